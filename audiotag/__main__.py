@@ -1,0 +1,6 @@
+"""python -m audiotag"""
+
+from audiotag.cli import main
+
+if __name__ == "__main__":
+    main()

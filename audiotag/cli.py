@@ -1,0 +1,201 @@
+"""The command line: doorways, no rooms. Nothing heavy is imported before it is needed."""
+
+import os
+from pathlib import Path
+
+import click
+
+from audiotag import __version__
+from audiotag.errors import AudiotagError
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's chatter would bury our own lines
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+class Commands(click.Group):
+    """Prints a user's mistake as one line and exits with 1."""
+
+    def invoke(self, context):
+        try:
+            return super().invoke(context)
+        except AudiotagError as error:
+            click.echo(f"Error: {error}", err=True)
+            context.exit(1)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="audiotag")
+def main():
+    """Trains, scores and serves audio taggers on few trusted and many unreliable labels.
+
+    \b
+    A first run, on synthesised clips:
+      audiotag make-demo demo
+      audiotag make-records demo --sample-rate 16000
+      audiotag fit experiments/demo.json
+    """
+
+
+@main.command("make-demo")
+@click.argument("folder", type=FOLDER)
+@click.option("--seed", default=2019, show_default=True, type=click.IntRange(min=0), help="Another seed, another dataset.")
+def make_demo(folder, seed):
+    """Synthesise a small dataset in FSDKaggle2019's layout into FOLDER.
+
+    Example: audiotag make-demo demo
+    """
+    from audiotag.data import demo
+
+    made = demo.make_demo(folder, seed=seed)
+    click.echo(
+        f"{made['curated']} curated, {made['noisy']} noisy ({made['wrong']} of them labelled wrongly) and {made['test']} "
+        f"test clips, {made['seconds'] / 60:.0f} minutes, in {folder}. Next: audiotag make-records {folder}"
+    )
+
+
+@main.command("make-records")
+@click.argument("source", type=click.Path(exists=True, path_type=Path))
+@click.option("--out", type=FOLDER, help="Where to; tfrecords/ and the name of SOURCE by default.")
+@click.option("--layout", default="auto", show_default=True, help="auto, kaggle2019, zenodo2019, esc, csv or folders.")
+@click.option("--sample-rate", default=44_100, show_default=True, type=click.IntRange(4_000, 384_000), help="In Hz.")
+@click.option("--codec", default="pcm", show_default=True, help="pcm; flac (half the disk); source (Ogg and MP3 as they are).")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes that decode; one a core by default.")
+@click.option("--clips-per-shard", default=128, show_default=True, type=click.IntRange(min=1), help="At most.")
+@click.option("--keep-known-bad", is_flag=True, help="Keep the six clips of FSDKaggle2019 that are known to be bad.")
+@click.option("--skip-bad", is_flag=True, help="Leave out clips that cannot be decoded, instead of stopping at the end.")
+@click.option("--overwrite", is_flag=True, help="Remove other records in the directory first.")
+def make_records(source, out, layout, **options):
+    """Turn the recordings and label tables in SOURCE into records.
+
+    SOURCE is FSDKaggle2019 as Kaggle or Zenodo have it, ESC-10 or ESC-50, a CSV file
+    (fname,labels) beside a folder of audio, or a folder with a folder a class.
+
+    Example: audiotag make-records FSDKaggle2019 --out tfrecords/fsdkaggle2019
+    """
+    from audiotag.data.layouts import find_clips
+    from audiotag.data.records import write_records
+
+    out = out or Path("tfrecords") / source.resolve().stem
+    manifest = write_records(find_clips(source, layout=layout), out, **options)
+    clips = sum(len(shard.clips) for shard in manifest.shards)
+    click.echo(f"{clips} clips of {len(manifest.vocabulary)} classes in {len(manifest.shards)} shards: {out}")
+
+
+@main.command("check-records")
+@click.argument("directory", type=FOLDER)
+def check_records(directory):
+    """Read every byte of the records in DIRECTORY and name what is damaged.
+
+    Example: audiotag check-records tfrecords/fsdkaggle2019
+    """
+    from audiotag.data import records
+    from audiotag.errors import DataError
+
+    damage = list(records.check_records(directory))
+    if damage:
+        raise DataError("\n".join([*damage, "Make the records anew with --overwrite."]))
+    click.echo(f"{directory}: whole; every byte is as make-records wrote it.")
+
+
+@main.command()
+@click.argument("experiment", type=FILE)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Replace a value, as stages.noisy.epochs=3.")
+@click.option("--run", "folder", type=FOLDER, help="Directory of the run; runs/ and the name of EXPERIMENT by default.")
+@click.option("--fold", type=click.IntRange(min=0), help="Train the model of this fold alone.")
+@click.option("--resume/--restart", "resume", default=True, help="Go on with the run in the directory (default), or begin anew.")
+def fit(experiment, overrides, folder, fold, resume):
+    """Train the model that the file EXPERIMENT describes, and export it.
+
+    A run that was killed goes on after its last whole epoch.
+
+    Example: audiotag fit experiments/densenet.json --set stages.noisy.epochs=3
+    """
+    from audiotag.experiment import load
+
+    plan = load(experiment, overrides)  # before TensorFlow starts: a wrong file fails at once
+    from audiotag.inference.export import export
+    from audiotag.training.fit import fit
+
+    run = fit(plan, folder or Path("runs") / experiment.stem, fold=fold, restart=not resume, say=click.echo)
+    click.echo(f"SavedModel: {export(run, run.folder / 'saved_model', overwrite=True)}")
+
+
+@main.command()
+@click.argument("run", type=FOLDER)
+@click.option("--stage", help="The stage whose weights to take; the last by default.")
+@click.option("--records", type=FOLDER, help="Other records than the run was trained on.")
+@click.option("--csv", "path", type=FILE, help="Write lwlrap class by class to this file.")
+def evaluate(run, stage, records, path):
+    """Measure RUN on the labelled test clips of its records.
+
+    Example: audiotag evaluate runs/densenet --csv classes.csv
+    """
+    from audiotag import files
+    from audiotag.inference import evaluate as judge
+    from audiotag.run import open_run
+
+    run = open_run(run)
+    clips, scores = judge.score_test_clips(run, records=records, stage=stage)
+    overall, classes = judge.evaluate(clips, scores, run.vocabulary)
+    click.echo(classes.to_string(index=False, float_format="%.4f"))
+    click.echo(overall.to_string(index=False, float_format="%.4f"))
+    if path:
+        files.write_text(path, classes.to_csv(index=False, lineterminator="\n"))
+
+
+@main.command()
+@click.argument("model", metavar="RUN|SAVEDMODEL", type=FOLDER)
+@click.argument("paths", metavar="FILES...", nargs=-1, required=True, type=FILE)
+@click.option("--top", default=3, show_default=True, type=click.IntRange(min=1), help="Classes to show a file.")
+@click.option("--csv", "csv", type=FILE, help="Write the scores of all classes to this file.")
+def predict(model, paths, top, csv):
+    """Tell what is heard in audio FILES of any length, rate and number of channels.
+
+    Example: audiotag predict runs/demo/saved_model bell.wav street.mp3
+    """
+    from audiotag import files
+    from audiotag.inference import predict as scoring
+    from audiotag.inference.export import load_listener
+
+    listen, sample_rate, vocabulary = load_listener(model)
+    table = scoring.score_files(listen, paths, sample_rate=sample_rate, vocabulary=vocabulary)
+    click.echo(scoring.best_classes(table, top))
+    if csv:
+        files.write_text(csv, table.to_csv(index=False, lineterminator="\n"))
+
+
+@main.command()
+@click.argument("run", type=FOLDER)
+@click.option("--out", type=FILE, help="The file to write; submission.csv in RUN by default.")
+@click.option("--like", "sample", type=FILE, help="sample_submission.csv, whose order of rows to follow.")
+def submit(run, out, sample):
+    """Score the test clips of RUN's records for a competition.
+
+    Example: audiotag submit runs/densenet --like FSDKaggle2019/sample_submission.csv
+    """
+    from audiotag.inference.evaluate import score_test_clips
+    from audiotag.inference.submission import write_submission
+    from audiotag.run import open_run
+
+    run = open_run(run)
+    clips, scores = score_test_clips(run)
+    out = out or run.folder / "submission.csv"
+    write_submission(out, clips, scores, run.vocabulary, sample=sample)
+    click.echo(f"{len(clips)} rows, {len(run.vocabulary)} classes: {out}")
+
+
+@main.command()
+@click.argument("run", type=FOLDER)
+@click.argument("folder", type=FOLDER)
+@click.option("--overwrite", is_flag=True, help="Replace the folder if it is there.")
+def export(run, folder, overwrite):
+    """Write RUN as a SavedModel into FOLDER.
+
+    Example: audiotag export runs/densenet serving/densenet/1
+    """
+    from audiotag.inference import export as exporting
+    from audiotag.run import open_run
+
+    click.echo(f"SavedModel: {exporting.export(open_run(run), folder, overwrite=overwrite)}")

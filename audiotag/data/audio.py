@@ -1,0 +1,106 @@
+"""From an audio file to a mono waveform at the wanted rate, or a sentence that says why not."""
+
+import io
+import struct
+from pathlib import Path
+
+import numpy as np
+import soundfile as sf
+import soxr
+
+from audiotag.errors import DataError
+
+SUFFIXES = {  # what libsndfile may find inside a file of that name
+    ".wav": {"WAV", "WAVEX", "RF64"},
+    ".flac": {"FLAC"},
+    ".ogg": {"OGG"},
+    ".mp3": {"MP3", "MPEG"},
+    ".aif": {"AIFF"},
+    ".aiff": {"AIFF"},
+}
+LOWEST_HZ, HIGHEST_HZ = 4_000, 384_000  # one file on Freesound claims 1 Hz: 85 GB once resampled
+FULL_SCALE = 32_768.0
+
+
+def read_waveform(path, *, sample_rate):
+    """Decodes an audio file, mixes it to mono and resamples it.
+
+    Args:
+        path: A WAV, FLAC, Ogg, MP3 or AIFF file of any bit depth and channel count.
+        sample_rate: Rate of the answer in Hz; soxr's high-quality filter gets it there.
+
+    Returns:
+        float32 [N], N >= 1, finite; -1 to 1 except where a float file goes beyond.
+
+    Raises:
+        DataError: The file is absent, empty, cut short, holds no samples, holds NaN or
+            infinity, claims an absurd rate, or is not what its name says.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}.") from error
+    return decode_file(data, path=path, sample_rate=sample_rate)
+
+
+def decode_file(data, *, path, sample_rate):
+    """`read_waveform` of a file whose bytes are `data`; `path` is for the messages."""
+    if not data:
+        raise DataError(f"{path}: the file is empty (0 bytes). Fetch it again or take it off the list.")
+    check_wav_length(data, path)
+    try:
+        with sf.SoundFile(io.BytesIO(data)) as file:
+            accepted = SUFFIXES.get(path.suffix.lower(), {file.format})
+            if file.format not in accepted:
+                raise DataError(
+                    f"{path}: the name says {path.suffix}, but the content is {file.format}. "
+                    f"Give the file its right suffix or convert it."
+                )
+            if not LOWEST_HZ <= file.samplerate <= HIGHEST_HZ:
+                raise DataError(
+                    f"{path}: sample rate {file.samplerate} Hz; expected {LOWEST_HZ} to {HIGHEST_HZ} Hz. "
+                    f"Its header is probably wrong: correct it or take the file off the list."
+                )
+            rate = file.samplerate
+            channels = file.read(dtype="float32", always_2d=True)  # [N, channels]
+    except sf.LibsndfileError as error:
+        raise DataError(f"{path}: not an audio file that libsndfile can decode: {error.error_string}") from error
+    if not len(channels):
+        raise DataError(f"{path}: a header but no samples. Fetch it again or take it off the list.")
+    if not np.isfinite(channels).all():
+        raise DataError(f"{path}: {np.count_nonzero(~np.isfinite(channels))} samples are NaN or infinite. Export it anew.")
+    waveform = channels.mean(axis=1)  # [N]
+    if rate != sample_rate:
+        waveform = soxr.resample(waveform, rate, sample_rate, quality="HQ")  # [N]
+        if not len(waveform):
+            raise DataError(f"{path}: too short to leave a sample at {sample_rate} Hz.")
+    return waveform
+
+
+def check_wav_length(data, path):
+    """Refuses a WAV whose header promises more than the file holds; libsndfile would play what is there."""
+    if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
+        return
+    at = 12
+    while at + 8 <= len(data):
+        kind, size = struct.unpack_from("<4sI", data, at)
+        if kind == b"data":
+            held = len(data) - at - 8
+            if size > held:
+                raise DataError(
+                    f"{path}: cut short: its header promises {size} bytes of sound, {held} are there. Fetch it again."
+                )
+            return
+        at += 8 + size + size % 2
+    raise DataError(f"{path}: a WAV header without a data chunk: nothing was recorded or the file is cut short.")
+
+
+def to_pcm(waveform):
+    """float32 [N] in -1 to 1 → little-endian int16 [N]; exact for what came from 16 bits."""
+    return np.clip(np.round(waveform * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype("<i2")
+
+
+def from_pcm(pcm):
+    """int16 [N] → float32 [N] in -1 to 1."""
+    return pcm.astype("float32") / FULL_SCALE

@@ -1,0 +1,250 @@
+"""The table of clips: one row a clip, all that is known of it but its sound. Sound and row meet by name."""
+
+import csv
+import io
+import math
+import re
+import unicodedata
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+
+from audiotag.data.labels import known_labels, split_labels
+from audiotag.errors import DataError
+from audiotag.files import write_text
+from audiotag.lookup import nearest
+
+SUBSETS = ("curated", "noisy", "test")
+USAGES = ("", "Public", "Private")
+
+# What every table of clips says. Text is "" and a fold is 0 where nothing is known.
+COLUMNS = {
+    "name": str,  # unique; the file's path inside the folder of audio, with "/"
+    "subset": str,  # one of SUBSETS
+    "labels": str,  # joined by ","; "" in a test subset whose labels are unknown
+    "usage": str,  # one of USAGES: the part of a leaderboard that a test clip counts for
+    "fold": int,  # the official fold, from 1
+    "group": str,  # the recording that the clip was cut from
+}
+# What make-records adds when it has heard the clip. `seconds` and the levels are those of the record.
+MEASURES = {"num_samples": int, "seconds": float, "peak": float, "rms": float, "sha256": str}
+# Where a clip was found. It stays out of clips.csv: the same clips give the same bytes wherever they lie.
+WHEREABOUTS = ("path", "row")
+
+CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+
+
+def check_clips(table):
+    """Raises DataError where a table of clips breaks its rules, and names the row.
+
+    Example:
+        >>> check_clips(pd.DataFrame({"name": ["1.wav"], "subset": ["curated"]}))
+        Traceback (most recent call last):
+        audiotag.errors.DataError: The table of clips has no column 'labels'. Expected: name, subset, labels, usage, fold, group.
+    """
+    for column in COLUMNS:
+        if column not in table:
+            raise DataError(f"The table of clips has no column {column!r}. Expected: {', '.join(COLUMNS)}.")
+    if table.empty:
+        raise DataError("The table of clips is empty: there is nothing to train on or to score.")
+    seen = {}
+    test_is_labelled = ((table["subset"] == "test") & (table["labels"] != "")).any()
+    for row, clip in zip(rows(table), table[[*COLUMNS]].itertuples(index=False)):
+        try:
+            _check_clip(clip, labels_needed=clip.subset != "test" or test_is_labelled)
+        except DataError as error:
+            raise DataError(f"{row}: {error}") from None
+        if clip.name in seen:
+            raise DataError(
+                f"{row}: file name {clip.name!r} stands in {seen[clip.name]} already. Remove or rename one of the two."
+            )
+        seen[clip.name] = row
+    for column in [column for column, kind in MEASURES.items() if column in table and kind is not str]:
+        for row, value in zip(rows(table), table[column]):
+            if not math.isfinite(value):
+                raise DataError(f"{row}: {column} is {value}. Expected a finite number.")
+
+
+def _check_clip(clip, labels_needed):
+    """Raises DataError for what is wrong with one row of a table of clips."""
+    if not _is_plain_path(clip.name):
+        raise DataError(
+            f"file name {clip.name!r} is not a plain path inside the folder of audio. Expected one like "
+            "'1.wav' or 'dog/1.wav', without a leading '/', a drive, '..', '\\' or a control character."
+        )
+    for column, value, expected in (("subset", clip.subset, SUBSETS), ("usage", clip.usage, USAGES)):
+        if value not in expected:
+            choice = ", ".join(map(repr, expected))
+            raise DataError(f"{column} is {value!r}. {nearest(value, expected)}Expected one of {choice}.")
+    for column, value in (("labels", clip.labels), ("group", clip.group)):
+        if CONTROL.search(value):
+            raise DataError(
+                f"{column} {value!r} holds a line break or another control character. "
+                "Is a quotation mark missing here, or too many?"
+            )
+    if not split_labels(clip.labels) and labels_needed:
+        raise DataError(
+            f"labels are empty. A {clip.subset} clip needs at least one. Add it, or remove the row; "
+            "only a test subset may be without, as a whole."
+        )
+    if clip.fold < 0:
+        raise DataError(f"fold is {clip.fold}. Expected a whole number from 1, or 0 for none.")
+
+
+def check_labels(table, vocabulary):
+    """Raises DataError where a clip has a label that is not in the vocabulary, and names the row."""
+    classes = dict.fromkeys(vocabulary)
+    for row, labels in zip(rows(table), table["labels"]):
+        try:
+            known_labels(labels, classes)
+        except DataError as error:
+            raise DataError(f"{row}: {error}") from None
+
+
+def rows(table):
+    """What to call each row of a table of clips in a message: where it stands, or else its name."""
+    return table["row"].tolist() if "row" in table else [f"clip {name!r}" for name in table["name"]]
+
+
+def _is_plain_path(name):
+    return (
+        name not in ("", ".")
+        and str(PurePosixPath(name)) == name
+        and not name.startswith("/")
+        and ".." not in name.split("/")
+        and not re.match(r"[A-Za-z]:", name)
+        and "\\" not in name
+        and not CONTROL.search(name)
+    )
+
+
+# clips.csv
+
+
+def write_clips(path, table):
+    """Writes a table of clips as UTF-8 CSV, by subset and name; `path` and `row` are left out.
+
+    The same clips give the same bytes, whatever their order, and `read_clips` gives
+    back every number to its last bit.
+    """
+    check_clips(table)
+    kinds = _kinds(table.columns.drop(list(WHEREABOUTS), errors="ignore"), where=path)
+    table = table.sort_values(["subset", "name"])
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(kinds)
+    writer.writerows(zip(*([kind(value) for value in table[column]] for column, kind in kinds.items())))
+    write_text(path, text.getvalue())
+
+
+def read_clips(path):
+    """The table of clips that `write_clips` wrote.
+
+    Raises:
+        DataError: The file is not such a table; names the line and the column.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "clips.csv"
+        >>> _ = path.write_text("name,subset,labels,usage,fold,group\\n1.wav,curated,Bark,,0,\\n")
+        >>> read_clips(path).to_dict("records")
+        [{'name': '1.wav', 'subset': 'curated', 'labels': 'Bark', 'usage': '', 'fold': 0, 'group': ''}]
+    """
+    table = read_table(path, COLUMNS)
+    kinds = _kinds(table.columns, where=f"{path} line 1")
+    columns = {column: table[column] if kind is str else numbers(table[column], kind) for column, kind in kinds.items()}
+    table = pd.DataFrame(columns, index=table.index).reset_index()
+    check_clips(table)
+    return table.drop(columns="row")
+
+
+def _kinds(columns, where):
+    """{column: type} of the columns that clips.csv has, in their order there."""
+    accepted = COLUMNS | MEASURES
+    for column in columns:
+        if column not in accepted:
+            raise DataError(f"{where}: unknown column {column!r}. {nearest(column, accepted)}Accepted: {', '.join(accepted)}.")
+    return {column: kind for column, kind in accepted.items() if column in columns}
+
+
+# Any CSV file
+
+
+def read_table(path, required):
+    """A CSV file with a header, as text; the index `row` says where each row stands ("labels.csv line 17").
+
+    Args:
+        path: The file; UTF-8, with or without a byte order mark, any line ends.
+        required: Columns that it must have. Others may stand beside them.
+
+    Raises:
+        DataError: A column is missing or stands there twice, a row has too few or too many fields, there are no rows.
+    """
+    path = Path(path)
+    lines = csv_lines(path)
+    line, header = next(lines, (0, None))
+    if header is None:
+        raise DataError(f"{path}: the file is empty. Expected a header with the columns {', '.join(required)}.")
+    header = [column.strip() for column in header]
+    for column in header:
+        if header.count(column) > 1 or not column:
+            what = f"the column {column!r} {header.count(column)} times" if column else "a column without a name"
+            raise DataError(f"{path} line {line}: the header has {what}. Give each column a name of its own.")
+    for column in required:
+        if column not in header:
+            raise DataError(
+                f"{path} line {line}: no column {column!r}, only {', '.join(map(repr, header[:8]))}. {nearest(column, header)}"
+                f"Expected a header with {','.join(required)}."
+            )
+    places, records = [], []
+    for line, fields in lines:
+        if len(fields) != len(header):
+            raise DataError(
+                f"{path} line {line}: the number of fields is {len(fields)}, but the header has {len(header)} columns. "
+                'Put quotation marks around several labels: "Bark,Meow".'
+            )
+        places.append(f"{path.name} line {line}")
+        records.append(fields)
+    if not records:
+        raise DataError(f"{path}: a header and no rows. Expected one row a clip.")
+    return pd.DataFrame(records, columns=header, index=pd.Index(places, name="row"))
+
+
+def csv_lines(path):
+    """Yields (line, fields) for each row of a CSV file that is not blank; `line` is where the row begins, from 1.
+
+    Why not pandas: it cannot say where a row stands, and fills up rows that are too short.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}.") from None
+    if b"\0" in data:
+        line = 1 + data.count(b"\n", 0, data.index(b"\0"))
+        raise DataError(f"{path} line {line}: a NUL byte: the file is UTF-16 or damaged. Save it as CSV in UTF-8.")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = 1 + data.count(b"\n", 0, error.start)
+        raise DataError(f"{path} line {line}: byte 0x{data[error.start]:02x} is not UTF-8. Save the file as CSV in UTF-8.") from None
+    reader = csv.reader(io.StringIO(unicodedata.normalize("NFC", text), newline=""), strict=True)
+    line = 1
+    try:
+        for fields in reader:
+            if fields:
+                yield line, fields
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(f"{path} line {line}: not CSV: {error}. Is a quotation mark missing, or too many?") from None
+
+
+def numbers(column, kind):
+    """The numbers in a column that `read_table` read as text; `kind` is int or float."""
+    expected = {int: "a whole number", float: "a number"}[kind]
+    values = []
+    for row, text in column.items():
+        try:
+            values.append(kind(text))
+        except ValueError:
+            raise DataError(f"{row}: {column.name} is {text!r}. Expected {expected}.") from None
+    return values

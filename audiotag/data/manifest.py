@@ -1,0 +1,136 @@
+"""What a directory of records holds: written last, so its presence means that the rest is whole."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from audiotag import files
+from audiotag.errors import DataError
+
+NAME = "manifest.json"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of records: its clips' names stand in the order of its records."""
+
+    file: str
+    subset: str
+    bytes: int
+    sha256: str
+    clips: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The table of contents of a directory of records.
+
+    Args:
+        directory: Where the records lie; not written into the file.
+        options: What make-records was told: sample_rate in Hz, codec, and so on.
+        plan: SHA-256 of all that decided the records: the options and the table of clips.
+        vocabulary: The K class names, in the order of the columns of truth and scores.
+        shards: The files of records.
+        tables: SHA-256 of clips.csv and rejects.csv by name.
+    """
+
+    directory: Path
+    options: dict
+    plan: str
+    vocabulary: tuple[str, ...]
+    shards: tuple[Shard, ...]
+    tables: dict
+
+    @property
+    def sample_rate(self):
+        """Samples per second of every record."""
+        return self.options["sample_rate"]
+
+    def paths_holding(self, names):
+        """Paths of the shards that hold at least one of the clips named."""
+        names = set(names)
+        return [str(self.directory / shard.file) for shard in self.shards if not names.isdisjoint(shard.clips)]
+
+
+def canonical(content):
+    """The one JSON text of some content, as bytes, so that equal content has equal bytes."""
+    return (json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def digest(content):
+    """SHA-256 of the canonical text of some content."""
+    return hashlib.sha256(canonical(content)).hexdigest()
+
+
+def write_manifest(manifest):
+    """Writes manifest.json, with its own SHA-256 inside, into the manifest's directory."""
+    content = {key: value for key, value in asdict(manifest).items() if key != "directory"}
+    content["schema_version"] = SCHEMA_VERSION
+    content = json.loads(canonical(content))  # tuples become lists, as they will be when read
+    content["sha256"] = digest(content)
+    with files.whole_file(manifest.directory / NAME) as unfinished:
+        unfinished.write_bytes(canonical(content))
+
+
+def read_manifest(directory):
+    """The manifest of a directory of records, after a quick check that everything it names is there.
+
+    Checks the manifest's and the tables' hashes and every shard's size, which takes
+    milliseconds; `check_records` also reads every byte of the sound.
+
+    Raises:
+        DataError: The directory is absent, unfinished, of another schema, altered, or misses a file.
+    """
+    directory = Path(directory)
+    path = directory / NAME
+    if not directory.is_dir():
+        raise DataError(f"{directory}: no such directory of records. Make it with: audiotag make-records SOURCE --out {directory}")
+    if not path.is_file():
+        raise DataError(
+            f"{directory}: no {NAME}, so make-records has not finished here. Run it again: it goes on where it stopped."
+        )
+    again = f"Make the records anew with --overwrite, or fetch {directory} again."
+    data = path.read_bytes()
+    try:
+        content = json.loads(data)
+        untouched = data == canonical(content)
+        expected = content.pop("sha256")
+        untouched = untouched and expected == digest(content)
+    except (ValueError, KeyError, AttributeError):
+        untouched = False
+    if not untouched:
+        raise DataError(f"{path}: altered since make-records wrote it: its own SHA-256 does not match. {again}")
+    if content.pop("schema_version") != SCHEMA_VERSION:
+        raise DataError(f"{path}: written by another version of audiotag; this one reads schema {SCHEMA_VERSION}. {again}")
+    manifest = Manifest(
+        directory=directory,
+        options=content["options"],
+        plan=content["plan"],
+        vocabulary=tuple(content["vocabulary"]),
+        shards=tuple(Shard(**{**shard, "clips": tuple(shard["clips"])}) for shard in content["shards"]),
+        tables=content["tables"],
+    )
+    for shard in manifest.shards:
+        place = directory / shard.file
+        found = place.stat().st_size if place.is_file() else None
+        if found != shard.bytes:
+            what = "is missing" if found is None else f"has {found} bytes"
+            raise DataError(f"{place}: {what}; the manifest expects {shard.bytes} bytes and {len(shard.clips)} clips. {again}")
+    for name, expected in manifest.tables.items():
+        place = directory / name
+        if not place.is_file() or files.sha256(place) != expected:
+            what = "altered" if place.is_file() else "missing"
+            raise DataError(f"{place}: {what}: its SHA-256 is not the manifest's. {again}")
+    return manifest
+
+
+def damaged_shards(manifest):
+    """Yields a sentence for every shard whose bytes are not those that make-records wrote."""
+    for shard in manifest.shards:
+        if files.sha256(manifest.directory / shard.file) != shard.sha256:
+            yield (
+                f"{manifest.directory / shard.file}: damaged: its SHA-256 is not the manifest's. "
+                f"It holds {len(shard.clips)} {shard.subset} clips, {shard.clips[0]} to {shard.clips[-1]}."
+            )

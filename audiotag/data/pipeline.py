@@ -1,0 +1,273 @@
+"""Records → batches, in tf.data: find the clip's row, draw a window, decode only that window.
+
+Sound comes from the records; which clips there are, and what is heard in them,
+comes from a table joined by name. Every draw is a function of the seed, the
+epoch and the clip, so neither the order of reading, nor the number of threads,
+nor a resumed run changes it.
+"""
+
+import io
+import time
+
+import numpy as np
+import soundfile as sf
+import tensorflow as tf
+
+from audiotag.data import audio, records
+from audiotag.errors import DataError
+
+try:
+    import tensorflow_io as tfio  # decodes compressed records inside the graph: audiotag[io]
+except ImportError:
+    tfio = None
+
+SHARDS_AT_ONCE = 4
+SHUFFLED_WINDOWS = 512  # held in memory; names are hashed into shards, so neighbours are strangers already
+
+
+def training_batches(manifest, clips, truth, *, window_samples, short_clips, batch_size, seed, epochs):
+    """Batches of random windows, one window a clip and epoch, in a new order every epoch.
+
+    Args:
+        manifest: What `read_manifest` answers.
+        clips: The rows to train on of a table of clips.
+        truth: [len(clips), K]: what is heard in each of them.
+        window_samples: Samples in a window.
+        short_clips: What fills a window when the clip is shorter: "repeat" the clip, or "zeros" on
+            both sides.
+        batch_size: Windows in a batch; what does not fill the last batch of an epoch is left out.
+        seed: Decides, with the epoch and the clip's name, every draw.
+        epochs: The range of epochs to go through.
+
+    Returns:
+        A `tf.data.Dataset` of (waveform float32 [B, N], truth float32 [B, K]), with
+        len(clips) // batch_size batches an epoch.
+
+    Raises:
+        DataError: Fewer clips than a batch holds, or clips that are not in the records.
+    """
+    if len(clips) < batch_size:
+        raise DataError(f"{len(clips)} clips do not fill a batch of {batch_size}. Give more clips or a smaller batch_size.")
+    paths = tf.constant(_paths(manifest, clips))
+    find_row = _rows_by_name(clips)
+    truth = tf.constant(truth, tf.float32)  # [clips, K]
+    short = bool((clips["num_samples"] < window_samples).any())
+    if manifest.options["codec"] == "pcm":
+        cut = _cut_pcm(window_samples, short and short_clips)
+    else:
+        cut = _cut_coded(window_samples, short_clips)
+
+    def windows(epoch):
+        def window(serialised):
+            record = records.decode(serialised)
+            dice = tf.strings.join([str(seed), tf.strings.as_string(epoch), record["name"]], "/")
+            starts = tf.maximum(record["num_samples"] - window_samples, 0) + 1  # places where a window may start
+            start = tf.strings.to_hash_bucket_fast(dice, 1 << 52) % starts
+            return cut(record, start), find_row(record["name"])
+
+        shards = tf.random.experimental.stateless_shuffle(paths, [seed, epoch])
+        return (
+            _read(tf.data.Dataset.from_tensor_slices(shards))
+            .map(window, num_parallel_calls=tf.data.AUTOTUNE)
+            .filter(lambda _, row: row >= 0)
+            .shuffle(SHUFFLED_WINDOWS, seed=seed + epoch, reshuffle_each_iteration=False)
+            .batch(batch_size, drop_remainder=True)
+        )
+
+    def finish(window, row):
+        pcm = tf.io.decode_raw(window, tf.int16, fixed_length=2 * window_samples) if window.dtype == tf.string else window
+        waveform = tf.cast(pcm, tf.float32) / audio.FULL_SCALE  # [B, N]
+        return tf.ensure_shape(waveform, [batch_size, window_samples]), tf.gather(truth, row)
+
+    return (
+        tf.data.Dataset.range(epochs.start, epochs.stop)
+        .flat_map(windows)
+        .map(finish, num_parallel_calls=tf.data.AUTOTUNE)
+        .apply(tf.data.experimental.assert_cardinality(len(epochs) * (len(clips) // batch_size)))
+        .prefetch(tf.data.AUTOTUNE)
+    )
+
+
+def evaluation_batches(manifest, clips, *, window_samples, batch_size):
+    """Batches of whole clips; every clip exactly once, beside clips of about its own length.
+
+    Args:
+        manifest: What `read_manifest` answers.
+        clips: The rows to listen to of a table of clips.
+        window_samples: Samples in a window.
+        batch_size: How many windows' worth of sound a batch may hold.
+
+    Returns:
+        A `tf.data.Dataset` of (waveform float32 [B, N], row int64 [B]): `row` counts the rows of
+        `clips`, and zeros after the end fill the shorter clips of a batch.
+    """
+    find_row = _rows_by_name(clips)
+
+    def whole(serialised):
+        record = records.decode(serialised)
+        return _decode_whole(record, manifest.options["codec"]), find_row(record["name"])  # [N], []
+
+    # Twice the length, half the clips: a batch never holds more sound than batch_size windows.
+    doublings = np.arange(1 + int(np.ceil(np.log2(max(clips["num_samples"].max() / window_samples, 1)))))
+    longest = window_samples * 2**doublings
+    batch_sizes = np.maximum(1, batch_size // 2**doublings)
+    num_clips = np.bincount(np.searchsorted(longest, clips["num_samples"]), minlength=len(longest))
+    return (
+        _read(tf.data.Dataset.from_tensor_slices(_paths(manifest, clips)))
+        .map(whole, num_parallel_calls=tf.data.AUTOTUNE)
+        .filter(lambda _, row: row >= 0)
+        .bucket_by_sequence_length(
+            lambda pcm, _: tf.shape(pcm)[0],
+            bucket_boundaries=(longest[:-1] + 1).tolist(),
+            bucket_batch_sizes=batch_sizes.tolist(),
+        )
+        .map(lambda pcm, row: (tf.cast(pcm, tf.float32) / audio.FULL_SCALE, row))
+        .apply(tf.data.experimental.assert_cardinality(int(np.sum(-(-num_clips // batch_sizes)))))
+        .prefetch(tf.data.AUTOTUNE)
+    )
+
+
+# Reading
+
+
+def _paths(manifest, clips):
+    """The shards that hold the clips, or DataError where some lie in none."""
+    held = {name for shard in manifest.shards for name in shard.clips}
+    absent = [name for name in clips["name"] if name not in held]
+    if absent:
+        raise DataError(f"{manifest.directory}: {len(absent)} clips are not in these records, such as {absent[0]}.")
+    return manifest.paths_holding(clips["name"])
+
+
+def _rows_by_name(clips):
+    """A function in the graph: a clip's name → its row in the table, -1 where it has none."""
+
+    def fingerprint(name):
+        return tf.strings.to_hash_bucket_fast(name, 1 << 62)
+
+    # Not a lookup table: a deterministic run would not let several threads use one.
+    known = fingerprint(tf.constant(clips["name"].tolist())).numpy()  # [clips]
+    order = np.argsort(known)
+    known, order = tf.constant(known[order]), tf.constant(order)
+
+    def find_row(name):
+        wanted = fingerprint(name)
+        place = tf.minimum(tf.searchsorted(known, [wanted])[0], len(clips) - 1)
+        return tf.where(known[place] == wanted, order[place], -1)
+
+    return find_row
+
+
+def _read(paths):
+    """Serialised records of several shards at once, in an order that does not depend on the machine."""
+    return paths.interleave(
+        lambda path: tf.data.TFRecordDataset(path, buffer_size=1 << 20),
+        cycle_length=SHARDS_AT_ONCE,
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    )
+
+
+# Decoding: each returns a function of (record, start) → one window
+
+
+def _cut_pcm(window_samples, short_clips):
+    """Windows as bytes, so that PCM is copied once and decoded a batch at a time."""
+
+    def cut(record, start):
+        samples = tf.minimum(record["num_samples"], window_samples)
+        window = tf.strings.substr(record["audio"], 2 * start, 2 * samples)
+        missing = window_samples - samples
+        if short_clips == "repeat":
+            repeats = (window_samples - 1) // samples + 1
+            return tf.cond(missing > 0, lambda: tf.strings.reduce_join(tf.repeat(window, repeats)), lambda: window)
+        if short_clips == "zeros":
+            silence = tf.constant(bytes(2 * window_samples))
+            before = tf.strings.substr(silence, 0, 2 * (missing // 2))
+            return tf.cond(missing > 0, lambda: before + window, lambda: window)  # decode_raw adds what follows
+        return window
+
+    return cut
+
+
+def _cut_coded(window_samples, short_clips):
+    """Windows of compressed records as int16 [N]."""
+
+    def cut(record, start):
+        pcm = _decode_coded(record, start, window_samples)
+        samples = tf.size(pcm)
+        missing = window_samples - samples
+        if short_clips == "repeat":
+            pcm = tf.tile(pcm, [(window_samples - 1) // tf.maximum(samples, 1) + 1])[:window_samples]
+        else:
+            pcm = tf.pad(pcm, [[missing // 2, missing - missing // 2]])
+        return tf.ensure_shape(pcm, [window_samples])
+
+    return cut
+
+
+def _decode_whole(record, codec):
+    """int16 [N] of the whole clip."""
+    if codec == "pcm":
+        return tf.io.decode_raw(record["audio"], tf.int16)
+    return _decode_coded(record, tf.constant(0, tf.int64), record["num_samples"])
+
+
+def _decode_coded(record, start, samples):
+    """int16 [at most `samples`] from `start` on, of a record in any codec."""
+    if tfio is None:
+        pcm = tf.numpy_function(_decode_with_soundfile, [record["audio"], start, samples], tf.int16, stateful=False)
+        return tf.ensure_shape(pcm, [None])
+    decoders = {
+        "flac": lambda: tfio.audio.decode_flac(record["audio"], dtype=tf.int16)[:, 0],
+        "ogg": lambda: _mono_pcm(tfio.audio.decode_vorbis(record["audio"])),
+        "mp3": lambda: _mono_pcm(tfio.audio.decode_mp3(record["audio"])),
+        "pcm": lambda: tf.io.decode_raw(record["audio"], tf.int16),
+    }
+    codec = tf.argmax(tf.equal(list(decoders), record["codec"]), output_type=tf.int32)
+    return tf.switch_case(codec, list(decoders.values()))[start : start + tf.cast(samples, tf.int64)]
+
+
+def _mono_pcm(channels):
+    """float32 [N, channels] in -1 to 1 → int16 [N], rounded as make-records rounds."""
+    waveform = tf.reduce_mean(channels, axis=1)  # [N]
+    scaled = tf.round(waveform * audio.FULL_SCALE)
+    return tf.cast(tf.clip_by_value(scaled, -audio.FULL_SCALE, audio.FULL_SCALE - 1), tf.int16)
+
+
+def _decode_with_soundfile(coded, start, samples):
+    """The same as tensorflow-io's decoders, in Python: only the samples asked for, but one clip at a time."""
+    with sf.SoundFile(io.BytesIO(coded)) as file:
+        file.seek(int(start))
+        if file.format == "FLAC":
+            return file.read(int(samples), dtype="int16", always_2d=True)[:, 0]
+        return audio.to_pcm(file.read(int(samples), dtype="float32", always_2d=True).mean(axis=1))
+
+
+# How long the device waits for all this
+
+
+class Stopwatch:
+    """Adds up the seconds between asking for a batch and getting it."""
+
+    def __init__(self):
+        self.seconds = 0.0
+        self.asked_at = None
+
+    def timed(self, batches):
+        """The same batches, under this stopwatch."""
+
+        def tick(method):
+            # tf.timestamp would do it in the graph, but is forbidden in deterministic runs.
+            return tf.data.Dataset.counter().map(lambda _: tf.numpy_function(method, [], tf.bool))
+
+        # zip asks its sources one after another, in the thread that asks for the batch.
+        return tf.data.Dataset.zip(tick(self._ask), batches, tick(self._get)).map(lambda asked, batch, got: batch)
+
+    def _ask(self):
+        self.asked_at = time.monotonic()
+        return True
+
+    def _get(self):
+        self.seconds += time.monotonic() - self.asked_at
+        return True

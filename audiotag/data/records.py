@@ -1,0 +1,338 @@
+"""Recordings in, shards of records out: decoded once, in any number of processes, with the same bytes."""
+
+import concurrent.futures
+import contextlib
+import fcntl
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import shutil
+import threading
+from collections import deque
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import soundfile as sf
+
+from audiotag import files, progress
+from audiotag.data import audio
+from audiotag.data.clips import write_clips
+from audiotag.data.manifest import NAME, Manifest, Shard, damaged_shards, digest, read_manifest, write_manifest
+from audiotag.errors import DataError
+
+CODECS = ("pcm", "flac", "source")  # int16, lossless FLAC, Ogg and MP3 files as they are and FLAC for the rest
+WORK = ".work"  # holds what is known of finished shards until the manifest does
+SHOWN = 5  # bad clips named in an error; rejects.csv names them all
+
+
+# The record, and both directions across it
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one record holds: a clip's name and its sound.
+
+    Args:
+        name: The clip's name, which joins it with its row in a table of clips.
+        audio: Little-endian int16 PCM, or the bytes of a FLAC, Ogg or MP3 file.
+        codec: "pcm", "flac", "ogg" or "mp3".
+        sample_rate: In Hz.
+        num_samples: How many samples `audio` decodes to.
+    """
+
+    name: str
+    audio: bytes
+    codec: str
+    sample_rate: int
+    num_samples: int
+
+
+def encode(record):
+    """A `Record` as the bytes of a `tf.train.Example`."""
+    import tensorflow as tf
+
+    text = lambda value: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+    number = lambda value: tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+    features = {
+        "name": text(record.name.encode()),
+        "audio": text(record.audio),
+        "codec": text(record.codec.encode()),
+        "sample_rate": number(record.sample_rate),
+        "num_samples": number(record.num_samples),
+    }
+    example = tf.train.Example(features=tf.train.Features(feature=features))
+    return example.SerializeToString(deterministic=True)
+
+
+def decode(serialised):
+    """The bytes of a record → a dict of scalar tensors with the fields of `Record`."""
+    import tensorflow as tf
+
+    kinds = {"name": tf.string, "audio": tf.string, "codec": tf.string, "sample_rate": tf.int64, "num_samples": tf.int64}
+    return tf.io.parse_single_example(serialised, {key: tf.io.FixedLenFeature([], kind) for key, kind in kinds.items()})
+
+
+# One clip, in a worker process
+
+
+def prepare(path, *, sample_rate, codec):
+    """What becomes of one audio file, whatever it holds.
+
+    Returns:
+        (audio, codec, facts): the record's bytes, how they are coded, and the columns num_samples,
+        seconds, peak, rms and sha256 of clips.csv. Or a str: the reason why there is no record.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+        waveform = audio.decode_file(data, path=path, sample_rate=sample_rate)  # [N]
+    except OSError as error:
+        return f"{path}: cannot be read: {error.strerror}."
+    except DataError as error:
+        return str(error)
+    pcm = audio.to_pcm(waveform)  # [N]
+    facts = {
+        "num_samples": len(pcm),
+        "seconds": round(len(pcm) / sample_rate, 6),
+        "peak": round(float(np.abs(waveform).max()), 6),
+        "rms": round(float(np.sqrt(np.mean(np.square(waveform, dtype="float64")))), 6),
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+    if codec == "pcm":
+        return pcm.tobytes(), "pcm", facts
+    packed = path.suffix.lower().lstrip(".")
+    if codec == "source" and packed in ("ogg", "mp3") and sf.info(io.BytesIO(data)).samplerate == sample_rate:
+        return data, packed, facts
+    flac = io.BytesIO()
+    sf.write(flac, pcm, sample_rate, format="FLAC", subtype="PCM_16")
+    return flac.getvalue(), "flac", facts
+
+
+# All clips
+
+
+def write_records(
+    source, out, *, sample_rate=44_100, codec="pcm", workers=None, clips_per_shard=128, keep_known_bad=False,
+    skip_bad=False, overwrite=False,
+):
+    """Writes the recordings of a source as shards, with manifest.json, clips.csv and rejects.csv.
+
+    Which clip goes into which shard, and in which order, follows from the names of the clips
+    alone, so the bytes do not depend on the number of workers or the order of the tables. A run
+    that was killed goes on where it stopped; a finished directory is left alone.
+
+    Args:
+        source: A `layouts.Source`: the table of clips, the vocabulary, the clips known to be bad.
+        out: The directory to make.
+        sample_rate: Rate of the records in Hz.
+        codec: One of `CODECS`.
+        workers: Number of processes that decode; None is one a core.
+        clips_per_shard: Clips in a shard, at most; a shard holds clips of one subset.
+        keep_known_bad: Keep the clips that `source.excluded` names.
+        skip_bad: Leave clips out that cannot be decoded, instead of stopping after the last one.
+        overwrite: Remove finished records in `out` first.
+
+    Returns:
+        The `Manifest`.
+
+    Raises:
+        DataError: Clips that cannot be decoded, or a directory that holds other records.
+    """
+    out = Path(out)
+    if codec not in CODECS:
+        raise DataError(f"codec {codec!r}: expected one of {', '.join(CODECS)}.")
+    known_bad = {} if keep_known_bad else dict(source.excluded)
+    options = {"layout": source.layout, "sample_rate": sample_rate, "codec": codec, "clips_per_shard": clips_per_shard}
+    options |= {"keep_known_bad": keep_known_bad, "skip_bad": skip_bad}
+    plan = planned_shards(source.clips[~source.clips["name"].isin(known_bad)], clips_per_shard)
+    columns = ["name", "subset", "labels", "usage", "fold", "group"]
+    fingerprint = digest([options, source.vocabulary, source.clips[columns].astype(str).values.tolist(), known_bad])
+
+    out.mkdir(parents=True, exist_ok=True)
+    with _locked(out):
+        if overwrite:
+            _remove_records(out)
+        if (out / NAME).exists():
+            manifest = read_manifest(out)
+            if manifest.plan == fingerprint:
+                return manifest
+            raise DataError(f"{out}: holds finished records of other clips or options. Choose another --out, or --overwrite.")
+        finished = _finished_shards(out, fingerprint)
+        todo = {name: clips for name, clips in plan.items() if name not in finished}
+        finished |= _write_shards(out, todo, sample_rate, codec, workers, skip_bad)
+        facts = [clip for name in plan for clip in finished[name]["clips"]]
+        rejects = [{"name": name, "reason": reason} for name, reason in known_bad.items()]
+        rejects += [reject for name in plan for reject in finished[name]["rejects"]]
+        _write_rejects(out, source.clips, rejects)
+        unexpected = [reject for reject in rejects if reject["name"] not in known_bad]
+        if unexpected and not skip_bad:
+            raise DataError(_bad_clips(out, source.clips, unexpected))
+        table = source.clips[columns].merge(pd.DataFrame(facts), on="name", validate="one_to_one")
+        if len(table) + len(rejects) != len(source.clips):
+            raise DataError(f"{out}: {len(source.clips)} clips in, {len(table)} written, {len(rejects)} rejected. Please report this.")
+        write_clips(out / "clips.csv", table)
+        manifest = Manifest(
+            directory=out,
+            options=options,
+            plan=fingerprint,
+            vocabulary=tuple(source.vocabulary),
+            shards=tuple(Shard(**finished[name]["shard"]) for name in plan if finished[name]["clips"]),
+            tables={name: files.sha256(out / name) for name in ("clips.csv", "rejects.csv")},
+        )
+        write_manifest(manifest)
+    return manifest
+
+
+def planned_shards(clips, clips_per_shard):
+    """{file name: its clips}: subset by subset, in the order of the hash of their names."""
+    order = clips.assign(hash=[hashlib.sha256(name.encode()).hexdigest() for name in clips["name"]])
+    order = order.sort_values(["subset", "hash"])
+    groups = [
+        subset.iloc[start : start + clips_per_shard]
+        for _, subset in order.groupby("subset", sort=True)
+        for start in range(0, len(subset), clips_per_shard)
+    ]
+    return {f"clips-{index:05d}-of-{len(groups):05d}.tfrecord": group for index, group in enumerate(groups)}
+
+
+def check_records(directory):
+    """Reads every byte of a directory of records; yields a sentence for each file that is not what was written."""
+    manifest = read_manifest(directory)
+    shards = progress.bar(manifest.shards, total=len(manifest.shards), unit="shard", label="check-records")
+    yield from damaged_shards(Manifest(**{**vars(manifest), "shards": shards}))
+
+
+# How it is done
+
+
+@contextlib.contextmanager
+def _locked(out):
+    """One writer a directory."""
+    (out / WORK).mkdir(exist_ok=True)
+    with open(out / WORK / "lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(f"{out}: another make-records is writing here. Wait for it, or choose another --out.") from None
+        try:
+            yield
+        finally:
+            if (out / NAME).exists():
+                shutil.rmtree(out / WORK)
+
+
+def _remove_records(out):
+    """Takes finished or unfinished records away, the manifest first so that no moment looks whole."""
+    (out / NAME).unlink(missing_ok=True)
+    for path in [*out.glob("clips-*.tfrecord"), *(out / WORK).glob("*.json"), out / "clips.csv", out / "rejects.csv"]:
+        path.unlink(missing_ok=True)
+
+
+def _finished_shards(out, fingerprint):
+    """{file name: what is known of it} of the shards that an earlier run of the same plan finished."""
+    note = out / WORK / "plan.json"
+    if note.exists() and json.loads(note.read_text()) != fingerprint:
+        raise DataError(f"{out}: an unfinished run with other clips or options lies here. Choose another --out, or --overwrite.")
+    files.write_text(note, json.dumps(fingerprint))
+    for left in [*out.glob(".unfinished-*"), *(out / WORK).glob(".unfinished-*")]:
+        left.unlink()
+    finished = {}
+    for path in (out / WORK).glob("clips-*.json"):
+        known = json.loads(path.read_text())
+        shard = out / known["shard"]["file"]
+        if shard.is_file() and files.sha256(shard) == known["shard"]["sha256"]:
+            finished[shard.name] = known
+    return finished
+
+
+def _write_shards(out, plan, sample_rate, codec, workers, skip_bad):
+    """Writes the planned shards; {file name: {"shard", "clips", "rejects"}}."""
+    clips = [(shard, clip) for shard, group in plan.items() for clip in group.itertuples()]
+    results = _in_order(partial(prepare, sample_rate=sample_rate, codec=codec), [c.path for _, c in clips], workers)
+    results = progress.bar(results, total=len(clips), unit="clip", label="make-records")
+    written = {}
+    with contextlib.closing(results):
+        for name, group in plan.items():
+            written[name] = known = _write_shard(out / name, group, results, sample_rate)
+            if skip_bad or not known["rejects"]:  # a shard with unwanted gaps is made again, once its clips are mended
+                files.write_text(out / WORK / f"{name}.json", json.dumps(known))
+    return written
+
+
+def _write_shard(path, clips, results, sample_rate):
+    """Writes one shard from the next results; what is known of it."""
+    import tensorflow as tf
+
+    known = {"clips": [], "rejects": []}
+    with files.whole_file(path) as unfinished:
+        with tf.io.TFRecordWriter(str(unfinished)) as shard:
+            for clip in clips.itertuples():
+                result = next(results)
+                if isinstance(result, str):
+                    known["rejects"].append({"name": clip.name, "reason": result.replace(clip.path, clip.name)})
+                    continue
+                sound, coded, facts = result
+                shard.write(encode(Record(clip.name, sound, coded, sample_rate, facts["num_samples"])))
+                known["clips"].append({"name": clip.name, **facts})
+        size, sha256 = unfinished.stat().st_size, files.sha256(unfinished)
+    names = tuple(clip["name"] for clip in known["clips"])
+    known["shard"] = asdict(Shard(path.name, clips["subset"].iloc[0], size, sha256, names))
+    return known
+
+
+def _in_order(function, entries, workers):
+    """Yields function(entry) for every entry, in order, worked out by `workers` processes a little ahead."""
+    workers = workers or os.cpu_count()
+    if workers == 1:
+        yield from map(function, entries)
+        return
+    # Spawned, not forked: TensorFlow's threads do not survive a fork.
+    spawn = multiprocessing.get_context("spawn")
+    pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=spawn, initializer=_end_with_parent)
+    try:
+        ahead = deque()
+        for entry in entries:
+            ahead.append(pool.submit(function, entry))
+            if len(ahead) > 8 * workers:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent():
+    """Ends this worker when the process that started it is gone, even by `kill -9`."""
+
+    def wait():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _write_rejects(out, clips, rejects):
+    """Writes rejects.csv: which clips are left out, from which row of which table, and why."""
+    rows = {clip.name: clip for clip in clips.itertuples()}
+    table = pd.DataFrame(
+        [{"name": r["name"], "subset": rows[r["name"]].subset, "reason": r["reason"]} for r in rejects],
+        columns=["name", "subset", "reason"],
+    )
+    files.write_text(out / "rejects.csv", table.sort_values("name").to_csv(index=False, lineterminator="\n"))
+
+
+def _bad_clips(out, clips, rejects):
+    """The sentence that stops a run with clips that cannot be decoded."""
+    rows = dict(zip(clips["name"], clips["row"]))
+    shown = "\n".join(f"  {rows[r['name']]}: {r['reason']}" for r in rejects[:SHOWN])
+    more = f"\n  and {len(rejects) - SHOWN} more" if len(rejects) > SHOWN else ""
+    return (
+        f"{len(rejects)} of {len(clips)} clips cannot be used:\n{shown}{more}\n"
+        f"{out / 'rejects.csv'} names them all. Mend them and run make-records again (finished shards are kept), "
+        f"or leave them out with --skip-bad."
+    )

@@ -1,0 +1,264 @@
+"""experiments/*.json ⇄ frozen objects: the only reader of configuration.
+
+A wrong file fails here, before TensorFlow starts, with the place inside the
+file, the nearest right word and what is accepted. What an object accepts is
+written once: below for the file's own sections, in the signature of the layer,
+model, loss, optimizer or callback for the named parts.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic_core import PydanticCustomError
+
+from audiotag import lookup
+from audiotag.errors import ConfigError
+
+
+class Section(BaseModel):
+    """An object of the file: every key is known, every value has its type, nothing changes later."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def no_key_is_ignored(cls, values):
+        """Refuses unknown keys with the nearest known one."""
+        accepted = cls.model_fields
+        for key in values if isinstance(values, dict) else ():
+            if key not in accepted:
+                hint = lookup.nearest(key, accepted)
+                raise PydanticCustomError(
+                    "unknown_key", "{what}", {"what": f"unknown key {key!r}. {hint}Accepted: {', '.join(accepted)}."}
+                )
+        return values
+
+
+def part(module, table, given=()):
+    """The type of a named part: one Section for each entry of a table of parts, told apart by `name`.
+
+    Args:
+        module: Dotted name of the module that holds the table.
+        table: Name of the table in it.
+        given: Arguments that the program provides, so that the file may not.
+    """
+    sections = []
+    for name in lookup.parts(module, table):
+        fields = {
+            key: (
+                Any if parameter.annotation is parameter.empty else parameter.annotation,
+                ... if parameter.default is parameter.empty else parameter.default,
+            )
+            for key, parameter in lookup.signature(module, table, name).parameters.items()
+            if key not in given
+        }
+        sections.append(create_model(name, __base__=Section, name=(Literal[name], ...), **fields))
+    if len(sections) == 1:
+        return sections[0]
+    return Annotated[Union[tuple(sections)], Field(discriminator="name")]
+
+
+FrontEnd = part("audiotag.layers", "FRONTENDS", given=("sample_rate",))
+Picture = part("audiotag.layers", "PICTURES")
+Augment = part("audiotag.layers", "AUGMENTS", given=("seed",))
+Model = part("audiotag.models", "MODELS", given=("input_shape", "num_classes"))
+Loss = part("audiotag.losses", "LOSSES")
+Optimizer = part("audiotag.training.optimizers", "OPTIMIZERS", given=("name",))
+Callback = part("audiotag.training.callbacks", "CALLBACKS", given=("path", "log_dir"))
+
+
+class Window(Section):
+    """The part of a clip that the network hears at once, and what fills it when the clip is shorter."""
+
+    seconds: float = Field(gt=0)
+    short_clips: Literal["repeat", "zeros"] = "repeat"
+
+
+class Stage(Section):
+    """One period of training: on which clips, for how long, from which earlier stage's weights, and how."""
+
+    name: str = Field(pattern=r"^[a-z0-9_-]+$")
+    subset: Literal["curated", "noisy"]
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    start_from: str | None = None
+    optimizer: Optimizer
+    loss: Loss
+    callbacks: tuple[Callback, ...] = ()
+
+
+class Folds(Section):
+    """Into how many folds the curated clips are cut, and which of them are held out, one model each."""
+
+    count: int = Field(default=5, ge=2)
+    held_out: tuple[int, ...] = Field(default=(0,), min_length=1)
+
+
+class Predict(Section):
+    """How a whole clip is heard: the share that windows overlap, and how their answers become one."""
+
+    overlap: float = Field(default=0.5, ge=0, lt=1)
+    pool: Literal["mean", "max"] = "mean"
+
+
+class Experiment(Section):
+    """Everything about a run; `experiments/NAME.json` holds one."""
+
+    about: str
+    command: str
+    expect: str
+    seed: int = Field(default=2019, ge=0, lt=2**31)
+    records: str
+    window: Window
+    frontend: FrontEnd
+    picture: tuple[Picture, ...] = ()
+    augment: tuple[Augment, ...] = ()
+    model: Model
+    stages: tuple[Stage, ...] = Field(min_length=1)
+    folds: Folds = Folds()
+    predict: Predict = Predict()
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
+    xla: bool = False
+    deterministic: bool = True
+
+    @model_validator(mode="after")
+    def names_lead_somewhere(self):
+        """Refuses stages of one name, a start_from that names no earlier stage, and folds that do not exist."""
+        seen = []
+        for index, stage in enumerate(self.stages):
+            if stage.name in seen:
+                raise _at(f"stages[{index}].name", f"two stages are called {stage.name!r}. Give each its own name.")
+            if stage.start_from is not None and stage.start_from not in seen:
+                hint = lookup.nearest(stage.start_from, seen)
+                raise _at(
+                    f"stages[{index}].start_from",
+                    f"no earlier stage is called {stage.start_from!r}. {hint}Accepted: {', '.join(seen) or 'null'}.",
+                )
+            seen.append(stage.name)
+        for fold in self.folds.held_out:
+            if not 0 <= fold < self.folds.count:
+                raise _at("folds.held_out", f"there is no fold {fold}. Accepted: 0 to {self.folds.count - 1}.")
+        return self
+
+
+def load(path, overrides=()):
+    """Reads an experiment file.
+
+    Args:
+        path: A JSON file as in experiments/.
+        overrides: Texts such as "stages.noisy.epochs=3", each of which replaces one value of the
+            file; an entry of a list is named by its index or by its `name`.
+
+    Returns:
+        An `Experiment`, with every default filled in.
+
+    Raises:
+        ConfigError: The file cannot be read or says something audiotag cannot do.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(path.read_bytes(), object_pairs_hook=_distinct, parse_constant=_refuse_constant)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: not a JSON file: {error}") from error
+    for override in overrides:
+        _override(content, override)
+    try:
+        return Experiment.model_validate(_unchangeable(content))
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{path}: {_sentence(fault)}" for fault in error.errors())) from error
+
+
+def dump(experiment):
+    """The JSON text of an experiment, every default written out; `load` reads it back."""
+    return experiment.model_dump_json(indent=2) + "\n"
+
+
+def options(section):
+    """What a named part was told: its keys without `name`."""
+    return section.model_dump(exclude={"name"})
+
+
+def _at(where, what):
+    return PydanticCustomError("at", "{where}: {what}", {"where": where, "what": what})
+
+
+def _sentence(fault):
+    """One sentence about one fault pydantic found: the place, what came, what was expected."""
+    where = ""
+    for key in fault["loc"]:
+        where += f"[{key}]" if isinstance(key, int) else f".{key}" if where else str(key)
+    where = where and f"{where}: "
+    if fault["type"] == "missing":
+        return f"{where}this key is missing."
+    if fault["type"] == "union_tag_invalid":
+        tags = [tag.strip("' ") for tag in fault["ctx"]["expected_tags"].split(",")]
+        hint = lookup.nearest(fault["ctx"]["tag"], tags)
+        return f"{where}there is no part {fault['ctx']['tag']!r}. {hint}Accepted: {', '.join(tags)}."
+    if fault["type"] in ("unknown_key", "at"):
+        return f"{where}{fault['msg']}"
+    return f"{where}{fault['msg']}, found {fault['input']!r}."
+
+
+def _distinct(pairs):
+    """A JSON object; a key that stands in it twice is an error, not a silent choice."""
+    keys = [key for key, _ in pairs]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise ValueError(f"the key {key!r} stands twice in one object.")
+    return dict(pairs)
+
+
+def _refuse_constant(text):
+    raise ValueError(f"{text} is no JSON number.")
+
+
+def _unchangeable(value):
+    """JSON content with tuples for lists, as the frozen sections hold them."""
+    if isinstance(value, list):
+        return tuple(map(_unchangeable, value))
+    if isinstance(value, dict):
+        return {key: _unchangeable(inner) for key, inner in value.items()}
+    return value
+
+
+def _override(content, text):
+    """Replaces one value of the file's content, as `--set a.b=c` asks."""
+    where, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"--set {text}: expected key=value, such as stages.noisy.epochs=3.")
+    try:
+        value = json.loads(value)
+    except ValueError:
+        pass  # a bare word is a string
+    *path, last = where.split(".")
+    place = content
+    for key in path:
+        place = place[_index(place, key, text)] if isinstance(place, list) else _inside(place, key, text)
+    if isinstance(place, list):
+        place[_index(place, last, text)] = value
+    elif isinstance(place, dict):
+        place[last] = value
+    else:
+        raise ConfigError(f"--set {text}: {'.'.join(path)} is {place!r} and holds no {last!r}.")
+
+
+def _inside(place, key, text):
+    if not isinstance(place, dict) or key not in place:
+        accepted = place if isinstance(place, dict) else ()
+        raise ConfigError(f"--set {text}: there is no {key!r}. {lookup.nearest(key, accepted)}Accepted: {', '.join(accepted)}.")
+    return place[key]
+
+
+def _index(entries, key, text):
+    """Where in a list the entry with this index or name stands."""
+    names = [entry.get("name") if isinstance(entry, dict) else None for entry in entries]
+    if key in names:
+        return names.index(key)
+    if key.isdigit() and int(key) < len(entries):
+        return int(key)
+    accepted = ", ".join([*filter(None, names), f"0 to {len(entries) - 1}"])
+    raise ConfigError(f"--set {text}: there is no entry {key!r}. {lookup.nearest(key, names)}Accepted: {accepted}.")

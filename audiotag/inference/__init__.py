@@ -1,0 +1,1 @@
+"""What did it hear? Scores, metrics, submissions and the model for serving."""

@@ -1,0 +1,62 @@
+"""How good is a run? Its scores on labelled clips, overall and class by class."""
+
+import numpy as np
+import pandas as pd
+
+from audiotag.data.clips import read_clips
+from audiotag.data.labels import multi_hot
+from audiotag.data.manifest import read_manifest
+from audiotag.errors import DataError
+from audiotag.inference.predict import load_taggers, score_records
+from audiotag.metrics import lwlrap, per_class_lwlrap
+
+
+def score_test_clips(run, *, records=None, stage=None):
+    """(clips, scores): the test clips of a run's records, and what the run thinks of them.
+
+    Args:
+        run: A `Run`.
+        records: A directory of records; None is the one of the experiment.
+        stage: The stage whose weights to take; None is the last.
+
+    Returns:
+        A table of clips, and probabilities float64 [len(clips), K].
+    """
+    manifest = read_manifest(records or run.experiment.records)
+    if manifest.vocabulary != run.vocabulary:
+        raise DataError(f"{manifest.directory}: has other classes than {run.folder} was trained for.")
+    if manifest.sample_rate != run.sample_rate:
+        raise DataError(f"{manifest.directory}: {manifest.sample_rate} Hz; {run.folder} was trained at {run.sample_rate} Hz.")
+    clips = read_clips(manifest.directory / "clips.csv")
+    clips = clips[clips["subset"] == "test"].reset_index(drop=True)
+    if clips.empty:
+        raise DataError(f"{manifest.directory}: holds no test clips.")
+    return clips, score_records(load_taggers(run, stage), manifest, clips)
+
+
+def evaluate(clips, scores, vocabulary):
+    """Measures scores on labelled clips.
+
+    Returns:
+        (overall, classes): `overall` has a row for all clips and one for each part of a leaderboard
+        (columns part, clips, lwlrap, chance); `classes` a row a class (columns class, clips, lwlrap).
+
+    Raises:
+        DataError: The clips have no labels.
+    """
+    if (clips["labels"] == "").all():
+        raise DataError("The test clips have no labels, so there is nothing to compare with. See: audiotag submit")
+    truth = multi_hot(clips["labels"], vocabulary)  # [clips, K]
+    parts = {"all": np.full(len(clips), True)}
+    parts |= {usage: (clips["usage"] == usage).to_numpy() for usage in ("Public", "Private") if (clips["usage"] == usage).any()}
+    overall = pd.DataFrame(
+        {
+            "part": part,
+            "clips": int(rows.sum()),
+            "lwlrap": lwlrap(truth[rows], scores[rows]),
+            "chance": lwlrap(truth[rows], np.random.default_rng(0).random(scores[rows].shape)),
+        }
+        for part, rows in parts.items()
+    )
+    classes = pd.DataFrame({"class": vocabulary, "clips": truth.sum(axis=0).astype(int), "lwlrap": per_class_lwlrap(truth, scores)})
+    return overall, classes

@@ -1,0 +1,85 @@
+"""A SavedModel for serving: waveforms in, probabilities by name out, class names inside."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from audiotag import files
+from audiotag.errors import DataError
+from audiotag.inference.predict import load_taggers, probabilities
+from audiotag.run import open_run
+
+
+def export(run, folder, *, overwrite=False):
+    """Writes the SavedModel of a run's last stage; several folds become one model, their mean.
+
+    Its signatures:
+      - `serving_default(waveform float32 [B, N])` → {"probabilities": float32 [B, K]}, for any N >= 1.
+        Waveforms are in -1 to 1 at the model's rate; zeros at the end of the shorter clips of a
+        batch are not heard.
+      - `class_names()` → string [K], also the lines of assets/class_names.txt.
+      - `sample_rate()` → int32, in Hz.
+
+    Raises:
+        DataError: The folder exists, or the run is not trained.
+    """
+    folder = Path(folder)
+    if folder.exists() and not overwrite:
+        raise DataError(f"{folder}: exists already. Choose another folder, or --overwrite.")
+    taggers = load_taggers(run)
+    archive = keras.export.ExportArchive()
+    for tagger in taggers:
+        archive.track(tagger)
+    with tempfile.TemporaryDirectory() as scratch:
+        names = Path(scratch) / "class_names.txt"
+        names.write_text("".join(f"{name}\n" for name in run.vocabulary))
+        asset = tf.Module()
+        asset.class_names = tf.saved_model.Asset(str(names))
+        archive.track(asset)
+        archive.add_endpoint(
+            "serving_default",
+            lambda waveform: {"probabilities": probabilities(taggers, waveform)},
+            input_signature=[tf.TensorSpec([None, None], tf.float32, name="waveform")],
+        )
+        archive.add_endpoint("class_names", lambda: {"class_names": tf.constant(run.vocabulary)}, input_signature=[])
+        archive.add_endpoint("sample_rate", lambda: {"sample_rate": tf.constant(run.sample_rate)}, input_signature=[])
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = folder.with_name(f".unfinished-{os.getpid()}-{folder.name}")
+        try:
+            archive.write_out(str(unfinished), verbose=False)
+            if folder.exists():
+                shutil.rmtree(folder)
+            os.replace(unfinished, folder)
+            files.sync(folder.parent)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    return folder
+
+
+def load_listener(folder):
+    """What `score_files` needs, from a SavedModel that `export` wrote or from the directory of a run.
+
+    Returns:
+        (listen, sample_rate, vocabulary): `listen` turns a waveform [1, N] into probabilities [1, K].
+
+    Raises:
+        DataError: The folder is neither.
+    """
+    folder = Path(folder)
+    if not (folder / "saved_model.pb").is_file():
+        run = open_run(folder)
+        taggers = load_taggers(run)
+        hear = tf.function(lambda waveform: probabilities(taggers, waveform), reduce_retracing=True)
+        return lambda waveform: hear(tf.constant(waveform)).numpy(), run.sample_rate, run.vocabulary
+    model = tf.saved_model.load(str(folder))
+    try:
+        vocabulary = [name.decode() for name in model.class_names()["class_names"].numpy()]
+        sample_rate = int(model.sample_rate()["sample_rate"])
+    except (AttributeError, KeyError) as error:
+        raise DataError(f"{folder}: a SavedModel that audiotag did not export: {error}.") from error
+    serve = model.signatures["serving_default"]
+    return lambda waveform: serve(waveform=tf.constant(waveform))["probabilities"].numpy(), sample_rate, vocabulary

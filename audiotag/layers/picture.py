@@ -1,0 +1,209 @@
+"""From a spectrogram to the picture a network looks at: turned, scaled, quantised, resized, tripled.
+
+`ToPicture`, `Resize` and `RepeatChannels` move numbers about and keep their type; `Standardise` and `EightBit`
+measure the clip, in float32 whatever the dtype policy.
+"""
+
+from typing import Literal
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="audiotag")
+class ToPicture(keras.layers.Layer):
+    """Turns a spectrogram into a picture of one channel, low bands first.
+
+    Networks made for images expect rows, columns and channels: here frequency,
+    time and one channel.
+
+    Input shape: [B, T, M], any float type.
+    Output shape: [B, M, T, 1], the same type.
+
+    Example:
+        >>> tuple(ToPicture()(ops.ones((2, 50, 64))).shape)
+        (2, 64, 50, 1)
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.input_spec = keras.layers.InputSpec(ndim=3)
+
+    def call(self, spectrogram):
+        return ops.expand_dims(ops.transpose(spectrogram, (0, 2, 1)), axis=-1)  # [B, M, T, 1]
+
+    def compute_output_shape(self, input_shape):
+        """(B, M, T, 1) for an input of (B, T, M)."""
+        batch, frames, bands = input_shape
+        return (batch, bands, frames, 1)
+
+    def compute_output_spec(self, spectrogram):
+        """The shape above, and the type of the input."""
+        return keras.KerasTensor(self.compute_output_shape(spectrogram.shape), dtype=spectrogram.dtype)
+
+
+@keras.saving.register_keras_serializable(package="audiotag")
+class Standardise(keras.layers.Layer):
+    """Gives each picture mean 0 and standard deviation 1.
+
+    A network should hear the same sound at any level. Each picture is measured
+    alone: z = (x - mean) / (std + 1e-6), and a constant picture becomes zeros.
+
+    Input shape: [B, M, T, C], any float type.
+    Output shape: [B, M, T, C], float32.
+
+    Example:
+        >>> z = Standardise()(ops.reshape(ops.arange(12.0), (1, 3, 4, 1)))
+        >>> round(float(ops.mean(z)), 4), round(float(ops.std(z)), 4)
+        (0.0, 1.0)
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs | {"dtype": "float32"})
+        self.input_spec = keras.layers.InputSpec(ndim=4)
+
+    def call(self, picture):
+        centred = picture - ops.mean(picture, axis=(1, 2, 3), keepdims=True)
+        deviation = ops.sqrt(ops.mean(ops.square(centred), axis=(1, 2, 3), keepdims=True))  # [B, 1, 1, 1]
+        return centred / (deviation + 1e-6)
+
+    def compute_output_shape(self, input_shape):
+        """The shape of the input."""
+        return input_shape
+
+
+@keras.saving.register_keras_serializable(package="audiotag")
+class EightBit(keras.layers.Layer):
+    """Rounds each picture down to the 256 levels of an image file, 0 to 1.
+
+    Taggers that stored spectrograms as image files trained on such pictures:
+    level = floor(255 * (x - min) / (max - min)), then level / 255, each clip by
+    its own extremes. A picture that spans 1e-6 or less becomes zeros.
+
+    Reference: the image route of A. Maji, 2020, and M. Pinto, 2019, standardises first.
+
+    Input shape: [B, M, T, C], any float type.
+    Output shape: [B, M, T, C], float32.
+
+    Example:
+        >>> picture = ops.reshape(ops.convert_to_tensor([-80.0, -40.0, 0.0]), (1, 1, 3, 1))
+        >>> [round(255 * float(level)) for level in ops.reshape(EightBit()(picture), (-1,))]
+        [0, 127, 255]
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs | {"dtype": "float32"})
+        self.input_spec = keras.layers.InputSpec(ndim=4)
+
+    def call(self, picture):
+        low = ops.min(picture, axis=(1, 2, 3), keepdims=True)  # [B, 1, 1, 1]
+        span = ops.max(picture, axis=(1, 2, 3), keepdims=True) - low  # [B, 1, 1, 1]
+        levels = ops.floor(255 * (picture - low) / ops.maximum(span, 1e-6))
+        return ops.where(span > 1e-6, levels / 255, 0.0)
+
+    def compute_output_shape(self, input_shape):
+        """The shape of the input."""
+        return input_shape
+
+
+@keras.saving.register_keras_serializable(package="audiotag")
+class Resize(keras.layers.Layer):
+    """Stretches pictures to a fixed size.
+
+    For networks that were made, or trained, for pictures of one size. Nothing is
+    smoothed before it shrinks, as in Keras' image loaders.
+
+    Args:
+        height: Rows of the result.
+        width: Columns of the result.
+        interpolation: "nearest" repeats or drops pixels; "bilinear" blends neighbours.
+
+    Raises:
+        ValueError: A size below 1 or an unknown interpolation.
+
+    Input shape: [B, M, T, C], any float type.
+    Output shape: [B, height, width, C], the same type.
+
+    Example:
+        >>> tuple(Resize(height=64, width=64)(ops.ones((2, 128, 173, 1))).shape)
+        (2, 64, 64, 1)
+    """
+
+    def __init__(self, *, height: int, width: int, interpolation: Literal["nearest", "bilinear"] = "nearest", **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        for name, value in (("height", height), ("width", width)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1. Received: {name}={value}")
+        if interpolation not in ("nearest", "bilinear"):
+            raise ValueError(
+                f"interpolation must be 'nearest' or 'bilinear'. Received: interpolation={interpolation!r}"
+            )
+        self.height = height
+        self.width = width
+        self.interpolation = interpolation
+        self.input_spec = keras.layers.InputSpec(ndim=4)
+
+    def call(self, picture):
+        resized = ops.image.resize(
+            picture, (self.height, self.width), interpolation=self.interpolation, data_format="channels_last"
+        )  # [B, height, width, C]
+        return ops.cast(resized, picture.dtype)
+
+    def compute_output_shape(self, input_shape):
+        """(B, height, width, C) for an input of (B, M, T, C)."""
+        return (input_shape[0], self.height, self.width, input_shape[3])
+
+    def compute_output_spec(self, picture):
+        """The shape above, and the type of the input."""
+        return keras.KerasTensor(self.compute_output_shape(picture.shape), dtype=picture.dtype)
+
+    def get_config(self):
+        """What was passed."""
+        return super().get_config() | {
+            "height": self.height,
+            "width": self.width,
+            "interpolation": self.interpolation,
+        }
+
+
+@keras.saving.register_keras_serializable(package="audiotag")
+class RepeatChannels(keras.layers.Layer):
+    """Repeats the channels of a picture, by default to the three of a colour.
+
+    For networks whose weights were learned on colour images.
+
+    Args:
+        count: How many times each channel is there.
+
+    Raises:
+        ValueError: A count below 1.
+
+    Input shape: [B, M, T, C], any float type.
+    Output shape: [B, M, T, C * count], the same type.
+
+    Example:
+        >>> tuple(RepeatChannels()(ops.ones((2, 64, 50, 1))).shape)
+        (2, 64, 50, 3)
+    """
+
+    def __init__(self, *, count: int = 3, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        if count < 1:
+            raise ValueError(f"count must be at least 1. Received: count={count}")
+        self.count = count
+        self.input_spec = keras.layers.InputSpec(ndim=4)
+
+    def call(self, picture):
+        return ops.concatenate([picture] * self.count, axis=-1)  # [B, M, T, C * count]
+
+    def compute_output_shape(self, input_shape):
+        """(B, M, T, C * count) for an input of (B, M, T, C)."""
+        return (*input_shape[:3], input_shape[3] * self.count)
+
+    def compute_output_spec(self, picture):
+        """The shape above, and the type of the input."""
+        return keras.KerasTensor(self.compute_output_shape(picture.shape), dtype=picture.dtype)
+
+    def get_config(self):
+        """What was passed."""
+        return super().get_config() | {"count": self.count}

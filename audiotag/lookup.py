@@ -1,0 +1,102 @@
+"""Which parts there are and what each accepts, read from the source: nothing is imported, Keras least of all."""
+
+import ast
+import difflib
+import importlib.util
+import inspect
+from functools import lru_cache
+from pathlib import Path
+
+
+def nearest(word, accepted):
+    """'Did you mean ...? ' where one of the accepted words is near, else ''."""
+    near = difflib.get_close_matches(str(word), [str(a) for a in accepted], n=1)
+    return f"Did you mean {near[0]!r}? " if near else ""
+
+
+def parts(module, table):
+    """Names of the parts in a table such as `MODELS` of audiotag.models.
+
+    Args:
+        module: Dotted name of the module that holds the table.
+        table: Name of a dict literal in it: strings to classes or functions.
+
+    Example:
+        >>> "densenet169" in parts("audiotag.models", "MODELS")
+        True
+    """
+    return tuple(key.value for key in _table(module, table).keys)
+
+
+def signature(module, table, part):
+    """What a part accepts: an `inspect.Signature` whose annotations are source text.
+
+    `*args` and `**kwargs` are left out: what a part accepts is what it names.
+
+    Example:
+        >>> "dropout" in signature("audiotag.models", "MODELS", "conv_skip").parameters
+        True
+    """
+    literal = _table(module, table)
+    value = literal.values[[key.value for key in literal.keys].index(part)]
+    return _signature(*_definition(module, ast.unparse(value)))
+
+
+@lru_cache(maxsize=None)
+def _tree(module):
+    """The parsed source of a module, found without importing its package."""
+    first, *rest = module.split(".")
+    place = Path(importlib.util.find_spec(first).origin).parent.joinpath(*rest)
+    place = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+    return ast.parse(place.read_text())
+
+
+def _table(module, table):
+    for node in _tree(module).body:
+        if isinstance(node, ast.Assign) and node.targets[0].id == table:
+            return node.value
+    raise LookupError(f"{module} has no table {table}")
+
+
+def _definition(module, name):
+    """(module, node) of the class or function that `name` stands for inside `module`."""
+    first, *rest = name.split(".")
+    for node in _tree(module).body:
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == first:
+            return module, node
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name == first and rest:
+                    return _definition(".".join([first, *rest[:-1]]), rest[-1])
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                if (alias.asname or alias.name) == first:
+                    if rest:  # from package import module
+                        return _definition(f"{node.module}.{alias.name}", ".".join(rest))
+                    return _definition(node.module, alias.name)
+    raise LookupError(f"{module} does not define {name}")
+
+
+def _signature(module, node):
+    """The signature of a function, or of a class's `__init__`, its own or the nearest base's."""
+    if isinstance(node, ast.ClassDef):
+        own = [child for child in node.body if isinstance(child, ast.FunctionDef) and child.name == "__init__"]
+        if not own:
+            return _signature(*_definition(module, ast.unparse(node.bases[0])))
+        node = own[0]
+    args = node.args
+    positional = args.posonlyargs + args.args
+    defaults = [None] * (len(positional) - len(args.defaults)) + args.defaults
+    pairs = [*zip(positional, defaults), *zip(args.kwonlyargs, args.kw_defaults)]
+    return inspect.Signature(
+        [
+            inspect.Parameter(
+                arg.arg,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=inspect.Parameter.empty if default is None else ast.literal_eval(default),
+                annotation=inspect.Parameter.empty if arg.annotation is None else ast.unparse(arg.annotation),
+            )
+            for arg, default in pairs
+            if arg.arg != "self"
+        ]
+    )

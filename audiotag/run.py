@@ -1,0 +1,116 @@
+"""The directory of a run: what was trained on what, and where each stage's weights lie."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from audiotag import files
+from audiotag.errors import DataError
+from audiotag.experiment import Experiment, dump, load
+
+PACKAGES = ("audiotag", "tensorflow", "keras", "numpy", "pandas", "scikit-learn", "librosa", "soundfile", "soxr")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run and its files.
+
+    Args:
+        folder: runs/NAME.
+        experiment: What was asked for, every default filled in: experiment.json.
+        sample_rate: Rate of the records in Hz.
+        vocabulary: The K class names.
+        plan: The fingerprint of the records.
+    """
+
+    folder: Path
+    experiment: Experiment
+    sample_rate: int
+    vocabulary: tuple[str, ...]
+    plan: str
+
+    def stage_folder(self, fold, stage):
+        """Where a stage keeps its state, history and weights."""
+        return self.folder / f"fold-{fold}" / stage
+
+    def finished(self, fold, stage):
+        """What is known of a finished stage (weights, sha256, epochs, best_epoch, val_lwlrap), or None."""
+        path = self.stage_folder(fold, stage) / "finished.json"
+        return json.loads(path.read_text()) if path.is_file() else None
+
+    def weights(self, fold, stage):
+        """The weights that a finished stage ended with: its best, or else its last.
+
+        Raises:
+            DataError: The stage is not finished, or its weights are not those it wrote.
+        """
+        known = self.finished(fold, stage)
+        if known is None:
+            raise DataError(f"{self.folder}: stage {stage!r} of fold {fold} is not trained yet. Finish it with: audiotag fit")
+        path = self.stage_folder(fold, stage) / known["weights"]
+        if not path.is_file() or files.sha256(path) != known["sha256"]:
+            raise DataError(f"{path}: missing or damaged: its SHA-256 is not that in finished.json. Train anew with --restart.")
+        return path
+
+    def trained_folds(self, stage):
+        """The folds whose model has finished a stage."""
+        return [fold for fold in range(self.experiment.folds.count) if self.finished(fold, stage)]
+
+
+def start_run(folder, experiment, manifest, *, restart=False):
+    """Makes the directory of a run, or opens it to go on with the same experiment on the same records.
+
+    Raises:
+        DataError: Another experiment, or other records, were used here before.
+    """
+    folder = Path(folder)
+    if restart and folder.exists():
+        shutil.rmtree(folder)
+    anew = "Give the run another name with --run, or train it anew with --restart."
+    if (folder / "records.json").is_file():
+        run = open_run(folder)
+        if run.experiment != experiment:
+            raise DataError(f"{folder}: was trained with another experiment than this one. {anew}")
+        if run.plan != manifest.plan:
+            raise DataError(f"{folder}: was trained on other records than {manifest.directory}. {anew}")
+        return run
+    folder.mkdir(parents=True, exist_ok=True)
+    files.write_text(folder / "experiment.json", dump(experiment))
+    files.write_text(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
+    known = {"sample_rate": manifest.sample_rate, "vocabulary": manifest.vocabulary, "plan": manifest.plan}
+    files.write_text(folder / "records.json", json.dumps(known, indent=2) + "\n")
+    return open_run(folder)
+
+
+def open_run(folder):
+    """The run in a directory.
+
+    Raises:
+        DataError: There is none.
+    """
+    folder = Path(folder)
+    if not (folder / "records.json").is_file():
+        raise DataError(f"{folder}: not the directory of a run: it has no records.json. Train one with: audiotag fit EXPERIMENT")
+    known = json.loads((folder / "records.json").read_text())
+    return Run(
+        folder=folder,
+        experiment=load(folder / "experiment.json"),
+        sample_rate=known["sample_rate"],
+        vocabulary=tuple(known["vocabulary"]),
+        plan=known["plan"],
+    )
+
+
+def environment():
+    """What trained this run: versions, processor, cores."""
+    return {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "cores": os.cpu_count(),
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }

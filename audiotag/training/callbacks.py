@@ -1,0 +1,155 @@
+"""The callbacks an experiment may name: Keras' own where they survive `kill -9`, ours where they do not."""
+
+import math
+import sys
+import time
+
+import keras
+import pandas as pd
+from tqdm import tqdm
+
+from audiotag import files
+from audiotag.training import checkpoint
+
+
+class ModelCheckpoint(keras.callbacks.Callback):
+    """Keeps the weights of the best epoch so far.
+
+    Keras' callback of this name writes in place: a kill in the middle loses both the
+    old best and the new. Here either the one or the other is there.
+
+    Args:
+        path: The file to write; ends in .weights.h5.
+        monitor: What tells the best epoch.
+        mode: "max" or "min".
+    """
+
+    def __init__(self, path, *, monitor: str = "val_lwlrap", mode: str = "max"):
+        super().__init__()
+        if mode not in ("max", "min"):
+            raise ValueError(f'mode must be "max" or "min". Received: mode={mode!r}')
+        self.path = str(path)
+        self.monitor = monitor
+        self.mode = mode
+        self.best = None
+        self.best_epoch = None
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Writes the weights when this epoch beats all before it."""
+        if self.monitor not in logs:
+            raise ValueError(f"monitor must be one of {', '.join(logs)}. Received: monitor={self.monitor!r}")
+        value = float(logs[self.monitor])
+        better = self.best is None or (value > self.best if self.mode == "max" else value < self.best)
+        if better and math.isfinite(value):
+            checkpoint.save_weights(self.model, self.path)
+            self.best, self.best_epoch = value, epoch
+
+
+class CSVLogger(keras.callbacks.Callback):
+    """Writes one row an epoch.
+
+    Keras' callback of this name appends, so that after a kill rows stand twice or not
+    at all. Here the rows belong to the training state and the file is written whole.
+
+    Args:
+        path: The file to write.
+    """
+
+    def __init__(self, path):
+        super().__init__()
+        self.path = str(path)
+        self.rows = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Adds the row of this epoch."""
+        self.rows.append({"epoch": epoch, **{key: float(value) for key, value in logs.items()}})
+        files.write_text(self.path, pd.DataFrame(self.rows).to_csv(index=False, lineterminator="\n"))
+
+
+CALLBACKS = {
+    "CSVLogger": CSVLogger,
+    "ReduceLROnPlateau": keras.callbacks.ReduceLROnPlateau,
+    "ModelCheckpoint": ModelCheckpoint,
+    "EarlyStopping": keras.callbacks.EarlyStopping,
+    "TensorBoard": keras.callbacks.TensorBoard,
+}
+
+
+class SaveState(keras.callbacks.Callback):
+    """Writes the whole training state after every epoch; stands last in the list, when all others have spoken.
+
+    Args:
+        path: The file to write.
+        callbacks: Those whose counters belong to the state.
+        notes: Of the run to go on with, as `checkpoint.load_state` answers.
+    """
+
+    def __init__(self, path, callbacks, notes):
+        super().__init__()
+        self.path = path
+        self.callbacks = callbacks
+        self.notes = notes
+        self.history = list(notes["history"])
+
+    def on_train_begin(self, logs=None):
+        """Gives the callbacks their counters back, which they have just set to nought."""
+        checkpoint.restore_callbacks(self.callbacks, self.notes["callbacks"])
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Writes the state."""
+        self.history.append({key: float(value) for key, value in logs.items()})
+        checkpoint.save_state(self.path, self.model, self.callbacks, self.history)
+
+
+class Progress(keras.callbacks.Callback):
+    """Shows how training goes: a bar on a terminal, a line an epoch elsewhere.
+
+    Both tell clips/s and the share of time that the device waited for data.
+
+    Args:
+        label: What is trained.
+        batch_size: Clips in a step.
+        waiting: A `Stopwatch` over the batches.
+    """
+
+    def __init__(self, label, batch_size, waiting):
+        super().__init__()
+        self.label = label
+        self.batch_size = batch_size
+        self.waiting = waiting
+
+    def on_train_begin(self, logs=None):
+        """Starts the clock that the time left is reckoned by."""
+        self.begun = time.monotonic()
+        self.epochs_seen = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Starts the bar of this epoch."""
+        self.epoch = epoch
+        self.started = time.monotonic()
+        self.waited_before = self.waiting.seconds
+        self.speed = ""
+        self.bar = None
+        if sys.stderr.isatty():
+            self.bar = tqdm(total=self.params["steps"], unit="step", leave=False, dynamic_ncols=True, desc=self._title())
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Moves the bar."""
+        seconds = max(time.monotonic() - self.started, 1e-9)
+        waited = (self.waiting.seconds - self.waited_before) / seconds
+        self.speed = f"{(batch + 1) * self.batch_size / seconds:.1f} clips/s, waits {min(waited, 1):.0%} for data"
+        if self.bar:
+            self.bar.set_postfix_str(f"loss {float(logs['loss']):.4f}, {self.speed}", refresh=False)
+            self.bar.update()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Prints what this epoch gave."""
+        if self.bar:
+            self.bar.close()
+        self.epochs_seen += 1
+        left = (time.monotonic() - self.begun) / self.epochs_seen * (self.params["epochs"] - epoch - 1)
+        shown = ", ".join(f"{key} {float(value):.4g}" for key, value in logs.items())
+        tqdm.write(f"{self._title()}: {shown}, {self.speed}, at most {left:.0f} s left", file=sys.stderr)
+
+    def _title(self):
+        return f"{self.label} {self.epoch + 1}/{self.params['epochs']}"

@@ -1,0 +1,198 @@
+"""Trains an experiment: every stage of every fold that is held out, one after the other."""
+
+import contextlib
+import json
+
+import keras
+import pandas as pd
+import tensorflow as tf
+
+from audiotag import files
+from audiotag.data.clips import read_clips
+from audiotag.data.folds import stratified_folds
+from audiotag.data.labels import multi_hot
+from audiotag.data.manifest import damaged_shards, read_manifest
+from audiotag.data.pipeline import Stopwatch, evaluation_batches, training_batches
+from audiotag.errors import ConfigError, DataError
+from audiotag.experiment import options
+from audiotag.inference.predict import load_tagger, score_records
+from audiotag.losses import LOSSES
+from audiotag.metrics import Lwlrap
+from audiotag.models.tagger import build_tagger
+from audiotag.run import start_run
+from audiotag.training.callbacks import CALLBACKS, Progress, SaveState
+from audiotag.training.checkpoint import FRESH, load_state, load_weights, save_weights
+from audiotag.training.optimizers import OPTIMIZERS
+
+
+def fit(experiment, folder, *, fold=None, restart=False, say=print):
+    """Trains all stages of an experiment, or goes on where a killed run stopped.
+
+    The curated clips are cut into folds; for each fold held out, the stages are
+    trained one after the other on what is left, and the clips held out tell how
+    good each epoch is. The same experiment, seed and processor give the same
+    weights, killed in between or not.
+
+    Args:
+        experiment: An `Experiment`.
+        folder: The directory of the run, runs/NAME.
+        fold: Train this fold alone; None trains those of the experiment.
+        restart: Throw away what the directory holds.
+        say: Called with a sentence after each stage.
+
+    Returns:
+        The `Run`.
+
+    Raises:
+        ConfigError: A part of the experiment refuses its settings.
+        DataError: The records are not whole, hold too few clips, or another run lies in the directory.
+    """
+    if fold is not None and not 0 <= fold < experiment.folds.count:
+        raise ConfigError(f"there is no fold {fold}. Accepted: 0 to {experiment.folds.count - 1}.")
+    manifest = read_manifest(experiment.records)
+    clips = read_clips(manifest.directory / "clips.csv")
+    run = start_run(folder, experiment, manifest, restart=restart)
+    if experiment.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    folds = curated_folds(run, clips)
+    with _damage_named(manifest):
+        for held_out in experiment.folds.held_out if fold is None else [fold]:
+            for index in range(len(experiment.stages)):
+                known = run.finished(held_out, experiment.stages[index].name)
+                known = known or _fit_stage(run, manifest, clips, folds, held_out, index)
+                say(
+                    f"{experiment.stages[index].name} stage, fold {held_out}: lwlrap {known['val_lwlrap']:.4f} on "
+                    f"{(folds == held_out).sum()} held-out curated clips, epoch {known['best_epoch'] + 1} of {known['epochs']}."
+                )
+            _write_out_of_fold(run, manifest, clips, folds, held_out)
+    return run
+
+
+def curated_folds(run, clips):
+    """The fold of every curated clip, a Series by name, as folds.csv of the run says."""
+    path = run.folder / "folds.csv"
+    if not path.is_file():
+        curated = clips[clips["subset"] == "curated"].set_index("name", drop=False)
+        if curated.empty:
+            raise DataError(f"{run.experiment.records}: holds no curated clips, and some must be held out to judge by.")
+        folds = stratified_folds(curated, run.experiment.folds.count, seed=run.experiment.seed, groups="group")
+        files.write_text(path, folds.rename("fold").sort_index().to_csv(lineterminator="\n"))
+    return pd.read_csv(path, index_col="name", dtype={"name": str})["fold"]
+
+
+def _fit_stage(run, manifest, clips, folds, held_out, index):
+    """Trains one stage of one fold; what is known of it then."""
+    experiment, stage = run.experiment, run.experiment.stages[index]
+    folder = run.stage_folder(held_out, stage.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    heard = clips[(clips["subset"] == stage.subset) & (clips["name"].map(folds) != held_out)]
+    if heard.empty:
+        raise DataError(f"{manifest.directory}: holds no {stage.subset} clips, which stage {stage.name!r} trains on.")
+
+    keras.utils.set_random_seed(experiment.seed + 1000 * index + held_out)
+    tagger = build_tagger(experiment, sample_rate=run.sample_rate, num_classes=len(run.vocabulary))
+    if stage.start_from is not None:
+        load_weights(tagger, run.weights(held_out, stage.start_from))
+    with _blamed_on(f"stages[{index}]"):
+        tagger.compile(
+            optimizer=OPTIMIZERS[stage.optimizer.name](**options(stage.optimizer)),
+            loss=LOSSES[stage.loss.name](**options(stage.loss)),
+            metrics=[Lwlrap(len(run.vocabulary))],
+            jit_compile=experiment.xla,
+        )
+        callbacks = [_callback(part, folder) for part in stage.callbacks]
+
+    state = folder / "state.npz"
+    notes = load_state(state, tagger) if state.is_file() else FRESH
+    if notes["epochs_done"] < stage.epochs and not notes["stop_training"]:
+        batches = training_batches(
+            manifest,
+            heard,
+            multi_hot(heard["labels"], run.vocabulary),
+            window_samples=tagger.window_samples,
+            short_clips=experiment.window.short_clips,
+            batch_size=stage.batch_size,
+            seed=experiment.seed + index,
+            epochs=range(notes["epochs_done"], stage.epochs),
+        )
+        waiting = Stopwatch()
+        progress = Progress(f"{stage.name}, fold {held_out}", stage.batch_size, waiting)
+        tagger.fit(
+            waiting.timed(batches),
+            epochs=stage.epochs,
+            initial_epoch=notes["epochs_done"],
+            steps_per_epoch=len(heard) // stage.batch_size,
+            validation_data=_judged_by(run, manifest, clips, folds, held_out, stage.batch_size),
+            callbacks=[*callbacks, progress, SaveState(state, callbacks, notes)],
+            shuffle=False,  # the pipeline does it
+            verbose=0,
+        )
+    return _finish_stage(folder, tagger)
+
+
+def _callback(part, folder):
+    """One callback of the experiment, writing into the stage's folder."""
+    places = {"CSVLogger": {"path": folder / "history.csv"}, "ModelCheckpoint": {"path": folder / "best.weights.h5"}}
+    places["TensorBoard"] = {"log_dir": str(folder / "tensorboard")}
+    return CALLBACKS[part.name](**options(part), **places.get(part.name, {}))
+
+
+def _judged_by(run, manifest, clips, folds, held_out, batch_size):
+    """Batches of (waveform, truth) of the held-out clips, whole."""
+    judges = _held_out_clips(clips, folds, held_out)
+    truth = tf.constant(multi_hot(judges["labels"], run.vocabulary))  # [clips, K]
+    window_samples = round(run.experiment.window.seconds * run.sample_rate)
+    batches = evaluation_batches(manifest, judges, window_samples=window_samples, batch_size=batch_size)
+    return batches.map(lambda waveform, row: (waveform, tf.gather(truth, row)))
+
+
+def _held_out_clips(clips, folds, held_out):
+    return clips[clips["name"].map(folds) == held_out].reset_index(drop=True)
+
+
+def _finish_stage(folder, tagger):
+    """Settles which weights a stage ends with, and writes finished.json."""
+    notes = load_state(folder / "state.npz", tagger)
+    best = notes["callbacks"].get("ModelCheckpoint")
+    weights = folder / ("best.weights.h5" if best else "last.weights.h5")
+    if not best:
+        save_weights(tagger, weights)
+    epoch = best["best_epoch"] if best else notes["epochs_done"] - 1
+    known = {"weights": weights.name, "sha256": files.sha256(weights), "epochs": notes["epochs_done"]}
+    known |= {"best_epoch": epoch, "val_lwlrap": notes["history"][epoch]["val_lwlrap"]}
+    files.write_text(folder / "finished.json", json.dumps(known, indent=2) + "\n")
+    (folder / "state.npz").unlink()
+    return known
+
+
+def _write_out_of_fold(run, manifest, clips, folds, held_out):
+    """Writes what the fold's final model thinks of the clips it never saw: fold-K/out_of_fold.csv."""
+    path = run.folder / f"fold-{held_out}" / "out_of_fold.csv"
+    if path.is_file():
+        return
+    judges = _held_out_clips(clips, folds, held_out)
+    tagger = load_tagger(run, held_out, run.experiment.stages[-1].name)
+    scores = pd.DataFrame(score_records([tagger], manifest, judges, label="out of fold"), columns=list(run.vocabulary))
+    scores.insert(0, "name", judges["name"])
+    files.write_text(path, scores.to_csv(index=False, lineterminator="\n"))
+
+
+@contextlib.contextmanager
+def _blamed_on(where):
+    """Turns Keras' refusal of a setting into an error that names its place in the experiment."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+@contextlib.contextmanager
+def _damage_named(manifest):
+    """Turns TensorFlow's complaint about a record into an error that names the shard."""
+    try:
+        yield
+    except (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.InvalidArgumentError) as error:
+        damage = list(damaged_shards(manifest))
+        if not damage:
+            raise
+        raise DataError("\n".join([*damage, "Make the records anew with --overwrite."])) from error

@@ -1,0 +1,177 @@
+import csv
+import itertools
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from audiotag.data.folds import stratified_folds
+from audiotag.data.labels import multi_hot, split_labels
+from audiotag.errors import ConfigError, DataError
+
+REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "fsdkaggle2019"
+needs_the_real_tables = pytest.mark.skipif(not REAL.is_dir(), reason="the tables of FSDKaggle2019 are not beside the project")
+
+
+def real_table(*parts):
+    clips = []
+    for part in parts:
+        with open(REAL / f"{part}_post_competition.csv", newline="") as file:
+            clips += [(row["fname"], row["labels"]) for row in csv.DictReader(file)]
+    return pd.DataFrame(clips, columns=["name", "labels"])
+
+
+def labelled(*labels):
+    return pd.DataFrame({"name": [f"{index:04d}.wav" for index in range(len(labels))], "labels": labels})
+
+
+def random_table(num_clips, num_classes, seed):
+    rng = np.random.default_rng(seed)
+    rarity = np.sort(rng.random(num_classes) ** 2)
+    rows = rng.random((num_clips, num_classes)) < rarity * 0.5
+    return labelled(*(",".join(f"c{index}" for index in np.flatnonzero(row)) for row in rows))
+
+
+def clips_of_each_class(table, folds):
+    """[folds, K]"""
+    vocabulary = sorted({label for text in table["labels"] for label in split_labels(text)})
+    truth = multi_hot(table["labels"], vocabulary)
+    return np.stack([truth[(folds == fold).to_numpy()].sum(axis=0) for fold in range(folds.max() + 1)])
+
+
+def farthest_from_even(table, folds):
+    counts = clips_of_each_class(table, folds)
+    return np.abs(counts - counts.mean(axis=0)).max()
+
+
+@needs_the_real_tables
+@pytest.mark.parametrize("num_folds", [5, 10])
+@pytest.mark.parametrize("seed", [0, 2019])
+@pytest.mark.parametrize("part", ["train_curated", "test"])
+def test_every_real_class_is_within_one_clip_of_its_even_share(part, num_folds, seed):
+    table = real_table(part)
+    folds = stratified_folds(table, num_folds, seed=seed)
+    assert farthest_from_even(table, folds) <= 1.0
+    assert np.ptp(np.bincount(folds)) <= 1
+
+
+@needs_the_real_tables
+def test_all_real_training_clips_are_dealt_out_in_seconds():
+    table = real_table("train_curated", "train_noisy")
+    start = time.perf_counter()
+    folds = stratified_folds(table, 5, seed=0)
+    assert time.perf_counter() - start < 10
+    assert len(folds) == 24_785 and farthest_from_even(table, folds) <= 1.0
+
+
+def test_single_labels_are_dealt_out_evenly():
+    table = labelled(*["a"] * 10, *["b"] * 15, *["c"] * 5)
+    counts = clips_of_each_class(table, stratified_folds(table, 5, seed=0))
+    np.testing.assert_array_equal(counts, [[2, 3, 1]] * 5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_small_tables_come_near_the_best_of_all_ways_to_deal(seed):
+    table = random_table(8, 4, seed)
+
+    def unevenness(folds):
+        counts = clips_of_each_class(table, pd.Series([*folds]))
+        return np.square(counts - counts.mean(axis=0)).sum()
+
+    ways = [folds for folds in itertools.product(range(2), repeat=8) if sum(folds) == 4]
+    assert unevenness(stratified_folds(table, 2, seed=0)) <= min(map(unevenness, ways)) + 1.0
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    labels=st.lists(st.sets(st.sampled_from("abcde")).map(lambda each: ",".join(sorted(each))), min_size=2, max_size=30),
+    num_folds=st.integers(2, 6),
+    seed=st.integers(0, 3),
+    groups=st.none() | st.lists(st.sampled_from(["", "x", "y", "z"]), min_size=30, max_size=30),
+)
+def test_every_clip_has_one_fold_and_no_fold_is_empty(labels, num_folds, seed, groups):
+    table = labelled(*labels)
+    groups = None if groups is None else pd.Series(groups[: len(labels)])
+    parts = len(labels) if groups is None else (groups == "").sum() + groups[groups != ""].nunique()
+    if parts < num_folds:
+        with pytest.raises(DataError, match=f"{num_folds} folds, but only {parts} "):
+            stratified_folds(table, num_folds, seed=seed, groups=groups)
+        return
+    folds = stratified_folds(table, num_folds, seed=seed, groups=groups)
+    assert folds.index.equals(table.index) and set(folds) == set(range(num_folds))
+    if groups is not None:
+        assert (folds.groupby(groups).nunique()[lambda count: count.index != ""] == 1).all()
+
+
+def test_the_order_of_the_rows_does_not_matter():
+    table = random_table(200, 10, seed=1)
+    mixed = table.sample(frac=1, random_state=0)
+    pd.testing.assert_series_equal(
+        stratified_folds(mixed, 5, seed=7).sort_index(), stratified_folds(table, 5, seed=7), check_names=True
+    )
+
+
+def test_one_seed_repeats_and_another_differs():
+    table = random_table(200, 10, seed=1)
+    folds = stratified_folds(table, 5, seed=1)
+    assert folds.equals(stratified_folds(table, 5, seed=1))
+    assert (folds != stratified_folds(table, 5, seed=2)).mean() > 0.5
+
+
+def test_the_series_has_the_index_of_the_table():
+    table = random_table(20, 3, seed=0).set_axis([f"row {index}" for index in range(20)])
+    assert stratified_folds(table, 4, seed=0).index.equals(table.index)
+
+
+@pytest.mark.parametrize("as_series", [False, True])
+def test_a_group_is_never_parted(as_series):
+    table = random_table(300, 8, seed=2)
+    table["group"] = [f"recording {index // 3}" if index % 2 else "" for index in range(300)]
+    folds = stratified_folds(table, 5, seed=0, groups=table["group"].sample(frac=1, random_state=0) if as_series else "group")
+    grouped = table["group"] != ""
+    assert (folds[grouped].groupby(table["group"][grouped]).nunique() == 1).all()
+    assert folds[~grouped].nunique() == 5
+    assert farthest_from_even(table, folds) <= 2.0
+
+
+def test_a_group_named_like_a_clip_is_not_that_clip():
+    table = labelled("a", "a", "a").assign(group=["", "0000.wav", "0000.wav"])
+    folds = stratified_folds(table, 2, seed=0, groups="group")
+    assert folds[0] != folds[1] == folds[2]
+
+
+def test_a_class_rarer_than_the_folds_is_spread():
+    table = labelled(*["rare"] * 3, *["common"] * 47)
+    folds = stratified_folds(table, 10, seed=0)
+    assert folds[:3].nunique() == 3
+    np.testing.assert_array_equal(np.bincount(folds), [5] * 10)
+
+
+def test_clips_without_labels_even_out_the_sizes():
+    table = labelled(*[""] * 7, *["a"] * 4, *["a,b,c"] * 2)
+    np.testing.assert_array_equal(sorted(np.bincount(stratified_folds(table, 4, seed=0))), [3, 3, 3, 4])
+
+
+def test_more_folds_than_clips_are_refused():
+    with pytest.raises(DataError, match="4 folds, but only 3 clips. Choose fewer folds."):
+        stratified_folds(labelled("a", "a", "a"), 4, seed=0)
+
+
+def test_more_folds_than_groups_are_refused():
+    table = labelled("a", "a", "a").assign(group=["x", "x", "y"])
+    with pytest.raises(DataError, match="3 folds, but only 2 groups of clips. Choose fewer folds."):
+        stratified_folds(table, 3, seed=0, groups="group")
+
+
+def test_one_fold_is_refused():
+    with pytest.raises(ConfigError, match="num_folds is 1. Expected at least 2"):
+        stratified_folds(labelled("a", "a"), 1, seed=0)
+
+
+def test_groups_by_a_column_that_is_not_there_are_refused():
+    with pytest.raises(ConfigError, match="groups is 'recording', but the table of clips has only name, labels"):
+        stratified_folds(labelled("a", "a"), 2, seed=0, groups="recording")

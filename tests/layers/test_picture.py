@@ -1,0 +1,114 @@
+import keras
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from audiotag.layers import EightBit, RepeatChannels, Resize, Standardise, ToPicture
+
+
+def pictures(*shape, seed=0):
+    return np.random.default_rng(seed).normal(-40, 15, shape).astype("float32")
+
+
+def test_a_picture_is_a_spectrogram_turned_with_low_bands_first():
+    spectrogram = pictures(2, 50, 64)
+    picture = np.asarray(ToPicture()(spectrogram))
+    assert picture[1, 3, 7, 0] == spectrogram[1, 7, 3]
+    assert_array_equal(picture[..., 0], spectrogram.transpose(0, 2, 1))
+
+
+def test_each_picture_is_standardised_alone():
+    batch = pictures(3, 32, 40, 1) * np.array([1, 10, 0.01], "float32").reshape(3, 1, 1, 1)
+    expected = [(x - x.mean()) / (x.std() + 1e-6) for x in batch.astype("float64")]
+    assert_allclose(Standardise()(batch), expected, atol=1e-4)
+
+
+def test_a_constant_picture_standardises_to_zeros():
+    assert_array_equal(Standardise()(np.full((1, 8, 8, 1), -100.0, "float32")), np.zeros((1, 8, 8, 1)))
+
+
+def as_uint8(x):
+    """The picture files of S0 and S1, worked out in NumPy."""
+    z = (x - x.mean()) / (x.std() + 1e-6)
+    if z.max() - z.min() <= 1e-6:
+        return np.zeros(x.shape, "uint8")
+    return (255 * (z - z.min()) / (z.max() - z.min())).astype("uint8")
+
+
+def test_eight_bits_are_those_of_the_image_files():
+    batch = pictures(4, 32, 40, 1)
+    levels = np.round(np.asarray(EightBit()(Standardise()(batch))) * 255)
+    expected = np.stack([as_uint8(x) for x in batch.astype("float64")])
+    assert np.abs(levels - expected).max() <= 1  # float32 rounds some values across a level's edge
+    assert np.mean(levels == expected) > 0.999
+    assert levels.min() == 0 and levels.max() == 255
+
+
+def test_levels_are_truncated_not_rounded():
+    picture = np.array([0.0, 0.999, 1.0, 1.999, 254.999, 255.0], "float32").reshape(1, 1, 6, 1)
+    assert_allclose(EightBit()(picture)[0, 0, :, 0], np.array([0, 0, 1, 1, 254, 255]) / 255)
+
+
+@pytest.mark.parametrize("spread", [0.0, 5e-7])
+def test_a_constant_picture_has_level_zero(spread):
+    picture = np.zeros((1, 4, 4, 1), "float32")
+    picture[0, 0, 0] = spread
+    assert_array_equal(EightBit()(picture), np.zeros((1, 4, 4, 1)))
+
+
+def stretched(picture, height, width, interpolation):
+    """What lies under the middle of each new pixel of [M, T], pixel by pixel."""
+    result = np.zeros((height, width))
+    for i, j in np.ndindex(height, width):
+        y = (i + 0.5) * picture.shape[0] / height
+        x = (j + 0.5) * picture.shape[1] / width
+        if interpolation == "nearest":
+            result[i, j] = picture[int(y), int(x)]
+        else:
+            y, x = np.clip([y - 0.5, x - 0.5], 0, np.subtract(picture.shape, 1))
+            (top, down), (left, right) = divmod(y, 1), divmod(x, 1)
+            corners = np.pad(picture, (0, 1))[int(top) : int(top) + 2, int(left) : int(left) + 2]
+            result[i, j] = [1 - down, down] @ corners @ [1 - right, right]
+    return result
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (40, 100), (31, 171), (16, 19), (1, 1)])
+def test_each_new_pixel_shows_what_lies_under_its_middle(interpolation, height, width):
+    picture = pictures(1, 31, 57, 1)
+    resized = Resize(height=height, width=width, interpolation=interpolation)(picture)
+    assert_allclose(resized[0, :, :, 0], stretched(picture[0, :, :, 0], height, width, interpolation), atol=1e-3)
+
+
+def test_channels_are_repeated_in_order():
+    picture = pictures(2, 4, 5, 2)
+    assert_array_equal(RepeatChannels(count=2)(picture), np.concatenate([picture, picture], axis=-1))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize(
+    "layer", [Resize(height=8, width=8, interpolation="bilinear"), Resize(height=8, width=8), RepeatChannels()]
+)
+def test_moving_numbers_keeps_their_type(layer, dtype):
+    assert layer(pictures(1, 4, 4, 1).astype(dtype)).dtype == dtype
+    assert layer(keras.Input((4, 4, 1), dtype=dtype)).dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Resize(height=0, width=8), "height must be at least 1. Received: height=0"),
+        (lambda: Resize(height=8, width=-1), "width must be at least 1. Received: width=-1"),
+        (
+            lambda: Resize(height=8, width=8, interpolation="cubic"),
+            "interpolation must be 'nearest' or 'bilinear'. Received: interpolation='cubic'",
+        ),
+        (lambda: RepeatChannels(count=0), "count must be at least 1. Received: count=0"),
+        (lambda: Standardise()(np.ones((2, 8, 8))), "expected ndim=4, found ndim=3"),
+        (lambda: ToPicture()(np.ones((2, 8, 8, 1))), "expected ndim=3, found ndim=4"),
+    ],
+)
+def test_what_makes_no_picture_is_refused(make, message):
+    with pytest.raises(ValueError) as error:
+        make()
+    assert message in str(error.value)

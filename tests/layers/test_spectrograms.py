@@ -1,0 +1,269 @@
+import warnings
+from pathlib import Path
+
+import librosa
+import numpy as np
+import pytest
+import soundfile
+from numpy.testing import assert_allclose
+
+from audiotag.layers import LogMel
+from audiotag.layers.spectrograms import hann_window, mel_filters, windowed_frames
+
+ESC10 = Path(__file__).resolve().parents[3] / "shared" / "data" / "esc10"
+
+SETTINGS = {
+    "defaults": {"sample_rate": 22_050},
+    "s0": {
+        "sample_rate": 44_100,
+        "fft_length": 2560,
+        "frame_step": 694,
+        "low_hz": 20.0,
+        "high_hz": 22_050.0,
+    },
+    "reflected": {
+        "sample_rate": 44_100,
+        "fft_length": 2560,
+        "frame_step": 694,
+        "low_hz": 20.0,
+        "padding": "reflect",
+    },
+    "below_the_maximum": {
+        "sample_rate": 44_100,
+        "fft_length": 2560,
+        "frame_step": 512,
+        "low_hz": 20.0,
+        "reference": "max",
+    },
+    "htk": {
+        "sample_rate": 16_000,
+        "num_bands": 64,
+        "fft_length": 512,
+        "frame_step": 160,
+        "window_length": 400,
+        "low_hz": 60.0,
+        "high_hz": 7800.0,
+        "power": 1.0,
+        "mel_scale": "htk",
+        "norm": None,
+        "silence": 1e-5,
+        "reference": 0.5,
+        "dynamic_range_db": 60.0,
+    },
+}
+LENGTHS = [
+    1,
+    200,
+    399,
+    1281,
+    1500,
+    2047,
+    2048,
+    2559,
+    2560,
+    2561,
+    3000,
+    4001,
+    6940,
+    6941,
+    8192,
+    10_001,
+    16_000,
+    22_050,
+    30_011,
+    44_100,
+]
+
+
+def librosa_decibels(clip, settings):
+    """What librosa makes of one clip: [T, M]."""
+    options = {"num_bands": 128, "fft_length": 2048, "frame_step": 512} | settings
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # clips shorter than a frame, empty bands
+        mel = librosa.feature.melspectrogram(
+            y=clip,
+            sr=options["sample_rate"],
+            n_fft=options["fft_length"],
+            hop_length=options["frame_step"],
+            win_length=options.get("window_length"),
+            pad_mode="reflect" if options.get("padding") == "reflect" else "constant",
+            power=options.get("power", 2.0),
+            n_mels=options["num_bands"],
+            fmin=options.get("low_hz", 0.0),
+            fmax=options.get("high_hz"),
+            htk=options.get("mel_scale") == "htk",
+            norm=options.get("norm", "slaney"),
+        )
+    reference = options.get("reference", 1.0)
+    return librosa.power_to_db(
+        mel,
+        ref=np.max if reference == "max" else reference,
+        amin=options.get("silence", 1e-10),
+        top_db=options.get("dynamic_range_db", 80.0),
+    ).T
+
+
+def tone(hz, sample_rate, samples, level=1.0):
+    return (level * np.sin(2 * np.pi * hz * np.arange(samples) / sample_rate)).astype("float32")
+
+
+def sounds(sample_rate, samples):
+    """Noise, quiet noise, three tones, a click and digital silence: [7, N]."""
+    noise = np.random.default_rng(samples).standard_normal(samples)
+    click = np.zeros(samples)
+    click[samples // 2] = 1.0
+    tones = [tone(hz, sample_rate, samples) for hz in (110.0, 1234.56, 5000.5)]
+    return np.stack([noise, 1e-4 * noise, *tones, click, np.zeros(samples)]).astype("float32")
+
+
+@pytest.mark.parametrize("samples", LENGTHS)
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_every_length_of_every_sound_agrees_with_librosa(settings, samples):
+    if settings.get("padding") == "reflect":
+        samples += settings["fft_length"] // 2  # shorter clips cannot be reflected
+    waveforms = sounds(settings["sample_rate"], samples)
+    expected = [librosa_decibels(clip, settings) for clip in waveforms]
+    assert_allclose(LogMel(**settings)(waveforms), expected, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_pure_tones_agree_with_librosa_down_to_the_floor(settings):
+    rate = settings["sample_rate"]
+    waveforms = [tone(hz, rate, 12_000, level) for hz in np.geomspace(40, rate / 2 - 50, 8) for level in (1.0, 0.01)]
+    expected = [librosa_decibels(clip, settings) for clip in waveforms]
+    assert_allclose(LogMel(**settings)(np.stack(waveforms)), expected, rtol=0, atol=1e-3)
+
+
+@pytest.mark.skipif(not ESC10.is_dir(), reason="needs the recordings of ESC-10")
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_real_clips_agree_with_librosa(settings):
+    files = [sorted(folder.glob("*.ogg"))[0] for folder in sorted(ESC10.iterdir()) if folder.is_dir()]
+    waveforms = [soundfile.read(file, dtype="float32", frames=88_200)[0] for file in files]
+    expected = [librosa_decibels(clip, settings) for clip in waveforms]
+    assert len(files) == 10
+    assert_allclose(LogMel(**settings)(np.stack(waveforms)), expected, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("mel_scale", ["slaney", "htk"])
+@pytest.mark.parametrize("norm", ["slaney", None])
+@pytest.mark.parametrize(
+    ("sample_rate", "fft_length", "num_bands", "low_hz", "high_hz"),
+    [(44_100, 2560, 128, 20.0, 22_050.0), (16_000, 400, 40, 0.0, 8000.0), (32_000, 1023, 64, 500.0, 999.0)],
+)
+def test_the_filters_are_those_of_librosa(sample_rate, fft_length, num_bands, low_hz, high_hz, mel_scale, norm):
+    ours = mel_filters(
+        sample_rate=sample_rate,
+        fft_length=fft_length,
+        num_bands=num_bands,
+        low_hz=low_hz,
+        high_hz=high_hz,
+        mel_scale=mel_scale,
+        norm=norm,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # empty bands
+        expected = librosa.filters.mel(
+            sr=sample_rate,
+            n_fft=fft_length,
+            n_mels=num_bands,
+            fmin=low_hz,
+            fmax=high_hz,
+            htk=mel_scale == "htk",
+            norm=norm,
+            dtype=np.float64,
+        )
+    assert_allclose(ours, expected.T, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(("window_length", "fft_length"), [(400, 400), (400, 512), (401, 512), (25, 32)])
+def test_the_window_is_that_of_librosa(window_length, fft_length):
+    expected = librosa.util.pad_center(librosa.filters.get_window("hann", window_length), size=fft_length)
+    assert_allclose(hann_window(window_length, fft_length), expected, atol=1e-15)
+
+
+@pytest.mark.parametrize("frame_step", [1, 3, 8, 20, 31, 50])
+def test_frames_are_slices_of_the_waveform(frame_step):
+    waveform, window = np.random.default_rng(0).standard_normal((2, 90)), np.arange(20.0)
+    num_frames = 1 + (90 - 20) // frame_step
+    frames = windowed_frames(waveform, window, frame_step=frame_step, num_frames=num_frames)
+    starts = range(0, num_frames * frame_step, frame_step)
+    expected = np.stack([waveform[:, start : start + 20] * window for start in starts], axis=1)
+    assert_allclose(frames, expected)
+
+
+@pytest.mark.parametrize("fft_length", [63, 64, 200])
+@pytest.mark.parametrize("frame_step", [1, 50, 300])
+def test_odd_frames_and_steps_longer_than_frames_agree_with_librosa(fft_length, frame_step):
+    settings = {"sample_rate": 8000, "num_bands": 12, "fft_length": fft_length, "frame_step": frame_step}
+    for samples in (299, 300, 301, 600):
+        waveforms = sounds(8000, samples)
+        expected = [librosa_decibels(clip, settings) for clip in waveforms]
+        assert_allclose(LogMel(**settings)(waveforms), expected, rtol=0, atol=1e-3)
+
+
+def test_a_loud_neighbour_changes_nothing():
+    noise = np.random.default_rng(0).standard_normal((1, 16_000)).astype("float32")
+    layer = LogMel(sample_rate=16_000)
+    together = layer(np.concatenate([1e-4 * noise, 10 * noise]))
+    assert_allclose(together[:1], layer(1e-4 * noise), atol=1e-4)
+
+
+def test_silence_is_a_finite_floor():
+    assert_allclose(
+        LogMel(sample_rate=16_000)(np.zeros((1, 8000), "float32")), np.full((1, 16, 128), -100.0), atol=1e-4
+    )
+
+
+def test_bands_narrower_than_a_bin_are_finite():
+    layer = LogMel(sample_rate=16_000, num_bands=256, fft_length=128)
+    decibels = np.asarray(layer(np.random.default_rng(0).standard_normal((1, 4000))))
+    assert np.isfinite(decibels).all()
+    assert_allclose(decibels[..., 1], decibels.max() - 80, atol=1e-4)  # an empty band lies on the floor
+
+
+def test_whole_numbers_are_taken_as_they_are():
+    waveform = np.random.default_rng(0).integers(-30_000, 30_000, (1, 8000), dtype="int16")
+    layer = LogMel(sample_rate=16_000)
+    assert_allclose(layer(waveform), layer(waveform.astype("float32")))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sample_rate": 0}, "sample_rate must be above 0. Received: sample_rate=0"),
+        ({"num_bands": 0}, "num_bands must be above 0. Received: num_bands=0"),
+        ({"fft_length": -1}, "fft_length must be above 0. Received: fft_length=-1"),
+        ({"frame_step": 0}, "frame_step must be above 0. Received: frame_step=0"),
+        ({"power": 0.0}, "power must be above 0. Received: power=0.0"),
+        ({"silence": 0.0}, "silence must be above 0. Received: silence=0.0"),
+        ({"reference": 0.0}, "reference must be above 0. Received: reference=0.0"),
+        ({"dynamic_range_db": -80.0}, "dynamic_range_db must be above 0. Received: dynamic_range_db=-80.0"),
+        ({"window_length": 3000}, "window_length must be 1 to fft_length=2048, or None. Received: window_length=3000"),
+        ({"high_hz": 8001.0}, "at most 8000.0, half of sample_rate=16000. Received: high_hz=8001.0"),
+        ({"low_hz": 4000.0, "high_hz": 4000.0}, "from 0 to below high_hz=4000.0. Received: low_hz=4000.0"),
+        ({"low_hz": 8000.0}, "low_hz must be from 0 to below high_hz=8000.0. Received: low_hz=8000.0"),
+        ({"low_hz": -1.0}, "low_hz must be from 0 to below high_hz=8000.0. Received: low_hz=-1.0"),
+        ({"padding": "edge"}, "padding must be 'zeros' or 'reflect'. Received: padding='edge'"),
+        ({"mel_scale": "bark"}, "mel_scale must be 'slaney' or 'htk'. Received: mel_scale='bark'"),
+        ({"norm": "l1"}, "norm must be 'slaney' or None. Received: norm='l1'"),
+    ],
+)
+def test_an_option_out_of_range_is_refused(options, message):
+    with pytest.raises(ValueError) as error:
+        LogMel(**{"sample_rate": 16_000} | options)
+    assert message in str(error.value)
+
+
+def test_a_clip_too_short_to_be_reflected_is_refused_with_the_way_out():
+    layer = LogMel(sample_rate=16_000, fft_length=512, frame_step=128, padding="reflect")
+    message = r"at least fft_length // 2 \+ 1 = 257 samples. Received: 256 samples. Use padding=\"zeros\""
+    with pytest.raises(ValueError, match=message):
+        layer(np.ones((1, 256), "float32"))
+    with pytest.raises(ValueError, match=message):
+        layer.compute_output_shape((None, 256))
+    assert layer(np.ones((1, 257), "float32")).shape[1] == 3
+
+
+def test_a_waveform_with_channels_is_refused():
+    with pytest.raises(ValueError, match="expected ndim=2, found ndim=3"):
+        LogMel(sample_rate=16_000)(np.ones((1, 8000, 2), "float32"))

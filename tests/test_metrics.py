@@ -1,0 +1,189 @@
+import time
+
+import keras
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from sklearn.metrics import label_ranking_average_precision_score
+
+from audiotag.metrics import Lwlrap, lwlrap, per_class_lwlrap
+
+
+def draws(kind, clips, classes, seed):
+    """Truth with and without labels, scores with and without ties."""
+    rng = np.random.default_rng(seed)
+    truth = (rng.random((clips, classes)) < rng.choice([0.05, 0.2, 0.7])).astype(int)
+    truth[::7] = 0
+    truth[1::7] = 1
+    scores = {
+        "distinct": lambda: rng.random((clips, classes)),
+        "tied": lambda: rng.integers(0, 4, (clips, classes)).astype(float),
+        "equal": lambda: np.zeros((clips, classes)),
+        "logits": lambda: rng.normal(0, 30, (clips, classes)),
+        "saturated": lambda: np.round(rng.random((clips, classes))),
+    }[kind]()
+    return truth, scores
+
+
+def by_brute_force(truth, scores):
+    """Sums and counts a class, label by label."""
+    sums, counts = np.zeros(truth.shape[1]), np.zeros(truth.shape[1])
+    for labels, row in zip(truth, scores):
+        for label in np.flatnonzero(labels):
+            above = [other for other in range(len(row)) if row[other] >= row[label]]
+            sums[label] += sum(labels[other] for other in above) / len(above)
+            counts[label] += 1
+    return sums, counts
+
+
+def in_batches(truth, scores, batch_size, weights=None):
+    metric = Lwlrap(truth.shape[1])
+    for start in range(0, len(truth), batch_size):
+        batch = slice(start, start + batch_size)
+        metric.update_state(truth[batch], scores[batch], None if weights is None else weights[batch])
+    return metric
+
+
+KINDS = ["distinct", "tied", "equal", "logits", "saturated"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_agrees_with_scikit_learn(kind, seed):
+    truth, scores = draws(kind, 200, 3 + 20 * seed, seed)
+    expected = label_ranking_average_precision_score(truth, scores, sample_weight=truth.sum(axis=1))
+    assert abs(lwlrap(truth, scores) - expected) < 1e-9
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_class_agrees_with_a_loop_over_labels(kind):
+    truth, scores = draws(kind, 40, 9, seed=5)
+    truth[:, 4] = 0
+    sums, counts = by_brute_force(truth, scores)
+    per_class = per_class_lwlrap(truth, scores)
+    assert_allclose(per_class, sums / np.maximum(1, counts), atol=1e-12)
+    assert per_class[4] == 0
+    assert lwlrap(truth, scores) == pytest.approx(np.sum(per_class * counts) / counts.sum(), abs=1e-12)
+
+
+def test_the_worked_example():
+    truth = np.array([[1, 0, 1, 0], [0, 0, 0, 1]])
+    scores = np.array([[0.9, 0.8, 0.7, 0.6], [0.1, 0.9, 0.5, 0.2]])
+    assert lwlrap(truth, scores) == pytest.approx(2 / 3)
+    assert_allclose(per_class_lwlrap(truth, scores), [1, 0, 2 / 3, 1 / 3])
+
+
+def test_clips_without_labels_count_for_nothing():
+    truth, scores = draws("distinct", 50, 10, seed=1)
+    labelled = truth.any(axis=1)
+    assert lwlrap(truth, scores) == lwlrap(truth[labelled], scores[labelled])
+    assert lwlrap(np.zeros((3, 4)), np.ones((3, 4))) == 0
+    assert lwlrap(np.zeros((0, 4)), np.ones((0, 4))) == 0
+
+
+def test_the_order_of_clips_and_classes_does_not_matter():
+    truth, scores = draws("tied", 60, 12, seed=2)
+    rows, columns = np.random.default_rng(0).permutation(60), np.random.default_rng(1).permutation(12)
+    moved = truth[rows][:, columns], scores[rows][:, columns]
+    assert lwlrap(*moved) == pytest.approx(lwlrap(truth, scores), abs=1e-12)
+    assert_allclose(per_class_lwlrap(*moved), per_class_lwlrap(truth, scores)[columns], atol=1e-12)
+
+
+def test_a_large_set_takes_no_time():
+    rng = np.random.default_rng(0)
+    truth, scores = rng.random((20_000, 80)) < 0.02, rng.random((20_000, 80))
+    start = time.perf_counter()
+    lwlrap(truth, scores)
+    assert time.perf_counter() - start < 2
+
+
+@pytest.mark.parametrize("function", [lwlrap, per_class_lwlrap])
+@pytest.mark.parametrize(
+    ("truth", "scores", "message"),
+    [
+        (np.eye(3), np.ones((3, 4)), "must both be [clips, classes]. Received: shapes (3, 3) and (3, 4)"),
+        (np.ones(3), np.ones(3), "must both be [clips, classes]. Received: shapes (3,) and (3,)"),
+        (np.eye(3), np.full((3, 3), np.nan), "scores must not be NaN. Received: 9 NaN, the first in row 0."),
+        (0.5 * np.eye(3), np.eye(3), "truth must be 0 or 1. Received: 3 other values, the first 0.5."),
+        (np.full((2, 2), np.nan), np.eye(2), "truth must be 0 or 1. Received: 4 other values, the first nan."),
+    ],
+)
+def test_what_cannot_be_ranked_is_refused(function, truth, scores, message):
+    with pytest.raises(ValueError) as error:
+        function(truth, scores)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 16, 64, 200])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_metric_is_exact_for_any_batch_size(kind, batch_size):
+    truth, scores = draws(kind, 200, 20, seed=3)
+    scores = scores.astype("float32")
+    metric = in_batches(truth, scores, batch_size)
+    assert float(metric.result()) == pytest.approx(lwlrap(truth, scores), abs=1e-6)
+
+
+def test_the_metric_keeps_what_each_class_needs():
+    truth, scores = draws("tied", 50, 8, seed=4)
+    metric = in_batches(truth, scores, 7)
+    sums, counts = by_brute_force(truth, scores)
+    assert_allclose(metric.precisions, sums, rtol=1e-6)
+    assert_allclose(metric.counts, counts)
+
+
+@pytest.mark.parametrize("column", [False, True])
+def test_weights_multiply_clips_and_zero_leaves_them_out(column):
+    truth, scores = draws("tied", 60, 8, seed=6)
+    weights = np.random.default_rng(0).integers(0, 4, 60)
+    repeated = lwlrap(np.repeat(truth, weights, axis=0), np.repeat(scores, weights, axis=0))
+    metric = in_batches(truth, scores, 16, weights[:, None] if column else weights)
+    assert float(metric.result()) == pytest.approx(repeated, abs=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64", "int32"])
+def test_scores_of_any_type_are_ranked_in_float32(dtype):
+    truth, scores = draws("tied", 60, 8, seed=7)
+    metric = Lwlrap(8)
+    metric.update_state(keras.ops.cast(truth, "bool"), keras.ops.cast(scores, dtype))
+    assert float(metric.result()) == pytest.approx(lwlrap(truth, scores), abs=1e-6)
+
+
+def test_nothing_seen_is_zero_and_a_reset_forgets():
+    metric = Lwlrap(3)
+    assert float(metric.result()) == 0
+    metric.update_state(np.zeros((2, 3)), np.ones((2, 3)))
+    assert float(metric.result()) == 0
+    metric.update_state(np.eye(3), np.eye(3))
+    assert float(metric.result()) == 1
+    metric.reset_state()
+    assert float(metric.result()) == 0
+
+
+def test_the_metric_round_trips():
+    metric = Lwlrap(5, name="curated_lwlrap")
+    again = keras.metrics.deserialize(keras.metrics.serialize(metric))
+    assert again.get_config() == metric.get_config()
+    assert (again.num_classes, again.name, Lwlrap(5).name) == (5, "curated_lwlrap", "lwlrap")
+
+
+def test_callbacks_find_it_in_fit_and_know_that_more_is_better(tmp_path):
+    truth, scores = draws("distinct", 40, 6, seed=8)
+    truth, scores = truth.astype("float32"), scores.astype("float32")
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(6, kernel_initializer="identity")])
+    model.compile("sgd", keras.losses.BinaryCrossentropy(from_logits=True), metrics=[Lwlrap(6)])
+    stopping = keras.callbacks.EarlyStopping(monitor="val_lwlrap", mode="auto")
+    checkpoint = keras.callbacks.ModelCheckpoint(tmp_path / "best.keras", monitor="val_lwlrap", save_best_only=True)
+    plateau = keras.callbacks.ReduceLROnPlateau(monitor="val_lwlrap")
+    model.optimizer.learning_rate = 0.0
+    history = model.fit(
+        scores,
+        truth,
+        validation_data=(scores, truth),
+        batch_size=7,
+        verbose=0,
+        callbacks=[stopping, checkpoint, plateau],
+    )
+    for callback in (stopping, checkpoint, plateau):
+        assert callback.monitor_op is keras.ops.greater
+    assert history.history["val_lwlrap"] == [pytest.approx(lwlrap(truth, scores), abs=1e-6)]
+    assert keras.models.load_model(tmp_path / "best.keras").count_params() == model.count_params()
