@@ -40,7 +40,7 @@ def check_clips(table):
     Example:
         >>> check_clips(pd.DataFrame({"name": ["1.wav"], "subset": ["curated"]}))
         Traceback (most recent call last):
-        audiotag.errors.DataError: The table of clips has no column 'labels'. Expected: name, subset, labels, usage, fold, group.
+        audiotag.errors.DataError: The table of clips has no column 'labels'. Expected: name, subset, labels, ...
     """
     for column in COLUMNS:
         if column not in table:
@@ -163,7 +163,9 @@ def _kinds(columns, where):
     accepted = COLUMNS | MEASURES
     for column in columns:
         if column not in accepted:
-            raise DataError(f"{where}: unknown column {column!r}. {nearest(column, accepted)}Accepted: {', '.join(accepted)}.")
+            raise DataError(
+                f"{where}: unknown column {column!r}. {nearest(column, accepted)}Accepted: {', '.join(accepted)}."
+            )
     return {column: kind for column, kind in accepted.items() if column in columns}
 
 
@@ -178,7 +180,7 @@ def read_table(path, required):
         required: Columns that it must have. Others may stand beside them.
 
     Raises:
-        DataError: A column is missing or stands there twice, a row has too few or too many fields, there are no rows.
+        DataError: A column is missing or stands there twice, a row has too few or too many fields, or none is there.
     """
     path = Path(path)
     lines = csv_lines(path)
@@ -193,8 +195,8 @@ def read_table(path, required):
     for column in required:
         if column not in header:
             raise DataError(
-                f"{path} line {line}: no column {column!r}, only {', '.join(map(repr, header[:8]))}. {nearest(column, header)}"
-                f"Expected a header with {','.join(required)}."
+                f"{path} line {line}: no column {column!r}, only {', '.join(map(repr, header[:8]))}. "
+                f"{nearest(column, header)}Expected a header with {','.join(required)}."
             )
     places, records = [], []
     for line, fields in lines:
@@ -226,7 +228,9 @@ def csv_lines(path):
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = 1 + data.count(b"\n", 0, error.start)
-        raise DataError(f"{path} line {line}: byte 0x{data[error.start]:02x} is not UTF-8. Save the file as CSV in UTF-8.") from None
+        raise DataError(
+            f"{path} line {line}: byte 0x{data[error.start]:02x} is not UTF-8. Save the file as CSV in UTF-8."
+        ) from None
     reader = csv.reader(io.StringIO(unicodedata.normalize("NFC", text), newline=""), strict=True)
     line = 1
     try:

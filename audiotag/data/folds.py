@@ -1,4 +1,4 @@
-"""Folds in which every class is as frequent as in the others: which clips a fold trains on, and which it is judged by."""
+"""Parting clips into folds such that every class is as frequent in one as in the others."""
 
 import hashlib
 
@@ -35,7 +35,8 @@ def stratified_folds(table, num_folds, *, seed, groups=None):
         ConfigError: Fewer than two folds, or no such column.
 
     Example:
-        >>> table = pd.DataFrame({"name": ["1.wav", "2.wav", "3.wav", "4.wav"], "labels": ["Bark", "Meow", "Bark", "Meow"]})
+        >>> names = ["1.wav", "2.wav", "3.wav", "4.wav"]
+        >>> table = pd.DataFrame({"name": names, "labels": ["Bark", "Meow", "Bark", "Meow"]})
         >>> folds = stratified_folds(table, 2, seed=0)
         >>> sorted(table["labels"][folds == 0])
         ['Bark', 'Meow']
@@ -63,11 +64,12 @@ def _owners(table, groups):
         if groups not in table:
             raise ConfigError(f"groups is {groups!r}, but the table of clips has only {', '.join(table.columns)}.")
         groups = table[groups]
-    return [f"group {group}" if group else f"clip {name}" for name, group in zip(table["name"], groups.loc[table.index])]
+    groups = groups.loc[table.index]
+    return [f"group {group}" if group else f"clip {name}" for name, group in zip(table["name"], groups)]
 
 
 def _deal(counts, sizes, order, num_folds):
-    """The fold of every owner [U] of clips, given its clips of each class [U, K], their number [U], and whose turn it is."""
+    """The fold of every owner [U], given its clips of each class [U, K], their number [U], and whose turn it is."""
     # What each fold lacks to its even share, times num_folds: whole numbers are equal when they are equal.
     lack = np.tile(counts.sum(axis=0), (num_folds, 1))  # [folds, K]
     room = np.full(num_folds, sizes.sum())  # [folds]

@@ -109,20 +109,24 @@ def read_vocabulary(path):
     for line, fields in csv_lines(path):
         index = len(vocabulary)
         if len(fields) != 2 or fields[0].strip() != str(index):
-            raise DataError(f"{path} line {line}: found {','.join(fields)!r}. Expected '{index},' and the name of a class.")
+            raise DataError(
+                f"{path} line {line}: found {','.join(fields)!r}. Expected '{index},' and the name of a class."
+            )
         vocabulary.append(fields[1].strip())
     return tuple(vocabulary)
 
 
 def csv_beside_audio(source):
-    """A CSV with fname and labels, and maybe subset, usage, fold and group; audio next to it or in the folder beside it."""
+    """A CSV with fname, labels and maybe subset, usage, fold, group; audio next to it or in the folder beside it."""
     path = source if source.is_file() else the_label_table(source)
     table = read_table(path, ["fname", "labels"])
     optional = ("subset", "usage", "fold", "group")
     for column in table.columns.drop(["fname", "labels"]):
         near = difflib.get_close_matches(column.lower(), optional, n=1, cutoff=0.8)
         if near and column not in optional:
-            raise DataError(f"{path} line 1: the column {column!r} is not {near[0]!r}. Rename it, to that or to another word.")
+            raise DataError(
+                f"{path} line 1: the column {column!r} is not {near[0]!r}. Rename it, to that or to another word."
+            )
     clips = clips_of(table, "curated")
     return clips, None, dict.fromkeys(SUBSETS, audio_folder(path.parent, clips["name"]))
 
@@ -135,8 +139,12 @@ def the_label_table(source):
     if len(found) == 1:
         return found[0]
     if found:
-        raise DataError(f"{source}: several tables of labels: {', '.join(p.name for p in found)}. Give the path of one.")
-    listed = "; ".join(f"{name} has {','.join(header[:8])}" for name, header in headers.items()) or "there is no CSV file"
+        raise DataError(
+            f"{source}: several tables of labels: {', '.join(p.name for p in found)}. Give the path of one."
+        )
+    listed = (
+        "; ".join(f"{name} has {','.join(header[:8])}" for name, header in headers.items()) or "there is no CSV file"
+    )
     raise DataError(
         f"{source}: no table of labels: {listed}. Expected a CSV file with the columns fname,labels. "
         "Where folders are the labels, choose the layout folders."
@@ -168,7 +176,9 @@ def esc(source):
         match = ESC_CLIP.fullmatch(name)
         if not match:
             raise DataError(f"{source / name}: expected a path such as '001 - Dog bark/1-100032-A.ogg' as in ESC-10.")
-        records.append(one_label(name, "curated", match["label"], int(match["fold"]), f"{match['fold']}-{match['recording']}"))
+        records.append(
+            one_label(name, "curated", match["label"], int(match["fold"]), f"{match['fold']}-{match['recording']}")
+        )
     return pd.DataFrame(records), None, {"curated": source}
 
 
@@ -228,7 +238,9 @@ def audio_names(source):
     names = []
     for name, entry in files_below(source):
         if entry.is_dir():
-            raise DataError(f"{entry.path}: a link to a folder, and links are not followed. Put the folder itself there.")
+            raise DataError(
+                f"{entry.path}: a link to a folder, and links are not followed. Put the folder itself there."
+            )
         if name.lower().endswith(AUDIO_SUFFIXES):
             names.append(name)
     if not names:
@@ -292,11 +304,13 @@ def _looks_like_zenodo(source):
 
 
 def _looks_like_csv(source):
-    return source.suffix.lower() == ".csv" if source.is_file() else bool(csv_files(source))
+    return bool(csv_files(source))
 
 
 def _looks_like_esc(source):
-    return (source / "meta" / "esc50.csv").exists() or any(ESC_CLIP.fullmatch(name) for name, _ in files_below(source, 1))
+    return (source / "meta" / "esc50.csv").exists() or any(
+        ESC_CLIP.fullmatch(name) for name, _ in files_below(source, 1)
+    )
 
 
 def _looks_like_folders(source):
@@ -367,19 +381,25 @@ def find_clips(source, *, layout="auto"):
 
 def chosen_layout(source, layout):
     """The name of the layout asked for, or with "auto" of the first that fits."""
+    if layout not in ("auto", *LAYOUTS):
+        raise ConfigError(
+            f"layout {layout!r}: unknown. {nearest(layout, LAYOUTS)}Accepted: auto, {', '.join(LAYOUTS)}."
+        )
     if not source.exists():
-        raise DataError(f"{source}: there is no such file or folder. Expected a folder of recordings, or a CSV file beside it.")
-    if layout == "auto":
-        for name, candidate in LAYOUTS.items():
-            if candidate.fits(source):
-                return name
-        signs = "; ".join(f"{name}: {candidate.sign}" for name, candidate in LAYOUTS.items())
-        raise DataError(f"{source}: the layout is not recognised. Looked for {signs}.")
-    if layout not in LAYOUTS:
-        raise ConfigError(f"layout {layout!r}: unknown. {nearest(layout, LAYOUTS)}Accepted: auto, {', '.join(LAYOUTS)}.")
-    if source.is_file() and layout != "csv":
-        raise DataError(f"{source}: a file, but the layout {layout} is a folder. Give the folder.")
-    return layout
+        raise DataError(
+            f"{source}: there is no such file or folder. Expected a folder of recordings, or a CSV file beside it."
+        )
+    if source.is_file():
+        if layout not in ("auto", "csv") or source.suffix.lower() != ".csv":
+            raise DataError(f"{source}: a file. Expected a folder, or for the layout csv a file that ends in .csv.")
+        return "csv"
+    if layout != "auto":
+        return layout
+    for name, candidate in LAYOUTS.items():
+        if candidate.fits(source):
+            return name
+    signs = "; ".join(f"{name}: {candidate.sign}" for name, candidate in LAYOUTS.items())
+    raise DataError(f"{source}: the layout is not recognised. Looked for {signs}.")
 
 
 def training_labels(clips, source):
@@ -392,7 +412,11 @@ def training_labels(clips, source):
 
 def check_vocabulary(vocabulary, source):
     """The vocabulary, if every class in it has a name of its own that fits into a list of labels."""
+    if not vocabulary:
+        raise DataError(f"{source}: the vocabulary has no classes. Expected their names.")
     for label in vocabulary:
         if not label or "," in label or vocabulary.count(label) > 1:
-            raise DataError(f"{source}: the vocabulary has a class {label!r}. Expected names without commas, each once.")
+            raise DataError(
+                f"{source}: the vocabulary has a class {label!r}. Expected names without commas, each once."
+            )
     return vocabulary

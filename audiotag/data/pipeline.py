@@ -258,16 +258,16 @@ class Stopwatch:
         """The same batches, under this stopwatch."""
 
         def tick(method):
-            # tf.timestamp would do it in the graph, but is forbidden in deterministic runs.
-            return tf.data.Dataset.counter().map(lambda _: tf.numpy_function(method, [], tf.bool))
+            # Not tf.timestamp, which deterministic runs forbid; and "stateless", or they would stop all prefetching.
+            return tf.data.Dataset.counter().map(lambda n: tf.numpy_function(method, [n], tf.bool, stateful=False))
 
         # zip asks its sources one after another, in the thread that asks for the batch.
         return tf.data.Dataset.zip(tick(self._ask), batches, tick(self._get)).map(lambda asked, batch, got: batch)
 
-    def _ask(self):
+    def _ask(self, _):
         self.asked_at = time.monotonic()
         return True
 
-    def _get(self):
+    def _get(self, _):
         self.seconds += time.monotonic() - self.asked_at
         return True

@@ -18,7 +18,13 @@ def table(*clips):
 
 def heard(name, **more):
     rng = np.random.default_rng(len(name))
-    measures = {"num_samples": 13_230, "seconds": 0.3, "peak": rng.random(), "rms": rng.random() / 3, "sha256": "ab" * 32}
+    measures = {
+        "num_samples": 13_230,
+        "seconds": 0.3,
+        "peak": rng.random(),
+        "rms": rng.random() / 3,
+        "sha256": "ab" * 32,
+    }
     return clip(name, **more) | measures
 
 
@@ -51,20 +57,25 @@ def test_test_clips_may_all_be_unlabelled():
 
 
 PATHS_THAT_ARE_NOT_PLAIN = [
-    "", ".", "..", "/", "/a.wav", "//a.wav", "/etc/passwd", "../a.wav", "../../etc/passwd", "a/../b.wav", "a/../../b.wav", "a/..",
-    "./a.wav", "a/./b.wav", "a//b.wav", "a/", "\\a.wav", "a\\b.wav", "..\\a.wav", "C:a.wav", "C:\\a.wav", "c:/a.wav",
-    "\\\\host\\share\\a.wav", "a\0.wav", "a.wav\0", "a\n.wav", "a\r.wav", "a\t.wav", "\x7f.wav", "\x1b[31m.wav", "file:///etc/passwd",
-    "gs://bucket/a.wav", "s3://bucket/a.wav", "https://host/a.wav", "a\udcff.wav",
+    "", ".", "..", "/", "/a.wav", "//a.wav", "/etc/passwd", "../a.wav", "../../etc/passwd", "a/../b.wav", "a/..",
+    "a/../../b.wav", "./a.wav", "a/./b.wav", "a//b.wav", "a/", "\\a.wav", "a\\b.wav", "..\\a.wav", "C:a.wav",
+    "C:\\a.wav", "c:/a.wav", "\\\\host\\share\\a.wav", "a\0.wav", "a.wav\0", "a\n.wav", "a\r.wav", "a\t.wav",
+    "\x7f.wav", "\x1b[31m.wav", "file:///etc/passwd", "gs://bucket/a.wav", "s3://bucket/a.wav", "https://host/a.wav",
+    "a\udcff.wav",
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PATHS_THAT_ARE_NOT_PLAIN)
 def test_a_name_that_is_not_a_plain_path_is_refused(name):
-    with pytest.raises(DataError, match="^x.csv line 3: file name .* is not a plain path inside the folder of audio. Expected"):
+    with pytest.raises(
+        DataError, match="^x.csv line 3: file name .* is not a plain path inside the folder of audio. Expected"
+    ):
         check_clips(table(clip("ok.wav", row="x.csv line 2"), clip(name, row="x.csv line 3")))
 
 
-@pytest.mark.parametrize("name", ["a b.wav", "..a.wav", "a..wav", "dog/1.wav", "Geräusch.wav", "音.wav", "=1+1.wav", "-a.wav", "10:30.wav"])
+@pytest.mark.parametrize(
+    "name", ["a b.wav", "..a.wav", "a..wav", "dog/1.wav", "Geräusch.wav", "音.wav", "=1+1.wav", "-a.wav", "10:30.wav"]
+)
 def test_an_unusual_but_plain_name_is_accepted(name):
     check_clips(table(clip(name)))
 
@@ -74,12 +85,18 @@ def test_an_unusual_but_plain_name_is_accepted(name):
     [
         (clip(labels=""), "labels are empty. A curated clip needs at least one. Add it, or remove the row"),
         (clip(labels=" ", subset="noisy"), "labels are empty. A noisy clip needs at least one"),
-        (clip(subset="test", labels=""), "labels are empty. A test clip needs at least one.*may be without, as a whole"),
+        (
+            clip(subset="test", labels=""),
+            "labels are empty. A test clip needs at least one.*may be without, as a whole",
+        ),
         (clip(labels="Bark,Bark"), "'Bark' stands there twice"),
         (clip(labels="Bark,,Meow"), "a label is empty"),
         (clip(labels="Bark\nb.wav"), r"labels 'Bark\\nb.wav' holds a line break .* Is a quotation mark missing"),
         (clip(group="1\r2"), "group .* holds a line break"),
-        (clip(subset="currated"), "subset is 'currated'. Did you mean 'curated'. Expected one of 'curated', 'noisy', 'test'"),
+        (
+            clip(subset="currated"),
+            "subset is 'currated'. Did you mean 'curated'. Expected one of 'curated', 'noisy', 'test'",
+        ),
         (clip(usage="public"), "usage is 'public'. Did you mean 'Public'. Expected one of '', 'Public', 'Private'"),
         (clip(fold=-1), "fold is -1. Expected a whole number from 1, or 0 for none"),
         (clip("ok.wav"), "file name 'ok.wav' stands in clip 'ok.wav' already. Remove or rename one of the two"),
@@ -93,7 +110,9 @@ def test_a_bad_row_is_named(bad, message):
 
 @pytest.mark.parametrize("column", clip())
 def test_a_table_without_a_column_is_refused(column):
-    with pytest.raises(DataError, match=f"has no column '{column}'. Expected: name, subset, labels, usage, fold, group"):
+    with pytest.raises(
+        DataError, match=f"has no column '{column}'. Expected: name, subset, labels, usage, fold, group"
+    ):
         check_clips(table(clip()).drop(columns=column))
 
 
@@ -140,7 +159,13 @@ def test_the_same_clips_give_the_same_bytes(tmp_path):
     write_clips(tmp_path / "three.csv", read_clips(tmp_path / "two.csv"))
     content = (tmp_path / "one.csv").read_bytes()
     assert (tmp_path / "two.csv").read_bytes() == content == (tmp_path / "three.csv").read_bytes()
-    assert [line.split(",")[0] for line in content.decode().splitlines()] == ["name", "a.wav", "b.wav", "c.wav", "0.wav"]
+    assert [line.split(",")[0] for line in content.decode().splitlines()] == [
+        "name",
+        "a.wav",
+        "b.wav",
+        "c.wav",
+        "0.wav",
+    ]
     assert b"\r" not in content
 
 
@@ -159,12 +184,27 @@ def test_an_unknown_column_is_not_dropped_in_silence(tmp_path):
     "text, message",
     [
         ("name,subset\n1.wav,curated\n", "clips.csv line 1: no column 'labels', only 'name', 'subset'."),
-        ("name,subset,labels,usage,fold,group,row\n1.wav,curated,Bark,,0,,2\n", "clips.csv line 1: unknown column 'row'"),
-        ("name,subset,labels,usage,fold,group\n1.wav,curated,Bark,,x,\n", "clips.csv line 2: fold is 'x'. Expected a whole number"),
-        ("name,subset,labels,usage,fold,group\n1.wav,curated,Bark,,1.5,\n", "clips.csv line 2: fold is '1.5'. Expected a whole"),
+        (
+            "name,subset,labels,usage,fold,group,row\n1.wav,curated,Bark,,0,,2\n",
+            "clips.csv line 1: unknown column 'row'",
+        ),
+        (
+            "name,subset,labels,usage,fold,group\n1.wav,curated,Bark,,x,\n",
+            "clips.csv line 2: fold is 'x'. Expected a whole number",
+        ),
+        (
+            "name,subset,labels,usage,fold,group\n1.wav,curated,Bark,,1.5,\n",
+            "clips.csv line 2: fold is '1.5'. Expected a whole",
+        ),
         ("name,subset,labels,usage,fold,group,rms\n1.wav,curated,Bark,,0,,loud\n", "rms is 'loud'. Expected a number"),
-        ("name,subset,labels,usage,fold,group,rms\n1.wav,curated,Bark,,0,,nan\n", "clips.csv line 2: rms is nan. Expected a finite"),
-        ("name,subset,labels,usage,fold,group\n../1.wav,curated,Bark,,0,\n", "clips.csv line 2: file name '../1.wav' is not a plain"),
+        (
+            "name,subset,labels,usage,fold,group,rms\n1.wav,curated,Bark,,0,,nan\n",
+            "clips.csv line 2: rms is nan. Expected a finite",
+        ),
+        (
+            "name,subset,labels,usage,fold,group\n../1.wav,curated,Bark,,0,\n",
+            "clips.csv line 2: file name '../1.wav' is not a plain",
+        ),
     ],
 )
 def test_a_damaged_clips_csv_names_its_line(tmp_path, text, message):
@@ -180,7 +220,7 @@ def test_a_clips_csv_that_is_not_there_is_said_so(tmp_path):
 
 # Any CSV file
 
-GOOD = "fname,labels\na.wav,Bark\nb.wav,\"Bark,Meow\"\n"
+GOOD = 'fname,labels\na.wav,Bark\nb.wav,"Bark,Meow"\n'
 
 
 @pytest.mark.parametrize(
@@ -213,7 +253,9 @@ def test_a_row_knows_the_line_it_begins_on(file):
 
 
 def test_letters_composed_and_decomposed_are_the_same(file):
-    assert read_table(file("fname,labels\na\u0308.wav,Ba\u0308r\n"), COLUMNS).values.tolist() == [["\xe4.wav", "B\xe4r"]]
+    assert read_table(file("fname,labels\na\u0308.wav,Ba\u0308r\n"), COLUMNS).values.tolist() == [
+        ["\xe4.wav", "B\xe4r"]
+    ]
 
 
 @pytest.mark.parametrize(
@@ -223,7 +265,10 @@ def test_letters_composed_and_decomposed_are_the_same(file):
         ("\n\n", "labels.csv: the file is empty"),
         (b"\xef\xbb\xbf", "labels.csv: the file is empty"),
         ("fname,labels\n", "labels.csv: a header and no rows"),
-        ("fname,label\na.wav,Bark\n", "line 1: no column 'labels', only 'fname', 'label'. Did you mean 'label'. Expected.*fname,labels"),
+        (
+            "fname,label\na.wav,Bark\n",
+            "line 1: no column 'labels', only 'fname', 'label'. Did you mean 'label'. Expected.*fname,labels",
+        ),
         ("Fname,labels\na.wav,Bark\n", "line 1: no column 'fname', only 'Fname', 'labels'. Did you mean 'Fname'"),
         ("a.wav,Bark\nb.wav,Bark\n", "line 1: no column 'fname', only 'a.wav', 'Bark'"),
         ("fname;labels\na.wav;Bark\n", "line 1: no column 'fname', only 'fname;labels'"),
@@ -231,17 +276,23 @@ def test_letters_composed_and_decomposed_are_the_same(file):
         ("\nlabels\nBark\n", "line 2: no column 'fname'"),
         ("fname,labels,fname\na.wav,Bark,b.wav\n", "line 1: the header has the column 'fname' 2 times"),
         ("fname,labels,\na.wav,Bark,\n", "line 1: the header has a column without a name"),
-        ("fname,labels\na.wav,Bark,Meow\n", "line 2: the number of fields is 3, but the header has 2 columns.*\"Bark,Meow\""),
+        (
+            "fname,labels\na.wav,Bark,Meow\n",
+            'line 2: the number of fields is 3, but the header has 2 columns.*"Bark,Meow"',
+        ),
         ("fname,labels\na.wav,Bark\nb.wav\n", "line 3: the number of fields is 1"),
         ("fname,labels\na.wav,Bark\n   \nb.wav,Bark\n", "line 3: the number of fields is 1"),
-        ("fname,labels\na.wav, \"Bark,Meow\"\n", "line 2: the number of fields is 3"),
+        ('fname,labels\na.wav, "Bark,Meow"\n', "line 2: the number of fields is 3"),
         ('fname,labels\na.wav,Bark\nb.wav,"Bark\nc.wav,Bark\n', "line 3: not CSV: .*Is a quotation mark missing"),
         ('fname,labels\na.wav,"Bark"Meow\n', "line 2: not CSV"),
         ("fname,labels\na.wav," + "B" * 1_000_000 + "\n", "line 2: not CSV: field larger than"),
         ("fname,labels\na.wav,Ba\0rk\n", "line 2: a NUL byte: the file is UTF-16 or damaged. Save it as CSV in UTF-8"),
         (GOOD.encode("utf-16"), "line 1: a NUL byte: the file is UTF-16"),
         (GOOD.encode("utf-16-be"), "line 1: a NUL byte: the file is UTF-16"),
-        ("fname,labels\na.wav,Bark\nä.wav,Bark\n".encode("latin-1"), "line 3: byte 0xe4 is not UTF-8. Save the file as CSV in UTF-8"),
+        (
+            "fname,labels\na.wav,Bark\nä.wav,Bark\n".encode("latin-1"),
+            "line 3: byte 0xe4 is not UTF-8. Save the file as CSV in UTF-8",
+        ),
     ],
 )
 def test_a_malformed_table_names_its_line(file, content, message):

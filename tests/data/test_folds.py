@@ -14,7 +14,9 @@ from audiotag.data.labels import multi_hot, split_labels
 from audiotag.errors import ConfigError, DataError
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "fsdkaggle2019"
-needs_the_real_tables = pytest.mark.skipif(not REAL.is_dir(), reason="the tables of FSDKaggle2019 are not beside the project")
+needs_the_real_tables = pytest.mark.skipif(
+    not REAL.is_dir(), reason="the tables of FSDKaggle2019 are not beside the project"
+)
 
 
 def real_table(*parts):
@@ -88,7 +90,9 @@ def test_small_tables_come_near_the_best_of_all_ways_to_deal(seed):
 
 @settings(max_examples=40, deadline=None)
 @given(
-    labels=st.lists(st.sets(st.sampled_from("abcde")).map(lambda each: ",".join(sorted(each))), min_size=2, max_size=30),
+    labels=st.lists(
+        st.sets(st.sampled_from("abcde")).map(lambda each: ",".join(sorted(each))), min_size=2, max_size=30
+    ),
     num_folds=st.integers(2, 6),
     seed=st.integers(0, 3),
     groups=st.none() | st.lists(st.sampled_from(["", "x", "y", "z"]), min_size=30, max_size=30),
@@ -131,7 +135,9 @@ def test_the_series_has_the_index_of_the_table():
 def test_a_group_is_never_parted(as_series):
     table = random_table(300, 8, seed=2)
     table["group"] = [f"recording {index // 3}" if index % 2 else "" for index in range(300)]
-    folds = stratified_folds(table, 5, seed=0, groups=table["group"].sample(frac=1, random_state=0) if as_series else "group")
+    folds = stratified_folds(
+        table, 5, seed=0, groups=table["group"].sample(frac=1, random_state=0) if as_series else "group"
+    )
     grouped = table["group"] != ""
     assert (folds[grouped].groupby(table["group"][grouped]).nunique() == 1).all()
     assert folds[~grouped].nunique() == 5

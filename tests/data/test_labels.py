@@ -33,7 +33,9 @@ def test_a_label_that_stands_twice_is_refused():
 
 
 def test_an_unknown_label_is_told_its_nearest_class():
-    with pytest.raises(DataError, match="unknown label 'Brak'. Did you mean 'Bark'. The vocabulary has 2 classes: Bark, Meow."):
+    with pytest.raises(
+        DataError, match="unknown label 'Brak'. Did you mean 'Bark'. The vocabulary has 2 classes: Bark, Meow."
+    ):
         known_labels("Meow,Brak", ["Bark", "Meow"])
 
 

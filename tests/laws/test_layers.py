@@ -196,4 +196,5 @@ def test_return_files_give_the_same_numbers(layer, options, shape, tmp_path):
     model.save(tmp_path / "layer.keras")
     assert_close(keras.models.load_model(tmp_path / "layer.keras")(picture), expected)
     model.export(tmp_path / "saved", verbose=False)
-    assert_close(tf.saved_model.load(tmp_path / "saved").serve(picture), expected)
+    loaded = tf.saved_model.load(tmp_path / "saved")
+    assert_close(loaded.serve(picture), expected)

@@ -53,8 +53,7 @@ def test_batch_statistics_and_slopes_are_those_that_were_asked_for():
             assert not layer.use_bias
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
-def test_it_learns_to_tell_high_from_low(jit_compile):
+def test_it_learns_to_tell_high_from_low_compiled_by_xla():
     keras.utils.set_random_seed(1)
     rng = np.random.default_rng(0)
     pictures = rng.standard_normal((64, 16, 24, 1)).astype("float32")
@@ -62,7 +61,7 @@ def test_it_learns_to_tell_high_from_low(jit_compile):
     pictures[::2, 3:6, 8:12] += 3
     pictures[1::2, 10:13, 8:12] += 3
     model = conv_skip((16, None, 1), 2, filters=(4, 8), dropout=0.1)
-    model.compile(keras.optimizers.Adam(0.01), binary_crossentropy(), jit_compile=jit_compile)
+    model.compile(keras.optimizers.Adam(0.01), binary_crossentropy(), jit_compile=True)
     history = model.fit(pictures, truth, batch_size=16, epochs=12, verbose=0).history["loss"]
     assert history[-1] < 0.3 * history[0]
     assert np.mean(model.predict(pictures, verbose=0).argmax(axis=1) == truth.argmax(axis=1)) > 0.9

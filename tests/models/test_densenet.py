@@ -1,5 +1,3 @@
-import urllib.request
-
 import keras
 import numpy as np
 import pytest
@@ -50,14 +48,15 @@ def test_a_file_that_is_not_there_is_refused():
         densenet169((32, 32, 3), 5, weights="nowhere.h5")
 
 
-def test_weights_that_cannot_be_downloaded_say_the_way_out(monkeypatch, tmp_path):
-    def offline(*arguments, **options):
-        raise OSError("Network is unreachable")
+def test_weights_that_cannot_be_downloaded_say_the_way_out(monkeypatch):
+    def offline(**options):
+        raise Exception("URL fetch failure on https://...: None -- [Errno -2] Name or service not known")
 
-    monkeypatch.setattr(urllib.request.OpenerDirector, "open", offline)
-    monkeypatch.setattr(keras.config, "keras_home", lambda: str(tmp_path), raising=False)
-    with pytest.raises(OSError, match="could not be downloaded: .*Give weights=... the path of a file"):
+    monkeypatch.setattr(keras.applications, "DenseNet169", offline)
+    with pytest.raises(OSError) as error:
         densenet169((32, 32, 3), 5, weights="imagenet")
+    assert "could not be downloaded: URL fetch failure" in str(error.value)
+    assert "Give weights=... the path of a file of weights without the top" in str(error.value)
 
 
 def test_imagenet_needs_three_channels_and_says_how():
