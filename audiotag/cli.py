@@ -40,7 +40,9 @@ def main():
 
 @main.command("make-demo")
 @click.argument("folder", type=FOLDER)
-@click.option("--seed", default=2019, show_default=True, type=click.IntRange(min=0), help="Another seed, another dataset.")
+@click.option(
+    "--seed", default=2019, show_default=True, type=click.IntRange(min=0), help="Another seed, another dataset."
+)
 def make_demo(folder, seed):
     """Synthesise a small dataset in FSDKaggle2019's layout into FOLDER.
 
@@ -60,11 +62,15 @@ def make_demo(folder, seed):
 @click.option("--out", type=FOLDER, help="Where to; tfrecords/ and the name of SOURCE by default.")
 @click.option("--layout", default="auto", show_default=True, help="auto, kaggle2019, zenodo2019, esc, csv or folders.")
 @click.option("--sample-rate", default=44_100, show_default=True, type=click.IntRange(4_000, 384_000), help="In Hz.")
-@click.option("--codec", default="pcm", show_default=True, help="pcm; flac (half the disk); source (Ogg and MP3 as they are).")
+@click.option(
+    "--codec", default="pcm", show_default=True, help="pcm; flac (half the disk); source (Ogg and MP3 as they are)."
+)
 @click.option("--workers", type=click.IntRange(min=1), help="Processes that decode; one a core by default.")
 @click.option("--clips-per-shard", default=128, show_default=True, type=click.IntRange(min=1), help="At most.")
 @click.option("--keep-known-bad", is_flag=True, help="Keep the six clips of FSDKaggle2019 that are known to be bad.")
-@click.option("--skip-bad", is_flag=True, help="Leave out clips that cannot be decoded, instead of stopping at the end.")
+@click.option(
+    "--skip-bad", is_flag=True, help="Leave out clips that cannot be decoded, instead of stopping at the end."
+)
 @click.option("--overwrite", is_flag=True, help="Remove other records in the directory first.")
 def make_records(source, out, layout, **options):
     """Turn the recordings and label tables in SOURCE into records.
@@ -101,10 +107,14 @@ def check_records(directory):
 
 @main.command()
 @click.argument("experiment", type=FILE)
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Replace a value, as stages.noisy.epochs=3.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Replace a value, as stages.noisy.epochs=3."
+)
 @click.option("--run", "folder", type=FOLDER, help="Directory of the run; runs/ and the name of EXPERIMENT by default.")
 @click.option("--fold", type=click.IntRange(min=0), help="Train the model of this fold alone.")
-@click.option("--resume/--restart", "resume", default=True, help="Go on with the run in the directory (default), or begin anew.")
+@click.option(
+    "--resume/--restart", "resume", default=True, help="Go on with the run in the directory (default), or begin anew."
+)
 def fit(experiment, overrides, folder, fold, resume):
     """Train the model that the file EXPERIMENT describes, and export it.
 

@@ -119,9 +119,11 @@ class Experiment(Section):
     stages: tuple[Stage, ...] = Field(min_length=1)
     folds: Folds = Folds()
     predict: Predict = Predict()
-    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
-    xla: bool = False
-    deterministic: bool = True
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = (
+        "float32"  # of the network; spectra stay as they are
+    )
+    xla: bool = False  # compile the training step: slower to start, often faster then
+    deterministic: bool = True  # the same weights from the same seed; some GPU kernels are slower for it
 
     @model_validator(mode="after")
     def names_lead_somewhere(self):
@@ -249,7 +251,9 @@ def _override(content, text):
 def _inside(place, key, text):
     if not isinstance(place, dict) or key not in place:
         accepted = place if isinstance(place, dict) else ()
-        raise ConfigError(f"--set {text}: there is no {key!r}. {lookup.nearest(key, accepted)}Accepted: {', '.join(accepted)}.")
+        raise ConfigError(
+            f"--set {text}: there is no {key!r}. {lookup.nearest(key, accepted)}Accepted: {', '.join(accepted)}."
+        )
     return place[key]
 
 

@@ -71,7 +71,16 @@ def per_class_lwlrap(truth, scores):
 
 
 def validate(truth, scores):
-    """Raises ValueError unless truth and scores belong together; returns them as arrays, truth as booleans."""
+    """Truth as booleans and scores as an array, once they belong together.
+
+    Raises:
+        ValueError: Shapes differ, truth is not 0 or 1, or a score is NaN.
+
+    Example:
+        >>> truth, scores = validate([[0, 1]], [[0.2, 0.9]])
+        >>> truth.tolist()
+        [[False, True]]
+    """
     truth, scores = np.asarray(truth), np.asarray(scores)
     if truth.ndim != 2 or truth.shape != scores.shape:
         raise ValueError(

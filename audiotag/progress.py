@@ -23,7 +23,7 @@ def bar(entries, *, total, unit, label):
 
 
 def rate_line(count, total, seconds, unit):
-    """"120/560 clips, 85.1 clips/s, 5 s left"; what a bar says, in words."""
+    """ "120/560 clips, 85.1 clips/s, 5 s left"; what a bar says, in words."""
     rate = count / max(seconds, 1e-9)
     left = "" if count == total else f", {(total - count) / max(rate, 1e-9):.0f} s left"
     return f"{count}/{total} {unit}s, {rate:.1f} {unit}s/s{left}"

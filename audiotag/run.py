@@ -50,10 +50,14 @@ class Run:
         """
         known = self.finished(fold, stage)
         if known is None:
-            raise DataError(f"{self.folder}: stage {stage!r} of fold {fold} is not trained yet. Finish it with: audiotag fit")
+            raise DataError(
+                f"{self.folder}: stage {stage!r} of fold {fold} is not trained yet. Finish it with: audiotag fit"
+            )
         path = self.stage_folder(fold, stage) / known["weights"]
         if not path.is_file() or files.sha256(path) != known["sha256"]:
-            raise DataError(f"{path}: missing or damaged: its SHA-256 is not that in finished.json. Train anew with --restart.")
+            raise DataError(
+                f"{path}: missing or damaged: its SHA-256 is not that in finished.json. Train anew with --restart."
+            )
         return path
 
     def trained_folds(self, stage):
@@ -68,7 +72,7 @@ def start_run(folder, experiment, manifest, *, restart=False):
         DataError: Another experiment, or other records, were used here before.
     """
     folder = Path(folder)
-    if restart and folder.exists():
+    if restart and (folder / "experiment.json").is_file():  # a run, and not somebody's home
         shutil.rmtree(folder)
     anew = "Give the run another name with --run, or train it anew with --restart."
     if (folder / "records.json").is_file():
@@ -94,7 +98,9 @@ def open_run(folder):
     """
     folder = Path(folder)
     if not (folder / "records.json").is_file():
-        raise DataError(f"{folder}: not the directory of a run: it has no records.json. Train one with: audiotag fit EXPERIMENT")
+        raise DataError(
+            f"{folder}: not the directory of a run: it has no records.json. Train one with: audiotag fit EXPERIMENT"
+        )
     known = json.loads((folder / "records.json").read_text())
     return Run(
         folder=folder,

@@ -69,7 +69,9 @@ def decode_file(data, *, path, sample_rate):
     if not len(channels):
         raise DataError(f"{path}: a header but no samples. Fetch it again or take it off the list.")
     if not np.isfinite(channels).all():
-        raise DataError(f"{path}: {np.count_nonzero(~np.isfinite(channels))} samples are NaN or infinite. Export it anew.")
+        raise DataError(
+            f"{path}: {np.count_nonzero(~np.isfinite(channels))} samples are NaN or infinite. Export it anew."
+        )
     waveform = channels.mean(axis=1)  # [N]
     if rate != sample_rate:
         waveform = soxr.resample(waveform, rate, sample_rate, quality="HQ")  # [N]

@@ -86,7 +86,9 @@ def read_manifest(directory):
     directory = Path(directory)
     path = directory / NAME
     if not directory.is_dir():
-        raise DataError(f"{directory}: no such directory of records. Make it with: audiotag make-records SOURCE --out {directory}")
+        raise DataError(
+            f"{directory}: no such directory of records. Make it with: audiotag make-records SOURCE --out {directory}"
+        )
     if not path.is_file():
         raise DataError(
             f"{directory}: no {NAME}, so make-records has not finished here. Run it again: it goes on where it stopped."
@@ -103,7 +105,9 @@ def read_manifest(directory):
     if not untouched:
         raise DataError(f"{path}: altered since make-records wrote it: its own SHA-256 does not match. {again}")
     if content.pop("schema_version") != SCHEMA_VERSION:
-        raise DataError(f"{path}: written by another version of audiotag; this one reads schema {SCHEMA_VERSION}. {again}")
+        raise DataError(
+            f"{path}: written by another version of audiotag; this one reads schema {SCHEMA_VERSION}. {again}"
+        )
     manifest = Manifest(
         directory=directory,
         options=content["options"],
@@ -117,7 +121,9 @@ def read_manifest(directory):
         found = place.stat().st_size if place.is_file() else None
         if found != shard.bytes:
             what = "is missing" if found is None else f"has {found} bytes"
-            raise DataError(f"{place}: {what}; the manifest expects {shard.bytes} bytes and {len(shard.clips)} clips. {again}")
+            raise DataError(
+                f"{place}: {what}; the manifest expects {shard.bytes} bytes and {len(shard.clips)} clips. {again}"
+            )
     for name, expected in manifest.tables.items():
         place = directory / name
         if not place.is_file() or files.sha256(place) != expected:

@@ -47,7 +47,9 @@ def training_batches(manifest, clips, truth, *, window_samples, short_clips, bat
         DataError: Fewer clips than a batch holds, or clips that are not in the records.
     """
     if len(clips) < batch_size:
-        raise DataError(f"{len(clips)} clips do not fill a batch of {batch_size}. Give more clips or a smaller batch_size.")
+        raise DataError(
+            f"{len(clips)} clips do not fill a batch of {batch_size}. Give more clips or a smaller batch_size."
+        )
     paths = tf.constant(_paths(manifest, clips))
     find_row = _rows_by_name(clips)
     truth = tf.constant(truth, tf.float32)  # [clips, K]
@@ -75,7 +77,9 @@ def training_batches(manifest, clips, truth, *, window_samples, short_clips, bat
         )
 
     def finish(window, row):
-        pcm = tf.io.decode_raw(window, tf.int16, fixed_length=2 * window_samples) if window.dtype == tf.string else window
+        pcm = (
+            tf.io.decode_raw(window, tf.int16, fixed_length=2 * window_samples) if window.dtype == tf.string else window
+        )
         waveform = tf.cast(pcm, tf.float32) / audio.FULL_SCALE  # [B, N]
         return tf.ensure_shape(waveform, [batch_size, window_samples]), tf.gather(truth, row)
 
@@ -107,19 +111,20 @@ def evaluation_batches(manifest, clips, *, window_samples, batch_size):
         record = records.decode(serialised)
         return _decode_whole(record, manifest.options["codec"]), find_row(record["name"])  # [N], []
 
-    # Twice the length, half the clips: a batch never holds more sound than batch_size windows.
-    doublings = np.arange(1 + int(np.ceil(np.log2(max(clips["num_samples"].max() / window_samples, 1)))))
-    longest = window_samples * 2**doublings
-    batch_sizes = np.maximum(1, batch_size // 2**doublings)
-    num_clips = np.bincount(np.searchsorted(longest, clips["num_samples"]), minlength=len(longest))
+    # Few different lengths, so that a compiled model meets few shapes; and the longer the clips, the fewer in a batch.
+    steps = np.arange(1 + int(np.ceil(2 * np.log2(max(clips["num_samples"].max() / window_samples, 1)))))
+    lengths = np.ceil(window_samples * 2 ** (steps / 2)).astype("int64")
+    batch_sizes = np.maximum(1, batch_size * window_samples // lengths)
+    num_clips = np.bincount(np.searchsorted(lengths, clips["num_samples"]), minlength=len(lengths))
     return (
         _read(tf.data.Dataset.from_tensor_slices(_paths(manifest, clips)))
         .map(whole, num_parallel_calls=tf.data.AUTOTUNE)
         .filter(lambda _, row: row >= 0)
         .bucket_by_sequence_length(
             lambda pcm, _: tf.shape(pcm)[0],
-            bucket_boundaries=(longest[:-1] + 1).tolist(),
-            bucket_batch_sizes=batch_sizes.tolist(),
+            bucket_boundaries=(lengths + 1).tolist(),
+            bucket_batch_sizes=[*batch_sizes.tolist(), 1],
+            pad_to_bucket_boundary=True,
         )
         .map(lambda pcm, row: (tf.cast(pcm, tf.float32) / audio.FULL_SCALE, row))
         .apply(tf.data.experimental.assert_cardinality(int(np.sum(-(-num_clips // batch_sizes)))))

@@ -73,7 +73,13 @@ def decode(serialised):
     """The bytes of a record → a dict of scalar tensors with the fields of `Record`."""
     import tensorflow as tf
 
-    kinds = {"name": tf.string, "audio": tf.string, "codec": tf.string, "sample_rate": tf.int64, "num_samples": tf.int64}
+    kinds = {
+        "name": tf.string,
+        "audio": tf.string,
+        "codec": tf.string,
+        "sample_rate": tf.int64,
+        "num_samples": tf.int64,
+    }
     return tf.io.parse_single_example(serialised, {key: tf.io.FixedLenFeature([], kind) for key, kind in kinds.items()})
 
 
@@ -117,8 +123,16 @@ def prepare(path, *, sample_rate, codec):
 
 
 def write_records(
-    source, out, *, sample_rate=44_100, codec="pcm", workers=None, clips_per_shard=128, keep_known_bad=False,
-    skip_bad=False, overwrite=False,
+    source,
+    out,
+    *,
+    sample_rate=44_100,
+    codec="pcm",
+    workers=None,
+    clips_per_shard=128,
+    keep_known_bad=False,
+    skip_bad=False,
+    overwrite=False,
 ):
     """Writes the recordings of a source as shards, with manifest.json, clips.csv and rejects.csv.
 
@@ -161,7 +175,9 @@ def write_records(
             manifest = read_manifest(out)
             if manifest.plan == fingerprint:
                 return manifest
-            raise DataError(f"{out}: holds finished records of other clips or options. Choose another --out, or --overwrite.")
+            raise DataError(
+                f"{out}: holds finished records of other clips or options. Choose another --out, or --overwrite."
+            )
         finished = _finished_shards(out, fingerprint)
         todo = {name: clips for name, clips in plan.items() if name not in finished}
         finished |= _write_shards(out, todo, sample_rate, codec, workers, skip_bad)
@@ -174,7 +190,9 @@ def write_records(
             raise DataError(_bad_clips(out, source.clips, unexpected))
         table = source.clips[columns].merge(pd.DataFrame(facts), on="name", validate="one_to_one")
         if len(table) + len(rejects) != len(source.clips):
-            raise DataError(f"{out}: {len(source.clips)} clips in, {len(table)} written, {len(rejects)} rejected. Please report this.")
+            raise DataError(
+                f"{out}: {len(source.clips)} clips in, {len(table)} written, {len(rejects)} rejected. Please report this."
+            )
         write_clips(out / "clips.csv", table)
         manifest = Manifest(
             directory=out,
@@ -218,7 +236,9 @@ def _locked(out):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise DataError(f"{out}: another make-records is writing here. Wait for it, or choose another --out.") from None
+            raise DataError(
+                f"{out}: another make-records is writing here. Wait for it, or choose another --out."
+            ) from None
         try:
             yield
         finally:
@@ -237,7 +257,9 @@ def _finished_shards(out, fingerprint):
     """{file name: what is known of it} of the shards that an earlier run of the same plan finished."""
     note = out / WORK / "plan.json"
     if note.exists() and json.loads(note.read_text()) != fingerprint:
-        raise DataError(f"{out}: an unfinished run with other clips or options lies here. Choose another --out, or --overwrite.")
+        raise DataError(
+            f"{out}: an unfinished run with other clips or options lies here. Choose another --out, or --overwrite."
+        )
     files.write_text(note, json.dumps(fingerprint))
     for left in [*out.glob(".unfinished-*"), *(out / WORK).glob(".unfinished-*")]:
         left.unlink()

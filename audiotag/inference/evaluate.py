@@ -26,7 +26,9 @@ def score_test_clips(run, *, records=None, stage=None):
     if manifest.vocabulary != run.vocabulary:
         raise DataError(f"{manifest.directory}: has other classes than {run.folder} was trained for.")
     if manifest.sample_rate != run.sample_rate:
-        raise DataError(f"{manifest.directory}: {manifest.sample_rate} Hz; {run.folder} was trained at {run.sample_rate} Hz.")
+        raise DataError(
+            f"{manifest.directory}: {manifest.sample_rate} Hz; {run.folder} was trained at {run.sample_rate} Hz."
+        )
     clips = read_clips(manifest.directory / "clips.csv")
     clips = clips[clips["subset"] == "test"].reset_index(drop=True)
     if clips.empty:
@@ -48,7 +50,11 @@ def evaluate(clips, scores, vocabulary):
         raise DataError("The test clips have no labels, so there is nothing to compare with. See: audiotag submit")
     truth = multi_hot(clips["labels"], vocabulary)  # [clips, K]
     parts = {"all": np.full(len(clips), True)}
-    parts |= {usage: (clips["usage"] == usage).to_numpy() for usage in ("Public", "Private") if (clips["usage"] == usage).any()}
+    parts |= {
+        usage: (clips["usage"] == usage).to_numpy()
+        for usage in ("Public", "Private")
+        if (clips["usage"] == usage).any()
+    }
     overall = pd.DataFrame(
         {
             "part": part,
@@ -58,5 +64,7 @@ def evaluate(clips, scores, vocabulary):
         }
         for part, rows in parts.items()
     )
-    classes = pd.DataFrame({"class": vocabulary, "clips": truth.sum(axis=0).astype(int), "lwlrap": per_class_lwlrap(truth, scores)})
+    classes = pd.DataFrame(
+        {"class": vocabulary, "clips": truth.sum(axis=0).astype(int), "lwlrap": per_class_lwlrap(truth, scores)}
+    )
     return overall, classes

@@ -30,9 +30,13 @@ def write_submission(path, clips, scores, vocabulary, *, sample=None):
         wanted = read_table(sample, ["fname"])
         if list(wanted.columns) != list(table.columns):
             differing = sorted(set(wanted.columns) ^ set(table.columns))
-            raise DataError(f"{sample}: its columns are not fname and the {len(vocabulary)} classes in sorted order: {differing}.")
+            raise DataError(
+                f"{sample}: its columns are not fname and the {len(vocabulary)} classes in sorted order: {differing}."
+            )
         missing = sorted(set(wanted["fname"]) ^ set(table["fname"]))
         if missing:
-            raise DataError(f"{sample}: names other clips than were scored, such as {missing[0]} ({len(missing)} in all).")
+            raise DataError(
+                f"{sample}: names other clips than were scored, such as {missing[0]} ({len(missing)} in all)."
+            )
         table = table.set_index("fname").loc[wanted["fname"]].reset_index()
     files.write_text(Path(path), table.to_csv(index=False, lineterminator="\n"))

@@ -131,7 +131,9 @@ class Progress(keras.callbacks.Callback):
         self.speed = ""
         self.bar = None
         if sys.stderr.isatty():
-            self.bar = tqdm(total=self.params["steps"], unit="step", leave=False, dynamic_ncols=True, desc=self._title())
+            self.bar = tqdm(
+                total=self.params["steps"], unit="step", leave=False, dynamic_ncols=True, desc=self._title()
+            )
 
     def on_train_batch_end(self, batch, logs=None):
         """Moves the bar."""

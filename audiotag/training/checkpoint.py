@@ -8,7 +8,6 @@ import numpy as np
 from audiotag import files
 from audiotag.errors import DataError
 
-
 # The notes of a training that has not begun.
 FRESH = {"epochs_done": 0, "stop_training": False, "history": [], "callbacks": {}}
 
@@ -63,7 +62,9 @@ def load_state(path, model):
         with np.load(path) as file:
             arrays = dict(file)  # reads every byte, and so checks the archive's CRCs
     except Exception as error:  # zipfile and NumPy raise a dozen kinds
-        raise DataError(f"{path}: the training state is damaged ({error}). Start this run anew with --restart.") from error
+        raise DataError(
+            f"{path}: the training state is damaged ({error}). Start this run anew with --restart."
+        ) from error
     notes = json.loads(arrays["notes"].tobytes())
     model.optimizer.build(model.trainable_variables)
     variables = _variables(model)

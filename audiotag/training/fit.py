@@ -94,8 +94,11 @@ def _fit_stage(run, manifest, clips, folds, held_out, index):
     if stage.start_from is not None:
         load_weights(tagger, run.weights(held_out, stage.start_from))
     with _blamed_on(f"stages[{index}]"):
+        optimizer = OPTIMIZERS[stage.optimizer.name](**options(stage.optimizer))
+        if experiment.precision == "mixed_float16":  # else small gradients round to 0
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         tagger.compile(
-            optimizer=OPTIMIZERS[stage.optimizer.name](**options(stage.optimizer)),
+            optimizer=optimizer,
             loss=LOSSES[stage.loss.name](**options(stage.loss)),
             metrics=[Lwlrap(len(run.vocabulary))],
             jit_compile=experiment.xla,

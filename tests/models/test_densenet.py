@@ -50,7 +50,7 @@ def test_a_file_that_is_not_there_is_refused():
 
 def test_weights_that_cannot_be_downloaded_say_the_way_out(monkeypatch):
     def offline(**options):
-        raise Exception("URL fetch failure on https://...: None -- [Errno -2] Name or service not known")
+        raise RuntimeError("URL fetch failure on https://...: None -- [Errno -2] Name or service not known")
 
     monkeypatch.setattr(keras.applications, "DenseNet169", offline)
     with pytest.raises(OSError) as error:
