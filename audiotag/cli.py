@@ -52,8 +52,8 @@ def make_demo(folder, seed):
 
     made = demo.make_demo(folder, seed=seed)
     click.echo(
-        f"{made['curated']} curated, {made['noisy']} noisy ({made['wrong']} of them labelled wrongly) and {made['test']} "
-        f"test clips, {made['seconds'] / 60:.0f} minutes, in {folder}. Next: audiotag make-records {folder}"
+        f"{made['curated']} curated, {made['noisy']} noisy ({made['wrong']} of them labelled wrongly) and "
+        f"{made['test']} test clips, {made['seconds'] / 60:.0f} minutes: {folder}"
     )
 
 
@@ -85,8 +85,11 @@ def make_records(source, out, layout, **options):
 
     out = out or Path("tfrecords") / source.resolve().stem
     manifest = write_records(find_clips(source, layout=layout), out, **options)
-    clips = sum(len(shard.clips) for shard in manifest.shards)
-    click.echo(f"{clips} clips of {len(manifest.vocabulary)} classes in {len(manifest.shards)} shards: {out}")
+    counts = manifest.count_clips()
+    click.echo(
+        f"{', '.join(f'{count} {subset}' for subset, count in counts.items())} clips of "
+        f"{len(manifest.vocabulary)} classes: {out}"
+    )
 
 
 @main.command("check-records")

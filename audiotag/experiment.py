@@ -7,6 +7,7 @@ model, loss, optimizer or callback for the named parts.
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
@@ -20,7 +21,7 @@ from audiotag.errors import ConfigError
 class Section(BaseModel):
     """An object of the file: every key is known, every value has its type, nothing changes later."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=())
 
     @model_validator(mode="before")
     @classmethod
@@ -47,10 +48,7 @@ def part(module, table, given=()):
     sections = []
     for name in lookup.parts(module, table):
         fields = {
-            key: (
-                Any if parameter.annotation is parameter.empty else parameter.annotation,
-                ... if parameter.default is parameter.empty else parameter.default,
-            )
+            key: (_kind(parameter), ... if parameter.default is parameter.empty else parameter.default)
             for key, parameter in lookup.signature(module, table, name).parameters.items()
             if key not in given
         }
@@ -60,13 +58,22 @@ def part(module, table, given=()):
     return Annotated[Union[tuple(sections)], Field(discriminator="name")]
 
 
+def _kind(parameter):
+    """The type of an option: as annotated, or else, as Keras leaves it, a number where the default is one."""
+    if parameter.annotation is not parameter.empty:
+        return parameter.annotation
+    return {bool: bool, int: int | float, float: int | float}.get(type(parameter.default), Any)
+
+
 FrontEnd = part("audiotag.layers", "FRONTENDS", given=("sample_rate",))
 Picture = part("audiotag.layers", "PICTURES")
 Augment = part("audiotag.layers", "AUGMENTS", given=("seed",))
 Model = part("audiotag.models", "MODELS", given=("input_shape", "num_classes"))
 Loss = part("audiotag.losses", "LOSSES")
 Optimizer = part("audiotag.training.optimizers", "OPTIMIZERS", given=("name",))
-Callback = part("audiotag.training.callbacks", "CALLBACKS", given=("path", "log_dir"))
+# restore_best_weights would be undone by the training state; ModelCheckpoint keeps the best.
+Callback = part("audiotag.training.callbacks", "CALLBACKS", given=("path", "log_dir", "restore_best_weights"))
+MONITORED = ("val_lwlrap", "val_loss", "lwlrap", "loss")  # what every epoch logs
 
 
 class Window(Section):
@@ -126,8 +133,8 @@ class Experiment(Section):
     deterministic: bool = True  # the same weights from the same seed; some GPU kernels are slower for it
 
     @model_validator(mode="after")
-    def names_lead_somewhere(self):
-        """Refuses stages of one name, a start_from that names no earlier stage, and folds that do not exist."""
+    def sections_agree(self):
+        """Refuses names that stand twice or lead nowhere, and XLA in a deterministic run."""
         seen = []
         for index, stage in enumerate(self.stages):
             if stage.name in seen:
@@ -139,6 +146,18 @@ class Experiment(Section):
                     f"no earlier stage is called {stage.start_from!r}. {hint}Accepted: {', '.join(seen) or 'null'}.",
                 )
             seen.append(stage.name)
+            callbacks = [callback.name for callback in stage.callbacks]
+            for number, callback in enumerate(stage.callbacks):
+                where = f"stages[{index}].callbacks[{number}]"
+                if callback.name in callbacks[:number]:
+                    raise _at(where, f"{callback.name!r} stands twice. Name each callback once.")
+                for key, accepted in (("monitor", MONITORED), ("mode", ("auto", "max", "min"))):
+                    value = getattr(callback, key, accepted[0])
+                    if value not in accepted:
+                        hint = lookup.nearest(value, accepted)
+                        raise _at(f"{where}.{key}", f"there is no {value!r}. {hint}Accepted: {', '.join(accepted)}.")
+        if self.xla and self.deterministic:
+            raise _at("xla", 'TensorFlow does not compile deterministic runs. Add "deterministic": false.')
         for fold in self.folds.held_out:
             if not 0 <= fold < self.folds.count:
                 raise _at("folds.held_out", f"there is no fold {fold}. Accepted: 0 to {self.folds.count - 1}.")
@@ -164,7 +183,7 @@ def load(path, overrides=()):
         content = json.loads(path.read_bytes(), object_pairs_hook=_distinct, parse_constant=_refuse_constant)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not a JSON file: {error}") from error
     for override in overrides:
         _override(content, override)
@@ -200,6 +219,9 @@ def _sentence(fault):
         tags = [tag.strip("' ") for tag in fault["ctx"]["expected_tags"].split(",")]
         hint = lookup.nearest(fault["ctx"]["tag"], tags)
         return f"{where}there is no part {fault['ctx']['tag']!r}. {hint}Accepted: {', '.join(tags)}."
+    if fault["type"] == "literal_error" and isinstance(fault["input"], str):
+        words = [word.strip("'") for word in re.split(", | or ", fault["ctx"]["expected"])]
+        return f"{where}there is no {fault['input']!r}. {lookup.nearest(fault['input'], words)}Accepted: {', '.join(words)}."
     if fault["type"] in ("unknown_key", "at"):
         return f"{where}{fault['msg']}"
     return f"{where}{fault['msg']}, found {fault['input']!r}."
@@ -233,7 +255,7 @@ def _override(content, text):
     if not equals:
         raise ConfigError(f"--set {text}: expected key=value, such as stages.noisy.epochs=3.")
     try:
-        value = json.loads(value)
+        value = json.loads(value, object_pairs_hook=_distinct, parse_constant=_refuse_constant)
     except ValueError:
         pass  # a bare word is a string
     *path, last = where.split(".")

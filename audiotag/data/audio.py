@@ -20,6 +20,12 @@ SUFFIXES = {  # what libsndfile may find inside a file of that name
 }
 LOWEST_HZ, HIGHEST_HZ = 4_000, 384_000  # one file on Freesound claims 1 Hz: 85 GB once resampled
 FULL_SCALE = 32_768.0
+SOUND_CHUNKS = {  # files in chunks, by their kind: the byte order of sizes and the chunk that holds the sound
+    b"WAVE": ("<", b"data"),
+    b"AIFF": (">", b"SSND"),
+    b"AIFC": (">", b"SSND"),
+}
+BLOCK = 1 << 20  # samples a channel to decode at a time: what a header promises may not fit into memory
 
 
 def read_waveform(path, *, sample_rate):
@@ -36,19 +42,22 @@ def read_waveform(path, *, sample_rate):
         DataError: The file is absent, empty, cut short, holds no samples, holds NaN or
             infinity, claims an absurd rate, or is not what its name says.
     """
-    path = Path(path)
+    return decode_file(read_bytes(path), path=Path(path), sample_rate=sample_rate)
+
+
+def read_bytes(path):
+    """The bytes of a file."""
     try:
-        data = path.read_bytes()
+        return Path(path).read_bytes()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}.") from error
-    return decode_file(data, path=path, sample_rate=sample_rate)
+        raise DataError(f"{path}: cannot be read: {error.strerror}. Expected an audio file.") from error
 
 
 def decode_file(data, *, path, sample_rate):
     """`read_waveform` of a file whose bytes are `data`; `path` is for the messages."""
     if not data:
         raise DataError(f"{path}: the file is empty (0 bytes). Fetch it again or take it off the list.")
-    check_wav_length(data, path)
+    check_length(data, path)
     try:
         with sf.SoundFile(io.BytesIO(data)) as file:
             accepted = SUFFIXES.get(path.suffix.lower(), {file.format})
@@ -62,12 +71,20 @@ def decode_file(data, *, path, sample_rate):
                     f"{path}: sample rate {file.samplerate} Hz; expected {LOWEST_HZ} to {HIGHEST_HZ} Hz. "
                     f"Its header is probably wrong: correct it or take the file off the list."
                 )
-            rate = file.samplerate
-            channels = file.read(dtype="float32", always_2d=True)  # [N, channels]
+            rate, promised = file.samplerate, file.frames
+            channels = read_blocks(file)  # [N, channels]
     except sf.LibsndfileError as error:
-        raise DataError(f"{path}: not an audio file that libsndfile can decode: {error.error_string}") from error
+        raise DataError(
+            f"{path}: libsndfile cannot decode it and says {error.error_string!r}; it begins with {data[:12]}. "
+            f"Fetch it again, convert it or take it off the list."
+        ) from error
     if not len(channels):
         raise DataError(f"{path}: a header but no samples. Fetch it again or take it off the list.")
+    if len(channels) < promised:
+        raise DataError(
+            f"{path}: {promised} samples are promised, {len(channels)} are there: the file is cut short. "
+            f"Fetch it again, or write it anew with another program."
+        )
     if not np.isfinite(channels).all():
         raise DataError(
             f"{path}: {np.count_nonzero(~np.isfinite(channels))} samples are NaN or infinite. Export it anew."
@@ -76,26 +93,42 @@ def decode_file(data, *, path, sample_rate):
     if rate != sample_rate:
         waveform = soxr.resample(waveform, rate, sample_rate, quality="HQ")  # [N]
         if not len(waveform):
-            raise DataError(f"{path}: too short to leave a sample at {sample_rate} Hz.")
+            raise DataError(
+                f"{path}: too short: {len(channels)} samples at {rate} Hz leave none at {sample_rate} Hz. "
+                f"Take it off the list."
+            )
     return waveform
 
 
-def check_wav_length(data, path):
-    """Refuses a WAV whose header promises more than the file holds; libsndfile would play what is there."""
-    if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
+def read_blocks(file):
+    """All samples of an open `SoundFile`: float32 [N, channels]."""
+    blocks = []
+    while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
+        blocks.append(block)
+    return np.concatenate(blocks) if blocks else block
+
+
+def check_length(data, path):
+    """Refuses a WAV or AIFF file that holds less than it promises; libsndfile would play what is there."""
+    if data[:4] not in (b"RIFF", b"FORM") or data[8:12] not in SOUND_CHUNKS:
         return
+    order, sound = SOUND_CHUNKS[data[8:12]]
     at = 12
     while at + 8 <= len(data):
-        kind, size = struct.unpack_from("<4sI", data, at)
-        if kind == b"data":
-            held = len(data) - at - 8
-            if size > held:
+        kind, size = struct.unpack_from(f"{order}4sI", data, at)
+        held = len(data) - at - 8
+        if kind == sound:
+            if size > held or size == 0 < held:
                 raise DataError(
-                    f"{path}: cut short: its header promises {size} bytes of sound, {held} are there. Fetch it again."
+                    f"{path}: its header promises {size} bytes of sound, {held} bytes follow: the file is cut short, or "
+                    f"a recorder or a stream never wrote the length. Fetch it again, or write it anew with another program."
                 )
             return
         at += 8 + size + size % 2
-    raise DataError(f"{path}: a WAV header without a data chunk: nothing was recorded or the file is cut short.")
+    raise DataError(
+        f"{path}: a header without a {sound.decode()} chunk: nothing was recorded, or the file is cut short. "
+        f"Fetch it again or take it off the list."
+    )
 
 
 def to_pcm(waveform):

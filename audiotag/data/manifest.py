@@ -48,6 +48,13 @@ class Manifest:
         """Samples per second of every record."""
         return self.options["sample_rate"]
 
+    def count_clips(self):
+        """{subset: number of clips}."""
+        counts = {}
+        for shard in self.shards:
+            counts[shard.subset] = counts.get(shard.subset, 0) + len(shard.clips)
+        return counts
+
     def paths_holding(self, names):
         """Paths of the shards that hold at least one of the clips named."""
         names = set(names)

@@ -72,6 +72,7 @@ def training_batches(manifest, clips, truth, *, window_samples, short_clips, bat
             _read(tf.data.Dataset.from_tensor_slices(shards))
             .map(window, num_parallel_calls=tf.data.AUTOTUNE)
             .filter(lambda _, row: row >= 0)
+            .apply(tf.data.experimental.assert_cardinality(len(clips)))
             .shuffle(SHUFFLED_WINDOWS, seed=seed + epoch, reshuffle_each_iteration=False)
             .batch(batch_size, drop_remainder=True)
         )
@@ -120,6 +121,7 @@ def evaluation_batches(manifest, clips, *, window_samples, batch_size):
         _read(tf.data.Dataset.from_tensor_slices(_paths(manifest, clips)))
         .map(whole, num_parallel_calls=tf.data.AUTOTUNE)
         .filter(lambda _, row: row >= 0)
+        .apply(tf.data.experimental.assert_cardinality(len(clips)))
         .bucket_by_sequence_length(
             lambda pcm, _: tf.shape(pcm)[0],
             bucket_boundaries=(lengths + 1).tolist(),
@@ -188,7 +190,7 @@ def _cut_pcm(window_samples, short_clips):
             return tf.cond(missing > 0, lambda: tf.strings.reduce_join(tf.repeat(window, repeats)), lambda: window)
         if short_clips == "zeros":
             silence = tf.constant(bytes(2 * window_samples))
-            before = tf.strings.substr(silence, 0, 2 * (missing // 2))
+            before = tf.strings.substr(silence, tf.zeros_like(missing), 2 * (missing // 2))
             return tf.cond(missing > 0, lambda: before + window, lambda: window)  # decode_raw adds what follows
         return window
 
@@ -199,7 +201,7 @@ def _cut_coded(window_samples, short_clips):
     """Windows of compressed records as int16 [N]."""
 
     def cut(record, start):
-        pcm = _decode_coded(record, start, window_samples)
+        pcm = _decode_coded(record, start, tf.minimum(record["num_samples"], window_samples))
         samples = tf.size(pcm)
         missing = window_samples - samples
         if short_clips == "repeat":
@@ -243,10 +245,11 @@ def _mono_pcm(channels):
 def _decode_with_soundfile(coded, start, samples):
     """The same as tensorflow-io's decoders, in Python: only the samples asked for, but one clip at a time."""
     with sf.SoundFile(io.BytesIO(coded)) as file:
-        file.seek(int(start))
         if file.format == "FLAC":
+            file.seek(int(start))
             return file.read(int(samples), dtype="int16", always_2d=True)[:, 0]
-        return audio.to_pcm(file.read(int(samples), dtype="float32", always_2d=True).mean(axis=1))
+        # From the beginning: after a seek, libsndfile 1.2 plays some places of a Vorbis file wrongly.
+        return audio.to_pcm(file.read(int(start + samples), dtype="float32", always_2d=True)[start:].mean(axis=1))
 
 
 # How long the device waits for all this
@@ -266,8 +269,12 @@ class Stopwatch:
             # Not tf.timestamp, which deterministic runs forbid; and "stateless", or they would stop all prefetching.
             return tf.data.Dataset.counter().map(lambda n: tf.numpy_function(method, [n], tf.bool, stateful=False))
 
-        # zip asks its sources one after another, in the thread that asks for the batch.
-        return tf.data.Dataset.zip(tick(self._ask), batches, tick(self._get)).map(lambda asked, batch, got: batch)
+        # zip asks its sources one after another, in the thread that asks for the batch, unless another runs ahead.
+        options = tf.data.Options()
+        options.experimental_optimization.inject_prefetch = False
+        options.experimental_optimization.map_parallelization = False
+        ticks = tf.data.Dataset.zip(tick(self._ask), batches, tick(self._get))
+        return ticks.map(lambda asked, batch, got: batch).with_options(options)
 
     def _ask(self, _):
         self.asked_at = time.monotonic()

@@ -26,6 +26,7 @@ from audiotag.data.manifest import NAME, Manifest, Shard, damaged_shards, digest
 from audiotag.errors import DataError
 
 CODECS = ("pcm", "flac", "source")  # int16, lossless FLAC, Ogg and MP3 files as they are and FLAC for the rest
+PACKED = {("OGG", "VORBIS"): "ogg", ("MP3", "MPEG_LAYER_III"): "mp3"}  # what tensorflow-io decodes; it has no Opus
 WORK = ".work"  # holds what is known of finished shards until the manifest does
 SHOWN = 5  # bad clips named in an error; rejects.csv names them all
 
@@ -95,10 +96,8 @@ def prepare(path, *, sample_rate, codec):
     """
     path = Path(path)
     try:
-        data = path.read_bytes()
+        data = audio.read_bytes(path)
         waveform = audio.decode_file(data, path=path, sample_rate=sample_rate)  # [N]
-    except OSError as error:
-        return f"{path}: cannot be read: {error.strerror}."
     except DataError as error:
         return str(error)
     pcm = audio.to_pcm(waveform)  # [N]
@@ -111,9 +110,11 @@ def prepare(path, *, sample_rate, codec):
     }
     if codec == "pcm":
         return pcm.tobytes(), "pcm", facts
-    packed = path.suffix.lower().lstrip(".")
-    if codec == "source" and packed in ("ogg", "mp3") and sf.info(io.BytesIO(data)).samplerate == sample_rate:
-        return data, packed, facts
+    if codec == "source":
+        info = sf.info(io.BytesIO(data))
+        packed = PACKED.get((info.format, info.subtype))
+        if packed and info.samplerate == sample_rate:
+            return data, packed, facts
     flac = io.BytesIO()
     sf.write(flac, pcm, sample_rate, format="FLAC", subtype="PCM_16")
     return flac.getvalue(), "flac", facts
@@ -188,10 +189,18 @@ def write_records(
         unexpected = [reject for reject in rejects if reject["name"] not in known_bad]
         if unexpected and not skip_bad:
             raise DataError(_bad_clips(out, source.clips, unexpected))
+        if not facts:
+            raise DataError(
+                f"{out}: none of the {len(source.clips)} clips can be used; {out / 'rejects.csv'} says why."
+            )
+        for name in plan:
+            if not finished[name]["clips"]:  # all of them were bad
+                (out / name).unlink()
         table = source.clips[columns].merge(pd.DataFrame(facts), on="name", validate="one_to_one")
         if len(table) + len(rejects) != len(source.clips):
             raise DataError(
-                f"{out}: {len(source.clips)} clips in, {len(table)} written, {len(rejects)} rejected. Please report this."
+                f"{out}: {len(source.clips)} clips in, {len(table)} written and {len(rejects)} rejected, "
+                f"which do not add up. Please report this."
             )
         write_clips(out / "clips.csv", table)
         manifest = Manifest(
@@ -283,6 +292,7 @@ def _write_shards(out, plan, sample_rate, codec, workers, skip_bad):
             written[name] = known = _write_shard(out / name, group, results, sample_rate)
             if skip_bad or not known["rejects"]:  # a shard with unwanted gaps is made again, once its clips are mended
                 files.write_text(out / WORK / f"{name}.json", json.dumps(known))
+        next(results, None)  # lets the progress bar come to its end
     return written
 
 
@@ -324,6 +334,11 @@ def _in_order(function, entries, workers):
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
+    except concurrent.futures.BrokenExecutor:
+        raise DataError(
+            "A worker process died, perhaps for want of memory. Run make-records again: it goes on where it stopped, "
+            "and --workers 1 needs the least memory."
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -339,7 +354,7 @@ def _end_with_parent():
 
 
 def _write_rejects(out, clips, rejects):
-    """Writes rejects.csv: which clips are left out, from which row of which table, and why."""
+    """Writes rejects.csv: which clips are left out, of which subset, and why."""
     rows = {clip.name: clip for clip in clips.itertuples()}
     table = pd.DataFrame(
         [{"name": r["name"], "subset": rows[r["name"]].subset, "reason": r["reason"]} for r in rejects],

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
+from scipy.special import expit
 
 from audiotag import progress
 from audiotag.data.audio import read_waveform
@@ -54,21 +55,14 @@ def score_records(taggers, manifest, clips, *, label="score"):
     Returns:
         float64 [len(clips), K]: probabilities, averaged over the taggers.
     """
-    rows = np.zeros((len(clips), 0))
-    batches = evaluation_batches(manifest, clips, window_samples=taggers[0].window_samples, batch_size=BATCH_SIZE)
+    tagger = taggers[0]
+    scores = np.full((len(clips), tagger.listener.output_shape[-1]), np.nan)  # [clips, K]
+    batches = evaluation_batches(manifest, clips, window_samples=tagger.window_samples, batch_size=BATCH_SIZE)
     hear = tf.function(lambda waveform: [tagger(waveform, training=False) for tagger in taggers], reduce_retracing=True)
-    scores = None
-    heard = (pair for batch in batches for pair in _rows(hear, *batch))
-    for row, logits in progress.bar(heard, total=len(clips), unit="clip", label=label):
-        if scores is None:
-            scores = np.full((len(clips), logits.shape[-1]), np.nan)
-        scores[row] = (1 / (1 + np.exp(-logits.astype("float64")))).mean(axis=0)  # float64: no ties by rounding
-    return rows if scores is None else scores
-
-
-def _rows(hear, waveform, rows):
-    """(row, logits [E, K]) of each clip of a batch."""
-    return zip(rows.numpy(), np.stack([logits.numpy() for logits in hear(waveform)], axis=1))
+    heard = (pair for waveform, rows in batches for pair in zip(rows.numpy(), np.stack(hear(waveform), axis=1)))
+    for row, logits in progress.bar(heard, total=len(clips), unit="clip", label=label):  # logits: [E, K]
+        scores[row] = expit(logits.astype("float64")).mean(axis=0)  # float64: no ties by rounding
+    return scores
 
 
 def score_files(listen, paths, *, sample_rate, vocabulary):

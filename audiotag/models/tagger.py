@@ -119,6 +119,8 @@ def build_tagger(experiment, *, sample_rate, num_classes):
         ConfigError: A part refuses its settings, or does not fit what comes before it.
     """
     window_samples = round(experiment.window.seconds * sample_rate)
+    if window_samples < 1:
+        raise ConfigError(f"window.seconds: {experiment.window.seconds} s at {sample_rate} Hz hold no sample.")
     with _precision(experiment.precision):
         window = keras.Input((window_samples,), dtype="float32", name="waveform")  # [B, n]
         with _blamed_on(f"frontend {experiment.frontend.name}"):

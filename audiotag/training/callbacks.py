@@ -3,6 +3,7 @@
 import math
 import sys
 import time
+from typing import Literal
 
 import keras
 import pandas as pd
@@ -24,7 +25,7 @@ class ModelCheckpoint(keras.callbacks.Callback):
         mode: "max" or "min".
     """
 
-    def __init__(self, path, *, monitor: str = "val_lwlrap", mode: str = "max"):
+    def __init__(self, path, *, monitor: str = "val_lwlrap", mode: Literal["max", "min"] = "max"):
         super().__init__()
         if mode not in ("max", "min"):
             raise ValueError(f'mode must be "max" or "min". Received: mode={mode!r}')

@@ -1,5 +1,6 @@
 """Weights and whole training states on disk: each file is written whole, or the one before it stays."""
 
+import inspect
 import json
 
 import keras
@@ -86,10 +87,12 @@ def _variables(model):
 
 
 def _memory(callback):
-    """What a callback remembers that JSON can hold: patience counters, best values, rows."""
+    """What a callback remembers and JSON can hold: patience counters, best values, rows; not what it was told."""
+    told = inspect.signature(type(callback).__init__).parameters
     memory = {}
     for key, value in vars(callback).items():
         value = value.item() if isinstance(value, np.generic) else value
-        if key not in ("_model", "params") and isinstance(value, (bool, int, float, str, list, type(None))):
+        remembered = key not in told and not key.startswith("_")
+        if remembered and isinstance(value, (bool, int, float, str, list, type(None))):
             memory[key] = value
     return memory

@@ -57,12 +57,12 @@ def fit(experiment, folder, *, fold=None, restart=False, say=print):
     folds = curated_folds(run, clips)
     with _damage_named(manifest):
         for held_out in experiment.folds.held_out if fold is None else [fold]:
-            for index in range(len(experiment.stages)):
-                known = run.finished(held_out, experiment.stages[index].name)
-                known = known or _fit_stage(run, manifest, clips, folds, held_out, index)
+            judges = (folds == held_out).sum()
+            for index, stage in enumerate(experiment.stages):
+                known = run.finished(held_out, stage.name) or _fit_stage(run, manifest, clips, folds, held_out, index)
                 say(
-                    f"{experiment.stages[index].name} stage, fold {held_out}: lwlrap {known['val_lwlrap']:.4f} on "
-                    f"{(folds == held_out).sum()} held-out curated clips, epoch {known['best_epoch'] + 1} of {known['epochs']}."
+                    f"{stage.name} stage, fold {held_out}: lwlrap {known['val_lwlrap']:.4f} on {judges} held-out "
+                    f"curated clips, epoch {known['best_epoch'] + 1} of {known['epochs']}."
                 )
             _write_out_of_fold(run, manifest, clips, folds, held_out)
     return run

@@ -1,0 +1,93 @@
+"""A tiny dataset, an experiment on it, and the run that comes of it: made once, for all tests."""
+
+import json
+
+import pytest
+
+from audiotag.experiment import load
+
+ADAM = {"name": "adam", "learning_rate": 0.01}
+LOSS = {"name": "binary_crossentropy"}
+CALLBACKS = [{"name": "CSVLogger"}, {"name": "ModelCheckpoint"}]
+TINY = {
+    "about": "Two stages of two epochs on a hundred clips.",
+    "command": "audiotag fit tiny.json",
+    "expect": "a run in seconds",
+    "records": "records",
+    "window": {"seconds": 1.0},
+    "frontend": {"name": "log_mel", "num_bands": 32, "fft_length": 512, "frame_step": 320, "high_hz": 8000},
+    "picture": [{"name": "standardise"}],
+    "augment": [{"name": "time_mask", "max_width": 8}, {"name": "frequency_mask", "max_width": 4}],
+    "model": {"name": "conv_skip", "filters": [8, 16]},
+    "stages": [
+        {"name": "noisy", "subset": "noisy", "epochs": 2, "batch_size": 16}
+        | {"optimizer": ADAM, "loss": LOSS, "callbacks": CALLBACKS},
+        {"name": "curated", "subset": "curated", "epochs": 2, "batch_size": 16, "start_from": "noisy"}
+        | {"optimizer": ADAM, "loss": LOSS, "callbacks": CALLBACKS},
+    ],
+}
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory):
+    """A dataset as make-demo writes it, of 40 curated, 40 noisy and 20 test clips."""
+    from audiotag.data.demo import make_demo
+
+    folder = tmp_path_factory.mktemp("dataset") / "demo"
+    make_demo(folder, curated=40, noisy=40, test=20)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def records(demo, tmp_path_factory):
+    """Its records, at 16 kHz."""
+    from audiotag.data.layouts import find_clips
+    from audiotag.data.records import write_records
+
+    folder = tmp_path_factory.mktemp("records") / "demo"
+    write_records(find_clips(demo), folder, sample_rate=16_000, workers=1, clips_per_shard=16)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_file(records, tmp_path_factory):
+    """The file of an experiment on these records."""
+    path = tmp_path_factory.mktemp("experiment") / "tiny.json"
+    path.write_text(json.dumps(TINY | {"records": str(records)}))
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_file):
+    """A function: texts as for --set → the experiment with these changes."""
+    return lambda *overrides: load(tiny_file, overrides)
+
+
+@pytest.fixture(scope="session")
+def run(tiny, tmp_path_factory):
+    """The run of that experiment, trained. Tests may read it and must not write into it."""
+    from audiotag.training.fit import fit
+
+    return fit(tiny(), tmp_path_factory.mktemp("runs") / "tiny", say=lambda sentence: None)
+
+
+@pytest.fixture(scope="session")
+def recordings():
+    """A function that makes a folder of noise with labels.csv: (its `Source`, {name: int16 [N]})."""
+    import numpy as np
+    import soundfile as sf
+
+    from audiotag.data.layouts import find_clips
+
+    def make(folder, lengths, *, subsets=("curated",), sample_rate=16_000):
+        (folder / "audio").mkdir(parents=True)
+        table, sounds = ["fname,labels,subset"], {}
+        for index, length in enumerate(lengths):
+            name = f"{index:04d}.wav"
+            sounds[name] = np.random.default_rng(index).integers(-(2**15), 2**15, length).astype("int16")
+            sf.write(folder / "audio" / name, sounds[name], sample_rate)
+            table.append(f"{name},{'ab'[index % 2]},{subsets[index % len(subsets)]}")
+        (folder / "labels.csv").write_text("\n".join(table) + "\n")
+        return find_clips(folder), sounds
+
+    return make

@@ -1,0 +1,462 @@
+import fcntl
+import hashlib
+import io
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile as sf
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from audiotag.data import records
+from audiotag.data.clips import read_clips
+from audiotag.data.layouts import KNOWN_BAD, find_clips
+from audiotag.data.manifest import read_manifest
+from audiotag.data.records import Record, check_records, decode, encode, write_records
+from audiotag.errors import DataError
+
+RATE = 16_000
+OPTIONS = {"sample_rate": RATE, "clips_per_shard": 8, "workers": 1}
+SUBSETS = ("curated", "noisy", "test")
+
+
+@pytest.fixture(scope="module")
+def source(recordings, tmp_path_factory):
+    return recordings(tmp_path_factory.mktemp("sixty") / "in", 400 + np.arange(60), subsets=SUBSETS)[0]
+
+
+@pytest.fixture(scope="module")
+def whole(source, tmp_path_factory):
+    """The records of `source`, by one worker."""
+    out = tmp_path_factory.mktemp("sixty") / "out"
+    write_records(source, out, **OPTIONS)
+    return out
+
+
+@pytest.fixture
+def copy(source, tmp_path):
+    """A copy of the recordings of `source` for a test to spoil."""
+    return shutil.copytree(Path(source.clips["path"][0]).parents[1], tmp_path / "in")
+
+
+def tree(folder):
+    """{path: bytes} of everything below a folder, hidden or not."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def under_final_names(folder):
+    """{name: bytes} of the files that a reader might take for finished."""
+    return {name: content for name, content in tree(folder).items() if not name.startswith(".")}
+
+
+def read_shards(out):
+    """{shard: [record, ...]} of every shard in a directory, by TensorFlow alone."""
+    return {
+        path.name: [
+            {key: value.numpy() for key, value in decode(serialised).items()}
+            for serialised in tf.data.TFRecordDataset(str(path))
+        ]
+        for path in sorted(out.glob("*.tfrecord"))
+    }
+
+
+def by_name(out):
+    """{name: record} of all records in a directory."""
+    return {record["name"].decode(): record for shard in read_shards(out).values() for record in shard}
+
+
+# The record
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    name=st.text(min_size=1),
+    audio=st.binary(max_size=300),
+    codec=st.sampled_from(["pcm", "flac", "ogg", "mp3"]),
+    sample_rate=st.integers(4_000, 384_000),
+    num_samples=st.integers(1, 2**40),
+)
+def test_decoding_gives_back_what_was_encoded(**fields):
+    decoded = decode(encode(Record(**fields)))
+    assert {key: value.numpy() for key, value in decoded.items()} == {
+        key: value.encode() if isinstance(value, str) else value for key, value in fields.items()
+    }
+
+
+def test_a_record_is_a_plain_example_that_anyone_can_read():
+    example = tf.train.Example.FromString(encode(Record("1.wav", b"\1\0", "pcm", RATE, 1)))
+    assert sorted(example.features.feature) == ["audio", "codec", "name", "num_samples", "sample_rate"]
+    assert example.features.feature["name"].bytes_list.value == [b"1.wav"]
+    assert example.features.feature["sample_rate"].int64_list.value == [RATE]
+
+
+# What is written
+
+
+def test_every_clip_is_in_exactly_one_shard_and_only_with_its_subset(source, whole):
+    subset = dict(zip(source.clips["name"], source.clips["subset"]))
+    shards = read_shards(whole)
+    names = [record["name"].decode() for shard in shards.values() for record in shard]
+    assert sorted(names) == sorted(source.clips["name"])
+    for shard in shards.values():
+        assert 1 <= len(shard) <= 8
+        assert len({subset[record["name"].decode()] for record in shard}) == 1
+
+
+def test_the_manifest_lists_the_records_in_their_order(whole):
+    manifest = read_manifest(whole)
+    shards = read_shards(whole)
+    assert [shard.file for shard in manifest.shards] == list(shards)
+    for shard in manifest.shards:
+        content = (whole / shard.file).read_bytes()
+        assert list(shard.clips) == [record["name"].decode() for record in shards[shard.file]]
+        assert (shard.bytes, shard.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+    assert manifest.sample_rate == RATE and manifest.vocabulary == ("a", "b")
+
+
+def test_a_record_holds_the_samples_of_its_file(source, whole):
+    written = by_name(whole)
+    for name, path in zip(source.clips["name"], source.clips["path"]):
+        sound, record = sf.read(path, dtype="int16")[0], written[name]
+        np.testing.assert_array_equal(np.frombuffer(record["audio"], "<i2"), sound)
+        assert (record["codec"], record["sample_rate"], record["num_samples"]) == (b"pcm", RATE, len(sound))
+
+
+def test_clips_csv_measures_every_clip(source, whole):
+    clips = read_clips(whole / "clips.csv").set_index("name")
+    assert len(clips) == len(source.clips)
+    for name, path in zip(source.clips["name"], source.clips["path"]):
+        sound = sf.read(path, dtype="int16")[0] / 32_768
+        clip = clips.loc[name]
+        assert clip["num_samples"] == len(sound)
+        assert clip["seconds"] == pytest.approx(len(sound) / RATE, abs=1e-6)
+        assert clip["peak"] == pytest.approx(abs(sound).max(), abs=1e-6)
+        assert clip["rms"] == pytest.approx(np.sqrt(np.mean(sound**2)), abs=1e-6)
+        assert clip["sha256"] == hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def test_nothing_else_is_left_in_the_directory(whole):
+    shards = {shard.file for shard in read_manifest(whole).shards}
+    assert tree(whole).keys() == shards | {"manifest.json", "clips.csv", "rejects.csv"}
+    assert (whole / "rejects.csv").read_text() == "name,subset,reason\n"
+
+
+def test_digital_silence_is_a_clip_like_others(recordings, tmp_path):
+    source, _ = recordings(tmp_path / "in", [500, 500])
+    sf.write(tmp_path / "in" / "audio" / "0000.wav", np.zeros(700, "int16"), RATE)
+    write_records(source, tmp_path / "out", **OPTIONS)
+    clip = read_clips(tmp_path / "out" / "clips.csv").iloc[0]
+    assert (clip["num_samples"], clip["peak"], clip["rms"]) == (700, 0.0, 0.0)
+
+
+# The same bytes
+
+
+def test_two_workers_and_another_order_of_rows_give_the_same_bytes(source, whole, copy, tmp_path):
+    header, *rows = (copy / "labels.csv").read_text().splitlines()
+    (copy / "labels.csv").write_text("\n".join([header, *np.random.default_rng(0).permutation(rows)]) + "\n")
+    write_records(find_clips(copy), tmp_path / "out", **{**OPTIONS, "workers": 2})
+    assert tree(tmp_path / "out") == tree(whole)
+
+
+def test_eight_workers_elsewhere_with_another_hash_seed_give_the_same_bytes(whole, copy, tmp_path):
+    make_records(copy.name, "out", "--workers", 8, cwd=tmp_path, PYTHONHASHSEED="7").communicate()
+    assert tree(tmp_path / "out") == tree(whole)
+
+
+def test_other_recordings_or_options_give_other_bytes(source, whole, tmp_path):
+    write_records(source, tmp_path / "out", **{**OPTIONS, "sample_rate": 8_000})
+    assert not tree(tmp_path / "out").items() & tree(whole).items() - {("rejects.csv", b"name,subset,reason\n")}
+
+
+# Codecs
+
+
+def test_flac_records_hold_the_same_samples_as_pcm(source, whole, tmp_path):
+    write_records(source, tmp_path / "flac", codec="flac", **OPTIONS)
+    pcm, flac = by_name(whole), by_name(tmp_path / "flac")
+    assert pcm.keys() == flac.keys()
+    for name, record in flac.items():
+        sound, sample_rate = sf.read(io.BytesIO(record["audio"]), dtype="int16")
+        assert (record["codec"], sample_rate) == (b"flac", RATE)
+        np.testing.assert_array_equal(sound, np.frombuffer(pcm[name]["audio"], "<i2"))
+    assert (tmp_path / "flac" / "clips.csv").read_bytes() == (whole / "clips.csv").read_bytes()
+
+
+def test_source_packs_vorbis_and_mp3_of_the_right_rate_as_they_are_and_the_rest_as_flac(tmp_path):
+    files = {
+        "vorbis.ogg": (RATE, "VORBIS", b"ogg"),
+        "layer3.mp3": (RATE, "MPEG_LAYER_III", b"mp3"),
+        "opus.ogg": (RATE, "OPUS", b"flac"),  # tensorflow-io cannot decode it
+        "fast.ogg": (44_100, "VORBIS", b"flac"),
+        "plain.wav": (RATE, "PCM_16", b"flac"),
+    }
+    folder = tmp_path / "in" / "hum"
+    folder.mkdir(parents=True)
+    for name, (sample_rate, encoding, _) in files.items():
+        tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(sample_rate) / sample_rate)
+        sf.write(folder / name, tone, sample_rate, format=name[-3:], subtype=encoding)
+    write_records(find_clips(tmp_path / "in"), tmp_path / "out", codec="source", **OPTIONS)
+    written = by_name(tmp_path / "out")
+    for name, (_, _, codec) in files.items():
+        record = written[f"hum/{name}"]
+        assert (record["codec"], record["sample_rate"], record["num_samples"]) == (codec, RATE, RATE)
+        assert (record["audio"] == (folder / name).read_bytes()) == (codec in (b"ogg", b"mp3"))
+        assert len(sf.read(io.BytesIO(record["audio"]))[0]) == RATE
+
+
+def test_an_unknown_codec_is_refused(source, tmp_path):
+    with pytest.raises(DataError, match="codec 'wav': expected one of pcm, flac, source"):
+        write_records(source, tmp_path / "out", codec="wav")
+
+
+# Clips known to be bad
+
+
+@pytest.fixture(scope="module")
+def kaggle(tmp_path_factory):
+    """FSDKaggle2019 in miniature: its six bad clips and two good ones."""
+    folder = tmp_path_factory.mktemp("kaggle")
+    (folder / "train_curated").mkdir()
+    names = [*KNOWN_BAD, "00000001.wav", "00000002.wav"]
+    for name in names:
+        sf.write(folder / "train_curated" / name, np.zeros(500, "int16"), RATE)
+    (folder / "train_curated.csv").write_text("fname,labels\n" + "".join(f"{name},Bark\n" for name in names))
+    (folder / "sample_submission.csv").write_text("fname,Bark\nx.wav,0\n")
+    return find_clips(folder)
+
+
+def test_known_bad_clips_are_left_out_and_listed_with_the_reason(kaggle, tmp_path):
+    write_records(kaggle, tmp_path, **OPTIONS)
+    assert sorted(by_name(tmp_path)) == ["00000001.wav", "00000002.wav"]
+    rejects = pd.read_csv(tmp_path / "rejects.csv")
+    assert dict(zip(rejects["name"], rejects["reason"])) == KNOWN_BAD
+    assert len(read_clips(tmp_path / "clips.csv")) + len(rejects) == len(kaggle.clips)
+
+
+def test_known_bad_clips_can_be_kept(kaggle, tmp_path):
+    write_records(kaggle, tmp_path, keep_known_bad=True, **OPTIONS)
+    assert by_name(tmp_path).keys() == {*KNOWN_BAD, "00000001.wav", "00000002.wav"}
+    assert len(pd.read_csv(tmp_path / "rejects.csv")) == 0
+
+
+# Clips that turn out to be bad
+
+
+def spoil(folder):
+    """Spoils eight of the sixty recordings in four ways; their names."""
+    bad = [f"{index:04d}.wav" for index in range(3, 60, 8)]
+    for name, content in zip(bad, [b"", b"no sound", b"RIFF" + bytes(4) + b"WAVE", b"ID3"] * 2):
+        (folder / "audio" / name).write_bytes(content)
+    return bad
+
+
+def test_bad_clips_stop_the_run_at_its_end_with_file_row_and_reason(copy, tmp_path):
+    bad, out = spoil(copy), tmp_path / "out"
+    with pytest.raises(DataError) as error:
+        write_records(find_clips(copy), out, **OPTIONS)
+    message = str(error.value)
+    assert message.startswith("8 of 60 clips cannot be used:\n  labels.csv line ")
+    assert "\n  and 3 more\n" in message and str(out / "rejects.csv") in message and "--skip-bad" in message
+    rejects = pd.read_csv(out / "rejects.csv")
+    assert rejects["name"].tolist() == bad
+    for index, (name, reason) in enumerate(zip(rejects["name"], rejects["reason"])):
+        expected = ["is empty", "cannot decode", "without a data chunk", "cannot decode"][index % 4]
+        assert reason.startswith(f"{name}: ") and expected in reason
+    for line in message.splitlines()[1:6]:
+        row, name, _ = line.strip().split(": ", 2)
+        assert name in bad and row == f"labels.csv line {int(name[:4]) + 2}"
+    assert not (out / "manifest.json").exists() and not (out / "clips.csv").exists()
+    with pytest.raises(DataError, match="has not finished here. Run it again"):
+        read_manifest(out)
+
+
+def test_once_they_are_mended_the_run_finishes_and_whole_shards_are_not_made_again(source, whole, copy, tmp_path):
+    out = tmp_path / "out"
+    sound = {name: (copy / "audio" / name).read_bytes() for name in ("0007.wav", "0008.wav")}
+    for name in sound:
+        (copy / "audio" / name).write_bytes(b"")
+    with pytest.raises(DataError, match="2 of 60 clips"):
+        write_records(find_clips(copy), out, **OPTIONS)
+    before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.tfrecord")}
+    for name, content in sound.items():
+        (copy / "audio" / name).write_bytes(content)
+    manifest = write_records(find_clips(copy), out, **OPTIONS)
+    assert tree(out) == tree(whole)
+    for shard in manifest.shards:
+        untouched = (out / shard.file).stat().st_mtime_ns == before[shard.file]
+        assert untouched == sound.keys().isdisjoint(shard.clips)
+
+
+def test_skip_bad_leaves_them_out_and_says_why(copy, tmp_path):
+    bad, out = spoil(copy), tmp_path / "out"
+    write_records(find_clips(copy), out, skip_bad=True, **OPTIONS)
+    rejects, clips = pd.read_csv(out / "rejects.csv"), read_clips(out / "clips.csv")
+    assert rejects["name"].tolist() == bad and rejects["subset"].isin(SUBSETS).all()
+    assert len(clips) == 52 and by_name(out).keys() == set(clips["name"])
+    assert list(check_records(out)) == []
+
+
+def test_a_shard_of_bad_clips_alone_is_no_shard(copy, tmp_path):
+    spoil(copy)
+    manifest = write_records(find_clips(copy), tmp_path, skip_bad=True, **{**OPTIONS, "clips_per_shard": 1})
+    assert len(manifest.shards) == 52 and list(check_records(tmp_path)) == []
+    assert len([*tmp_path.glob("*.tfrecord")]) == 52
+
+
+def test_bad_clips_alone_are_no_records(recordings, tmp_path):
+    source, _ = recordings(tmp_path / "in", [500, 500])
+    for name in source.clips["name"]:
+        (tmp_path / "in" / "audio" / name).write_bytes(b"")
+    with pytest.raises(DataError, match="out: none of the 2 clips can be used; .*rejects.csv says why"):
+        write_records(source, tmp_path / "out", skip_bad=True, **OPTIONS)
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+# A directory that is taken
+
+
+def test_a_finished_directory_is_left_alone_at_once(source, whole, monkeypatch):
+    before = {path: path.stat().st_mtime_ns for path in whole.iterdir()}
+    content = tree(whole)
+    monkeypatch.setattr(records, "prepare", None)  # nothing is decoded
+    assert write_records(source, whole, **OPTIONS) == read_manifest(whole)
+    assert tree(whole) == content
+    assert {path: path.stat().st_mtime_ns for path in whole.iterdir()} == before
+
+
+def test_other_options_are_refused_and_overwrite_replaces(source, whole, tmp_path):
+    out = shutil.copytree(whole, tmp_path / "out")
+    other = {**OPTIONS, "clips_per_shard": 30}
+    with pytest.raises(DataError, match="out: holds finished records of other clips or options. Choose another --out"):
+        write_records(source, out, **other)
+    assert tree(out) == tree(whole)
+    write_records(source, out, overwrite=True, **other)
+    assert len(read_manifest(out).shards) == 3 and len([*out.glob("*.tfrecord")]) == 3
+    write_records(source, out, overwrite=True, **OPTIONS)
+    assert tree(out) == tree(whole)
+
+
+def test_an_unfinished_directory_of_other_options_is_refused_and_overwrite_replaces(source, whole, tmp_path):
+    stop_after(source, tmp_path, 30)
+    with pytest.raises(DataError, match="an unfinished run with other clips or options lies here.*--overwrite"):
+        write_records(source, tmp_path, **{**OPTIONS, "sample_rate": 8_000})
+    write_records(source, tmp_path, overwrite=True, **OPTIONS)
+    assert tree(tmp_path) == tree(whole)
+
+
+def test_a_second_writer_at_once_is_refused(source, whole, tmp_path):
+    (tmp_path / ".work").mkdir()
+    with open(tmp_path / ".work" / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(DataError, match="another make-records is writing here. Wait for it, or choose another"):
+            write_records(source, tmp_path, overwrite=True, **OPTIONS)
+    assert tree(tmp_path).keys() == {".work/lock"}
+    write_records(source, tmp_path, **OPTIONS)
+    assert tree(tmp_path) == tree(whole)
+
+
+# A run that stops
+
+
+def stop_after(source, out, clips):
+    """Writes records until so many clips are decoded, and then something goes wrong."""
+    decoded = iter(range(clips))
+
+    def prepare(*args, **options):
+        if next(decoded, None) is None:
+            raise KeyboardInterrupt
+        return whole_prepare(*args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        whole_prepare = records.prepare
+        patch.setattr(records, "prepare", prepare)
+        with pytest.raises(KeyboardInterrupt):
+            write_records(source, out, **OPTIONS)
+
+
+@pytest.mark.parametrize("clips", range(0, 60, 7))
+def test_a_run_that_stops_anywhere_leaves_whole_files_and_goes_on_to_the_same_bytes(source, whole, tmp_path, clips):
+    stop_after(source, tmp_path, clips)
+    assert under_final_names(tmp_path).items() <= tree(whole).items()
+    assert "manifest.json" not in under_final_names(tmp_path)
+    write_records(source, tmp_path, **OPTIONS)
+    assert tree(tmp_path) == tree(whole)
+
+
+def test_a_shard_spoilt_while_the_run_lay_still_is_made_again(source, whole, tmp_path):
+    stop_after(source, tmp_path, 30)
+    shard = min(tmp_path.glob("*.tfrecord"))
+    shard.write_bytes(shard.read_bytes()[:-1])
+    write_records(source, tmp_path, **OPTIONS)
+    assert tree(tmp_path) == tree(whole)
+
+
+def test_a_worker_that_dies_stops_the_run_with_the_way_out():
+    with pytest.raises(DataError, match="A worker process died.*Run make-records again.*--workers 1"):
+        list(records._in_order(os._exit, [1], workers=2))
+
+
+def make_records(source, out, *options, cwd=None, **environment):
+    """Starts `audiotag make-records` in a process of its own."""
+    command = [sys.executable, "-m", "audiotag", "make-records", source, "--out", out, "--sample-rate", RATE]
+    return subprocess.Popen(
+        [str(word) for word in [*command, "--clips-per-shard", OPTIONS["clips_per_shard"], *options]],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def processes_with(mark):
+    """Ids of the processes in whose environment a mark stands."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if mark.encode() in place.read_bytes():
+                found.append(int(place.parent.name))
+        except OSError:  # it has ended, or is not ours
+            pass
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the workers in /proc")
+def test_ten_kills_lose_nothing_and_change_no_byte(recordings, tmp_path):
+    source, _ = recordings(tmp_path / "in", np.full(2_000, 1_000), subsets=SUBSETS)
+    started = time.monotonic()
+    write_records(source, tmp_path / "whole", **OPTIONS)
+    duration = time.monotonic() - started
+    expected = tree(tmp_path / "whole")
+
+    rng = np.random.default_rng(0)
+    out, mark = tmp_path / "out", f"AUDIOTAG_TEST={tmp_path}"
+    for kill in range(10):  # most kills hit a run that goes on after a kill itself
+        run = make_records(tmp_path / "in", out, "--workers", 1 + kill % 2, AUDIOTAG_TEST=str(tmp_path))
+        if kill in (4, 7):
+            time.sleep(rng.uniform(0, 2))  # while it still loads
+        else:
+            while run.poll() is None and not any(out.glob(f".unfinished-{run.pid}-*")):
+                time.sleep(0.002)
+            time.sleep(rng.uniform(0, duration / 4))
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+        assert under_final_names(out).items() <= expected.items() if out.exists() else True
+        ended = time.monotonic() + 10
+        while processes_with(mark):
+            assert time.monotonic() < ended, "workers outlive the process that started them"
+            time.sleep(0.02)
+        if (out / "manifest.json").exists():
+            assert tree(out) == expected
+            shutil.rmtree(out)
+    write_records(source, out, **OPTIONS)
+    assert tree(out) == expected

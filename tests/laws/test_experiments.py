@@ -1,0 +1,49 @@
+"""The law of experiments: every file in experiments/ loads, builds and takes a step."""
+
+import shlex
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from audiotag.experiment import load, options
+from audiotag.losses import LOSSES
+from audiotag.metrics import Lwlrap
+from audiotag.models.tagger import build_tagger
+from audiotag.training.optimizers import OPTIMIZERS
+
+FILES = sorted((Path(__file__).parents[2] / "experiments").glob("*.json"))
+every_file = pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
+
+
+def test_there_are_experiments():
+    assert {"demo", "conv_skip", "densenet"} <= {path.stem for path in FILES}
+
+
+@every_file
+def test_it_says_what_it_claims_and_how_to_run_it(path):
+    experiment = load(path)
+    assert experiment.about and experiment.expect
+    assert experiment.expect != "to be measured"
+    assert shlex.split(experiment.command)[:3] == ["audiotag", "fit", f"experiments/{path.name}"]
+
+
+@every_file
+def test_it_builds_its_tagger_and_takes_a_step(path):
+    experiment = load(path)
+    sample_rate = 2 * experiment.frontend.high_hz  # their bands end where hearing does
+    keras.utils.set_random_seed(0)
+    tagger = build_tagger(experiment, sample_rate=int(sample_rate), num_classes=80)
+    waveform = np.random.default_rng(0).uniform(-1, 1, (2, tagger.window_samples)).astype("float32")
+    truth = np.eye(2, 80, dtype="float32")
+    for stage in experiment.stages:
+        tagger.compile(
+            optimizer=OPTIMIZERS[stage.optimizer.name](**options(stage.optimizer)),
+            loss=LOSSES[stage.loss.name](**options(stage.loss)),
+            metrics=[Lwlrap(80)],
+            run_eagerly=True,  # one step is quicker than its trace
+        )
+    before = [weight.numpy() for weight in tagger.trainable_variables]
+    assert np.isfinite(tagger.train_on_batch(waveform, truth, return_dict=True)["loss"])
+    assert any(np.any(a != b) for a, b in zip(before, tagger.trainable_variables, strict=True))

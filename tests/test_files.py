@@ -1,0 +1,70 @@
+import hashlib
+import os
+
+import pytest
+
+from audiotag import files
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_whole_file_has_what_was_written_and_leaves_nothing_beside_it(tmp_path):
+    with files.whole_file(tmp_path / "a.bin") as unfinished:
+        unfinished.write_bytes(b"new")
+        assert names(tmp_path) == [unfinished.name]
+    assert names(tmp_path) == ["a.bin"]
+    assert (tmp_path / "a.bin").read_bytes() == b"new"
+
+
+def test_an_error_in_the_middle_keeps_the_old_file_and_nothing_of_the_new_one(tmp_path):
+    (tmp_path / "a.bin").write_bytes(b"old")
+    with pytest.raises(ZeroDivisionError):
+        with files.whole_file(tmp_path / "a.bin") as unfinished:
+            unfinished.write_bytes(b"ne")
+            1 / 0
+    assert names(tmp_path) == ["a.bin"]
+    assert (tmp_path / "a.bin").read_bytes() == b"old"
+
+
+def test_a_new_file_replaces_the_old_one(tmp_path):
+    for text in ("old", "new"):
+        files.write_text(tmp_path / "a.txt", text)
+    assert (tmp_path / "a.txt").read_text() == "new"
+
+
+def test_the_unfinished_file_keeps_the_suffix_and_is_hidden(tmp_path):
+    with files.whole_file(tmp_path / "weights.keras") as unfinished:
+        unfinished.touch()
+        assert unfinished.parent == tmp_path
+        assert unfinished.suffix == ".keras" and unfinished.name.startswith(".unfinished-")
+
+
+def test_the_bytes_reach_the_disk_before_the_name_and_the_name_before_the_end(tmp_path, monkeypatch):
+    done = []
+    monkeypatch.setattr(files, "sync", lambda path: done.append(("sync", path.name)))
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda old, new: (done.append(("rename", new.name)), replace(old, new)))
+    with files.whole_file(tmp_path / "a.bin") as unfinished:
+        unfinished.write_bytes(b"new")
+    assert done == [("sync", unfinished.name), ("rename", "a.bin"), ("sync", tmp_path.name)]
+
+
+def test_a_name_that_cannot_be_taken_leaves_nothing(tmp_path):
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(OSError):
+        files.write_text(tmp_path / "taken", "text")
+    assert names(tmp_path) == ["taken"]
+
+
+def test_text_is_utf_8_with_the_line_ends_it_came_with(tmp_path):
+    files.write_text(tmp_path / "a.txt", "Glöckchen\nBell\r\n")
+    assert (tmp_path / "a.txt").read_bytes() == b"Gl\xc3\xb6ckchen\nBell\r\n"
+
+
+@pytest.mark.parametrize("size", [0, 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1])
+def test_sha256_is_hashlib_s(tmp_path, size):
+    data = os.urandom(size)
+    (tmp_path / "a.bin").write_bytes(data)
+    assert files.sha256(tmp_path / "a.bin") == hashlib.sha256(data).hexdigest()
