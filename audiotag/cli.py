@@ -83,7 +83,7 @@ def make_records(source, out, layout, **options):
     from audiotag.data.layouts import find_clips
     from audiotag.data.records import write_records
 
-    out = out or Path("tfrecords") / source.resolve().stem
+    out = out or Path("tfrecords") / (source.stem if source.is_file() else source.resolve().name)
     manifest = write_records(find_clips(source, layout=layout), out, **options)
     counts = manifest.count_clips()
     click.echo(

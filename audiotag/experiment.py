@@ -221,7 +221,8 @@ def _sentence(fault):
         return f"{where}there is no part {fault['ctx']['tag']!r}. {hint}Accepted: {', '.join(tags)}."
     if fault["type"] == "literal_error" and isinstance(fault["input"], str):
         words = [word.strip("'") for word in re.split(", | or ", fault["ctx"]["expected"])]
-        return f"{where}there is no {fault['input']!r}. {lookup.nearest(fault['input'], words)}Accepted: {', '.join(words)}."
+        hint = lookup.nearest(fault["input"], words)
+        return f"{where}there is no {fault['input']!r}. {hint}Accepted: {', '.join(words)}."
     if fault["type"] in ("unknown_key", "at"):
         return f"{where}{fault['msg']}"
     return f"{where}{fault['msg']}, found {fault['input']!r}."

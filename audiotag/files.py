@@ -1,9 +1,16 @@
-"""A file is whole or it is not there: written beside its place, synced, renamed."""
+"""A file or a folder is whole or it is not there: written beside its place, synced, renamed."""
 
+import fcntl
 import hashlib
 import os
+import shutil
 from contextlib import contextmanager
 from pathlib import Path
+
+from audiotag.errors import DataError
+
+
+UNFINISHED = ".unfinished-"
 
 
 @contextmanager
@@ -22,8 +29,7 @@ def whole_file(path):
         '42'
     """
     path = Path(path)
-    # The suffix stays last: Keras and soundfile choose a format by it.
-    unfinished = path.with_name(f".unfinished-{os.getpid()}-{path.name}")
+    unfinished = _beside(path)
     try:
         yield unfinished
         sync(unfinished)
@@ -31,6 +37,40 @@ def whole_file(path):
         sync(path.parent)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path):
+    """Yields a folder beside `path` to fill; puts it in the place of `path` when the block ends well."""
+    path = Path(path)
+    unfinished = _beside(path)
+    try:
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        sync(unfinished)
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(unfinished, path)
+        sync(path.parent)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def sweep(folder):
+    """Removes what killed processes left unfinished in a folder that nobody else writes to."""
+    for left in Path(folder).glob(UNFINISHED + "*"):
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
+@contextmanager
+def locked(path, refusal):
+    """Holds the lock file `path` during the block; DataError says `refusal` where another process holds it."""
+    with open(path, "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(refusal) from None
+        yield
 
 
 def write_text(path, text):
@@ -55,3 +95,8 @@ def sha256(path):
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _beside(path):
+    """Where to write what shall become `path`. The suffix stays last: Keras and soundfile choose a format by it."""
+    return path.with_name(f"{UNFINISHED}{os.getpid()}-{path.name}")

@@ -71,7 +71,9 @@ def decode_file(data, *, path, sample_rate):
                     f"{path}: sample rate {file.samplerate} Hz; expected {LOWEST_HZ} to {HIGHEST_HZ} Hz. "
                     f"Its header is probably wrong: correct it or take the file off the list."
                 )
-            rate, promised = file.samplerate, file.frames
+            # Without a Xing or Info header, libsndfile guesses how long an MP3 is.
+            guessed = file.format == "MP3" and not (b"Xing" in data[:4096] or b"Info" in data[:4096])
+            rate, promised = file.samplerate, 0 if guessed else file.frames
             channels = read_blocks(file)  # [N, channels]
     except sf.LibsndfileError as error:
         raise DataError(
@@ -120,8 +122,9 @@ def check_length(data, path):
         if kind == sound:
             if size > held or size == 0 < held:
                 raise DataError(
-                    f"{path}: its header promises {size} bytes of sound, {held} bytes follow: the file is cut short, or "
-                    f"a recorder or a stream never wrote the length. Fetch it again, or write it anew with another program."
+                    f"{path}: its header promises {size} bytes of sound, {held} bytes follow: the file is cut short, "
+                    f"or a recorder or a stream never wrote the length. Fetch it again, or write it anew with "
+                    f"another program."
                 )
             return
         at += 8 + size + size % 2

@@ -5,8 +5,6 @@ files. Every clip throws its own dice, so it depends on the seed, its subset and
 """
 
 import csv
-import os
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,7 @@ import numpy as np
 import soundfile as sf
 
 from audiotag.errors import DataError
-from audiotag.files import sync
+from audiotag.files import sync, whole_folder
 
 SAMPLE_RATE = 44_100
 SUBSETS = ("train_curated", "train_noisy", "test")
@@ -351,16 +349,10 @@ def make_demo(folder, *, seed=2019, curated=280, noisy=504, test=196):
         raise DataError(f"{folder} exists and is not an empty folder. Name another one, or remove it first.")
 
     plans = {s: plan(s, num_clips, seed=seed) for s, num_clips in zip(SUBSETS, (curated, noisy, test))}
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = folder.with_name(f".unfinished-{os.getpid()}-{folder.name}")
-    try:
+    with whole_folder(folder) as unfinished:
         for subset, clips in plans.items():
             write_clips(unfinished / subset, clips)
         write_tables(unfinished, plans)
-        os.replace(unfinished, folder)
-        sync(folder.parent)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     return {
         "curated": curated,
         "noisy": noisy,

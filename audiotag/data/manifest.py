@@ -107,7 +107,7 @@ def read_manifest(directory):
         untouched = data == canonical(content)
         expected = content.pop("sha256")
         untouched = untouched and expected == digest(content)
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, KeyError, AttributeError, TypeError):  # not JSON, or JSON of another shape
         untouched = False
     if not untouched:
         raise DataError(f"{path}: altered since make-records wrote it: its own SHA-256 does not match. {again}")

@@ -6,6 +6,7 @@ epoch and the clip, so neither the order of reading, nor the number of threads,
 nor a resumed run changes it.
 """
 
+import contextlib
 import io
 import time
 
@@ -14,6 +15,7 @@ import soundfile as sf
 import tensorflow as tf
 
 from audiotag.data import audio, records
+from audiotag.data.manifest import damaged_shards
 from audiotag.errors import DataError
 
 try:
@@ -137,6 +139,22 @@ def evaluation_batches(manifest, clips, *, window_samples, batch_size):
 # Reading
 
 
+@contextlib.contextmanager
+def damage_named(manifest):
+    """Turns TensorFlow's complaint about a record into an error that names the shard.
+
+    Raises:
+        DataError: A shard is not what make-records wrote.
+    """
+    try:
+        yield
+    except (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.InvalidArgumentError) as error:
+        damage = list(damaged_shards(manifest))
+        if not damage:
+            raise
+        raise DataError("\n".join([*damage, "Make the records anew with --overwrite."])) from error
+
+
 def _paths(manifest, clips):
     """The shards that hold the clips, or DataError where some lie in none."""
     held = {name for shard in manifest.shards for name in shard.clips}
@@ -221,7 +239,11 @@ def _decode_whole(record, codec):
 
 
 def _decode_coded(record, start, samples):
-    """int16 [at most `samples`] from `start` on, of a record in any codec."""
+    """int16 [at most `samples`] from `start` on, of a record in any codec.
+
+    Both ways take the silence that an encoder put before an MP3 away where its header tells how much
+    that is, and leave it where it does not, so they agree in place and length.
+    """
     if tfio is None:
         pcm = tf.numpy_function(_decode_with_soundfile, [record["audio"], start, samples], tf.int16, stateful=False)
         return tf.ensure_shape(pcm, [None])

@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import contextlib
-import fcntl
 import hashlib
 import io
 import json
@@ -239,15 +238,10 @@ def check_records(directory):
 
 @contextlib.contextmanager
 def _locked(out):
-    """One writer a directory."""
+    """One writer a directory; what it knows of finished shards goes when the manifest is there."""
     (out / WORK).mkdir(exist_ok=True)
-    with open(out / WORK / "lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(
-                f"{out}: another make-records is writing here. Wait for it, or choose another --out."
-            ) from None
+    refusal = f"{out}: another make-records is writing here. Wait for it, or choose another --out."
+    with files.locked(out / WORK / "lock", refusal):
         try:
             yield
         finally:
@@ -270,8 +264,8 @@ def _finished_shards(out, fingerprint):
             f"{out}: an unfinished run with other clips or options lies here. Choose another --out, or --overwrite."
         )
     files.write_text(note, json.dumps(fingerprint))
-    for left in [*out.glob(".unfinished-*"), *(out / WORK).glob(".unfinished-*")]:
-        left.unlink()
+    files.sweep(out)
+    files.sweep(out / WORK)
     finished = {}
     for path in (out / WORK).glob("clips-*.json"):
         known = json.loads(path.read_text())

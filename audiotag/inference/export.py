@@ -1,7 +1,5 @@
 """A SavedModel for serving: waveforms in, probabilities by name out, class names inside."""
 
-import os
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -35,28 +33,25 @@ def export(run, folder, *, overwrite=False):
     for tagger in taggers:
         archive.track(tagger)
     with tempfile.TemporaryDirectory() as scratch:
-        names = Path(scratch) / "class_names.txt"
-        names.write_text("".join(f"{name}\n" for name in run.vocabulary))
-        asset = tf.Module()
-        asset.class_names = tf.saved_model.Asset(str(names))
-        archive.track(asset)
+        lines = Path(scratch) / "class_names.txt"
+        lines.write_text("".join(f"{name}\n" for name in run.vocabulary))
+        names = tf.lookup.StaticHashTable(  # reads the asset, so that the two cannot differ
+            tf.lookup.TextFileInitializer(
+                str(lines), tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER, tf.string, tf.lookup.TextFileIndex.WHOLE_LINE
+            ),
+            default_value="",
+        )
+        archive.track(names)
         archive.add_endpoint(
             "serving_default",
             lambda waveform: {"probabilities": probabilities(taggers, waveform)},
             input_signature=[tf.TensorSpec([None, None], tf.float32, name="waveform")],
         )
-        archive.add_endpoint("class_names", lambda: {"class_names": tf.constant(run.vocabulary)}, input_signature=[])
-        archive.add_endpoint("sample_rate", lambda: {"sample_rate": tf.constant(run.sample_rate)}, input_signature=[])
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = folder.with_name(f".unfinished-{os.getpid()}-{folder.name}")
-        try:
+        numbers = tf.range(len(run.vocabulary), dtype=tf.int64)
+        archive.add_endpoint("class_names", lambda: names.lookup(numbers), input_signature=[])
+        archive.add_endpoint("sample_rate", lambda: tf.constant(run.sample_rate), input_signature=[])
+        with files.whole_folder(folder) as unfinished:
             archive.write_out(str(unfinished), verbose=False)
-            if folder.exists():
-                shutil.rmtree(folder)
-            os.replace(unfinished, folder)
-            files.sync(folder.parent)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
     return folder
 
 
@@ -77,9 +72,9 @@ def load_listener(folder):
         return lambda waveform: hear(tf.constant(waveform)).numpy(), run.sample_rate, run.vocabulary
     model = tf.saved_model.load(str(folder))
     try:
-        vocabulary = [name.decode() for name in model.class_names()["class_names"].numpy()]
-        sample_rate = int(model.sample_rate()["sample_rate"])
-    except (AttributeError, KeyError) as error:
+        vocabulary = [name.decode() for name in model.class_names().numpy()]
+        sample_rate = int(model.sample_rate())
+    except AttributeError as error:
         raise DataError(f"{folder}: a SavedModel that audiotag did not export: {error}.") from error
     serve = model.signatures["serving_default"]
     return lambda waveform: serve(waveform=tf.constant(waveform))["probabilities"].numpy(), sample_rate, vocabulary

@@ -8,7 +8,7 @@ from scipy.special import expit
 
 from audiotag import progress
 from audiotag.data.audio import read_waveform
-from audiotag.data.pipeline import evaluation_batches
+from audiotag.data.pipeline import damage_named, evaluation_batches
 from audiotag.errors import DataError
 from audiotag.models.tagger import build_tagger
 from audiotag.training.checkpoint import load_weights
@@ -60,8 +60,9 @@ def score_records(taggers, manifest, clips, *, label="score"):
     batches = evaluation_batches(manifest, clips, window_samples=tagger.window_samples, batch_size=BATCH_SIZE)
     hear = tf.function(lambda waveform: [tagger(waveform, training=False) for tagger in taggers], reduce_retracing=True)
     heard = (pair for waveform, rows in batches for pair in zip(rows.numpy(), np.stack(hear(waveform), axis=1)))
-    for row, logits in progress.bar(heard, total=len(clips), unit="clip", label=label):  # logits: [E, K]
-        scores[row] = expit(logits.astype("float64")).mean(axis=0)  # float64: no ties by rounding
+    with damage_named(manifest):
+        for row, logits in progress.bar(heard, total=len(clips), unit="clip", label=label):  # logits: [E, K]
+            scores[row] = expit(logits.astype("float64")).mean(axis=0)  # float64: no ties by rounding
     return scores
 
 

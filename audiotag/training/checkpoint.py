@@ -27,7 +27,7 @@ def load_weights(model, path):
     """
     try:
         model.load_weights(path)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise DataError(f"{path}: no weights for this network: {error}") from error
 
 
@@ -37,17 +37,15 @@ def save_state(path, model, callbacks, history):
     That is: weights, statistics and random generators of the model, the optimizer's
     variables, the numbers that the callbacks keep, and the logs of the epochs done.
     """
-    variables = _variables(model)
-    arrays = {f"variable_{index}": keras.ops.convert_to_numpy(variable) for index, variable in enumerate(variables)}
+    arrays = [keras.ops.convert_to_numpy(variable) for variable in _variables(model)]
     notes = {
         "epochs_done": len(history),
         "history": history,
         "stop_training": bool(model.stop_training),
-        "variables": [variable.path for variable in variables],
         "callbacks": {type(callback).__name__: _memory(callback) for callback in callbacks},
     }
     with files.whole_file(path) as unfinished:
-        np.savez(unfinished, notes=np.frombuffer(json.dumps(notes).encode(), "uint8"), **arrays)
+        np.savez(unfinished, *arrays, notes=np.frombuffer(json.dumps(notes).encode(), "uint8"))
 
 
 def load_state(path, model):
@@ -60,19 +58,19 @@ def load_state(path, model):
         DataError: The file is damaged or belongs to another network.
     """
     try:
-        with np.load(path) as file:
+        with open(path, "rb") as data, np.load(data) as file:
             arrays = dict(file)  # reads every byte, and so checks the archive's CRCs
+        notes = json.loads(arrays.pop("notes").tobytes())
     except Exception as error:  # zipfile and NumPy raise a dozen kinds
         raise DataError(
             f"{path}: the training state is damaged ({error}). Start this run anew with --restart."
         ) from error
-    notes = json.loads(arrays["notes"].tobytes())
     model.optimizer.build(model.trainable_variables)
     variables = _variables(model)
-    if len(notes["variables"]) != len(variables):
+    if [array.shape for array in arrays.values()] != [tuple(variable.shape) for variable in variables]:
         raise DataError(f"{path}: the training state of another network. Start this run anew with --restart.")
-    for index, variable in enumerate(variables):
-        variable.assign(arrays[f"variable_{index}"])
+    for variable, array in zip(variables, arrays.values()):
+        variable.assign(array)
     return notes
 
 

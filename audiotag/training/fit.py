@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 
 import keras
 import pandas as pd
@@ -11,8 +12,8 @@ from audiotag import files
 from audiotag.data.clips import read_clips
 from audiotag.data.folds import stratified_folds
 from audiotag.data.labels import multi_hot
-from audiotag.data.manifest import damaged_shards, read_manifest
-from audiotag.data.pipeline import Stopwatch, evaluation_batches, training_batches
+from audiotag.data.manifest import read_manifest
+from audiotag.data.pipeline import Stopwatch, damage_named, evaluation_batches, training_batches
 from audiotag.errors import ConfigError, DataError
 from audiotag.experiment import options
 from audiotag.inference.predict import load_tagger, score_records
@@ -55,16 +56,18 @@ def fit(experiment, folder, *, fold=None, restart=False, say=print):
     if experiment.deterministic:
         tf.config.experimental.enable_op_determinism()
     folds = curated_folds(run, clips)
-    with _damage_named(manifest):
+    with damage_named(manifest):
         for held_out in experiment.folds.held_out if fold is None else [fold]:
             judges = (folds == held_out).sum()
-            for index, stage in enumerate(experiment.stages):
-                known = run.finished(held_out, stage.name) or _fit_stage(run, manifest, clips, folds, held_out, index)
-                say(
-                    f"{stage.name} stage, fold {held_out}: lwlrap {known['val_lwlrap']:.4f} on {judges} held-out "
-                    f"curated clips, epoch {known['best_epoch'] + 1} of {known['epochs']}."
-                )
-            _write_out_of_fold(run, manifest, clips, folds, held_out)
+            with _one_writer(run.folder / f"fold-{held_out}"):
+                for index, stage in enumerate(experiment.stages):
+                    known = run.finished(held_out, stage.name)
+                    known = known or _fit_stage(run, manifest, clips, folds, held_out, index)
+                    say(
+                        f"{stage.name} stage, fold {held_out}: lwlrap {known['val_lwlrap']:.4f} on {judges} held-out "
+                        f"curated clips, epoch {known['best_epoch'] + 1} of {known['epochs']}."
+                    )
+                _write_out_of_fold(run, manifest, clips, folds, held_out)
     return run
 
 
@@ -80,11 +83,20 @@ def curated_folds(run, clips):
     return pd.read_csv(path, index_col="name", dtype={"name": str})["fold"]
 
 
+def _one_writer(folder):
+    """A lock on the folder of a fold."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return files.locked(
+        folder / ".lock", f"{folder}: another fit is training here. Wait for it, or choose another --run."
+    )
+
+
 def _fit_stage(run, manifest, clips, folds, held_out, index):
     """Trains one stage of one fold; what is known of it then."""
     experiment, stage = run.experiment, run.experiment.stages[index]
     folder = run.stage_folder(held_out, stage.name)
     folder.mkdir(parents=True, exist_ok=True)
+    files.sweep(folder)
     heard = clips[(clips["subset"] == stage.subset) & (clips["name"].map(folds) != held_out)]
     if heard.empty:
         raise DataError(f"{manifest.directory}: holds no {stage.subset} clips, which stage {stage.name!r} trains on.")
@@ -157,10 +169,12 @@ def _finish_stage(folder, tagger):
     """Settles which weights a stage ends with, and writes finished.json."""
     notes = load_state(folder / "state.npz", tagger)
     best = notes["callbacks"].get("ModelCheckpoint")
+    epoch = best["best_epoch"] if best else notes["epochs_done"] - 1
+    if epoch is None or not math.isfinite(notes["history"][epoch]["val_lwlrap"]):
+        raise ConfigError(f"{folder}: training diverged to NaN. Lower the learning rate and begin anew with --restart.")
     weights = folder / ("best.weights.h5" if best else "last.weights.h5")
     if not best:
         save_weights(tagger, weights)
-    epoch = best["best_epoch"] if best else notes["epochs_done"] - 1
     known = {"weights": weights.name, "sha256": files.sha256(weights), "epochs": notes["epochs_done"]}
     known |= {"best_epoch": epoch, "val_lwlrap": notes["history"][epoch]["val_lwlrap"]}
     files.write_text(folder / "finished.json", json.dumps(known, indent=2) + "\n")
@@ -187,15 +201,3 @@ def _blamed_on(where):
         yield
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{where}: {error}") from error
-
-
-@contextlib.contextmanager
-def _damage_named(manifest):
-    """Turns TensorFlow's complaint about a record into an error that names the shard."""
-    try:
-        yield
-    except (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.InvalidArgumentError) as error:
-        damage = list(damaged_shards(manifest))
-        if not damage:
-            raise
-        raise DataError("\n".join([*damage, "Make the records anew with --overwrite."])) from error

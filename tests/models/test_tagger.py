@@ -119,7 +119,7 @@ def test_in_a_batch_each_clip_has_its_own_windows(overlap, short_clips):
 
 def test_zeros_inside_a_clip_are_part_of_it():
     clip = np.concatenate([np.zeros(20), noise(1), np.zeros(30), noise(1)]).astype("float32")
-    windows, heard = Tagger(None, window_samples=16, overlap=0.5).windows(clip[None])
+    windows, _ = Tagger(None, window_samples=16, overlap=0.5).windows(clip[None])
     np.testing.assert_array_equal(windows[0], np.array(windows_by_hand(clip, 16, 8, "repeat"), "float32"))
 
 

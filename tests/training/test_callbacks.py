@@ -1,0 +1,238 @@
+import re
+import sys
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from audiotag.data.pipeline import Stopwatch
+from audiotag.training import checkpoint
+from audiotag.training.callbacks import CALLBACKS, CSVLogger, ModelCheckpoint, Progress, SaveState
+
+
+def bare_network(seed):
+    keras.utils.set_random_seed(seed)
+    layers = keras.Input((4,)), keras.layers.Dense(6), keras.layers.Dropout(0.5), keras.layers.Dense(2)
+    return keras.Sequential(layers)
+
+
+def network():
+    model = bare_network(seed=0)
+    model.compile(keras.optimizers.Adam(0.01), "mse")
+    return model
+
+
+class Says(keras.callbacks.Callback):
+    """Puts a value of our own into the logs of every epoch."""
+
+    def __init__(self, values):
+        super().__init__()
+        self.values = values
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["val_lwlrap"] = logs["val_loss"] = self.values[epoch]
+
+
+def after_each(model, callback, values):
+    """What `callback` makes of these values of val_lwlrap; the weights are filled with the epoch's number."""
+    callback.set_model(model)
+    callback.on_train_begin()
+    for epoch, value in enumerate(values):
+        model.set_weights([np.full_like(weight, epoch) for weight in model.get_weights()])
+        callback.on_epoch_end(epoch, {"loss": 1.0, "val_lwlrap": value})
+
+
+def kept_weights(folder):
+    model = bare_network(seed=1)
+    checkpoint.load_weights(model, folder / "best.weights.h5")
+    return model.get_weights()
+
+
+def kept_epoch(folder):
+    return kept_weights(folder)[0][0, 0]
+
+
+# ModelCheckpoint
+
+
+@pytest.mark.parametrize(
+    ("mode", "values", "best"),
+    [
+        ("max", [0.5, 0.7, 0.6, 0.7], 1),
+        ("max", [0.5, 0.4, 0.3], 0),
+        ("max", [float("nan"), 0.4, float("nan"), 0.6, float("inf")], 3),
+        ("min", [0.5, 0.7, 0.3, 0.3, float("-inf")], 2),
+    ],
+)
+def test_the_weights_of_the_best_epoch_are_kept(tmp_path, mode, values, best):
+    callback = ModelCheckpoint(tmp_path / "best.weights.h5", mode=mode)
+    after_each(network(), callback, values)
+    assert kept_epoch(tmp_path) == best
+    assert (callback.best_epoch, callback.best) == (best, values[best])
+
+
+def test_an_epoch_that_is_no_better_leaves_the_file_alone(tmp_path):
+    path = tmp_path / "best.weights.h5"
+    callback = ModelCheckpoint(path)
+    after_each(network(), callback, [0.5])
+    before = path.stat()
+    callback.on_epoch_end(1, {"val_lwlrap": 0.5})
+    assert path.stat() == before
+
+
+def test_a_save_that_dies_in_the_middle_leaves_the_old_best(tmp_path, monkeypatch):
+    path, model = tmp_path / "best.weights.h5", network()
+    callback = ModelCheckpoint(path)
+    after_each(model, callback, [0.5])
+
+    def die(unfinished):
+        unfinished.write_bytes(path.read_bytes()[:1000])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(model, "save_weights", die)
+    with pytest.raises(KeyboardInterrupt):
+        callback.on_epoch_end(1, {"val_lwlrap": 0.9})
+    assert kept_epoch(tmp_path) == 0
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_monitor_or_a_mode_that_is_unknown_is_refused(tmp_path):
+    with pytest.raises(ValueError, match='mode must be "max" or "min". Received: mode=\'auto\''):
+        ModelCheckpoint(tmp_path / "best.weights.h5", mode="auto")
+    callback = ModelCheckpoint(tmp_path / "best.weights.h5", monitor="val_lwrap")
+    with pytest.raises(ValueError, match="monitor must be one of loss, val_lwlrap. Received: monitor='val_lwrap'"):
+        after_each(network(), callback, [0.5])
+
+
+# CSVLogger
+
+
+def test_each_epoch_has_its_row(tmp_path):
+    logger = CSVLogger(tmp_path / "history.csv")
+    data = np.random.default_rng(0).normal(size=(32, 4)), np.zeros((32, 2))
+    history = network().fit(*data, validation_data=data, epochs=3, callbacks=[logger], verbose=0).history
+    table = pd.read_csv(tmp_path / "history.csv")
+    assert table.columns.tolist() == ["epoch", "loss", "val_loss"]
+    assert table["epoch"].tolist() == [0, 1, 2]
+    np.testing.assert_allclose(table["val_loss"], history["val_loss"], rtol=1e-12)
+
+
+def test_the_file_is_whole_after_every_epoch(tmp_path):
+    logger = CSVLogger(tmp_path / "history.csv")
+    for epoch in range(3):
+        logger.on_epoch_end(epoch, {"loss": np.float32(0.5), "val_lwlrap": 0.25 * epoch})
+        lines = (tmp_path / "history.csv").read_text().splitlines()
+        assert lines == ["epoch,loss,val_lwlrap", "0,0.5,0.0", "1,0.5,0.25", "2,0.5,0.5"][: epoch + 2]
+
+
+# SaveState, and what Keras' callbacks make of it
+
+VALUES = [0.50, 0.51, 0.495, 0.60, 0.61, 0.40, 0.42, 0.41, 0.43, 0.44]
+
+
+def callbacks_in(folder):
+    """Callbacks whose numbers decide what happens next, or are what is left at the end."""
+    return [
+        keras.callbacks.ReduceLROnPlateau(monitor="val_loss", factor=0.5, patience=2, min_delta=0.01, cooldown=1),
+        keras.callbacks.EarlyStopping(monitor="val_loss", patience=4, min_delta=0.01),
+        ModelCheckpoint(folder / "best.weights.h5", monitor="val_loss", mode="min"),
+        CSVLogger(folder / "history.csv"),
+    ]
+
+
+def fit(folder, *, until):
+    """Trains up to an epoch, from the state in the folder if there is one."""
+    folder.mkdir(exist_ok=True)
+    model, callbacks, state = network(), callbacks_in(folder), folder / "state.npz"
+    notes = checkpoint.load_state(state, model) if state.is_file() else checkpoint.FRESH
+    inputs, truth = np.random.default_rng(0).normal(size=(2, 16, 4))
+    if not notes["stop_training"]:
+        model.fit(
+            inputs,
+            truth[:, :2],
+            epochs=until,
+            initial_epoch=notes["epochs_done"],
+            shuffle=False,
+            callbacks=[Says(VALUES), *callbacks, SaveState(state, callbacks, notes)],
+            verbose=0,
+        )
+    return model
+
+
+@pytest.mark.parametrize("stops", [[1], [3], [5], [1, 2, 3, 4, 5, 6, 7]])
+def test_stopped_and_resumed_everything_ends_the_same(tmp_path, stops):
+    whole = fit(tmp_path / "whole", until=10)
+    for stop in stops:
+        fit(tmp_path / "resumed", until=stop)
+    resumed = fit(tmp_path / "resumed", until=10)
+    for a, b in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(kept_weights(tmp_path / "whole"), kept_weights(tmp_path / "resumed"), strict=True):
+        np.testing.assert_array_equal(a, b)
+    history = (tmp_path / "whole" / "history.csv").read_bytes()
+    assert (tmp_path / "resumed" / "history.csv").read_bytes() == history
+    assert float(whole.optimizer.learning_rate) == float(resumed.optimizer.learning_rate) < 0.01
+    assert len(history.splitlines()) < 11  # stopped early, both
+
+
+def test_stopped_early_it_stays_stopped(tmp_path):
+    fit(tmp_path, until=10)
+    before = (tmp_path / "state.npz").read_bytes()
+    fit(tmp_path, until=10)
+    assert (tmp_path / "state.npz").read_bytes() == before
+
+
+def test_a_run_that_was_moved_goes_on_in_its_new_place(tmp_path):
+    fit(tmp_path / "here", until=2)
+    (tmp_path / "here").rename(tmp_path / "there")
+    fit(tmp_path / "there", until=4)
+    assert not (tmp_path / "here").exists()
+    assert len(pd.read_csv(tmp_path / "there" / "history.csv")) == 4
+
+
+def test_tensorboard_goes_on_too(tmp_path):
+    for until in (2, 4):
+        model, state = network(), tmp_path / "state.npz"
+        callbacks = [CALLBACKS["TensorBoard"](log_dir=str(tmp_path / "tensorboard"), update_freq="batch")]
+        notes = checkpoint.load_state(state, model) if state.is_file() else checkpoint.FRESH
+        inputs, truth = np.zeros((16, 4)), np.zeros((16, 2))
+        model.fit(
+            inputs,
+            truth,
+            epochs=until,
+            initial_epoch=notes["epochs_done"],
+            validation_data=(inputs, truth),
+            callbacks=[*callbacks, SaveState(state, callbacks, notes)],
+            verbose=0,
+        )
+    assert list((tmp_path / "tensorboard").rglob("events*"))
+    assert checkpoint.load_state(state, network())["epochs_done"] == 4
+
+
+# Progress
+
+
+def fit_with_progress(epochs, **more):
+    progress = Progress("noisy, fold 0", 8, Stopwatch())
+    network().fit(
+        np.zeros((32, 4)), np.zeros((32, 2)), batch_size=8, epochs=epochs, callbacks=[progress], verbose=0, **more
+    )
+
+
+def test_elsewhere_than_on_a_terminal_each_epoch_is_a_line(capsys):
+    fit_with_progress(3, initial_epoch=1)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    for number, line in zip((2, 3), lines):
+        assert re.fullmatch(
+            rf"noisy, fold 0 {number}/3: loss \S+, \d+\.\d clips/s, waits \d+% for data, at most \d+ s left", line
+        )
+
+
+def test_on_a_terminal_there_is_a_bar_too(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    fit_with_progress(1)
+    shown = capsys.readouterr().err
+    assert "noisy, fold 0 1/1:   0%|" in shown
+    assert "noisy, fold 0 1/1: loss" in shown
