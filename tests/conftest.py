@@ -91,3 +91,28 @@ def recordings():
         return find_clips(folder), sounds
 
     return make
+
+
+@pytest.fixture(scope="session")
+def saved_model(run, tmp_path_factory):
+    """The same run as a SavedModel. Read only, too."""
+    from audiotag.inference.export import export
+
+    return export(run, tmp_path_factory.mktemp("serving") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def wavs(records, tmp_path_factory):
+    """The test clips of the records as 16 kHz WAV files: they hold the very same samples."""
+    import soundfile as sf
+
+    from audiotag.data.clips import read_clips
+    from audiotag.data.manifest import read_manifest
+    from audiotag.data.pipeline import evaluation_batches
+
+    folder = tmp_path_factory.mktemp("wavs")
+    clips = read_clips(records / "clips.csv").query("subset == 'test'").reset_index(drop=True)
+    for waveform, rows in evaluation_batches(read_manifest(records), clips, window_samples=16_000, batch_size=1):
+        for row, samples in zip(rows.numpy(), waveform.numpy()):
+            sf.write(folder / clips["name"][row], samples[: clips["num_samples"][row]], 16_000, subtype="PCM_16")
+    return sorted(folder.glob("*.wav"))

@@ -23,18 +23,20 @@ def export(run, folder, *, overwrite=False):
       - `sample_rate()` → int32, in Hz.
 
     Raises:
-        DataError: The folder exists, or the run is not trained.
+        DataError: The folder exists, or the run is not trained. With `overwrite` it may be a SavedModel.
     """
     folder = Path(folder)
     if folder.exists() and not overwrite:
         raise DataError(f"{folder}: exists already. Choose another folder, or --overwrite.")
+    if folder.exists() and not (folder / "saved_model.pb").is_file():
+        raise DataError(f"{folder}: exists and is no SavedModel, so it is not overwritten. Choose another folder.")
     taggers = load_taggers(run)
     archive = keras.export.ExportArchive()
     for tagger in taggers:
         archive.track(tagger)
     with tempfile.TemporaryDirectory() as scratch:
         lines = Path(scratch) / "class_names.txt"
-        lines.write_text("".join(f"{name}\n" for name in run.vocabulary))
+        lines.write_text("".join(f"{name}\n" for name in run.vocabulary), encoding="utf-8")
         names = tf.lookup.StaticHashTable(  # reads the asset, so that the two cannot differ
             tf.lookup.TextFileInitializer(
                 str(lines), tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER, tf.string, tf.lookup.TextFileIndex.WHOLE_LINE
@@ -62,7 +64,7 @@ def load_listener(folder):
         (listen, sample_rate, vocabulary): `listen` turns a waveform [1, N] into probabilities [1, K].
 
     Raises:
-        DataError: The folder is neither.
+        DataError: The folder is neither, or damaged.
     """
     folder = Path(folder)
     if not (folder / "saved_model.pb").is_file():
@@ -70,11 +72,12 @@ def load_listener(folder):
         taggers = load_taggers(run)
         hear = tf.function(lambda waveform: probabilities(taggers, waveform), reduce_retracing=True)
         return lambda waveform: hear(tf.constant(waveform)).numpy(), run.sample_rate, run.vocabulary
-    model = tf.saved_model.load(str(folder))
     try:
-        vocabulary = [name.decode() for name in model.class_names().numpy()]
+        model = tf.saved_model.load(str(folder))
+        vocabulary = tuple(name.decode() for name in model.class_names().numpy())
         sample_rate = int(model.sample_rate())
-    except AttributeError as error:
-        raise DataError(f"{folder}: a SavedModel that audiotag did not export: {error}.") from error
-    serve = model.signatures["serving_default"]
+        serve = model.signatures["serving_default"]
+    except (AttributeError, KeyError, OSError, ValueError, tf.errors.OpError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{folder}: damaged, or a SavedModel that audiotag did not export: {reason}") from error
     return lambda waveform: serve(waveform=tf.constant(waveform))["probabilities"].numpy(), sample_rate, vocabulary

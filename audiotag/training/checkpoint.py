@@ -65,7 +65,8 @@ def load_state(path, model):
         raise DataError(
             f"{path}: the training state is damaged ({error}). Start this run anew with --restart."
         ) from error
-    model.optimizer.build(model.trainable_variables)
+    if not model.optimizer.built:  # or LossScaleOptimizer would count its variables twice
+        model.optimizer.build(model.trainable_variables)
     variables = _variables(model)
     if [array.shape for array in arrays.values()] != [tuple(variable.shape) for variable in variables]:
         raise DataError(f"{path}: the training state of another network. Start this run anew with --restart.")

@@ -105,8 +105,8 @@ def test_a_shard_of_another_length_is_named(out, change):
     content = shards(out)[1].read_bytes()
     shards(out)[1].write_bytes(content[:change] if change < 0 else content + b"x")
     size = len(content)
-    expected = f"clips-00001-of-00004.tfrecord: has {size + change} bytes; the manifest expects {size} bytes and 3 clips"
-    with pytest.raises(DataError, match=expected):
+    message = f"clips-00001-of-00004.tfrecord: has {size + change} bytes; the manifest expects {size} bytes and 3 clip"
+    with pytest.raises(DataError, match=message):
         read_manifest(out)
 
 
@@ -152,13 +152,13 @@ def test_a_flipped_bit_anywhere_in_the_manifest_is_refused(out):
     content = (out / NAME).read_bytes()
     for bit in bits(content, every=29):
         (out / NAME).write_bytes(flipped(content, bit))
-        with pytest.raises(DataError, match="manifest.json: altered since make-records wrote it.*Make the records anew"):
+        with pytest.raises(DataError, match="manifest.json: altered since make-records wrote it.*Make the records"):
             read_manifest(out)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "7", "null", '{"sha256": "00"}', "\ud800".encode("utf-8", "surrogatepass")])
-def test_another_text_in_its_place_is_refused(out, text):
-    (out / NAME).write_bytes(text if isinstance(text, bytes) else text.encode())
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"7", b"null", b'{"sha256": "00"}', b"\xff", bytes(100)])
+def test_something_else_in_its_place_is_refused(out, content):
+    (out / NAME).write_bytes(content)
     with pytest.raises(DataError, match="manifest.json: altered"):
         read_manifest(out)
 
@@ -194,7 +194,7 @@ def test_another_schema_version_is_refused(whole, out, monkeypatch):
     with monkeypatch.context() as later:
         later.setattr(manifests, "SCHEMA_VERSION", 2)
         write_manifest(manifest)
-    with pytest.raises(DataError, match="manifest.json: written by another version of audiotag; this one reads schema 1"):
+    with pytest.raises(DataError, match="manifest.json: written by another version .* reads schema 1. Make the"):
         read_manifest(out)
 
 
@@ -203,7 +203,7 @@ def test_an_altered_table_is_refused(out, table):
     content = (out / table).read_bytes()
     for bit in bits(content, every=997 if table == "clips.csv" else 7):
         (out / table).write_bytes(flipped(content, bit))
-        with pytest.raises(DataError, match=f"{table}: altered: its SHA-256 is not the manifest's. Make the records anew"):
+        with pytest.raises(DataError, match=f"{table}: altered: its SHA-256 is not the manifest's. Make the"):
             read_manifest(out)
 
 

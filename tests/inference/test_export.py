@@ -1,0 +1,175 @@
+import dataclasses
+import shutil
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from audiotag.errors import DataError
+from audiotag.inference.export import export, load_listener
+from audiotag.inference.predict import load_taggers, probabilities
+
+RATE = 16_000
+SECONDS = (0.05, 0.3, 0.99, 1.0, 1.01, 2.5, 7.3, 60.0)
+# What a server does that knows nothing of audiotag: it has TensorFlow, the folder and waveforms.
+SERVER = """
+import sys
+import numpy as np
+import tensorflow as tf
+model = tf.saved_model.load(sys.argv[1])
+serve = model.signatures["serving_default"]
+answers = {}
+for key, waveform in np.load(sys.argv[2]).items():
+    answers[key] = serve(waveform=tf.constant(waveform))["probabilities"].numpy()
+np.savez(sys.argv[3], **answers)
+print(model.sample_rate().numpy(), *[name.decode() for name in model.class_names().numpy()])
+print(*sys.modules)
+"""
+
+
+def noise(seconds, seed):
+    return (0.3 * np.random.default_rng(seed).standard_normal(round(seconds * RATE))).astype("float32")
+
+
+def padded(clips):
+    batch = np.zeros((len(clips), max(map(len, clips))), "float32")
+    for row, clip in zip(batch, clips):
+        row[: len(clip)] = clip
+    return batch
+
+
+@pytest.fixture(scope="module")
+def served(saved_model, tmp_path_factory):
+    """(waveforms, answers, what was printed) of a server in a process of its own."""
+    folder = tmp_path_factory.mktemp("served")
+    waveforms = {f"{seconds} s": noise(seconds, seed)[None] for seed, seconds in enumerate(SECONDS)}
+    strangers = [noise(seconds, seed) for seed, seconds in enumerate(np.linspace(0.05, 5, 31), start=100)]
+    waveforms["one sample"] = np.ones((1, 1), "float32")
+    waveforms["silence"] = np.zeros((1, 20_000), "float32")
+    waveforms["a batch"] = padded([waveforms["2.5 s"][0], *strangers])
+    np.savez(folder / "waveforms.npz", **waveforms)
+    command = [sys.executable, "-c", SERVER, saved_model, folder / "waveforms.npz", folder / "answers.npz"]
+    printed = subprocess.run(map(str, command), check=True, capture_output=True, text=True, cwd=folder).stdout
+    return waveforms, dict(np.load(folder / "answers.npz")), printed.splitlines()
+
+
+def test_it_needs_tensorflow_and_nothing_of_ours(served):
+    _, _, printed = served
+    assert "tensorflow" in printed[-1].split()
+    assert not [name for name in printed[-1].split() if name.startswith("audiotag")]
+
+
+def test_it_answers_for_a_sample_and_for_a_minute(served):
+    waveforms, answers, _ = served
+    for key, waveform in waveforms.items():
+        assert answers[key].shape == (len(waveform), 14)
+        assert answers[key].dtype == "float32"
+        assert np.all((answers[key] > 0) & (answers[key] < 1)), key
+
+
+def test_it_answers_what_the_run_answers(served, run):
+    waveforms, answers, _ = served
+    listen, _, _ = load_listener(run.folder)
+    for key, waveform in waveforms.items():
+        np.testing.assert_allclose(answers[key], listen(waveform), atol=1e-5, err_msg=key)
+
+
+def test_a_clip_among_31_strangers_gets_the_answer_it_gets_alone(served):
+    _, answers, _ = served
+    assert answers["a batch"].shape == (32, 14)
+    np.testing.assert_allclose(answers["a batch"][:1], answers["2.5 s"], atol=1e-5)
+
+
+def test_it_knows_its_classes_and_its_rate(served, saved_model, run):
+    _, _, printed = served
+    assert printed[-2].split() == ["16000", *run.vocabulary]
+    assert (saved_model / "assets" / "class_names.txt").read_text().splitlines() == list(run.vocabulary)
+
+
+def test_it_goes_on_knowing_them_where_it_is_copied_to(saved_model, run, tmp_path):
+    listen, sample_rate, vocabulary = load_listener(shutil.copytree(saved_model, tmp_path / "copy"))
+    assert (sample_rate, tuple(vocabulary)) == (16_000, run.vocabulary)
+    np.testing.assert_allclose(
+        listen(noise(1.5, 0)[None]), load_listener(run.folder)[0](noise(1.5, 0)[None]), atol=1e-5
+    )
+
+
+def test_several_folds_are_one_model(run, tmp_path):
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    shutil.copytree(folder / "fold-0" / "noisy", folder / "fold-1" / "curated")
+    both = dataclasses.replace(run, folder=folder)
+    listen, _, _ = load_listener(export(both, tmp_path / "saved"))
+    waveform = noise(2.2, 0)[None]
+    np.testing.assert_allclose(listen(waveform), probabilities(load_taggers(both), waveform), atol=1e-5)
+
+
+def test_it_never_overwrites_unasked_and_removes_nothing_but_a_saved_model(run, tmp_path):
+    folder = tmp_path / "deep" / "1"
+    export(run, folder)
+    before = (folder / "fingerprint.pb").stat().st_mtime_ns
+    with pytest.raises(DataError, match=r"1: exists already\. Choose another folder, or --overwrite\."):
+        export(run, folder)
+    assert (folder / "fingerprint.pb").stat().st_mtime_ns == before
+    (folder / "old").write_text("from before")
+    export(run, folder, overwrite=True)
+    assert not (folder / "old").exists() and (folder / "saved_model.pb").exists()
+    with pytest.raises(
+        DataError, match=r"deep: exists and is no SavedModel, so it is not overwritten\. Choose another"
+    ):
+        export(run, folder.parent, overwrite=True)
+    assert folder.exists()
+    assert [path.name for path in folder.parent.iterdir()] == ["1"]
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_a_write_that_fails_leaves_nothing_half_written(run, saved_model, tmp_path, monkeypatch, existing):
+    def die(archive, path, **options):
+        (tmp_path / path / "variables").mkdir(parents=True)
+        (tmp_path / path / "saved_model.pb").write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    archive = type(keras.export.ExportArchive())
+    monkeypatch.setattr(archive, "write_out", die)
+    if existing:
+        shutil.copytree(saved_model, tmp_path / "saved")
+    with pytest.raises(OSError, match="No space left on device"):
+        export(run, tmp_path / "saved", overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["saved"] * existing
+    if existing:
+        load_listener(tmp_path / "saved")
+
+
+def test_a_run_that_is_not_trained_cannot_be_exported(run, tmp_path):
+    folder = shutil.copytree(run.folder, tmp_path / "run", ignore=shutil.ignore_patterns("curated"))
+    with pytest.raises(DataError, match="stage 'curated' is not trained yet"):
+        export(dataclasses.replace(run, folder=folder), tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
+
+
+def test_a_folder_that_is_no_model_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"not the directory of a run: it has no records\.json\. Train one with"):
+        load_listener(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "without variables", "without its asset"])
+def test_a_damaged_saved_model_is_refused(saved_model, tmp_path, damage):
+    folder = shutil.copytree(saved_model, tmp_path / "saved")
+    if damage == "empty":
+        (folder / "saved_model.pb").write_bytes(b"")
+    elif damage == "cut":
+        (folder / "saved_model.pb").write_bytes((folder / "saved_model.pb").read_bytes()[:5000])
+    else:
+        shutil.rmtree(folder / {"without variables": "variables", "without its asset": "assets"}[damage])
+    with pytest.raises(DataError, match="saved: damaged, or a SavedModel that audiotag did not export"):
+        load_listener(folder)
+
+
+def test_a_saved_model_of_others_is_refused(tmp_path):
+    other = tf.Module()
+    other.double = tf.function(lambda x: 2 * x, input_signature=[tf.TensorSpec([])])
+    tf.saved_model.save(other, str(tmp_path / "other"))
+    with pytest.raises(DataError, match="other: damaged, or a SavedModel that audiotag did not export"):
+        load_listener(tmp_path / "other")

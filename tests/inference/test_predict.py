@@ -1,0 +1,120 @@
+import dataclasses
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+
+from audiotag.data.clips import read_clips
+from audiotag.data.manifest import read_manifest
+from audiotag.errors import DataError
+from audiotag.inference import predict
+from audiotag.inference.export import load_listener
+from audiotag.inference.predict import (
+    best_classes,
+    load_tagger,
+    load_taggers,
+    probabilities,
+    score_files,
+    score_records,
+)
+
+
+@pytest.fixture(scope="module")
+def clips(records):
+    return read_clips(records / "clips.csv").query("subset == 'test'").reset_index(drop=True)
+
+
+@pytest.fixture(scope="module")
+def scores(run, records, clips):
+    return score_records(load_taggers(run), read_manifest(records), clips)
+
+
+@pytest.fixture
+def two_folds(run, tmp_path):
+    """The run with a second fold: its final weights are those of the noisy stage."""
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    shutil.copytree(folder / "fold-0" / "noisy", folder / "fold-1" / "curated")
+    return dataclasses.replace(run, folder=folder)
+
+
+def test_each_clip_has_its_own_row_whatever_the_batch(run, records, clips, scores, monkeypatch):
+    assert scores.shape == (20, 14) and scores.dtype == "float64"
+    assert np.isfinite(scores).all() and (scores > 0).all() and (scores < 1).all()
+    taggers, order = load_taggers(run), np.random.default_rng(0).permutation(len(clips))
+    for batch_size in (1, 3, 100):
+        monkeypatch.setattr(predict, "BATCH_SIZE", batch_size)
+        shuffled = score_records(taggers, read_manifest(records), clips.iloc[order].reset_index(drop=True))
+        np.testing.assert_allclose(shuffled, scores[order], atol=1e-6)
+
+
+def test_files_get_the_scores_that_their_records_get(run, clips, scores, wavs):
+    listen, sample_rate, vocabulary = load_listener(run.folder)
+    table = score_files(listen, wavs, sample_rate=sample_rate, vocabulary=vocabulary)
+    assert table.columns.tolist() == ["fname", *run.vocabulary]
+    assert table["fname"].tolist() == [str(path) for path in wavs]
+    rows = [clips["name"].tolist().index(path.name) for path in wavs]
+    np.testing.assert_allclose(table[list(vocabulary)], scores[rows], atol=1e-5)
+
+
+def test_several_folds_are_averaged_as_probabilities(two_folds, records, clips, scores):
+    taggers = load_taggers(two_folds)
+    assert len(taggers) == 2
+    noisy = score_records([load_tagger(two_folds, 0, "noisy")], read_manifest(records), clips)
+    assert np.abs(noisy - scores).max() > 0.01
+    both = score_records(taggers, read_manifest(records), clips)
+    np.testing.assert_allclose(both, (scores + noisy) / 2, atol=1e-7)
+    waveform = np.random.default_rng(0).uniform(-1, 1, (3, 20_000)).astype("float32")
+    alone = [tf.sigmoid(tagger(waveform)).numpy() for tagger in taggers]
+    np.testing.assert_allclose(probabilities(taggers, waveform), np.mean(alone, axis=0), atol=1e-6)
+
+
+def test_nearly_certain_clips_are_not_tied(run, records, clips, monkeypatch):
+    tagger = load_taggers(run)[0]
+    kernel, bias = tagger.listener.layers[-1].get_layer("logits").weights
+    kernel.assign(0 * kernel)
+    bias.assign(np.arange(14, dtype="float32") + 17)  # float32 knows no probability between these and 1
+    scores = score_records([tagger], read_manifest(records), clips.head(2))
+    assert (np.diff(scores, axis=1) > 0).all()
+
+
+def test_a_stage_may_be_chosen(run):
+    last, noisy = load_taggers(run)[0], load_taggers(run, "noisy")[0]
+    assert any(np.any(a != b) for a, b in zip(last.get_weights(), noisy.get_weights()))
+    for a, b in zip(noisy.get_weights(), load_tagger(run, 0, "noisy").get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_stage_that_is_unknown_or_not_trained_is_refused(run, tmp_path):
+    with pytest.raises(DataError, match=r"tiny: has no stage 'nosy'\. Accepted: noisy, curated\."):
+        load_taggers(run, "nosy")
+    shutil.copytree(run.folder, tmp_path / "run", ignore=shutil.ignore_patterns("curated"))
+    with pytest.raises(DataError, match=r"run: stage 'curated' is not trained yet\. Finish the run with: audiotag fit"):
+        load_taggers(dataclasses.replace(run, folder=tmp_path / "run"))
+
+
+def test_a_damaged_shard_is_named(run, records, clips, tmp_path):
+    copy = shutil.copytree(records, tmp_path / "records")
+    manifest = read_manifest(copy)
+    shard = next(shard for shard in manifest.shards if shard.subset == "test")
+    data = bytearray((copy / shard.file).read_bytes())
+    data[-100] ^= 4
+    (copy / shard.file).write_bytes(data)
+    with pytest.raises(DataError, match=rf"{shard.file}: damaged: its SHA-256 is not the manifest's\. It holds"):
+        score_records(load_taggers(run), manifest, clips)
+
+
+def test_the_best_classes_stand_first():
+    table = pd.DataFrame(
+        {"fname": ["a b.wav", "c.wav"], "Bark": [0.25, 0.9], "Church bell": [0.5, 0.0], "Meow": [1.0, 0.1]}
+    )
+    assert best_classes(table, 2).splitlines() == [
+        "a b.wav",
+        "  100.0%  Meow",
+        "   50.0%  Church bell",
+        "c.wav",
+        "   90.0%  Bark",
+        "   10.0%  Meow",
+    ]
+    assert len(best_classes(table, 99).splitlines()) == 8

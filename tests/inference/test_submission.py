@@ -1,0 +1,82 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from audiotag.errors import DataError
+from audiotag.inference.submission import write_submission
+
+VOCABULARY = ("Meow", "Bark", "Church bell")  # not in the order of the alphabet
+NAMES = ("c.wav", "a.wav", "b.wav")
+SCORES = np.array([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6], [0.7, 0.8, 1 / 3]])
+
+
+@pytest.fixture
+def submit(tmp_path):
+    """A function: the text of a sample, or None → the lines of the submission."""
+
+    def submit(sample=None):
+        if sample is not None:
+            (tmp_path / "sample.csv").write_text(sample)
+            sample = tmp_path / "sample.csv"
+        path = tmp_path / "submission.csv"
+        write_submission(path, pd.DataFrame({"name": NAMES}), SCORES, VOCABULARY, sample=sample)
+        return path.read_text().splitlines()
+
+    return submit
+
+
+def test_classes_stand_in_sorted_order_and_so_do_clips(submit):
+    assert submit() == [
+        "fname,Bark,Church bell,Meow",
+        "a.wav,0.5,0.6,0.4",
+        "b.wav,0.8,0.3333333333333333,0.7",
+        "c.wav,0.2,0.3,0.1",
+    ]
+
+
+def test_clips_stand_in_the_order_of_the_sample(submit):
+    lines = submit("fname,Bark,Church bell,Meow\nb.wav,0,0,0\nc.wav,0,0,0\na.wav,0,0,0\n")
+    assert [line.split(",")[0] for line in lines] == ["fname", "b.wav", "c.wav", "a.wav"]
+    assert sorted(lines) == sorted(submit())
+
+
+def test_the_numbers_keep_every_digit(submit, tmp_path):
+    submit()
+    table = pd.read_csv(tmp_path / "submission.csv", index_col="fname", float_precision="round_trip")
+    np.testing.assert_array_equal(table.loc[[*NAMES], [*VOCABULARY]], SCORES)
+
+
+@pytest.mark.parametrize(
+    ("sample", "message"),
+    [
+        (
+            "fname,Bark,Meow\na.wav,0,0\n",
+            r"its columns are not fname and the 3 classes in sorted order: \['Church bell'\]",
+        ),
+        ("fname,Bark,Meow,Church bell\na.wav,0,0,0\n", "its columns are not fname and the 3 classes in sorted order"),
+        ("name,Bark\na.wav,0\n", "no column 'fname'"),
+        (
+            "fname,Bark,Church bell,Meow\na.wav,0,0,0\nb.wav,0,0,0\n",
+            r"names other clips .* such as c\.wav \(1 in all\)",
+        ),
+        (
+            "fname,Bark,Church bell,Meow\na.wav,0,0,0\nb.wav,0,0,0\nc.wav,0,0,0\nd.wav,0,0,0\n",
+            r"names other clips than were scored, such as d\.wav \(1 in all\)",
+        ),
+        (
+            "fname,Bark,Church bell,Meow\na.wav,0,0,0\nb.wav,0,0,0\nc.wav,0,0,0\nb.wav,0,0,0\n",
+            r"b\.wav stands there twice",
+        ),
+    ],
+)
+def test_a_sample_of_another_competition_is_refused(submit, tmp_path, sample, message):
+    with pytest.raises(DataError, match=f"sample.csv.*{message}"):
+        submit(sample)
+    assert not (tmp_path / "submission.csv").exists()
+
+
+def test_a_sample_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"nowhere\.csv: cannot be read: No such file or directory\."):
+        write_submission(
+            tmp_path / "out.csv", pd.DataFrame({"name": NAMES}), SCORES, VOCABULARY, sample=tmp_path / "nowhere.csv"
+        )

@@ -1,0 +1,421 @@
+import importlib
+import json
+import random
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+import h5py
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from audiotag import files
+from audiotag.data.clips import read_clips
+from audiotag.data.demo import make_demo
+from audiotag.data.folds import stratified_folds
+from audiotag.data.layouts import find_clips
+from audiotag.data.manifest import read_manifest
+from audiotag.data.records import write_records
+from audiotag.errors import ConfigError, DataError
+from audiotag.experiment import load
+from audiotag.inference.evaluate import evaluate, score_test_clips
+from audiotag.metrics import lwlrap
+from audiotag.models.tagger import Tagger, build_tagger
+from audiotag.training.checkpoint import load_weights
+
+module = importlib.import_module("audiotag.training.fit")  # not the function of the same name
+ONE_EPOCH = ("stages.noisy.epochs=1", "stages.curated.epochs=1")
+
+
+def fit(experiment, folder, **more):
+    return module.fit(experiment, folder, say=lambda sentence: None, **more)
+
+
+@pytest.fixture
+def again(run, tmp_path):
+    """A copy of the trained run, to write into."""
+    return shutil.copytree(run.folder, tmp_path / "again")
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    """Training is a failure."""
+    monkeypatch.setattr(Tagger, "fit", lambda *args, **options: pytest.fail("trained"))
+
+
+class Stopped(BaseException):
+    """What a test raises in the place of `kill -9`."""
+
+
+def stop(*args, **options):
+    raise Stopped
+
+
+# What a run is
+
+
+def test_a_run_holds_what_it_should(run):
+    held = {str(path.relative_to(run.folder)) for path in run.folder.rglob("*") if path.is_file()}
+    stage_files = {"history.csv", "best.weights.h5", "finished.json"}
+    assert held >= {"experiment.json", "environment.json", "records.json", "folds.csv", "fold-0/out_of_fold.csv"}
+    assert held >= {f"fold-0/{stage}/{name}" for stage in ("noisy", "curated") for name in stage_files}
+    assert not [name for name in held if "unfinished" in name or "state" in name]
+
+
+def test_its_experiment_is_the_one_that_was_asked_for(run, tiny):
+    assert load(run.folder / "experiment.json") == tiny() == run.experiment
+
+
+def test_its_folds_are_those_of_the_curated_clips(run, records):
+    folds = pd.read_csv(run.folder / "folds.csv", index_col="name")["fold"]
+    curated = read_clips(records / "clips.csv").query("subset == 'curated'").set_index("name", drop=False)
+    expected = stratified_folds(curated, 5, seed=2019, groups="group")
+    assert folds.to_dict() == expected.to_dict()
+    assert sorted(folds.unique()) == [0, 1, 2, 3, 4]
+
+
+def test_its_history_and_its_verdict_agree(run):
+    for stage in ("noisy", "curated"):
+        history = pd.read_csv(run.stage_folder(0, stage) / "history.csv")
+        known = run.finished(0, stage)
+        assert history.columns.tolist() == ["epoch", "loss", "lwlrap", "val_loss", "val_lwlrap"]
+        assert history["epoch"].tolist() == [0, 1]
+        assert known["epochs"] == 2
+        assert known["val_lwlrap"] == history["val_lwlrap"].max()
+        assert known["best_epoch"] == history["val_lwlrap"].idxmax()
+        assert known["sha256"] == files.sha256(run.weights(0, stage))
+
+
+def test_its_scores_out_of_fold_give_the_lwlrap_that_was_monitored(run, records):
+    folds = pd.read_csv(run.folder / "folds.csv", index_col="name")["fold"]
+    scores = pd.read_csv(run.folder / "fold-0" / "out_of_fold.csv", index_col="name")
+    assert set(scores.index) == set(folds.index[folds == 0])
+    assert scores.columns.tolist() == list(run.vocabulary)
+    labels = read_clips(records / "clips.csv").set_index("name")["labels"]
+    truth = [[label in labels[name].split(",") for label in run.vocabulary] for name in scores.index]
+    assert lwlrap(np.array(truth, int), scores.to_numpy()) == pytest.approx(run.finished(0, "curated")["val_lwlrap"])
+
+
+# What a second call does
+
+
+def test_a_second_call_does_nothing(run, tiny, no_training):
+    before = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*") if path.name != ".lock"}
+    said, begun = [], time.perf_counter()
+    assert module.fit(tiny(), run.folder, say=said.append) == run
+    assert time.perf_counter() - begun < 2
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert [sentence.split(",")[0] for sentence in said] == ["noisy stage", "curated stage"]
+    assert re.fullmatch(
+        r"curated stage, fold 0: lwlrap 0\.\d{4} on \d held-out curated clips, epoch [12] of 2\.", said[1]
+    )
+
+
+def test_another_experiment_in_its_directory_is_refused(again, tiny, no_training):
+    with pytest.raises(
+        DataError, match=r"again: was trained with another experiment than this one\. Give the run anoth"
+    ):
+        fit(tiny("seed=1"), again)
+    with pytest.raises(DataError, match="again: was trained with another experiment"):
+        fit(tiny("stages.curated.epochs=3"), again)
+
+
+def test_other_records_are_refused(again, tiny, no_training):
+    known = json.loads((again / "records.json").read_text())
+    (again / "records.json").write_text(json.dumps(known | {"plan": "other"}))
+    with pytest.raises(DataError, match=r"again: was trained on other records than .*demo\. Give the run another name"):
+        fit(tiny(), again)
+
+
+def test_restart_throws_the_old_run_away(again, tiny, monkeypatch):
+    monkeypatch.setattr(Tagger, "fit", stop)
+    (again / "left").write_text("from before")
+    with pytest.raises(Stopped):
+        fit(tiny("seed=1"), again, restart=True)
+    assert not (again / "left").exists()
+    assert not (again / "fold-0" / "noisy" / "finished.json").exists()
+    assert load(again / "experiment.json").seed == 1
+
+
+def test_restart_removes_nothing_but_a_run(tiny, tmp_path, monkeypatch):
+    (tmp_path / "letters").write_text("dear")
+
+    monkeypatch.setattr(Tagger, "fit", stop)
+    with pytest.raises(Stopped):
+        fit(tiny(), tmp_path, restart=True)
+    assert (tmp_path / "letters").read_text() == "dear"
+
+
+# What is trained on what
+
+
+def weights_at_the_start(monkeypatch):
+    """A list to which every stage adds the weights it begins with, and stops."""
+    weights = []
+
+    def note(tagger, *args, **options):
+        weights.append(tagger.get_weights())
+        raise Stopped
+
+    monkeypatch.setattr(Tagger, "fit", note)
+    return weights
+
+
+def test_a_stage_begins_with_the_best_weights_of_the_one_it_names(again, tiny, monkeypatch):
+    shutil.rmtree(again / "fold-0" / "curated")
+    began_with = weights_at_the_start(monkeypatch)
+    with pytest.raises(Stopped):
+        fit(tiny(), again)
+    best = build_tagger(tiny(), sample_rate=16_000, num_classes=14)
+    load_weights(best, again / "fold-0" / "noisy" / "best.weights.h5")
+    for ours, theirs in zip(began_with[0], best.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_stage_that_names_none_begins_anew(again, tiny, monkeypatch):
+    began_with = weights_at_the_start(monkeypatch)
+    for folder, seed in ((again / "a", 1), (again / "b", 1), (again / "c", 2)):
+        with pytest.raises(Stopped):
+            fit(tiny(f"seed={seed}"), folder)
+    a, b, c = began_with
+    assert all(np.array_equal(x, y) for x, y in zip(a, b))
+    assert any(not np.array_equal(x, y) for x, y in zip(a, c))
+
+
+def test_one_fold_alone_and_what_it_holds_out_is_never_trained_on(tiny, tmp_path, monkeypatch):
+    trained_on, judged_by = [], []
+    batches, judge = module.training_batches, module.evaluation_batches
+
+    def training_batches(manifest, clips, *args, **options):
+        trained_on.append(set(clips["name"]))
+        return batches(manifest, clips, *args, **options)
+
+    def evaluation_batches(manifest, clips, **options):
+        judged_by.append(set(clips["name"]))
+        return judge(manifest, clips, **options)
+
+    monkeypatch.setattr(module, "training_batches", training_batches)
+    monkeypatch.setattr(module, "evaluation_batches", evaluation_batches)
+    run = fit(tiny(*ONE_EPOCH), tmp_path / "run", fold=1)
+    folds = pd.read_csv(run.folder / "folds.csv", index_col="name")["fold"]
+    held_out = set(folds.index[folds == 1])
+    assert judged_by == [held_out, held_out]
+    assert [len(names) for names in trained_on] == [40, 40 - len(held_out)]
+    assert trained_on[0].isdisjoint(folds.index)
+    assert trained_on[1] == set(folds.index) - held_out
+    assert [path.name for path in run.folder.glob("fold-*")] == ["fold-1"]
+    assert run.trained_folds("curated") == [1]
+    assert set(pd.read_csv(run.folder / "fold-1" / "out_of_fold.csv")["name"]) == held_out
+
+
+def test_a_fold_that_does_not_exist_is_refused(tiny, tmp_path):
+    with pytest.raises(ConfigError, match=r"there is no fold 5\. Accepted: 0 to 4\."):
+        fit(tiny(), tmp_path / "run", fold=5)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("subset", "message"),
+    [
+        ("noisy", "holds no noisy clips, which stage 'noisy' trains on."),
+        ("curated", "holds no curated clips, and some must be held out to judge by."),
+    ],
+)
+def test_clips_that_are_not_there_are_an_error(tiny, tmp_path, monkeypatch, subset, message):
+    without = lambda clips: clips[clips["subset"] != subset]
+    monkeypatch.setattr(module, "read_clips", lambda path: without(read_clips(path)))
+    with pytest.raises(DataError, match=message):
+        fit(tiny(), tmp_path / "run")
+
+
+def test_a_batch_that_clips_cannot_fill_is_an_error(tiny, tmp_path):
+    with pytest.raises(
+        DataError, match=r"40 clips do not fill a batch of 64\. Give more clips or a smaller batch_size\."
+    ):
+        fit(tiny("stages.noisy.batch_size=64"), tmp_path / "run")
+
+
+def test_a_setting_that_keras_refuses_is_named_by_its_place(tiny, tmp_path):
+    callbacks = '[{"name": "ReduceLROnPlateau", "factor": 2}]'
+    with pytest.raises(ConfigError, match=r"^stages\[0\]: ReduceLROnPlateau does not support a factor >= 1"):
+        fit(tiny(f"stages.noisy.callbacks={callbacks}"), tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"^stages\[0\]: label_smoothing must be from 0 to below 1"):
+        fit(tiny("stages.noisy.loss.label_smoothing=2"), tmp_path / "other")
+
+
+# What may go wrong while training
+
+
+def test_a_damaged_shard_is_named(tiny, records, tmp_path):
+    copy = shutil.copytree(records, tmp_path / "records")
+    shard = next(shard for shard in read_manifest(copy).shards if shard.subset == "noisy")
+    data = bytearray((copy / shard.file).read_bytes())
+    data[len(data) // 2] ^= 1
+    (copy / shard.file).write_bytes(data)
+    with pytest.raises(DataError) as error:
+        fit(tiny(f"records={copy}"), tmp_path / "run")
+    assert str(error.value) == (
+        f"{copy / shard.file}: damaged: its SHA-256 is not the manifest's. "
+        f"It holds 16 noisy clips, {shard.clips[0]} to {shard.clips[-1]}.\n"
+        "Make the records anew with --overwrite."
+    )
+
+
+@pytest.mark.parametrize("callbacks", ['[{"name": "ModelCheckpoint"}]', "[]"])
+def test_training_that_diverges_is_an_error(tiny, tmp_path, callbacks):
+    wild = ("stages.noisy.optimizer.learning_rate=1e38", f"stages.noisy.callbacks={callbacks}")
+    for _ in range(2):  # resumed it says the same
+        with pytest.raises(
+            ConfigError, match=r"fold-0/noisy: training diverged to NaN\. Lower the learning rate and b"
+        ):
+            fit(tiny(*wild, *ONE_EPOCH), tmp_path / "run")
+    assert not (tmp_path / "run" / "fold-0" / "noisy" / "finished.json").exists()
+
+
+def test_stopped_early_and_killed_it_stays_stopped(tiny, tmp_path, monkeypatch):
+    still = (
+        "stages.noisy.epochs=9",
+        "stages.noisy.optimizer.learning_rate=1e-30",
+        'stages.noisy.callbacks=[{"name": "EarlyStopping", "monitor": "val_lwlrap", "min_delta": 0.5, "patience": 1}]',
+    )
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_finish_stage", stop)
+        with pytest.raises(Stopped):
+            fit(tiny(*still), tmp_path / "run")
+    noisy = tmp_path / "run" / "fold-0" / "noisy"
+    assert (noisy / "state.npz").exists() and not (noisy / "finished.json").exists()
+
+    monkeypatch.setattr(Tagger, "fit", stop)
+    with pytest.raises(Stopped):  # by the next stage
+        fit(tiny(*still), tmp_path / "run")
+    known = json.loads((noisy / "finished.json").read_text())
+    assert (known["epochs"], known["best_epoch"], known["weights"]) == (2, 1, "last.weights.h5")
+    assert not (noisy / "state.npz").exists()
+
+
+def test_half_precision_trains_and_keeps_small_gradients(tiny, tmp_path, monkeypatch):
+    optimizers = []
+    fit_stage = Tagger.fit
+
+    def spy(tagger, *args, **options):
+        optimizers.append(tagger.optimizer)
+        return fit_stage(tagger, *args, **options)
+
+    monkeypatch.setattr(Tagger, "fit", spy)
+    run = fit(tiny("precision=mixed_float16", *ONE_EPOCH), tmp_path / "run")
+    assert all(isinstance(optimizer, keras.optimizers.LossScaleOptimizer) for optimizer in optimizers)
+    assert run.finished(0, "curated")["epochs"] == 1
+
+
+def test_xla_trains_too(tiny_file, tmp_path):
+    """In a process of its own: op determinism, once switched on, stays, and XLA does not go with it."""
+    overrides = ("xla=true", "deterministic=false", *ONE_EPOCH)
+    done = subprocess.run(
+        fit_command(tiny_file, tmp_path / "run", overrides), check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "curated stage, fold 0: lwlrap 0." in done.stdout
+
+
+# `kill -9`
+
+
+def fit_command(path, folder, overrides=()):
+    sets = [part for override in overrides for part in ("--set", override)]
+    return [sys.executable, "-m", "audiotag", "fit", str(path), "--run", str(folder), *sets]
+
+
+def run_until(command, sign, count, pause):
+    """Runs a command until `count` of its lines have matched `sign`, waits a moment and kills it."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    with process:
+        for line in process.stdout:
+            count -= bool(re.search(sign, line))
+            if count == 0:
+                break
+        time.sleep(pause)
+        process.kill()
+    return process.returncode
+
+
+def arrays_in(path):
+    """{name: array} of every dataset in an HDF5 file."""
+    arrays = {}
+    with h5py.File(path) as file:
+        file.visititems(lambda name, node: arrays.update({name: node[()]} if isinstance(node, h5py.Dataset) else {}))
+    return arrays
+
+
+def test_killed_five_times_it_ends_with_the_same_weights(tiny_file, tmp_path):
+    seed = random.randrange(1_000_000)
+    print(f"moments drawn with seed {seed}")  # shown when the test fails
+    dice = random.Random(seed)
+    callbacks = [
+        {"name": "CSVLogger"},
+        {"name": "ModelCheckpoint"},
+        {"name": "ReduceLROnPlateau", "patience": 1, "min_delta": 0.02, "factor": 0.7},
+        {"name": "EarlyStopping", "monitor": "val_lwlrap", "patience": 8},
+        {"name": "TensorBoard"},
+    ]
+    overrides = [
+        f"stages.{stage}.{part}"
+        for stage in ("noisy", "curated")
+        for part in ("epochs=10", f"callbacks={json.dumps(callbacks)}")
+    ]
+    subprocess.run(fit_command(tiny_file, tmp_path / "whole", overrides), check=True, capture_output=True)
+
+    command = fit_command(tiny_file, tmp_path / "killed", overrides)
+    an_epoch, the_last_stage = r"fold 0 \d+/10: loss", "^curated stage, fold 0"
+    for _ in range(4):
+        assert run_until(command, an_epoch, dice.randrange(1, 5), dice.uniform(0, 0.5)) == -9
+    assert run_until(command, the_last_stage, 1, dice.uniform(0, 2)) == -9
+    subprocess.run(command, check=True, capture_output=True)
+
+    for stage in ("noisy", "curated"):
+        whole, killed = (tmp_path / name / "fold-0" / stage for name in ("whole", "killed"))
+        assert (whole / "history.csv").read_bytes() == (killed / "history.csv").read_bytes()
+        ours, theirs = arrays_in(killed / "best.weights.h5"), arrays_in(whole / "best.weights.h5")
+        assert list(ours) == list(theirs)
+        for name in ours:
+            np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+    for name in ("fold-0/out_of_fold.csv", "experiment.json", "folds.csv"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
+    assert (tmp_path / "killed" / "saved_model" / "saved_model.pb").is_file()
+    assert not list((tmp_path / "killed").rglob(".unfinished*"))
+
+
+# Is it the labels that it learns from?
+
+
+@pytest.fixture(scope="module")
+def more_records(tmp_path_factory):
+    """The records of enough clips to learn from."""
+    folder = tmp_path_factory.mktemp("more")
+    make_demo(folder / "demo", curated=140, noisy=1, test=70)
+    write_records(find_clips(folder / "demo"), folder / "records", sample_rate=16_000, workers=1)
+    return folder / "records"
+
+
+@pytest.mark.parametrize(("shuffled", "least", "most"), [(False, 0.75, 1.0), (True, 0.0, 0.42)])
+def test_shuffled_labels_teach_nothing(tiny, more_records, tmp_path, monkeypatch, shuffled, least, most):
+    def read(path):
+        clips = read_clips(path)
+        train = clips["subset"] != "test"
+        clips.loc[train, "labels"] = np.random.default_rng(1).permutation(clips.loc[train, "labels"])
+        return clips
+
+    if shuffled:
+        monkeypatch.setattr(module, "read_clips", read)
+    stage = tiny("stages.curated.epochs=10", "stages.curated.optimizer.learning_rate=0.003").stages[1]
+    stages = json.dumps([json.loads(stage.model_dump_json()) | {"start_from": None}])
+    run = fit(
+        tiny(f"stages={stages}", f"records={more_records}", "augment=[]", "model.filters=[16,32,64]"), tmp_path / "run"
+    )
+    overall, _ = evaluate(*score_test_clips(run), run.vocabulary)
+    assert least <= overall["lwlrap"][0] <= most
+    assert overall["chance"][0] < 0.3
