@@ -20,7 +20,7 @@ class Commands(click.Group):
     def invoke(self, context):
         try:
             return super().invoke(context)
-        except AudiotagError as error:
+        except (AudiotagError, OSError) as error:
             click.echo(f"Error: {error}", err=True)
             context.exit(1)
 

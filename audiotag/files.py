@@ -9,7 +9,6 @@ from pathlib import Path
 
 from audiotag.errors import DataError
 
-
 UNFINISHED = ".unfinished-"
 
 

@@ -20,7 +20,7 @@ def write_submission(path, clips, scores, vocabulary, *, sample=None):
         sample: The competition's sample_submission.csv, whose order of rows to follow; None sorts by name.
 
     Raises:
-        DataError: The sample names other clips or classes than were scored.
+        DataError: The sample names other clips or classes than were scored, or a clip twice.
     """
     table = pd.DataFrame(scores, columns=list(vocabulary))[sorted(vocabulary)]
     table.insert(0, "fname", clips["name"].to_numpy())
@@ -29,10 +29,13 @@ def write_submission(path, clips, scores, vocabulary, *, sample=None):
     else:
         wanted = read_table(sample, ["fname"])
         if list(wanted.columns) != list(table.columns):
-            differing = sorted(set(wanted.columns) ^ set(table.columns))
+            differing = sorted(set(wanted.columns) ^ set(table.columns)) or "another order"
             raise DataError(
                 f"{sample}: its columns are not fname and the {len(vocabulary)} classes in sorted order: {differing}."
             )
+        twice = wanted["fname"][wanted["fname"].duplicated()]
+        if len(twice):
+            raise DataError(f"{sample}: {twice.iloc[0]} stands there twice.")
         missing = sorted(set(wanted["fname"]) ^ set(table["fname"]))
         if missing:
             raise DataError(

@@ -302,7 +302,7 @@ def test_a_batch_of_more_clips_than_there_are_is_refused(packed):
 
 @pytest.fixture
 def spoilt(heard, tmp_path):
-    """A function: what to do with a shard's records → the records with that shard changed behind the manifest's back."""
+    """A function: what to do with a shard's records → the records with that shard changed, unknown to the manifest."""
 
     def spoil(change):
         write_records(heard[0], tmp_path, sample_rate=RATE, workers=1, clips_per_shard=8)

@@ -1,0 +1,242 @@
+import csv
+import functools
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+import audiotag
+from audiotag.cli import main
+from audiotag.data import demo as demo_module
+from audiotag.inference.export import load_listener
+from audiotag.inference.predict import score_files
+
+
+def call(*arguments):
+    """What a command prints; it must end well."""
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, (result.output, result.exception)
+    return result.output
+
+
+def mistake(*arguments):
+    """The lines with which a command refuses; there must be no traceback."""
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit), result.exception
+    lines = result.output.splitlines()
+    start = next(index for index, line in enumerate(lines) if line.startswith("Error: "))
+    return "\n".join(lines[start:])
+
+
+@pytest.fixture
+def own_run(run, tmp_path):
+    """A copy of the run, to write into."""
+    return shutil.copytree(run.folder, tmp_path / "own")
+
+
+def read(path):
+    with open(path, newline="") as file:
+        return list(csv.reader(file))
+
+
+# What the commands do
+
+
+def test_the_version_is_that_of_the_package():
+    assert call("--version") == f"audiotag, version {audiotag.__version__}\n"
+
+
+def test_it_is_a_module_too():
+    command = [sys.executable, "-m", "audiotag", "--version"]
+    assert "version" in subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def test_make_demo_and_make_records_say_what_they_made(tmp_path, monkeypatch):
+    small = functools.partial(demo_module.make_demo, curated=14, noisy=4, test=4)
+    monkeypatch.setattr(demo_module, "make_demo", small)
+    assert call("make-demo", tmp_path / "demo", "--seed", 3).startswith("14 curated, 4 noisy (")
+    out = tmp_path / "records"
+    done = call("make-records", tmp_path / "demo", "--out", out, "--sample-rate", 16_000, "--workers", 1)
+    assert done.splitlines()[-1] == f"14 curated, 4 noisy, 4 test clips of 14 classes: {out}"
+    assert (out / "manifest.json").is_file()
+    assert call("check-records", out).splitlines()[-1] == f"{out}: whole; every byte is as make-records wrote it."
+    again = call("make-records", tmp_path / "demo", "--out", out, "--sample-rate", 16_000, "--workers", 1)
+    assert again.splitlines() == done.splitlines()[-1:]
+
+
+def test_make_records_names_its_folder_after_the_source(demo, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    call("make-records", demo, "--sample-rate", 8_000, "--workers", 1)
+    assert (tmp_path / "tfrecords" / "demo" / "manifest.json").is_file()
+
+
+def test_fit_goes_on_with_a_run_and_exports_it(tiny_file, own_run):
+    lines = call("fit", tiny_file, "--run", own_run).splitlines()
+    assert [line for line in lines if line.startswith("curated stage, fold 0: lwlrap 0.")]
+    assert lines[-1] == f"SavedModel: {own_run / 'saved_model'}"
+    assert (own_run / "saved_model" / "saved_model.pb").is_file()
+
+
+def test_evaluate_prints_a_row_a_class_and_a_row_a_part(run, tmp_path):
+    output = call("evaluate", run.folder, "--csv", tmp_path / "classes.csv")
+    rows = read(tmp_path / "classes.csv")
+    assert rows[0] == ["class", "clips", "lwlrap"]
+    assert [row[0] for row in rows[1:]] == list(run.vocabulary)
+    for words in (*run.vocabulary, "all", "Public", "Private", "chance"):
+        assert words in output
+    assert call("evaluate", run.folder, "--stage", "noisy") != output
+
+
+def test_predict_prints_the_best_classes_and_writes_them_all(run, saved_model, wavs, tmp_path):
+    listen, sample_rate, vocabulary = load_listener(run.folder)
+    expected = score_files(listen, wavs, sample_rate=sample_rate, vocabulary=vocabulary)
+    for model in (run.folder, saved_model):
+        output = call("predict", model, *wavs, "--top", 2, "--csv", tmp_path / "scores.csv")
+        lines = [line for line in output.splitlines() if line.startswith((str(wavs[0].parent), "  "))]
+        assert len(lines) == 3 * len(wavs)
+        assert lines[0] == str(wavs[0])
+        assert lines[1].split()[-1] == expected.loc[0, list(vocabulary)].astype(float).idxmax()
+        table = pd.read_csv(tmp_path / "scores.csv")
+        assert table.columns.tolist() == ["fname", *vocabulary]
+        assert table["fname"].tolist() == [str(path) for path in wavs]
+        np.testing.assert_allclose(table[list(vocabulary)], expected[list(vocabulary)], atol=1e-5)
+
+
+def test_submit_follows_the_sample(own_run, demo, tmp_path):
+    sample = read(demo / "sample_submission.csv")
+    header, *rows = sample
+    shuffled = tmp_path / "sample.csv"
+    shuffled.write_text("\n".join(",".join(row) for row in [header, *rows[::-1]]) + "\n")
+    assert call("submit", own_run, "--like", shuffled).splitlines()[-1] == (
+        f"20 rows, 14 classes: {own_run / 'submission.csv'}"
+    )
+    ours = read(own_run / "submission.csv")
+    assert ours[0] == header == ["fname", *sorted(header[1:])]
+    assert [row[0] for row in ours[1:]] == [row[0] for row in rows[::-1]]
+    call("submit", own_run, "--out", tmp_path / "other.csv")
+    assert sorted(map(tuple, read(tmp_path / "other.csv"))) == sorted(map(tuple, ours))
+
+
+def test_export_says_where_it_put_the_model(run, tmp_path):
+    assert call("export", run.folder, tmp_path / "1").splitlines()[-1] == f"SavedModel: {tmp_path / '1'}"
+    assert load_listener(tmp_path / "1")[2] == run.vocabulary
+
+
+# A user's mistake: one line, and 1
+
+
+def test_a_mistake_in_an_experiment(tmp_path, tiny_file):
+    assert mistake("fit", tmp_path / "nowhere.json") == (
+        f"Error: {tmp_path / 'nowhere.json'}: cannot be read: No such file or directory."
+    )
+    assert mistake("fit", tiny_file, "--set", "model.name=convskip").startswith(
+        f"Error: {tiny_file}: model: there is no part 'convskip'. Did you mean 'conv_skip'?"
+    )
+    assert mistake("fit", tiny_file, "--set", "stages.nosy.epochs=3").startswith(
+        "Error: --set stages.nosy.epochs=3: there is no entry 'nosy'. Did you mean 'noisy'?"
+    )
+    assert mistake("fit", tiny_file, "--set", "records=nowhere", "--run", tmp_path / "run") == (
+        "Error: nowhere: no such directory of records. Make it with: audiotag make-records SOURCE --out nowhere"
+    )
+    assert mistake("fit", tiny_file, "--fold", 7, "--run", tmp_path / "run") == (
+        "Error: there is no fold 7. Accepted: 0 to 4."
+    )
+    assert mistake("fit", tiny_file, "--set", "frontend.high_hz=9000", "--run", tmp_path / "run").startswith(
+        "Error: frontend log_mel: high_hz must be above 0 and at most 8000.0, half of sample_rate=16000."
+    )
+
+
+def test_another_experiment_in_the_directory_of_a_run(tiny_file, own_run):
+    assert mistake("fit", tiny_file, "--set", "seed=3", "--run", own_run) == (
+        f"Error: {own_run}: was trained with another experiment than this one. "
+        "Give the run another name with --run, or train it anew with --restart."
+    )
+
+
+def test_records_that_miss_a_shard_or_have_a_flipped_bit(run, records, tmp_path):
+    copy = shutil.copytree(records, tmp_path / "records")
+    shard = max(copy.glob("*.tfrecord"))  # of test clips
+    data = shard.read_bytes()
+    shard.write_bytes(data[:-50] + bytes([data[-50] ^ 1]) + data[-49:])
+    for command in (["check-records", copy], ["evaluate", run.folder, "--records", copy]):
+        assert mistake(*command).startswith(f"Error: {shard}: damaged: its SHA-256 is not the manifest's. It holds")
+        assert mistake(*command).endswith("Make the records anew with --overwrite.")
+    shard.unlink()
+    for command in (["check-records", copy], ["evaluate", run.folder, "--records", copy]):
+        assert mistake(*command).startswith(f"Error: {shard}: is missing; the manifest expects {len(data)} bytes")
+
+
+def test_a_folder_that_is_no_run(tmp_path, wavs):
+    message = f"Error: {tmp_path}: not the directory of a run: it has no records.json. Train one with: audiotag fit"
+    message += " EXPERIMENT"
+    for command in (["evaluate", tmp_path], ["predict", tmp_path, wavs[0]], ["submit", tmp_path]):
+        assert mistake(*command) == message
+    assert mistake("export", tmp_path, tmp_path / "saved") == message
+
+
+def test_a_stage_that_is_not_there(run):
+    assert mistake("evaluate", run.folder, "--stage", "nosy") == (
+        f"Error: {run.folder}: has no stage 'nosy'. Accepted: noisy, curated."
+    )
+
+
+def test_a_file_that_is_no_sound(saved_model, wavs, tmp_path):
+    text = tmp_path / "text.wav"
+    text.write_text("no sound")
+    assert mistake("predict", saved_model, wavs[0], text).startswith(f"Error: {text}: libsndfile cannot decode it")
+    nowhere = tmp_path / "nowhere.wav"
+    assert mistake("predict", saved_model, nowhere).startswith(f"Error: {nowhere}: cannot be read: No such file")
+
+
+def test_a_sample_of_another_competition(own_run, tmp_path):
+    (tmp_path / "sample.csv").write_text("fname,Bark\n1.wav,0\n")
+    line = mistake("submit", own_run, "--like", tmp_path / "sample.csv")
+    assert line.startswith(
+        f"Error: {tmp_path / 'sample.csv'}: its columns are not fname and the 14 classes in sorted or"
+    )
+    assert not (own_run / "submission.csv").exists()
+
+
+def test_a_folder_that_exists_already(run, saved_model, demo):
+    assert mistake("export", run.folder, saved_model) == (
+        f"Error: {saved_model}: exists already. Choose another folder, or --overwrite."
+    )
+    assert mistake("make-demo", demo).startswith(f"Error: {demo}")
+
+
+def test_a_place_that_cannot_be_written_to(run, tmp_path):
+    line = mistake("evaluate", run.folder, "--csv", tmp_path / "nowhere" / "classes.csv")
+    assert "No such file or directory" in line and "nowhere" in line
+    assert len(line.splitlines()) == 1
+
+
+# Wrong usage: 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fti"], "No such command 'fti'"),
+        (["fit"], "Missing argument 'EXPERIMENT'"),
+        (["fit", "x.json", "--epochs", "3"], "No such option"),
+        (["fit", "x.json", "--fold", "one"], "'one' is not a valid integer"),
+        (["make-records", "/nowhere/at/all"], "does not exist"),
+        (["make-records", ".", "--sample-rate", "1"], "1 is not in the range"),
+        (["make-demo", "demo", "--seed", "-1"], "-1 is not in the range"),
+        (["predict", "runs/demo"], "Missing argument 'FILES...'"),
+        (["predict", "runs/demo", "."], "is a directory"),
+        (["predict", "runs/demo", "a.wav", "--top", "0"], "0 is not in the range"),
+        (["export", "runs/demo"], "Missing argument 'FOLDER'"),
+        (["evaluate", __file__], "is a file"),
+    ],
+)
+def test_wrong_usage_says_how_to_use_it(arguments, message):
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert "Usage: " in result.output and "Try '" in result.output

@@ -1,0 +1,148 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from audiotag import files
+from audiotag.data.manifest import Manifest
+from audiotag.errors import ConfigError, DataError
+from audiotag.experiment import load
+from audiotag.run import Run, environment, open_run, start_run
+
+DEMO = Path(__file__).parents[1] / "experiments" / "demo.json"
+MANIFEST = Manifest(
+    directory=Path("tfrecords/demo"),
+    options={"sample_rate": 16_000},
+    plan="abc",
+    vocabulary=("Bark", "Meow"),
+    shards=(),
+    tables={},
+)
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """A run that has begun and trained nothing yet."""
+    return start_run(tmp_path / "runs" / "demo", load(DEMO), MANIFEST)
+
+
+def finish(run, fold, stage, data=b"weights"):
+    """Writes what a stage leaves."""
+    folder = run.stage_folder(fold, stage)
+    folder.mkdir(parents=True)
+    (folder / "best.weights.h5").write_bytes(data)
+    known = {"weights": "best.weights.h5", "sha256": files.sha256(folder / "best.weights.h5"), "epochs": 3}
+    (folder / "finished.json").write_text(json.dumps(known))
+    return folder / "best.weights.h5"
+
+
+def test_a_run_knows_what_it_was_begun_with(begun, tmp_path):
+    assert begun == Run(
+        folder=tmp_path / "runs" / "demo",
+        experiment=load(DEMO),
+        sample_rate=16_000,
+        vocabulary=("Bark", "Meow"),
+        plan="abc",
+    )
+    assert open_run(begun.folder) == begun
+
+
+def test_its_files_say_it_to_people_too(begun):
+    assert load(begun.folder / "experiment.json") == load(DEMO)
+    assert '"deterministic": true' in (begun.folder / "experiment.json").read_text()  # every default written out
+    known = json.loads((begun.folder / "records.json").read_text())
+    assert known == {"sample_rate": 16_000, "vocabulary": ["Bark", "Meow"], "plan": "abc"}
+    assert json.loads((begun.folder / "environment.json").read_text()) == environment()
+
+
+def test_the_environment_names_versions_and_machine():
+    found = environment()
+    assert set(found) == {"python", "machine", "system", "cores", "packages"}
+    assert {"audiotag", "tensorflow", "keras", "numpy", "librosa"} <= set(found["packages"])
+    assert all(found["packages"].values())
+
+
+def test_begun_again_with_the_same_it_goes_on(begun):
+    (begun.folder / "left").write_text("from before")
+    assert start_run(begun.folder, load(DEMO), MANIFEST) == begun
+    assert (begun.folder / "left").exists()
+
+
+def test_a_beginning_that_was_killed_is_begun_again(begun):
+    (begun.folder / "records.json").unlink()  # the last of the three to be written
+    assert start_run(begun.folder, load(DEMO, ["seed=7"]), MANIFEST).experiment.seed == 7
+
+
+def test_another_experiment_or_other_records_are_refused(begun):
+    way_out = r"Give the run another name with --run, or train it anew with --restart\."
+    with pytest.raises(DataError, match=rf"demo: was trained with another experiment than this one\. {way_out}"):
+        start_run(begun.folder, load(DEMO, ["seed=7"]), MANIFEST)
+    other = Manifest(**{**vars(MANIFEST), "plan": "xyz"})
+    with pytest.raises(DataError, match=rf"demo: was trained on other records than tfrecords/demo\. {way_out}"):
+        start_run(begun.folder, load(DEMO), other)
+
+
+def test_restart_removes_a_run(begun):
+    (begun.folder / "left").write_text("from before")
+    run = start_run(begun.folder, load(DEMO, ["seed=7"]), MANIFEST, restart=True)
+    assert run.experiment.seed == 7
+    assert not (begun.folder / "left").exists()
+
+
+def test_restart_removes_nothing_but_a_run(tmp_path):
+    (tmp_path / "letters").write_text("dear")
+    start_run(tmp_path, load(DEMO), MANIFEST, restart=True)
+    assert (tmp_path / "letters").read_text() == "dear"
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    message = r"not the directory of a run: it has no records\.json\. Train one with: audiotag fit EXPERIMENT"
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(DataError, match=f"{folder}: {message}"):
+            open_run(folder)
+
+
+def test_a_run_without_its_experiment_is_refused(begun):
+    (begun.folder / "experiment.json").unlink()
+    with pytest.raises(ConfigError, match=r"experiment\.json: cannot be read: No such file or directory\."):
+        open_run(begun.folder)
+
+
+def test_a_finished_stage_gives_its_weights(begun):
+    assert begun.finished(2, "noisy") is None
+    path = finish(begun, 2, "noisy")
+    assert begun.finished(2, "noisy")["epochs"] == 3
+    assert begun.weights(2, "noisy") == path
+    assert begun.trained_folds("noisy") == [2]
+    assert begun.trained_folds("curated") == []
+
+
+def test_folds_are_told_in_their_order(begun):
+    for fold in (4, 0, 3):
+        finish(begun, fold, "curated")
+    assert begun.trained_folds("curated") == [0, 3, 4]
+
+
+def test_weights_of_a_stage_that_is_not_finished_are_refused(begun):
+    with pytest.raises(
+        DataError, match=r"demo: stage 'noisy' of fold 1 is not trained yet\. Finish it with: audiotag fit"
+    ):
+        begun.weights(1, "noisy")
+
+
+def test_weights_that_were_lost_or_altered_are_refused(begun):
+    path = finish(begun, 0, "noisy")
+    message = r"best\.weights\.h5: missing or damaged: its SHA-256 is not that in finished\.json\. Train anew with"
+    path.write_bytes(b"weighty")
+    with pytest.raises(DataError, match=message):
+        begun.weights(0, "noisy")
+    path.unlink()
+    with pytest.raises(DataError, match=message):
+        begun.weights(0, "noisy")
+
+
+def test_a_run_may_be_moved(run, tmp_path):
+    moved = open_run(shutil.copytree(run.folder, tmp_path / "moved"))
+    assert moved.weights(0, "curated") == tmp_path / "moved" / "fold-0" / "curated" / "best.weights.h5"
+    assert moved.vocabulary == run.vocabulary
