@@ -1,6 +1,7 @@
 """A tiny dataset, an experiment on it, and the run that comes of it: made once, for all tests."""
 
 import json
+import sys
 
 import pytest
 
@@ -26,6 +27,16 @@ TINY = {
         | {"optimizer": ADAM, "loss": LOSS, "callbacks": CALLBACKS},
     ],
 }
+
+
+@pytest.fixture(autouse=True)
+def _no_determinism_left_behind():
+    """`fit` makes every operation of its process deterministic, and XLA does not go with that."""
+    yield
+    if "tensorflow" in sys.modules:
+        from tensorflow.python.framework import config  # TensorFlow has a public switch only for on
+
+        config.disable_op_determinism()
 
 
 @pytest.fixture(scope="session")

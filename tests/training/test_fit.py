@@ -21,7 +21,7 @@ from audiotag.data.layouts import find_clips
 from audiotag.data.manifest import read_manifest
 from audiotag.data.records import write_records
 from audiotag.errors import ConfigError, DataError
-from audiotag.experiment import load
+from audiotag.experiment import dump, load
 from audiotag.inference.evaluate import evaluate, score_test_clips
 from audiotag.metrics import lwlrap
 from audiotag.models.tagger import Tagger, build_tagger
@@ -33,6 +33,12 @@ ONE_EPOCH = ("stages.noisy.epochs=1", "stages.curated.epochs=1")
 
 def fit(experiment, folder, **more):
     return module.fit(experiment, folder, say=lambda sentence: None, **more)
+
+
+def only(stage, experiment):
+    """The override that leaves one stage, which begins anew."""
+    content = next(known for known in json.loads(dump(experiment))["stages"] if known["name"] == stage)
+    return f"stages={json.dumps([content | {'start_from': None}])}"
 
 
 @pytest.fixture
@@ -312,14 +318,9 @@ def test_half_precision_trains_and_keeps_small_gradients(tiny, tmp_path, monkeyp
     assert run.finished(0, "curated")["epochs"] == 1
 
 
-def test_xla_trains_too(tiny_file, tmp_path):
-    """In a process of its own: op determinism, once switched on, stays, and XLA does not go with it."""
-    overrides = ("xla=true", "deterministic=false", *ONE_EPOCH)
-    done = subprocess.run(
-        fit_command(tiny_file, tmp_path / "run", overrides), check=False, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert "curated stage, fold 0: lwlrap 0." in done.stdout
+def test_xla_trains_too(tiny, tmp_path):
+    run = fit(tiny("xla=true", "deterministic=false", only("noisy", tiny(*ONE_EPOCH))), tmp_path / "run")
+    assert np.isfinite(run.finished(0, "noisy")["val_lwlrap"])
 
 
 # `kill -9`
@@ -411,11 +412,8 @@ def test_shuffled_labels_teach_nothing(tiny, more_records, tmp_path, monkeypatch
 
     if shuffled:
         monkeypatch.setattr(module, "read_clips", read)
-    stage = tiny("stages.curated.epochs=10", "stages.curated.optimizer.learning_rate=0.003").stages[1]
-    stages = json.dumps([json.loads(stage.model_dump_json()) | {"start_from": None}])
-    run = fit(
-        tiny(f"stages={stages}", f"records={more_records}", "augment=[]", "model.filters=[16,32,64]"), tmp_path / "run"
-    )
+    stages = only("curated", tiny("stages.curated.epochs=10", "stages.curated.optimizer.learning_rate=0.003"))
+    run = fit(tiny(stages, f"records={more_records}", "augment=[]", "model.filters=[16,32,64]"), tmp_path / "run")
     overall, _ = evaluate(*score_test_clips(run), run.vocabulary)
     assert least <= overall["lwlrap"][0] <= most
     assert overall["chance"][0] < 0.3
