@@ -1,0 +1,165 @@
+"""How many windows a second reach the network: audiotag's pipeline beside others, on the same clips, in one run.
+
+    python benchmarks/pipeline.py                     # synthesised clips at 44.1 kHz
+    python benchmarks/pipeline.py --source MYDATASET  # anything make-records reads
+
+Every row gives shuffled batches of random windows with their labels, float32, short clips repeated, but for "plain
+reading", which takes the same records off the disk and looks at none: no pipeline on them could do more. Rounds are
+interleaved and the files are in the page cache. audiotag does not need PyTorch; `pip install torch` adds its row.
+"""
+
+import argparse
+import math
+import os
+import statistics
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import librosa
+import numpy as np
+import soundfile as sf
+import tensorflow as tf
+
+from audiotag.data import demo, pipeline
+from audiotag.data.clips import read_clips
+from audiotag.data.labels import multi_hot
+from audiotag.data.layouts import find_clips
+from audiotag.data.records import write_records
+
+try:
+    import torch
+except ImportError:
+    torch = None
+
+BATCH_SIZE = 64
+CORES = os.cpu_count()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source", type=Path, help="a dataset; synthesised clips by default")
+    parser.add_argument("--seconds", type=float, default=2.0, help="length of a window")
+    parser.add_argument("--epochs", type=int, default=4, help="passes over the clips in a round")
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        source = args.source or Path(scratch) / "demo"
+        if args.source is None:
+            demo.make_demo(source)
+        source = find_clips(source)
+        manifest = write_records(source, Path(scratch) / "records", clips_per_shard=64)
+        clips = read_clips(manifest.directory / "clips.csv").merge(source.clips[["name", "path"]], on="name")
+        clips = clips[clips["labels"] != ""].reset_index(drop=True)
+        print(
+            f"{len(clips)} clips of {clips['seconds'].min():.1f} to {clips['seconds'].max():.1f} s, "
+            f"{clips['seconds'].mean():.1f} s on average; windows of {args.seconds} s at {manifest.sample_rate} Hz, "
+            f"batches of {BATCH_SIZE}; {CORES} cores, load {os.getloadavg()[0]:.1f}"
+        )
+        compare(rows(manifest, clips, round(args.seconds * manifest.sample_rate), args.epochs), args.rounds)
+
+
+def rows(manifest, clips, window_samples, epochs):
+    """{name: function that goes through some epochs and returns the number of windows}."""
+    truth = multi_hot(clips["labels"], manifest.vocabulary)  # [clips, K]
+    paths = manifest.paths_holding(clips["name"])
+    plain = pipeline._read(tf.data.Dataset.from_tensor_slices(paths).repeat(epochs)).prefetch(tf.data.AUTOTUNE)
+    ours = pipeline.training_batches(
+        manifest,
+        clips,
+        truth,
+        window_samples=window_samples,
+        short_clips="repeat",
+        batch_size=BATCH_SIZE,
+        seed=1,
+        epochs=range(epochs),
+    )
+    table = {
+        "audiotag": lambda: BATCH_SIZE * count(ours),
+        "plain reading of its shards": lambda: count(plain),
+        "PyTorch DataLoader, soundfile": torch_loader(clips, truth, window_samples, epochs) if torch else None,
+        "Keras PyDataset, librosa.load": keras_sequence(clips, truth, window_samples, manifest.sample_rate),
+    }
+    return {name: run for name, run in table.items() if run}
+
+
+def count(dataset):
+    """Number of elements, counted where they are made: Python sees none."""
+    return int(dataset.reduce(np.int64(0), lambda number, *element: number + 1))
+
+
+def filled(window, window_samples):
+    """A short clip again and again, [N]."""
+    return np.tile(window, math.ceil(window_samples / len(window)))[:window_samples]
+
+
+def torch_loader(clips, truth, window_samples, epochs):
+    """PyTorch's DataLoader, a worker a core; soundfile decodes only the window."""
+    paths = clips["path"].tolist()
+
+    class Windows(torch.utils.data.Dataset):
+        def __len__(self):
+            return len(paths)
+
+        def __getitem__(self, index):
+            with sf.SoundFile(paths[index]) as file:
+                file.seek(int(torch.randint(max(file.frames - window_samples, 0) + 1, ())))
+                window = file.read(window_samples, dtype="float32")
+            return filled(window, window_samples), truth[index]
+
+    loader = torch.utils.data.DataLoader(
+        Windows(), batch_size=BATCH_SIZE, shuffle=True, drop_last=True, num_workers=CORES, persistent_workers=True
+    )
+    return lambda: sum(len(waveform) for _ in range(epochs) for waveform, _ in loader)
+
+
+def keras_sequence(clips, truth, window_samples, sample_rate):
+    """A Keras PyDataset, a thread a core; librosa.load decodes only the window."""
+    paths, lengths = clips["path"].tolist(), clips["num_samples"].tolist()
+    dice = np.random.default_rng(1)
+    order = np.arange(len(paths))
+
+    class Windows(keras.utils.PyDataset):
+        def __len__(self):
+            return len(paths) // BATCH_SIZE
+
+        def __getitem__(self, batch):
+            chosen = order[batch * BATCH_SIZE : (batch + 1) * BATCH_SIZE]
+            return np.stack([self.window(index) for index in chosen]), truth[chosen]
+
+        def window(self, index):
+            start = dice.integers(max(lengths[index] - window_samples, 0) + 1) / sample_rate
+            window, _ = librosa.load(paths[index], sr=None, offset=start, duration=window_samples / sample_rate)
+            return filled(window, window_samples)
+
+    def run():
+        dice.shuffle(order)
+        with ThreadPoolExecutor(CORES) as pool:  # as Keras' own enqueuer does
+            return sum(len(waveform) for waveform, _ in pool.map(windows.__getitem__, range(len(windows))))
+
+    windows = Windows()
+    return run
+
+
+def compare(runs, rounds):
+    """Goes through all rows again and again and prints the median rate of each."""
+    rates = {name: [] for name in runs}
+    for number in range(rounds + 1):
+        for name, run in runs.items():
+            started = time.perf_counter()
+            windows = run()
+            if number:  # the first round fills caches and starts workers
+                rates[name].append(windows / (time.perf_counter() - started))
+    ours = statistics.median(rates["audiotag"])
+    print(f"{'':32} {'windows/s':>10} {'min':>8} {'max':>8} {'audiotag is':>12}")
+    for name, rate in rates.items():
+        median = statistics.median(rate)
+        print(f"{name:32} {median:10.0f} {min(rate):8.0f} {max(rate):8.0f} {ours / median:11.2f}x")
+
+
+if __name__ == "__main__":
+    main()
