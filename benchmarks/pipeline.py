@@ -5,7 +5,8 @@
 
 Every row gives shuffled batches of random windows with their labels, float32, short clips repeated, but for "plain
 reading", which takes the same records off the disk and looks at none: no pipeline on them could do more. Rounds are
-interleaved and the files are in the page cache. audiotag does not need PyTorch; `pip install torch` adds its row.
+interleaved and the files are in the page cache; ratios are medians over the rounds, so other load hits all rows alike.
+audiotag does not need PyTorch; `pip install torch` fills its row.
 """
 
 import argparse
@@ -57,8 +58,8 @@ def main():
         clips = clips[clips["labels"] != ""].reset_index(drop=True)
         print(
             f"{len(clips)} clips of {clips['seconds'].min():.1f} to {clips['seconds'].max():.1f} s, "
-            f"{clips['seconds'].mean():.1f} s on average; windows of {args.seconds} s at {manifest.sample_rate} Hz, "
-            f"batches of {BATCH_SIZE}; {CORES} cores, load {os.getloadavg()[0]:.1f}"
+            f"{clips['seconds'].mean():.1f} s on average, {(clips['seconds'] < args.seconds).mean():.0%} shorter than "
+            f"a window; windows of {args.seconds} s at {manifest.sample_rate} Hz, batches of {BATCH_SIZE}; {CORES} cores, load {os.getloadavg()[0]:.1f}"
         )
         compare(rows(manifest, clips, round(args.seconds * manifest.sample_rate), args.epochs), args.rounds)
 
@@ -80,11 +81,12 @@ def rows(manifest, clips, window_samples, epochs):
     )
     table = {
         "audiotag": lambda: BATCH_SIZE * count(ours),
+        "audiotag, taken by Python": lambda: sum(len(waveform) for waveform, _ in ours),
         "plain reading of its shards": lambda: count(plain),
         "PyTorch DataLoader, soundfile": torch_loader(clips, truth, window_samples, epochs) if torch else None,
         "Keras PyDataset, librosa.load": keras_sequence(clips, truth, window_samples, manifest.sample_rate),
     }
-    return {name: run for name, run in table.items() if run}
+    return table
 
 
 def count(dataset):
@@ -108,7 +110,7 @@ def torch_loader(clips, truth, window_samples, epochs):
         def __getitem__(self, index):
             with sf.SoundFile(paths[index]) as file:
                 file.seek(int(torch.randint(max(file.frames - window_samples, 0) + 1, ())))
-                window = file.read(window_samples, dtype="float32")
+                window = file.read(window_samples, dtype="float32", always_2d=True).mean(axis=1)
             return filled(window, window_samples), truth[index]
 
     loader = torch.utils.data.DataLoader(
@@ -150,15 +152,27 @@ def compare(runs, rounds):
     rates = {name: [] for name in runs}
     for number in range(rounds + 1):
         for name, run in runs.items():
+            if run is None:
+                continue
             started = time.perf_counter()
             windows = run()
             if number:  # the first round fills caches and starts workers
                 rates[name].append(windows / (time.perf_counter() - started))
-    ours = statistics.median(rates["audiotag"])
-    print(f"{'':32} {'windows/s':>10} {'min':>8} {'max':>8} {'audiotag is':>12}")
+    print(f"{'':32} {'windows/s':>10} {'min':>8} {'max':>8} {'of PyTorch':>11} {'of reading':>11}")
     for name, rate in rates.items():
-        median = statistics.median(rate)
-        print(f"{name:32} {median:10.0f} {min(rate):8.0f} {max(rate):8.0f} {ours / median:11.2f}x")
+        if not rate:
+            print(f"{name:32} torch is not installed")
+            continue
+        print(
+            f"{name:32} {statistics.median(rate):10.0f} {min(rate):8.0f} {max(rate):8.0f} "
+            f"{ratio(rate, rates['PyTorch DataLoader, soundfile']):>11} "
+            f"{ratio(rate, rates['plain reading of its shards']):>11}"
+        )
+
+
+def ratio(rate, other):
+    """The median over the rounds of one rate by another, or a dash where there is no other."""
+    return f"{statistics.median(a / b for a, b in zip(rate, other)):.2f}x" if other else "-"
 
 
 if __name__ == "__main__":

@@ -55,6 +55,7 @@ def training_batches(manifest, clips, truth, *, window_samples, short_clips, bat
     paths = tf.constant(_paths(manifest, clips))
     find_row = _rows_by_name(clips)
     truth = tf.constant(truth, tf.float32)  # [clips, K]
+    beside_others = _beside_others(manifest, clips)
     short = bool((clips["num_samples"] < window_samples).any())
     if manifest.options["codec"] == "pcm":
         cut = _cut_pcm(window_samples, short and short_clips)
@@ -70,11 +71,11 @@ def training_batches(manifest, clips, truth, *, window_samples, short_clips, bat
             return cut(record, start), find_row(record["name"])
 
         shards = tf.random.experimental.stateless_shuffle(paths, [seed, epoch])
+        found = _read(tf.data.Dataset.from_tensor_slices(shards)).map(window, num_parallel_calls=tf.data.AUTOTUNE)
+        if beside_others:
+            found = found.filter(lambda _, row: row >= 0)
         return (
-            _read(tf.data.Dataset.from_tensor_slices(shards))
-            .map(window, num_parallel_calls=tf.data.AUTOTUNE)
-            .filter(lambda _, row: row >= 0)
-            .apply(tf.data.experimental.assert_cardinality(len(clips)))
+            found.apply(tf.data.experimental.assert_cardinality(len(clips)))
             .shuffle(SHUFFLED_WINDOWS, seed=seed + epoch, reshuffle_each_iteration=False)
             .batch(batch_size, drop_remainder=True)
         )
@@ -164,6 +165,12 @@ def _paths(manifest, clips):
     return manifest.paths_holding(clips["name"])
 
 
+def _beside_others(manifest, clips):
+    """Whether the clips' shards hold other clips too; where not, nothing need be asked of every record."""
+    names = set(clips["name"])
+    return any(0 < len(names.intersection(shard.clips)) < len(shard.clips) for shard in manifest.shards)
+
+
 def _rows_by_name(clips):
     """A function in the graph: a clip's name → its row in the table, -1 where it has none."""
 
@@ -205,7 +212,7 @@ def _cut_pcm(window_samples, short_clips):
         missing = window_samples - samples
         if short_clips == "repeat":
             repeats = (window_samples - 1) // samples + 1
-            return tf.cond(missing > 0, lambda: tf.strings.reduce_join(tf.repeat(window, repeats)), lambda: window)
+            return tf.strings.reduce_join(tf.tile([window], [repeats]))  # decode_raw drops what is too much
         if short_clips == "zeros":
             silence = tf.constant(bytes(2 * window_samples))
             before = tf.strings.substr(silence, tf.zeros_like(missing), 2 * (missing // 2))

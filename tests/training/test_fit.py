@@ -313,9 +313,9 @@ def test_half_precision_trains_and_keeps_small_gradients(tiny, tmp_path, monkeyp
         return fit_stage(tagger, *args, **options)
 
     monkeypatch.setattr(Tagger, "fit", spy)
-    run = fit(tiny("precision=mixed_float16", *ONE_EPOCH), tmp_path / "run")
-    assert all(isinstance(optimizer, keras.optimizers.LossScaleOptimizer) for optimizer in optimizers)
-    assert run.finished(0, "curated")["epochs"] == 1
+    run = fit(tiny("precision=mixed_float16", only("noisy", tiny(*ONE_EPOCH))), tmp_path / "run")
+    assert [type(optimizer) for optimizer in optimizers] == [keras.optimizers.LossScaleOptimizer]
+    assert run.finished(0, "noisy")["epochs"] == 1
 
 
 def test_xla_trains_too(tiny, tmp_path):
@@ -363,7 +363,7 @@ def test_killed_five_times_it_ends_with_the_same_weights(tiny_file, tmp_path):
         {"name": "EarlyStopping", "monitor": "val_lwlrap", "patience": 8},
         {"name": "TensorBoard"},
     ]
-    overrides = [
+    overrides = ["model.filters=[8]"] + [
         f"stages.{stage}.{part}"
         for stage in ("noisy", "curated")
         for part in ("epochs=10", f"callbacks={json.dumps(callbacks)}")
