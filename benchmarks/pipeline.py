@@ -56,10 +56,11 @@ def main():
         manifest = write_records(source, Path(scratch) / "records", clips_per_shard=64)
         clips = read_clips(manifest.directory / "clips.csv").merge(source.clips[["name", "path"]], on="name")
         clips = clips[clips["labels"] != ""].reset_index(drop=True)
+        seconds = clips["seconds"]
         print(
-            f"{len(clips)} clips of {clips['seconds'].min():.1f} to {clips['seconds'].max():.1f} s, "
-            f"{clips['seconds'].mean():.1f} s on average, {(clips['seconds'] < args.seconds).mean():.0%} shorter than "
-            f"a window; windows of {args.seconds} s at {manifest.sample_rate} Hz, batches of {BATCH_SIZE}; {CORES} cores, load {os.getloadavg()[0]:.1f}"
+            f"{len(clips)} clips of {seconds.min():.1f} to {seconds.max():.1f} s, {seconds.mean():.1f} s on average, "
+            f"{(seconds < args.seconds).mean():.0%} shorter than a window; windows of {args.seconds} s at "
+            f"{manifest.sample_rate} Hz, batches of {BATCH_SIZE}; {CORES} cores, load {os.getloadavg()[0]:.1f}"
         )
         compare(rows(manifest, clips, round(args.seconds * manifest.sample_rate), args.epochs), args.rounds)
 
@@ -110,7 +111,8 @@ def torch_loader(clips, truth, window_samples, epochs):
         def __getitem__(self, index):
             with sf.SoundFile(paths[index]) as file:
                 file.seek(int(torch.randint(max(file.frames - window_samples, 0) + 1, ())))
-                window = file.read(window_samples, dtype="float32", always_2d=True).mean(axis=1)
+                window = file.read(window_samples, dtype="float32")
+            window = window if window.ndim == 1 else window.mean(axis=1)
             return filled(window, window_samples), truth[index]
 
     loader = torch.utils.data.DataLoader(
