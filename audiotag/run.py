@@ -77,7 +77,8 @@ def start_run(folder, experiment, manifest, *, restart=False):
     anew = "Give the run another name with --run, or train it anew with --restart."
     if (folder / "records.json").is_file():
         run = open_run(folder)
-        if run.experiment != experiment:
+        said = {"about", "command", "expect"}  # words about the run; they may change
+        if run.experiment.model_dump(exclude=said) != experiment.model_dump(exclude=said):
             raise DataError(f"{folder}: was trained with another experiment than this one. {anew}")
         if run.plan != manifest.plan:
             raise DataError(f"{folder}: was trained on other records than {manifest.directory}. {anew}")
