@@ -31,7 +31,8 @@ def parts(module, table):
 def signature(module, table, part):
     """What a part accepts: an `inspect.Signature` whose annotations are source text.
 
-    `*args` and `**kwargs` are left out: what a part accepts is what it names.
+    `*args` and `**kwargs` are left out: what a part accepts is what it names. An annotation may be
+    a name that the part's module assigns, such as Reduction = Literal["sum", "mean"].
 
     Example:
         >>> "dropout" in signature("audiotag.models", "MODELS", "conv_skip").parameters
@@ -77,6 +78,14 @@ def _definition(module, name):
     raise LookupError(f"{module} does not define {name}")
 
 
+def _annotation(module, node):
+    """The source text of an annotation, or of what its name is assigned in the module."""
+    for other in _tree(module).body:
+        if isinstance(other, ast.Assign) and ast.unparse(other.targets[0]) == ast.unparse(node):
+            node = other.value
+    return ast.unparse(node)
+
+
 def _signature(module, node):
     """The signature of a function, or of a class's `__init__`, its own or the nearest base's."""
     if isinstance(node, ast.ClassDef):
@@ -94,7 +103,7 @@ def _signature(module, node):
                 arg.arg,
                 inspect.Parameter.KEYWORD_ONLY,
                 default=inspect.Parameter.empty if default is None else ast.literal_eval(default),
-                annotation=inspect.Parameter.empty if arg.annotation is None else ast.unparse(arg.annotation),
+                annotation=inspect.Parameter.empty if arg.annotation is None else _annotation(module, arg.annotation),
             )
             for arg, default in pairs
             if arg.arg != "self"

@@ -1,22 +1,29 @@
-"""What a network is trained to make small, from its logits."""
+"""What a network is trained to make small, from its logits.
+
+Conventions. Truth is [B, K]: 1 where a clip carries a class, 0 where not, and anything between where labels were mixed
+or are only believed; sums over the classes are linear in it, so that mixed labels give the mixed loss. Logits are
+[B, K]; with p = sigmoid(logit), -log p is softplus(-logit) and -log(1 - p) is softplus(logit), which stay finite.
+Each clip has one loss, and weights, one a clip, multiply it. What becomes of a batch is the reduction, in Keras' words:
+"sum_over_batch_size" and "mean" divide the sum by the number of clips; "sum" does not, so that the gradient grows with
+the batch; "mean_with_sample_weight" divides by the sum of the weights; "none" leaves the losses alone.
+"""
 
 from typing import Literal
 
 import keras
+from keras import ops
+
+Reduction = Literal["sum_over_batch_size", "sum", "mean", "mean_with_sample_weight", "none"]
 
 
-def binary_crossentropy(
-    *,
-    label_smoothing: float = 0.0,
-    reduction: Literal["sum_over_batch_size", "sum", "mean", "mean_with_sample_weight", "none"] = "sum_over_batch_size",
-):
-    """Binary cross-entropy of every class, from logits.
+def binary_crossentropy(*, label_smoothing: float = 0.0, reduction: Reduction = "sum_over_batch_size"):
+    """Binary cross-entropy of every class.
 
     Sounds overlap, so each class is a question of its own. Where labels are
     unreliable, smoothing keeps the network from being certain of wrong ones.
 
-    With p = sigmoid(logit) and y' = y (1 - s) + s / 2 for a smoothing of s, a
-    clip's loss is the mean over the classes of -y' log p - (1 - y') log(1 - p).
+    With y' = y (1 - s) + s / 2 for a smoothing of s, a clip's loss is the mean
+    over the classes of -y' log p - (1 - y') log(1 - p).
 
     Args:
         label_smoothing: From 0 to below 1; 0.7 teaches 0.65 for true and 0.35 for false.
@@ -31,13 +38,338 @@ def binary_crossentropy(
 
     Example:
         >>> loss = binary_crossentropy(label_smoothing=0.7, reduction="sum")
-        >>> round(float(loss(keras.ops.array([[1.0, 0.0]]), keras.ops.array([[0.0, 0.0]]))), 4)
+        >>> round(float(loss(ops.array([[1.0, 0.0]]), ops.array([[0.0, 0.0]]))), 4)
         0.6931
     """
-    if not 0 <= label_smoothing < 1:
-        raise ValueError(f"label_smoothing must be from 0 to below 1. Received: label_smoothing={label_smoothing}")
+    _check_smoothing(label_smoothing)
     return keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=label_smoothing, reduction=reduction)
 
 
+@keras.saving.register_keras_serializable(package="audiotag")
+class Focal(keras.losses.Loss):
+    """Binary cross-entropy that cares for what the network has not learnt yet.
+
+    Of 80 classes a clip carries one or two; the many easy absences would drown the
+    few presences. Each class's cross-entropy is weighed by how wrong the network is.
+
+    With y' = y (1 - s) + s / 2 for a smoothing of s, a clip's loss is the sum over
+    the classes of -y' (1 - p)^gamma log p - (1 - y') p^gamma log(1 - p). For labels
+    of 0 and 1 that is exp(gamma log sigmoid(-z (2y - 1))) times the cross-entropy of
+    the logit z, as published; between them the published form is not linear in y, and
+    was never asked, since it mixed losses, not labels.
+
+    Reference: Lin et al., "Focal loss for dense object detection", 2017,
+    https://arxiv.org/abs/1708.02002; M. Pinto's system for FSDKaggle2019, 2019 (gamma 2, no alpha).
+
+    Args:
+        gamma: How fast care fades, at least 0; 0 gives the sum of the cross-entropies.
+        alpha: Weight of presence, from 0 to 1; absence weighs 1 - alpha. None weighs neither.
+        label_smoothing: From 0 to below 1.
+        reduction: As in `binary_crossentropy`.
+
+    Raises:
+        ValueError: An option out of its range, or a reduction that Keras does not have.
+
+    Example:
+        >>> loss = Focal()(ops.array([[1.0, 0.0]]), ops.array([[0.0, 0.0]]))  # 2 log(2) / 4
+        >>> round(float(loss), 4)
+        0.3466
+    """
+
+    def __init__(
+        self,
+        *,
+        gamma: float = 2.0,
+        alpha: float | None = None,
+        label_smoothing: float = 0.0,
+        reduction: Reduction = "sum_over_batch_size",
+        **kwargs,
+    ):
+        super().__init__(reduction=reduction, **kwargs)
+        if gamma < 0:
+            raise ValueError(f"gamma must be at least 0. Received: gamma={gamma}")
+        if alpha is not None and not 0 <= alpha <= 1:
+            raise ValueError(f"alpha must be from 0 to 1, or None. Received: alpha={alpha}")
+        _check_smoothing(label_smoothing)
+        self.gamma = gamma
+        self.alpha = alpha
+        self.label_smoothing = label_smoothing
+
+    def call(self, y_true, y_pred):
+        truth = y_true * (1 - self.label_smoothing) + self.label_smoothing / 2
+        unheard, imagined = ops.softplus(-y_pred), ops.softplus(y_pred)  # -log p, -log(1 - p)
+        presence = truth * ops.exp(-self.gamma * imagined) * unheard  # [B, K]
+        absence = (1 - truth) * ops.exp(-self.gamma * unheard) * imagined
+        if self.alpha is not None:
+            presence, absence = self.alpha * presence, (1 - self.alpha) * absence
+        return ops.sum(presence + absence, axis=-1)  # [B]
+
+    def get_config(self):
+        """What was passed."""
+        return super().get_config() | {
+            "gamma": self.gamma,
+            "alpha": self.alpha,
+            "label_smoothing": self.label_smoothing,
+        }
+
+
+@keras.saving.register_keras_serializable(package="audiotag")
+class F2Curriculum(keras.losses.Loss):
+    """A loss over those clips of a batch that are not yet answered right.
+
+    A clip whose classes the network already tells apart teaches it little more, and
+    pushing it on makes it overconfident. Such clips are dropped: those where the
+    classes with p above the threshold are exactly the clip's classes, which is where
+    F2, the F-measure that weighs recall twice, is 1. "sum_over_batch_size" and "mean"
+    divide by the number of clips kept; a batch of which none is kept gives 0.
+
+    A class belongs to a clip where its label is above the same threshold. Hard labels
+    do not feel that; of soft ones it says that a network whose probabilities equal
+    the labels is right.
+
+    `published` gives what the system's code did instead of what its author wrote. F2
+    is tested against the labels as they are, so that a mixture of clips with
+    different labels is never dropped. With "binary_crossentropy" every clip has the same loss: 100 times
+    the mean over the whole batch, so dropping clips changes nothing, unless it drops
+    all. Two things differ from that code. It mixed the two losses of a pair of clips,
+    each a mean over the batch, with every clip's own mixing weight; without these
+    weights, ours mixes clip by clip, which is the same on average over the weights.
+    And where all clips were dropped it gave NaN, ours gives 0. With "focal" nothing
+    but that NaN differs.
+
+    Reference: M. Pinto's system for FSDKaggle2019, 2019 ("BCE++").
+
+    Args:
+        base: The loss of a clip, with its own defaults.
+        label_smoothing: From 0 to below 1; what is dropped does not depend on it.
+        threshold: Probability above which a class counts as heard; above 0, below 1.
+        published: As in the system's code, not in its author's words.
+        reduction: As in `binary_crossentropy`, but over the clips kept.
+
+    Raises:
+        ValueError: An option out of its range, or a reduction that Keras does not have.
+
+    Example:
+        >>> truth = ops.array([[1.0, 0.0], [1.0, 0.0]])
+        >>> logits = ops.array([[9.0, -9.0], [0.0, 0.0]])  # the first is right
+        >>> round(float(F2Curriculum()(truth, logits)), 4)
+        0.6931
+    """
+
+    def __init__(
+        self,
+        *,
+        base: Literal["binary_crossentropy", "focal"] = "binary_crossentropy",
+        label_smoothing: float = 0.0,
+        threshold: float = 0.2,
+        published: bool = False,
+        reduction: Reduction = "sum_over_batch_size",
+        **kwargs,
+    ):
+        super().__init__(reduction=reduction, **kwargs)
+        if base not in ("binary_crossentropy", "focal"):
+            raise ValueError(f'base must be "binary_crossentropy" or "focal". Received: base={base!r}')
+        if not 0 < threshold < 1:
+            raise ValueError(f"threshold must be between 0 and 1. Received: threshold={threshold}")
+        self.base = base
+        self.label_smoothing = label_smoothing
+        self.threshold = threshold
+        self.published = published
+        self.loss = LOSSES[base](label_smoothing=label_smoothing)
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        truth, logits = (ops.convert_to_tensor(x, dtype=self.dtype) for x in (y_true, y_pred))
+        weight = ops.cast(self.kept(truth, logits), self.dtype)  # [B]
+        if self.reduction in ("sum_over_batch_size", "mean"):
+            weight = ops.divide_no_nan(weight, ops.mean(weight))
+        if sample_weight is not None:
+            weight = weight * ops.reshape(ops.convert_to_tensor(sample_weight, dtype=self.dtype), (-1,))
+        return super().__call__(truth, logits, weight)
+
+    def call(self, y_true, y_pred):
+        losses = self.loss.call(y_true, y_pred)  # [B]
+        if self.published and self.base == "binary_crossentropy":
+            return 100 * ops.mean(losses) * ops.ones_like(losses)
+        return losses
+
+    def kept(self, truth, logits):
+        """Which clips are not answered right yet: bool [B]."""
+        heard = ops.sigmoid(logits) > self.threshold  # [B, K]
+        if not self.published:
+            return ops.any(heard != (truth > self.threshold), axis=-1)
+        heard = ops.cast(heard, truth.dtype)
+        hits = ops.sum(heard * truth, axis=-1)  # [B]
+        precision = ops.divide_no_nan(hits, ops.sum(heard, axis=-1))
+        recall = ops.divide_no_nan(hits, ops.sum(truth, axis=-1))
+        return ops.divide_no_nan(5 * precision * recall, 4 * precision + recall) < 1
+
+    def get_config(self):
+        """What was passed."""
+        return super().get_config() | {
+            "base": self.base,
+            "label_smoothing": self.label_smoothing,
+            "threshold": self.threshold,
+            "published": self.published,
+        }
+
+
+@keras.saving.register_keras_serializable(package="audiotag")
+class CategoricalCrossentropy(keras.losses.Loss):
+    """Cross-entropy of one choice among the classes, whose probabilities sum to 1.
+
+    For clips that carry one class each: the classes compete, and the network need
+    not learn that two never sound together.
+
+    With q = softmax of a clip's logits, its labels y scaled to sum 1, and
+    y' = y (1 - s) + s / K for a smoothing of s, its loss is the sum over the classes
+    of -y' log q. A clip of several classes is thus asked to share its belief among
+    them; a clip without labels gives 0. No probability is clipped.
+
+    Reference: M. Dorfer and G. Widmer's system for DCASE 2018, 2018.
+
+    Args:
+        label_smoothing: From 0 to below 1.
+        reduction: As in `binary_crossentropy`.
+
+    Raises:
+        ValueError: A smoothing out of its range, or a reduction that Keras does not have.
+
+    Example:
+        >>> loss = CategoricalCrossentropy()(ops.array([[1.0, 0.0, 1.0, 0.0]]), ops.zeros((1, 4)))  # log(4)
+        >>> round(float(loss), 4)
+        1.3863
+    """
+
+    def __init__(self, *, label_smoothing: float = 0.0, reduction: Reduction = "sum_over_batch_size", **kwargs):
+        super().__init__(reduction=reduction, **kwargs)
+        _check_smoothing(label_smoothing)
+        self.label_smoothing = label_smoothing
+
+    def call(self, y_true, y_pred):
+        total = ops.sum(y_true, axis=-1, keepdims=True)  # [B, 1]
+        truth = ops.divide_no_nan(y_true, total)  # [B, K]
+        smooth = self.label_smoothing * ops.cast(total > 0, truth.dtype) / truth.shape[-1]
+        truth = truth * (1 - self.label_smoothing) + smooth
+        return -ops.sum(truth * ops.log_softmax(y_pred, axis=-1), axis=-1)  # [B]
+
+    def get_config(self):
+        """What was passed."""
+        return super().get_config() | {"label_smoothing": self.label_smoothing}
+
+
+@keras.saving.register_keras_serializable(package="audiotag")
+class SoftBootstrapping(keras.losses.Loss):
+    """Binary cross-entropy with labels that move toward what the network believes.
+
+    Where labels are unreliable, a network that contradicts one may be right. A clip's
+    loss is the mean over the classes of the cross-entropy of p and
+    beta y + (1 - beta) p.
+
+    As published, the p inside the target is a constant to the gradient. The gradient
+    is then beta (p - y) / K, exactly beta times that of `binary_crossentropy`: alone
+    it changes the step's size, which Adam undoes, and it matters beside clips that
+    have another loss. With `through_targets` the gradient flows through both, as in
+    the paper, which also rewards certainty: that changes what is learnt.
+
+    Reference: Reed et al., "Training deep neural networks on noisy labels with bootstrapping", 2014,
+    https://arxiv.org/abs/1412.6596; lRomul's system for FSDKaggle2019, 2019 ("L_soft" on noisy clips, beta 0.7).
+
+    Args:
+        beta: Trust in the labels, from 0 to 1; 1 is `binary_crossentropy`.
+        through_targets: Let the gradient flow through the network's belief inside the target, too.
+        reduction: As in `binary_crossentropy`.
+
+    Raises:
+        ValueError: A beta out of its range, or a reduction that Keras does not have.
+
+    Example:
+        >>> loss = SoftBootstrapping()(ops.array([[0.0]]), ops.array([[1.0986]]))  # p is 0.75, the target 0.225
+        >>> round(float(loss), 4)
+        1.1391
+    """
+
+    def __init__(
+        self,
+        *,
+        beta: float = 0.7,
+        through_targets: bool = False,
+        reduction: Reduction = "sum_over_batch_size",
+        **kwargs,
+    ):
+        super().__init__(reduction=reduction, **kwargs)
+        if not 0 <= beta <= 1:
+            raise ValueError(f"beta must be from 0 to 1. Received: beta={beta}")
+        self.beta = beta
+        self.through_targets = through_targets
+
+    def call(self, y_true, y_pred):
+        belief = ops.sigmoid(y_pred)  # [B, K]
+        if not self.through_targets:
+            belief = ops.stop_gradient(belief)
+        target = self.beta * y_true + (1 - self.beta) * belief
+        return ops.mean(target * ops.softplus(-y_pred) + (1 - target) * ops.softplus(y_pred), axis=-1)  # [B]
+
+    def get_config(self):
+        """What was passed."""
+        return super().get_config() | {"beta": self.beta, "through_targets": self.through_targets}
+
+
+@keras.saving.register_keras_serializable(package="audiotag")
+class Lsep(keras.losses.Loss):
+    """Log-sum-exp pairwise loss: true classes should score above false ones.
+
+    lwlrap asks for the order of the classes, not for probabilities, and so does this
+    loss: each pair of a true and a false class in the wrong order costs about as much
+    as the scores are apart. Only differences count, so p = sigmoid(logit) means nothing
+    afterwards.
+
+    A clip's loss is log(1 + sum over n and p of (1 - y_n) y_p exp(z_n - z_p)), which
+    for labels of 0 and 1 is the published sum over the pairs of a false class n and a
+    true class p. A class that is half true is half of each: the loss
+    is least where z = log(y / (1 - y)) / 2 and a constant, and so ranks classes by
+    their labels. The sum is the product of one over n and one over p, so it takes no
+    K x K table. A clip without true classes, or without false ones, gives 0.
+
+    Reference: Li, Song and Luo, "Improving pairwise ranking for multi-label image classification", 2017,
+    https://arxiv.org/abs/1704.03135; ex4sperans' system for FSDKaggle2019, 2019.
+
+    Args:
+        reduction: As in `binary_crossentropy`.
+
+    Raises:
+        ValueError: A reduction that Keras does not have.
+
+    Example:
+        >>> loss = Lsep()(ops.array([[1.0, 0.0, 0.0]]), ops.array([[5.0, 5.0, 5.0]]))  # log(1 + 2)
+        >>> round(float(loss), 4)
+        1.0986
+    """
+
+    def __init__(self, *, reduction: Reduction = "sum_over_batch_size", **kwargs):
+        super().__init__(reduction=reduction, **kwargs)
+
+    def call(self, y_true, y_pred):
+        false = ops.logsumexp(y_pred + _log(1 - y_true), axis=-1)  # [B]
+        true = ops.logsumexp(_log(y_true) - y_pred, axis=-1)  # [B]
+        return ops.softplus(false + true)
+
+
 # The names an experiment file may use.
-LOSSES = {"binary_crossentropy": binary_crossentropy}
+LOSSES = {
+    "binary_crossentropy": binary_crossentropy,
+    "focal": Focal,
+    "f2_curriculum": F2Curriculum,
+    "categorical_crossentropy": CategoricalCrossentropy,
+    "soft_bootstrapping": SoftBootstrapping,
+    "lsep": Lsep,
+}
+
+
+def _check_smoothing(label_smoothing):
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"label_smoothing must be from 0 to below 1. Received: label_smoothing={label_smoothing}")
+
+
+def _log(share):
+    """log(share), and for 0 a number so low that adding a logit changes nothing."""
+    return ops.where(share > 0, ops.log(ops.where(share > 0, share, 1.0)), -1e30)

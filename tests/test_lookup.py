@@ -67,6 +67,17 @@ def test_annotations_stay_text():
     assert lookup.signature("audiotag.models", "MODELS", "conv_skip").parameters["leak"].annotation == "float"
 
 
+def test_an_annotation_that_the_module_names_is_what_the_name_stands_for(package):
+    package(
+        {
+            "table.py": "from sounds.bells import ring\nTABLE = {'x': ring}",
+            "bells.py": "Tone = Literal['a', 'b']\ndef ring(tone: Tone = 'a', hz: float = 1.0):\n    pass",
+        }
+    )
+    parameters = lookup.signature("sounds.table", "TABLE", "x").parameters
+    assert [parameter.annotation for parameter in parameters.values()] == ["Literal['a', 'b']", "float"]
+
+
 def test_a_class_without_a_constructor_has_that_of_its_base(package):
     package(
         {
