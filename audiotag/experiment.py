@@ -37,16 +37,16 @@ class Section(BaseModel):
         return values
 
 
-def part(module, table, given=()):
-    """The type of a named part: one Section for each entry of a table of parts, told apart by `name`.
+def part(module, *tables, given=()):
+    """The type of a named part: one Section for each entry of tables of parts, told apart by `name`.
 
     Args:
-        module: Dotted name of the module that holds the table.
-        table: Name of the table in it.
+        module: Dotted name of the module that holds the tables.
+        tables: Names of the tables in it.
         given: Arguments that the program provides, so that the file may not.
     """
     sections = []
-    for name in lookup.parts(module, table):
+    for table, name in ((table, name) for table in tables for name in lookup.parts(module, table)):
         fields = {
             key: (_kind(parameter), ... if parameter.default is parameter.empty else parameter.default)
             for key, parameter in lookup.signature(module, table, name).parameters.items()
@@ -65,8 +65,9 @@ def _kind(parameter):
     return {bool: bool, int: int | float, float: int | float}.get(type(parameter.default), Any)
 
 
+Waveform = part("audiotag.layers", "WAVEFORMS", given=("seed",))
 FrontEnd = part("audiotag.layers", "FRONTENDS", given=("sample_rate",))
-Picture = part("audiotag.layers", "PICTURES")
+Picture = part("audiotag.layers", "PICTURES", "AUGMENTS", given=("seed",))
 Augment = part("audiotag.layers", "AUGMENTS", given=("seed",))
 Model = part("audiotag.models", "MODELS", given=("input_shape", "num_classes"))
 Loss = part("audiotag.losses", "LOSSES")
@@ -93,6 +94,7 @@ class Stage(Section):
     start_from: str | None = None
     optimizer: Optimizer
     loss: Loss
+    augment: tuple[Augment, ...] | None = None  # instead of the experiment's, for this stage
     callbacks: tuple[Callback, ...] = ()
 
 
@@ -108,6 +110,7 @@ class Predict(Section):
 
     overlap: float = Field(default=0.5, ge=0, lt=1)
     pool: Literal["mean", "max"] = "mean"
+    flips: bool = False  # hear the four flips of every picture; only where flips are labels
 
 
 class Experiment(Section):
@@ -119,9 +122,10 @@ class Experiment(Section):
     seed: int = Field(default=2019, ge=0, lt=2**31)
     records: str
     window: Window
+    waveform: tuple[Waveform, ...] = ()  # what happens before the front end
     frontend: FrontEnd
-    picture: tuple[Picture, ...] = ()
-    augment: tuple[Augment, ...] = ()
+    picture: tuple[Picture, ...] = ()  # from spectrogram to picture; disturbances may stand in between
+    augment: tuple[Augment, ...] = ()  # disturbances of the finished picture
     model: Model
     stages: tuple[Stage, ...] = Field(min_length=1)
     folds: Folds = Folds()
@@ -156,6 +160,15 @@ class Experiment(Section):
                     if value not in accepted:
                         hint = lookup.nearest(value, accepted)
                         raise _at(f"{where}.{key}", f"there is no {value!r}. {hint}Accepted: {', '.join(accepted)}.")
+        if self.predict.flips and not any(part.name == "flip_labels" for part in (*self.picture, *self.augment)):
+            raise _at("predict.flips", 'needs flips as labels. Add {"name": "flip_labels"} to the picture.')
+        for index, stage in enumerate(self.stages):
+            if any(part.name == "flip_labels" for part in stage.augment or ()):
+                raise _at(
+                    f"stages[{index}].augment",
+                    "flip_labels gives the network four times as many answers, so it cannot be one stage's own. "
+                    "Put it into the experiment's picture.",
+                )
         if self.xla and self.deterministic:
             raise _at("xla", 'TensorFlow does not compile deterministic runs. Add "deterministic": false.')
         for fold in self.folds.held_out:

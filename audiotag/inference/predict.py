@@ -38,7 +38,10 @@ def load_taggers(run, stage=None):
 
 def load_tagger(run, fold, stage):
     """The model of one fold after one stage."""
-    tagger = build_tagger(run.experiment, sample_rate=run.sample_rate, num_classes=len(run.vocabulary))
+    (trained,) = (s for s in run.experiment.stages if s.name == stage)
+    tagger = build_tagger(
+        run.experiment, sample_rate=run.sample_rate, num_classes=len(run.vocabulary), stage=trained
+    )
     load_weights(tagger, run.weights(fold, stage))
     return tagger
 
@@ -56,7 +59,7 @@ def score_records(taggers, manifest, clips, *, label="score"):
         float64 [len(clips), K]: probabilities, averaged over the taggers.
     """
     tagger = taggers[0]
-    scores = np.full((len(clips), tagger.listener.output_shape[-1]), np.nan)  # [clips, K]
+    scores = np.full((len(clips), tagger.num_classes), np.nan)  # [clips, K]
     batches = evaluation_batches(manifest, clips, window_samples=tagger.window_samples, batch_size=BATCH_SIZE)
     hear = tf.function(lambda waveform: [tagger(waveform, training=False) for tagger in taggers], reduce_retracing=True)
     heard = (pair for waveform, rows in batches for pair in zip(rows.numpy(), np.stack(hear(waveform), axis=1)))

@@ -1,21 +1,37 @@
 """How does sound become a picture, and how is it disturbed?"""
 
+from audiotag.layers.flips import FlipLabels
 from audiotag.layers.masking import FrequencyMask, TimeMask
+from audiotag.layers.mixing import ConcatMix, MixUp
 from audiotag.layers.picture import EightBit, RepeatChannels, Resize, Standardise, ToPicture
 from audiotag.layers.spectrograms import LogMel
 
-# The names an experiment file may use: waveform → spectrogram, picture → picture, and the same with dice.
+# The names an experiment file may use: waveform → waveform, waveform → spectrogram, picture → picture, and disturbances
+# of pictures. Those of LABELLED take (sound, labels) and return both; the others know nothing of labels.
+WAVEFORMS = {"mixup": MixUp, "concat_mix": ConcatMix}
 FRONTENDS = {"log_mel": LogMel}
 PICTURES = {"standardise": Standardise, "eight_bit": EightBit, "resize": Resize, "repeat_channels": RepeatChannels}
-AUGMENTS = {"time_mask": TimeMask, "frequency_mask": FrequencyMask}
+AUGMENTS = {
+    "time_mask": TimeMask,
+    "frequency_mask": FrequencyMask,
+    "mixup": MixUp,
+    "concat_mix": ConcatMix,
+    "flip_labels": FlipLabels,
+}
+LABELLED = (MixUp, ConcatMix, FlipLabels)
 
 __all__ = [
     "AUGMENTS",
     "FRONTENDS",
+    "LABELLED",
     "PICTURES",
+    "WAVEFORMS",
+    "ConcatMix",
     "EightBit",
+    "FlipLabels",
     "FrequencyMask",
     "LogMel",
+    "MixUp",
     "RepeatChannels",
     "Resize",
     "Standardise",

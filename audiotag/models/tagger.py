@@ -1,13 +1,16 @@
 """From a waveform of any length to what is heard in it: the whole chain in one model."""
 
 import contextlib
+import inspect
+import itertools
 
 import keras
 from keras import ops
 
 from audiotag.errors import ConfigError
 from audiotag.experiment import options
-from audiotag.layers import AUGMENTS, FRONTENDS, PICTURES, ToPicture
+from audiotag.layers import AUGMENTS, FRONTENDS, LABELLED, PICTURES, WAVEFORMS, ToPicture
+from audiotag.layers.flips import FLIPS, flipped
 from audiotag.models import MODELS
 
 
@@ -20,35 +23,110 @@ class Tagger(keras.Model):
     are taken for filling and never heard, so neither they nor the other clips change
     its answer.
 
+    Labels go through the ear beside their sound while training, so that whatever
+    mixes or flips the sound mixes or renames them in the same throw; the loss then
+    compares the network's answer with the labels that came out.
+
     Args:
-        listener: Model from a window [B, n] to logits [B, K].
+        ear: Model from (window [B, n], labels [B, K]) to (picture, labels [B, K], or [B, 4 K] with flips as labels).
+        network: Model from a picture to as many logits.
+        num_classes: K.
         window_samples: n, the samples in a window.
         short_clips: What fills a window when the clip is shorter: "repeat" the clip, or "zeros" on
             both sides.
         overlap: Share of a window that the next one hears again, 0 to below 1. The last window
             ends where the clip ends.
         pool: "mean" of the windows' probabilities, or their "max".
+        flips: Hear the four flips of every picture and average them; only where flips are labels.
 
-    Input shape: waveform [B, N], float32 in -1 to 1; N is n while training, any length otherwise.
-    Output shape: logits [B, K], float32.
+    Input shape: waveform [B, N], float32 in -1 to 1, any N; while training (waveform [B, n], labels [B, K]).
+    Output shape: logits [B, K], float32; while training (logits, labels), as many as the ear has labels.
     """
 
-    def __init__(self, listener, *, window_samples, short_clips="repeat", overlap=0.5, pool="mean", **kwargs):
+    def __init__(
+        self,
+        ear,
+        network,
+        *,
+        num_classes,
+        window_samples,
+        short_clips="repeat",
+        overlap=0.5,
+        pool="mean",
+        flips=False,
+        **kwargs,
+    ):
         super().__init__(dtype="float32", **kwargs)
-        self.listener = listener
+        self.ear = ear
+        self.network = network
+        self.num_classes = num_classes
         self.window_samples = window_samples
         self.short_clips = short_clips
         self.overlap = overlap
         self.pool = pool
+        self.flips = flips
 
-    def call(self, waveform, training=False):
+    def call(self, inputs, training=False):
+        waveform, labels = inputs if isinstance(inputs, (tuple, list)) else (inputs, None)
         if training:
-            return self.listener(waveform, training=True)  # [B, K]
+            picture, labels = self.ear((waveform, labels), training=True)
+            return self.network(picture, training=True), labels
         windows, heard = self.windows(waveform)  # [B, W, n], [B, W]
         batch, num_windows, _ = ops.shape(windows)
-        logits = self.listener(ops.reshape(windows, (-1, self.window_samples)), training=False)  # [B * W, K]
-        logits = ops.reshape(logits, (batch, num_windows, logits.shape[-1]))  # [B, W, K]
-        return pooled(ops.cast(logits, "float32"), heard[:, :, None], self.pool)  # [B, K]
+        logits = self.window_logits(ops.reshape(windows, (-1, self.window_samples)))  # [B * W, F K]
+        logits = ops.reshape(logits, (batch, num_windows, logits.shape[-1]))  # [B, W, F K]
+        logits = pooled(logits, heard[:, :, None], self.pool)  # [B, F K]
+        if not self.flips:
+            return logits  # [B, K]
+        logits = ops.reshape(logits, (batch, len(FLIPS), self.num_classes))  # [B, F, K]
+        return pooled(logits, True, "mean")  # [B, K]
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """Compares the logits with the labels that came out of the ear beside them."""
+        if isinstance(y_pred, (tuple, list)):
+            y_pred, y = y_pred
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        """Measures the logits; a class counts as heard where the disturbances left half of its label or more."""
+        if isinstance(y_pred, (tuple, list)):
+            blocks = (-1, y_pred[0].shape[1] // self.num_classes, self.num_classes)
+            logits, labels = (ops.max(ops.reshape(tensor, blocks), axis=1) for tensor in y_pred)  # [B, K] both
+            y_pred, y = logits, ops.cast(labels >= 0.5, "float32")
+        return super().compute_metrics(x, y, y_pred, sample_weight)
+
+    def window_logits(self, windows):
+        """The logits of windows [B, n], one answer a flip: float32 [B, F K], with F = 4 for flips, else 1."""
+        windows = ops.convert_to_tensor(windows, "float32")
+        picture, _ = self.ear((windows, self._no_labels(windows)), training=False)
+        answers = []
+        for flip in range(len(FLIPS) if self.flips else 1):
+            logits = self.network(flipped(picture, flip) if flip else picture, training=False)
+            answers.append(logits[:, flip * self.num_classes : (flip + 1) * self.num_classes])
+        return ops.cast(ops.concatenate(answers, axis=1), "float32")  # [B, F K]
+
+    def take_over(self, other):
+        """Takes the network's weights, and what the ear has learned of the clips, from a tagger of the same parts."""
+        self.network.set_weights(other.network.get_weights())
+        for mine, theirs in zip(self._learned(), other._learned(), strict=True):
+            mine.set_weights(theirs.get_weights())
+
+    def adapt(self, windows):
+        """Lets the steps of the ear that scale by statistics of the training clips gather them.
+
+        Args:
+            windows: A function without arguments that answers batches of waveforms [B, n], one pass over the clips.
+        """
+        for step in self._learned():
+            before = keras.Model(self.ear.inputs, step.input)
+            batches = (ops.convert_to_tensor(batch, "float32") for batch in windows())
+            step.adapt(before((batch, self._no_labels(batch)), training=False) for batch in batches)
+
+    def _no_labels(self, windows):
+        return ops.zeros((ops.shape(windows)[0], self.num_classes))
+
+    def _learned(self):
+        return [layer for layer in self.ear.layers if hasattr(layer, "adapt")]
 
     def windows(self, waveform):
         """Lays windows over the clips of a batch.
@@ -90,7 +168,7 @@ def pooled(logits, heard, pool):
 
     Args:
         logits: [B, W, K].
-        heard: [B, W, 1]: which windows count; at least one of each clip.
+        heard: bool [B, W, 1]: which windows count, at least one of each clip; or True.
         pool: "mean" or "max".
 
     Returns:
@@ -104,13 +182,14 @@ def pooled(logits, heard, pool):
     return ops.logsumexp(present, axis=1) - ops.logsumexp(absent, axis=1)
 
 
-def build_tagger(experiment, *, sample_rate, num_classes):
+def build_tagger(experiment, *, sample_rate, num_classes, stage=None):
     """The network of an experiment, front end and disturbances included, with fresh weights.
 
     Args:
         experiment: An `Experiment`.
         sample_rate: Rate of the waveforms in Hz.
         num_classes: K.
+        stage: The `Stage` whose `augment` takes the place of the experiment's, where it has one.
 
     Returns:
         A built `Tagger`.
@@ -121,29 +200,44 @@ def build_tagger(experiment, *, sample_rate, num_classes):
     window_samples = round(experiment.window.seconds * sample_rate)
     if window_samples < 1:
         raise ConfigError(f"window.seconds: {experiment.window.seconds} s at {sample_rate} Hz hold no sample.")
+    window = keras.Input((window_samples,), dtype="float32", name="waveform")  # [B, n]
+    labels = keras.Input((num_classes,), dtype="float32", name="labels")  # [B, K]
+    seeds = itertools.count(experiment.seed)
+    own = stage is not None and stage.augment is not None
     with _precision(experiment.precision):
-        window = keras.Input((window_samples,), dtype="float32", name="waveform")  # [B, n]
+        sound = _chain("waveform", experiment.waveform, WAVEFORMS, (window, labels), seeds)
         with _blamed_on(f"frontend {experiment.frontend.name}"):
             front_end = FRONTENDS[experiment.frontend.name](sample_rate=sample_rate, **options(experiment.frontend))
-            picture = ToPicture()(front_end(window))  # [B, M, T, 1]
-        for index, part in enumerate(experiment.picture):
-            with _blamed_on(f"picture[{index}] {part.name}"):
-                picture = PICTURES[part.name](**options(part))(picture)  # [B, M, T, C]
-        for index, part in enumerate(experiment.augment):
-            with _blamed_on(f"augment[{index}] {part.name}"):
-                picture = AUGMENTS[part.name](**options(part), seed=experiment.seed + index)(picture)
+            sound = ToPicture()(front_end(sound[0])), sound[1]  # [B, M, T, 1], [B, K]
+        sound = _chain("picture", experiment.picture, PICTURES | AUGMENTS, sound, seeds)
+        sound = _chain("augment", stage.augment if own else experiment.augment, AUGMENTS, sound, seeds)
+        ear = keras.Model((window, labels), sound, name="ear")
+        picture, answers = sound
         with _blamed_on(f"model {experiment.model.name}"):
-            network = MODELS[experiment.model.name](picture.shape[1:], num_classes, **options(experiment.model))
-        listener = keras.Model(window, network(picture), name="listener")
+            network = MODELS[experiment.model.name](picture.shape[1:], answers.shape[1], **options(experiment.model))
     tagger = Tagger(
-        listener,
+        ear,
+        network,
+        num_classes=num_classes,
         window_samples=window_samples,
         short_clips=experiment.window.short_clips,
         overlap=experiment.predict.overlap,
         pool=experiment.predict.pool,
+        flips=experiment.predict.flips,
     )
     tagger.build((None, window_samples))
     return tagger
+
+
+def _chain(where, parts, table, sound, seeds):
+    """Puts the parts of one list of an experiment one after the other: (sound, labels) → (sound, labels)."""
+    for index, part in enumerate(parts):
+        with _blamed_on(f"{where}[{index}] {part.name}"):
+            kind = table[part.name]
+            dice = {"seed": next(seeds)} if "seed" in inspect.signature(kind).parameters else {}
+            layer = kind(**options(part), **dice)
+            sound = layer(sound) if isinstance(layer, LABELLED) else (layer(sound[0]), sound[1])
+    return sound
 
 
 @contextlib.contextmanager

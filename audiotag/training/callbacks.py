@@ -76,6 +76,16 @@ CALLBACKS = {
 }
 
 
+class TellEpoch(keras.callbacks.Callback):
+    """Tells the disturbances that end at an epoch which epoch it is."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Sets the epoch of every layer that asks for it."""
+        for layer in self.model.ear.layers:
+            if hasattr(layer, "epoch"):
+                layer.epoch.assign(epoch)
+
+
 class SaveState(keras.callbacks.Callback):
     """Writes the whole training state after every epoch; stands last in the list, when all others have spoken.
 

@@ -1,6 +1,7 @@
 """Trains an experiment: every stage of every fold that is held out, one after the other."""
 
 import contextlib
+import functools
 import json
 import math
 
@@ -21,8 +22,8 @@ from audiotag.losses import LOSSES
 from audiotag.metrics import Lwlrap
 from audiotag.models.tagger import build_tagger
 from audiotag.run import start_run
-from audiotag.training.callbacks import CALLBACKS, Progress, SaveState
-from audiotag.training.checkpoint import FRESH, load_state, load_weights, save_weights
+from audiotag.training.callbacks import CALLBACKS, Progress, SaveState, TellEpoch
+from audiotag.training.checkpoint import FRESH, load_state, save_weights
 from audiotag.training.optimizers import OPTIMIZERS
 
 
@@ -102,9 +103,9 @@ def _fit_stage(run, manifest, clips, folds, held_out, index):
         raise DataError(f"{manifest.directory}: holds no {stage.subset} clips, which stage {stage.name!r} trains on.")
 
     keras.utils.set_random_seed(experiment.seed + 1000 * index + held_out)
-    tagger = build_tagger(experiment, sample_rate=run.sample_rate, num_classes=len(run.vocabulary))
+    tagger = build_tagger(experiment, sample_rate=run.sample_rate, num_classes=len(run.vocabulary), stage=stage)
     if stage.start_from is not None:
-        load_weights(tagger, run.weights(held_out, stage.start_from))
+        tagger.take_over(load_tagger(run, held_out, stage.start_from))
     with _blamed_on(f"stages[{index}]"):
         optimizer = OPTIMIZERS[stage.optimizer.name](**options(stage.optimizer))
         if experiment.precision == "mixed_float16":  # else small gradients round to 0
@@ -120,7 +121,8 @@ def _fit_stage(run, manifest, clips, folds, held_out, index):
     state = folder / "state.npz"
     notes = load_state(state, tagger) if state.is_file() else FRESH
     if notes["epochs_done"] < stage.epochs and not notes["stop_training"]:
-        batches = training_batches(
+        drawn = functools.partial(
+            training_batches,
             manifest,
             heard,
             multi_hot(heard["labels"], run.vocabulary),
@@ -128,8 +130,11 @@ def _fit_stage(run, manifest, clips, folds, held_out, index):
             short_clips=experiment.window.short_clips,
             batch_size=stage.batch_size,
             seed=experiment.seed + index,
-            epochs=range(notes["epochs_done"], stage.epochs),
         )
+        if stage.start_from is None and not notes["epochs_done"]:
+            tagger.adapt(lambda: (waveform for waveform, _ in drawn(epochs=range(1))))
+        batches = drawn(epochs=range(notes["epochs_done"], stage.epochs))
+        batches = batches.map(lambda waveform, truth: ((waveform, truth), truth))  # labels go where their sound goes
         waiting = Stopwatch()
         progress = Progress(f"{stage.name}, fold {held_out}", stage.batch_size, waiting)
         tagger.fit(
@@ -138,7 +143,7 @@ def _fit_stage(run, manifest, clips, folds, held_out, index):
             initial_epoch=notes["epochs_done"],
             steps_per_epoch=len(heard) // stage.batch_size,
             validation_data=_judged_by(run, manifest, clips, folds, held_out, stage.batch_size),
-            callbacks=[*callbacks, progress, SaveState(state, callbacks, notes)],
+            callbacks=[TellEpoch(), *callbacks, progress, SaveState(state, callbacks, notes)],
             shuffle=False,  # the pipeline does it
             verbose=0,
         )

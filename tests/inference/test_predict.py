@@ -72,7 +72,7 @@ def test_several_folds_are_averaged_as_probabilities(two_folds, records, clips, 
 
 def test_nearly_certain_clips_are_not_tied(run, records, clips, monkeypatch):
     tagger = load_taggers(run)[0]
-    kernel, bias = tagger.listener.layers[-1].get_layer("logits").weights
+    kernel, bias = tagger.network.get_layer("logits").weights
     kernel.assign(0 * kernel)
     bias.assign(np.arange(14, dtype="float32") + 17)  # float32 knows no probability between these and 1
     scores = score_records([tagger], read_manifest(records), clips.head(2))

@@ -45,5 +45,5 @@ def test_it_builds_its_tagger_and_takes_a_step(path):
             run_eagerly=True,  # one step is quicker than its trace
         )
     before = [weight.numpy() for weight in tagger.trainable_variables]
-    assert np.isfinite(tagger.train_on_batch(waveform, truth, return_dict=True)["loss"])
+    assert np.isfinite(tagger.train_on_batch((waveform, truth), truth, return_dict=True)["loss"])
     assert any(np.any(a != b) for a, b in zip(before, tagger.trainable_variables, strict=True))

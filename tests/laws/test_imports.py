@@ -35,6 +35,8 @@ ORDER = [
     "audiotag.layers.spectrograms",
     "audiotag.layers.picture",
     "audiotag.layers.masking",
+    "audiotag.layers.mixing",
+    "audiotag.layers.flips",
     "audiotag.layers",
     "audiotag.losses",
     "audiotag.metrics",

@@ -14,10 +14,15 @@ import audiotag.layers
 from audiotag.layers import (
     AUGMENTS,
     FRONTENDS,
+    LABELLED,
     PICTURES,
+    WAVEFORMS,
+    ConcatMix,
     EightBit,
+    FlipLabels,
     FrequencyMask,
     LogMel,
+    MixUp,
     RepeatChannels,
     Resize,
     Standardise,
@@ -25,7 +30,11 @@ from audiotag.layers import (
     ToPicture,
 )
 
-# Each layer, a value for every option it has, and shapes of what it takes: [B, ...], None where it may vary.
+PICTURE = (None, 24, None, 1)
+MIXING = {"alpha": 0.4, "partner": "permutation", "labels": "weighted", "probability": 0.7, "end_epoch": 3, "seed": 3}
+
+# Each layer, a value for every option it has, and shapes of what it takes: [B, ...], None where it may vary. Those that
+# move labels take a list of two.
 LAYERS = [
     (
         LogMel,
@@ -57,13 +66,23 @@ LAYERS = [
     (TimeMask, {"max_width": 12, "count": 1, "fill": 0.0, "seed": 3}, (None, 24, None, 1)),
     (FrequencyMask, {"max_width": 12, "count": 2, "fill": -1.0, "seed": 3}, (None, None, 24)),
     (FrequencyMask, {"max_width": 12, "count": 1, "fill": 0.0, "seed": 3}, (None, 24, None, 1)),
+    (MixUp, MIXING, [(None, None), (None, 7)]),
+    (MixUp, MIXING | {"partner": "reversal", "labels": "union"}, [PICTURE, (None, 7)]),
+    (ConcatMix, MIXING, [(None, None), (None, 7)]),
+    (ConcatMix, MIXING | {"labels": "union"}, [PICTURE, (None, 7)]),
+    (FlipLabels, {"seed": 3}, [PICTURE, (None, 7)]),
 ]
-RANDOM = [case for case in LAYERS if case[0] in AUGMENTS.values()]
+RANDOM = [case for case in LAYERS if case[0] in {*AUGMENTS.values(), *WAVEFORMS.values()}]
 LENGTHS = [*range(300, 340, 3), 1600, 1601]
 
 
 def names(cases):
-    return [f"{layer.__name__}-{len(shape)}d" for layer, _, shape in cases]
+    return [f"{layer.__name__}-{len(first(shape))}d" for layer, _, shape in cases]
+
+
+def first(shapes):
+    """The shape of the sound, for layers that take labels too."""
+    return shapes[0] if isinstance(shapes, list) else shapes
 
 
 every_layer = pytest.mark.parametrize(("layer", "options", "shape"), LAYERS, ids=names(LAYERS))
@@ -71,15 +90,36 @@ every_random_layer = pytest.mark.parametrize(("layer", "options", "shape"), RAND
 
 
 def clips(shape, batch=3, length=400, seed=0):
-    """Noise of that shape, each clip ten times as loud as the one before."""
+    """Noise of that shape, each clip ten times as loud as the one before; beside it one label a clip."""
+    if isinstance(shape, list):
+        sound, (_, num_classes) = shape
+        return [clips(sound, batch, length, seed), np.eye(batch, num_classes, dtype="float32")]
     noise = np.random.default_rng(seed).standard_normal(
         [length if size is None else size for size in (batch, *shape[1:])]
     )
     return (noise * 0.01 * 10.0 ** np.arange(batch).reshape(-1, *[1] * (len(shape) - 1))).astype("float32")
 
 
+def inputs(shape):
+    """What a functional model of the layer takes."""
+    if isinstance(shape, list):
+        return [keras.Input(s[1:], dtype="float32") for s in shape]
+    return keras.Input(shape[1:], dtype="float32")
+
+
+def signature(shape):
+    """What a graph of the layer takes: one argument."""
+    return [[tf.TensorSpec(s) for s in shape] if isinstance(shape, list) else tf.TensorSpec(shape)]
+
+
+def tensors(answer):
+    """The layer's answer as a list: the sound, and the labels where it moves them."""
+    return list(answer) if isinstance(answer, (list, tuple)) else [answer]
+
+
 def assert_close(ours, expected):
-    np.testing.assert_allclose(np.asarray(ours), np.asarray(expected), rtol=1e-5, atol=1e-4)
+    for one, other in zip(tensors(ours), tensors(expected), strict=True):
+        np.testing.assert_allclose(np.asarray(one), np.asarray(other), rtol=1e-5, atol=1e-4)
 
 
 def test_no_layer_is_missing_from_the_list():
@@ -94,8 +134,9 @@ def test_no_layer_is_missing_from_the_list():
         if inspect.isclass(value) and issubclass(value, keras.layers.Layer) and not name.startswith("_")
     }
     assert written == listed
-    assert {*FRONTENDS.values(), *PICTURES.values(), *AUGMENTS.values()} <= listed
+    assert {*WAVEFORMS.values(), *FRONTENDS.values(), *PICTURES.values(), *AUGMENTS.values()} <= listed
     assert {name for name in audiotag.layers.__all__ if not name.isupper()} == {layer.__name__ for layer in listed}
+    assert set(LABELLED) == {layer for layer, _, shape in LAYERS if isinstance(shape, list)}
 
 
 @every_layer
@@ -110,38 +151,41 @@ def test_round_trip_the_config_is_what_was_passed(layer, options, shape):
 @pytest.mark.parametrize("length", LENGTHS)
 def test_shape_the_promise_is_the_truth(layer, options, shape, length):
     waiting = layer(**options)
-    picture = clips(shape, length=length)
-    assert tuple(waiting(picture).shape) == tuple(waiting.compute_output_shape(picture.shape))
+    sound = clips(shape, length=length)
+    found = [tuple(tensor.shape) for tensor in tensors(waiting(sound))]
+    promised = waiting.compute_output_shape([s.shape for s in sound] if isinstance(shape, list) else sound.shape)
+    assert found == (list(map(tuple, promised)) if isinstance(shape, list) else [tuple(promised)])
 
 
 @every_layer
 def test_shape_what_is_unknown_stays_unknown(layer, options, shape):
-    real = layer(**options)(clips(shape))
-    symbolic = layer(**options)(keras.Input(shape[1:]))
-    assert symbolic.dtype == keras.backend.standardize_dtype(real.dtype)
-    assert symbolic.shape[0] is None
-    for promised, found in zip(symbolic.shape, real.shape):
-        assert promised in (None, found)
+    real, symbolic = layer(**options)(clips(shape)), layer(**options)(inputs(shape))
+    for promised, found in zip(tensors(symbolic), tensors(real), strict=True):
+        assert promised.dtype == keras.backend.standardize_dtype(found.dtype)
+        assert promised.shape[0] is None
+        for promise, size in zip(promised.shape, found.shape):
+            assert promise in (None, size)
     if layer is not Resize:
-        assert symbolic.shape.count(None) == 2
+        assert tensors(symbolic)[0].shape.count(None) == 2
 
 
 @every_layer
 def test_solitude_a_loud_neighbour_changes_nothing(layer, options, shape):
     heard = layer(**options)
-    together = heard(clips(shape))
+    together = tensors(heard(clips(shape)))
     for i in range(3):
-        assert_close(heard(clips(shape)[i : i + 1]), together[i : i + 1])
+        alone = keras.tree.map_structure(lambda tensor: tensor[i : i + 1], clips(shape))
+        assert_close(heard(alone), [tensor[i : i + 1] for tensor in together])
 
 
 @every_layer
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_graph_unknown_batch_and_length_give_what_eager_gives(layer, options, shape, jit_compile):
     traced = layer(**options)
-    graph = tf.function(traced, input_signature=[tf.TensorSpec(shape)], jit_compile=jit_compile)
+    graph = tf.function(lambda x: traced(x), input_signature=signature(shape), jit_compile=jit_compile)
     for batch, length in ((1, 400), (3, 401)):
-        picture = clips(shape, batch, length)
-        assert_close(graph(picture), layer(**options)(picture))
+        sound = clips(shape, batch, length)
+        assert_close(graph(sound), layer(**options)(sound))
 
 
 @every_random_layer
@@ -149,52 +193,61 @@ def test_graph_unknown_batch_and_length_give_what_eager_gives(layer, options, sh
 def test_life_every_call_and_every_clip_draws_anew(layer, options, shape, jit_compile):
     alive = layer(**options)
     graph = tf.function(
-        lambda x: alive(x, training=True), input_signature=[tf.TensorSpec(shape)], jit_compile=jit_compile
+        lambda x: alive(x, training=True), input_signature=signature(shape), jit_compile=jit_compile
     )
-    ones = np.ones((8, *[40 if size is None else size for size in shape[1:]]), "float32")
-    first, second = graph(ones).numpy(), graph(ones).numpy()
+    sound = clips(shape, batch=8, length=40)
+    same = keras.tree.map_structure(lambda tensor: np.repeat(tensor[:1], 8, axis=0), sound)
+    if layer in LABELLED:  # of equal clips a mixture shows nothing
+        same[0] = sound[0]
+    first, second = tensors(graph(same))[0].numpy(), tensors(graph(same))[0].numpy()
     assert np.any(first != second)
-    assert np.any(first != first[:1])
+    assert layer in LABELLED or np.any(first != first[:1])
 
 
 @every_random_layer
 def test_life_one_seed_repeats_eagerly_and_in_a_graph(layer, options, shape):
     one, same, other = layer(**options), layer(**options), layer(**options | {"seed": 4})
-    graph = tf.function(lambda x: same(x, training=True), input_signature=[tf.TensorSpec(shape)])
+    graph = tf.function(lambda x: same(x, training=True), input_signature=signature(shape))
     for _ in range(2):
         drawn = one(clips(shape), training=True)
         assert_close(drawn, graph(clips(shape)))
-        assert np.any(drawn != other(clips(shape), training=True))
+        assert np.any(tensors(drawn)[0] != tensors(other(clips(shape), training=True))[0])
 
 
 @every_random_layer
 def test_peace_outside_training_it_is_the_identity(layer, options, shape):
     for arguments in ({}, {"training": False}):
-        np.testing.assert_array_equal(layer(**options)(clips(shape), **arguments), clips(shape))
+        sound, *labels = tensors(layer(**options)(clips(shape), **arguments))
+        np.testing.assert_array_equal(sound, tensors(clips(shape))[0])
+        for label in labels:
+            np.testing.assert_array_equal(label[:, :7], clips(shape)[1])  # flips have three more blocks of zeros
+            assert not np.any(label[:, 7:])
 
 
 @every_layer
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float16"])
 def test_half_the_policy_changes_nothing(layer, options, shape, policy):
-    expected = layer(**options)(clips(shape))
+    expected = tensors(layer(**options)(clips(shape)))
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
         halved = layer(**options)
-        result, symbolic = halved(clips(shape)), halved(keras.Input(shape[1:], dtype="float32"))
+        result = tensors(halved(clips(shape)))
+        symbolic = tensors(halved(inputs(shape)))
     finally:
         keras.config.set_dtype_policy(before)
-    assert result.dtype == expected.dtype == symbolic.dtype == "float32"
-    np.testing.assert_array_equal(result, expected)
+    for ours, promised, whole in zip(result, symbolic, expected, strict=True):
+        assert ours.dtype == whole.dtype == promised.dtype == "float32"
+        np.testing.assert_array_equal(ours, whole)
 
 
 @every_layer
 def test_return_files_give_the_same_numbers(layer, options, shape, tmp_path):
-    picture = clips(shape)
-    model = keras.Sequential([keras.Input(shape[1:]), layer(**options)])
-    expected = model(picture)
+    sound, given = clips(shape), inputs(shape)
+    model = keras.Model(given, layer(**options)(given))
+    expected = model(sound)
     model.save(tmp_path / "layer.keras")
-    assert_close(keras.models.load_model(tmp_path / "layer.keras")(picture), expected)
+    assert_close(keras.models.load_model(tmp_path / "layer.keras")(sound), expected)
     model.export(tmp_path / "saved", verbose=False)
     loaded = tf.saved_model.load(tmp_path / "saved")
-    assert_close(loaded.serve(picture), expected)
+    assert_close(loaded.serve(sound), expected)

@@ -10,6 +10,7 @@ from audiotag.data.manifest import read_manifest
 from audiotag.data.pipeline import evaluation_batches, training_batches
 from audiotag.errors import ConfigError
 from audiotag.experiment import load
+from audiotag.metrics import Lwlrap, lwlrap
 from audiotag.models.tagger import Tagger, build_tagger, pooled
 
 DEMO = Path(__file__).parents[2] / "experiments" / "demo.json"
@@ -99,7 +100,7 @@ def windows_by_hand(clip, n, hop, short_clips):
 @pytest.mark.parametrize(("overlap", "hop"), [(0.0, 16), (0.5, 8), (0.75, 4), (0.6, 6), (0.99, 1)])
 @pytest.mark.parametrize("length", [1, 2, 5, 15, 16, 17, 20, 24, 25, 31, 32, 33, 47, 64, 100])
 def test_windows_are_those_of_a_plain_loop(length, overlap, hop, short_clips):
-    tagger = Tagger(None, window_samples=16, short_clips=short_clips, overlap=overlap)
+    tagger = Tagger(None, None, num_classes=5, window_samples=16, short_clips=short_clips, overlap=overlap)
     clip = noise(length)
     windows, heard = tagger.windows(clip[None])
     np.testing.assert_array_equal(windows[0], np.array(windows_by_hand(clip, 16, hop, short_clips), "float32"))
@@ -110,7 +111,7 @@ def test_windows_are_those_of_a_plain_loop(length, overlap, hop, short_clips):
 @pytest.mark.parametrize("short_clips", ["repeat", "zeros"])
 @pytest.mark.parametrize("overlap", [0.0, 0.5, 0.75])
 def test_in_a_batch_each_clip_has_its_own_windows(overlap, short_clips):
-    tagger = Tagger(None, window_samples=16, short_clips=short_clips, overlap=overlap)
+    tagger = Tagger(None, None, num_classes=5, window_samples=16, short_clips=short_clips, overlap=overlap)
     clips = [noise(length, seed=length) for length in (40, 1, 16, 100, 17, 99)]
     windows, heard = map(np.asarray, tagger.windows(padded(clips)))
     for i, clip in enumerate(clips):
@@ -119,7 +120,7 @@ def test_in_a_batch_each_clip_has_its_own_windows(overlap, short_clips):
 
 def test_zeros_inside_a_clip_are_part_of_it():
     clip = np.concatenate([np.zeros(20), noise(1), np.zeros(30), noise(1)]).astype("float32")
-    windows, _ = Tagger(None, window_samples=16, overlap=0.5).windows(clip[None])
+    windows, _ = Tagger(None, None, num_classes=5, window_samples=16, overlap=0.5).windows(clip[None])
     np.testing.assert_array_equal(windows[0], np.array(windows_by_hand(clip, 16, 8, "repeat"), "float32"))
 
 
@@ -127,7 +128,7 @@ def test_zeros_inside_a_clip_are_part_of_it():
 def test_a_short_clip_fills_the_window_as_it_does_in_training(records, short_clips):
     manifest, n = read_manifest(records), 2 * SAMPLE_RATE
     clips = read_clips(records / "clips.csv").query("num_samples < @n").reset_index(drop=True)
-    tagger = Tagger(None, window_samples=n, short_clips=short_clips)
+    tagger = Tagger(None, None, num_classes=5, window_samples=n, short_clips=short_clips)
     whole = {}
     for waveform, rows in evaluation_batches(manifest, clips, window_samples=n, batch_size=1):
         whole |= {row: waveform[i : i + 1] for i, row in enumerate(rows.numpy())}
@@ -153,16 +154,19 @@ def test_a_short_clip_fills_the_window_as_it_does_in_training(records, short_cli
 
 
 def test_while_training_one_window_is_passed_as_it_is():
-    listener = keras.Sequential([keras.Input((16,)), keras.layers.Dense(3)])
-    tagger = Tagger(listener, window_samples=16)
-    window = padded([noise(5), noise(16)])
-    np.testing.assert_array_equal(tagger(window, training=True), listener(window))
-    assert np.any(tagger(window, training=False)[0] != listener(window)[0])  # there 5 samples are repeated
+    window, labels = keras.Input((16,)), keras.Input((3,))
+    network = keras.Sequential([keras.Input((16,)), keras.layers.Dense(3)])
+    tagger = Tagger(keras.Model((window, labels), (window, labels)), network, num_classes=3, window_samples=16)
+    window, labels = padded([noise(5), noise(16)]), np.eye(2, 3, dtype="float32")
+    logits, truth = tagger((window, labels), training=True)
+    np.testing.assert_array_equal(logits, network(window))
+    np.testing.assert_array_equal(truth, labels)
+    assert np.any(tagger(window, training=False)[0] != logits[0])  # there 5 samples are repeated
 
 
 def test_while_training_the_dice_are_thrown_and_otherwise_not(tagger):
-    window = noise(2, tagger.window_samples)
-    assert np.any(tagger(window, training=True) != tagger(window, training=True))
+    window, labels = noise(2, tagger.window_samples), np.eye(2, 5, dtype="float32")
+    assert np.any(tagger((window, labels), training=True)[0] != tagger((window, labels), training=True)[0])
     np.testing.assert_array_equal(tagger(window), tagger(window))
 
 
@@ -170,7 +174,7 @@ def test_a_clip_is_the_mean_of_its_windows():
     tagger = small_tagger("predict.overlap=0.75")
     clip = noise(3 * tagger.window_samples + 123)
     windows = windows_by_hand(clip, tagger.window_samples, tagger.window_samples // 4, "repeat")
-    logits = np.concatenate([tagger.listener(np.array([window], "float32")) for window in windows])
+    logits = np.concatenate([tagger.window_logits(np.array([window], "float32")) for window in windows])
     assert len(logits) == 10
     np.testing.assert_allclose(tagger(clip[None])[0], logit_of_the_mean(logits), atol=1e-5)
 
@@ -204,7 +208,7 @@ def test_half_precision_gives_float32_logits_that_are_nearly_the_same(precision)
     waveform = noise(3, 10_000)
     logits = half(waveform)
     assert logits.dtype == "float32"
-    assert {layer.compute_dtype for layer in half.listener.layers[-1].layers[1:-1]} != {"float32"}
+    assert {layer.compute_dtype for layer in half.network.layers[1:-1]} != {"float32"}
     np.testing.assert_allclose(logits, whole(waveform), atol=0.02 * np.abs(whole(waveform)).max())
 
 
@@ -233,3 +237,68 @@ def test_a_part_that_refuses_its_settings_is_named_by_its_place(overrides, messa
     with pytest.raises(ConfigError) as error:
         small_tagger(*overrides)
     assert str(error.value).startswith(message)
+
+
+# Labels beside their sound
+
+MIXUP = 'augment=[{"name": "mixup", "alpha": 0.4}]'
+FLIPS = 'augment=[{"name": "flip_labels"}]'
+
+
+def batch(tagger, size=4):
+    return noise(size, tagger.window_samples), np.eye(size, 5, dtype="float32")
+
+
+def test_the_loss_compares_with_the_labels_that_came_out_of_the_ear():
+    tagger = small_tagger(MIXUP)
+    loss = keras.losses.BinaryCrossentropy(from_logits=True)
+    tagger.compile(optimizer="sgd", loss=loss, metrics=[Lwlrap(5)])
+    logits, labels = tagger(batch(tagger), training=True)
+    mixed = np.asarray(labels)
+    assert np.any((mixed > 0) & (mixed < 1))
+    _, truth = batch(tagger)
+    answer = tagger.compute_loss(None, truth, (logits, labels), training=True)
+    np.testing.assert_allclose(answer, loss(mixed, logits), rtol=1e-6)
+    measured = tagger.compute_metrics(None, truth, (logits, labels))
+    assert float(measured["lwlrap"]) == pytest.approx(lwlrap((mixed >= 0.5).astype(int), np.asarray(logits)))
+
+
+@pytest.mark.parametrize("change", [MIXUP, FLIPS, 'waveform=[{"name": "concat_mix"}]'])
+def test_it_trains_and_judges_with_labels_that_move(change):
+    tagger = small_tagger(change)
+    tagger.compile(optimizer="adam", loss=keras.losses.BinaryCrossentropy(from_logits=True), metrics=[Lwlrap(5)])
+    waveform, truth = batch(tagger, 8)
+    logs = tagger.fit((waveform, truth), truth, batch_size=4, verbose=0, validation_data=(waveform, truth)).history
+    assert set(logs) == {"loss", "lwlrap", "val_loss", "val_lwlrap"}
+    assert all(np.isfinite(value) for values in logs.values() for value in values)
+
+
+def test_four_flips_are_each_read_in_their_own_columns_and_averaged():
+    one, four = small_tagger(FLIPS), small_tagger(FLIPS, "predict.flips=true")
+    assert four.network.output_shape == (None, 20)
+    four.set_weights(one.get_weights())
+    window = noise(2, four.window_samples)
+    picture, _ = four.ear((window, np.zeros((2, 5), "float32")))
+    picture = np.asarray(picture)
+    blocks = []
+    for number, turned in enumerate(
+        [picture, picture[:, :, ::-1], picture[:, ::-1], picture[:, ::-1, ::-1]]
+    ):
+        blocks.append(np.asarray(four.network(turned))[:, 5 * number : 5 * number + 5])
+    np.testing.assert_allclose(one(window), blocks[0], atol=1e-5)
+    expected = [logit_of_the_mean(np.stack([block[clip] for block in blocks])) for clip in range(2)]
+    np.testing.assert_allclose(four(window), expected, atol=1e-5)
+
+
+def test_one_stage_may_have_disturbances_of_its_own():
+    experiment = load(DEMO, [*SMALL, 'stages.curated.augment=[{"name": "mixup"}]'])
+    noisy, curated = (
+        build_tagger(experiment, sample_rate=SAMPLE_RATE, num_classes=5, stage=stage) for stage in experiment.stages
+    )
+    kinds = [{type(layer).__name__ for layer in tagger.ear.layers} for tagger in (noisy, curated)]
+    assert "TimeMask" in kinds[0] and "MixUp" not in kinds[0]
+    assert "MixUp" in kinds[1] and "TimeMask" not in kinds[1]
+    waveform = noise(2, 8_000)
+    assert np.any(curated(waveform) != noisy(waveform))
+    curated.take_over(noisy)
+    np.testing.assert_array_equal(curated(waveform), noisy(waveform))
