@@ -97,8 +97,10 @@ class EightBit(keras.layers.Layer):
 
     def call(self, picture):
         low = ops.min(picture, axis=(1, 2, 3), keepdims=True)  # [B, 1, 1, 1]
-        span = ops.max(picture, axis=(1, 2, 3), keepdims=True) - low  # [B, 1, 1, 1]
+        high = ops.max(picture, axis=(1, 2, 3), keepdims=True)  # [B, 1, 1, 1]
+        span = high - low
         levels = ops.floor(255 * (picture - low) / ops.maximum(span, 1e-6))
+        levels = ops.where(picture == high, 255.0, levels)  # 255 * span / span may be 254.99998
         return ops.where(span > 1e-6, levels / 255, 0.0)
 
     def compute_output_shape(self, input_shape):

@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from numpy.testing import assert_allclose, assert_array_equal
 
 from audiotag.layers import EightBit, RepeatChannels, Resize, Standardise, ToPicture
@@ -54,6 +55,20 @@ def test_a_constant_picture_has_level_zero(spread):
     picture = np.zeros((1, 4, 4, 1), "float32")
     picture[0, 0, 0] = spread
     assert_array_equal(EightBit()(picture), np.zeros((1, 4, 4, 1)))
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_the_quietest_pixel_has_the_first_level_and_the_loudest_the_last(jit_compile):
+    # In float32, 255 * span / span is 254.99998 for every seventh span.
+    batch = pictures(500, 6, 5, 1)
+    levels = np.asarray(tf.function(EightBit(), jit_compile=jit_compile)(batch))
+    assert_array_equal(levels.min(axis=(1, 2, 3)), 0)
+    assert_array_equal(levels.max(axis=(1, 2, 3)), 1)
+
+
+def test_eight_bits_are_not_rounded_twice():
+    once = np.arange(256, dtype="float32").reshape(1, 16, 16, 1)
+    assert_allclose(EightBit()(EightBit()(once)), once / 255, atol=1e-7)
 
 
 def stretched(picture, height, width, interpolation):
