@@ -3,14 +3,21 @@
 from audiotag.layers.flips import FlipLabels
 from audiotag.layers.masking import FrequencyMask, TimeMask
 from audiotag.layers.mixing import ConcatMix, MixUp
-from audiotag.layers.picture import EightBit, RepeatChannels, Resize, Standardise, ToPicture
+from audiotag.layers.picture import EightBit, RepeatChannels, Standardise, ToPicture
+from audiotag.layers.resizing import FitFrames, Resize
 from audiotag.layers.spectrograms import LogMel
 
 # The names an experiment file may use: waveform → waveform, waveform → spectrogram, picture → picture, and disturbances
 # of pictures. Those of LABELLED take (sound, labels) and return both; the others know nothing of labels.
 WAVEFORMS = {"mixup": MixUp, "concat_mix": ConcatMix}
 FRONTENDS = {"log_mel": LogMel}
-PICTURES = {"standardise": Standardise, "eight_bit": EightBit, "resize": Resize, "repeat_channels": RepeatChannels}
+PICTURES = {
+    "standardise": Standardise,
+    "eight_bit": EightBit,
+    "resize": Resize,
+    "fit_frames": FitFrames,
+    "repeat_channels": RepeatChannels,
+}
 AUGMENTS = {
     "time_mask": TimeMask,
     "frequency_mask": FrequencyMask,
@@ -28,6 +35,7 @@ __all__ = [
     "WAVEFORMS",
     "ConcatMix",
     "EightBit",
+    "FitFrames",
     "FlipLabels",
     "FrequencyMask",
     "LogMel",

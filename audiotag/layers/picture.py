@@ -1,10 +1,8 @@
-"""From a spectrogram to the picture a network looks at: turned, scaled, quantised, resized, tripled.
+"""From a spectrogram to the picture a network looks at: turned, scaled, quantised, tripled.
 
-`ToPicture`, `Resize` and `RepeatChannels` move numbers about and keep their type; `Standardise` and `EightBit`
-measure the clip, in float32 whatever the dtype policy.
+`ToPicture` and `RepeatChannels` move numbers about and keep their type; `Standardise` and `EightBit` measure the
+clip, in float32 whatever the dtype policy.
 """
-
-from typing import Literal
 
 import keras
 from keras import ops
@@ -106,66 +104,6 @@ class EightBit(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         """The shape of the input."""
         return input_shape
-
-
-@keras.saving.register_keras_serializable(package="audiotag")
-class Resize(keras.layers.Layer):
-    """Stretches pictures to a fixed size.
-
-    For networks that were made, or trained, for pictures of one size. Nothing is
-    smoothed before it shrinks, as in Keras' image loaders.
-
-    Args:
-        height: Rows of the result.
-        width: Columns of the result.
-        interpolation: "nearest" repeats or drops pixels; "bilinear" blends neighbours.
-
-    Raises:
-        ValueError: A size below 1 or an unknown interpolation.
-
-    Input shape: [B, M, T, C], any float type.
-    Output shape: [B, height, width, C], the same type.
-
-    Example:
-        >>> tuple(Resize(height=64, width=64)(ops.ones((2, 128, 173, 1))).shape)
-        (2, 64, 64, 1)
-    """
-
-    def __init__(self, *, height: int, width: int, interpolation: Literal["nearest", "bilinear"] = "nearest", **kwargs):
-        super().__init__(autocast=False, **kwargs)
-        for name, value in (("height", height), ("width", width)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1. Received: {name}={value}")
-        if interpolation not in ("nearest", "bilinear"):
-            raise ValueError(
-                f"interpolation must be 'nearest' or 'bilinear'. Received: interpolation={interpolation!r}"
-            )
-        self.height = height
-        self.width = width
-        self.interpolation = interpolation
-        self.input_spec = keras.layers.InputSpec(ndim=4)
-
-    def call(self, picture):
-        resized = ops.image.resize(
-            picture, (self.height, self.width), interpolation=self.interpolation, data_format="channels_last"
-        )  # [B, height, width, C]
-        return ops.cast(resized, picture.dtype)
-
-    def compute_output_shape(self, input_shape):
-        """(B, height, width, C) for an input of (B, M, T, C)."""
-        return (input_shape[0], self.height, self.width, input_shape[3])
-
-    def compute_output_spec(self, picture):
-        """The shape above, and the type of the input."""
-        return keras.KerasTensor(self.compute_output_shape(picture.shape), dtype=picture.dtype)
-
-    def get_config(self):
-        """What was passed."""
-        return super().get_config() | {
-            "height": self.height,
-            "width": self.width,
-            "interpolation": self.interpolation,
-        }
 
 
 @keras.saving.register_keras_serializable(package="audiotag")

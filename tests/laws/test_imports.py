@@ -34,6 +34,7 @@ ORDER = [
     "audiotag.data.pipeline",
     "audiotag.layers.spectrograms",
     "audiotag.layers.picture",
+    "audiotag.layers.resizing",
     "audiotag.layers.masking",
     "audiotag.layers.mixing",
     "audiotag.layers.flips",

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 from numpy.testing import assert_allclose, assert_array_equal
 
-from audiotag.layers import EightBit, RepeatChannels, Resize, Standardise, ToPicture
+from audiotag.layers import EightBit, RepeatChannels, Standardise, ToPicture
 
 
 def pictures(*shape, seed=0):
@@ -71,40 +71,14 @@ def test_eight_bits_are_not_rounded_twice():
     assert_allclose(EightBit()(EightBit()(once)), once / 255, atol=1e-7)
 
 
-def stretched(picture, height, width, interpolation):
-    """What lies under the middle of each new pixel of [M, T], pixel by pixel."""
-    result = np.zeros((height, width))
-    for i, j in np.ndindex(height, width):
-        y = (i + 0.5) * picture.shape[0] / height
-        x = (j + 0.5) * picture.shape[1] / width
-        if interpolation == "nearest":
-            result[i, j] = picture[int(y), int(x)]
-        else:
-            y, x = np.clip([y - 0.5, x - 0.5], 0, np.subtract(picture.shape, 1))
-            (top, down), (left, right) = divmod(y, 1), divmod(x, 1)
-            corners = np.pad(picture, (0, 1))[int(top) : int(top) + 2, int(left) : int(left) + 2]
-            result[i, j] = [1 - down, down] @ corners @ [1 - right, right]
-    return result
-
-
-@pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
-@pytest.mark.parametrize(("height", "width"), [(64, 64), (40, 100), (31, 171), (16, 19), (1, 1)])
-def test_each_new_pixel_shows_what_lies_under_its_middle(interpolation, height, width):
-    picture = pictures(1, 31, 57, 1)
-    resized = Resize(height=height, width=width, interpolation=interpolation)(picture)
-    assert_allclose(resized[0, :, :, 0], stretched(picture[0, :, :, 0], height, width, interpolation), atol=1e-3)
-
-
 def test_channels_are_repeated_in_order():
     picture = pictures(2, 4, 5, 2)
     assert_array_equal(RepeatChannels(count=2)(picture), np.concatenate([picture, picture], axis=-1))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-@pytest.mark.parametrize(
-    "layer", [Resize(height=8, width=8, interpolation="bilinear"), Resize(height=8, width=8), RepeatChannels()]
-)
-def test_moving_numbers_keeps_their_type(layer, dtype):
+def test_moving_numbers_keeps_their_type(dtype):
+    layer = RepeatChannels()
     assert layer(pictures(1, 4, 4, 1).astype(dtype)).dtype == dtype
     assert layer(keras.Input((4, 4, 1), dtype=dtype)).dtype == dtype
 
@@ -112,12 +86,6 @@ def test_moving_numbers_keeps_their_type(layer, dtype):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Resize(height=0, width=8), "height must be at least 1. Received: height=0"),
-        (lambda: Resize(height=8, width=-1), "width must be at least 1. Received: width=-1"),
-        (
-            lambda: Resize(height=8, width=8, interpolation="cubic"),
-            "interpolation must be 'nearest' or 'bilinear'. Received: interpolation='cubic'",
-        ),
         (lambda: RepeatChannels(count=0), "count must be at least 1. Received: count=0"),
         (lambda: Standardise()(np.ones((2, 8, 8))), "expected ndim=4, found ndim=3"),
         (lambda: ToPicture()(np.ones((2, 8, 8, 1))), "expected ndim=3, found ndim=4"),

@@ -1,0 +1,177 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from numpy.testing import assert_allclose, assert_array_equal
+
+from audiotag.layers import FitFrames, Resize
+
+
+def pictures(*shape, seed=0):
+    return np.random.default_rng(seed).normal(-40, 15, shape).astype("float32")
+
+
+@pytest.mark.parametrize("length", [1, 5, 6, 7, 11, 12, 13, 25])
+def test_a_clip_is_repeated_until_it_is_long_enough_and_then_cut(length):
+    clip = pictures(2, 4, length, 3)
+    expected = clip
+    while expected.shape[2] < 12:
+        expected = np.concatenate([expected, clip], axis=2)
+    assert_array_equal(FitFrames(num_frames=12)(clip), expected[:, :, :12])
+
+
+@pytest.mark.parametrize("short_clips", ["zeros", "minimum"])
+@pytest.mark.parametrize("length", [1, 11, 12, 13])
+def test_the_end_is_filled_with_zeros_or_each_clips_silence(short_clips, length):
+    clips = pictures(2, 4, length, 3)
+    fitted = np.asarray(FitFrames(num_frames=12, short_clips=short_clips)(clips))
+    for clip, result in zip(clips, fitted):
+        for channel in range(3):
+            silence = 0 if short_clips == "zeros" else clip[..., channel].min()
+            padded = np.pad(clip[..., channel], ((0, 0), (0, 12)), constant_values=silence)
+            assert_array_equal(result[..., channel], padded[:, :12])
+
+
+def kernel(distance, interpolation):
+    """How much a pixel counts whose middle is that far away, in pixels."""
+    d = abs(distance)
+    if interpolation == "bilinear":
+        return max(0, 1 - d)
+    if d < 1:
+        return 1.5 * d**3 - 2.5 * d**2 + 1
+    return -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2 if d < 2 else 0
+
+
+def stretched(line, size, interpolation, antialias=False):
+    """What lies under the middle of each new pixel of a line [N], pixel by pixel."""
+    result = []
+    for i in range(size):
+        middle = (i + 0.5) * len(line) / size
+        if interpolation == "nearest":
+            result.append(line[int(middle)])
+        else:
+            scale = max(1, len(line) / size) if antialias else 1
+            weights = [kernel((j + 0.5 - middle) / scale, interpolation) for j in range(len(line))]
+            result.append(np.dot(weights, line) / sum(weights))
+    return result
+
+
+WAYS = [("nearest", False), *((name, smooth) for name in ("bilinear", "bicubic") for smooth in (False, True))]
+
+
+@pytest.mark.parametrize(("interpolation", "antialias"), WAYS)
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (40, 100), (31, 171), (16, 19), (1, 1)])
+def test_each_new_pixel_shows_what_lies_under_its_middle(interpolation, antialias, height, width):
+    picture = pictures(1, 31, 57, 2)
+    resized = Resize(height=height, width=width, interpolation=interpolation, antialias=antialias)(picture)
+    for channel in range(2):
+        rows = [stretched(line, height, interpolation, antialias) for line in picture[0, :, :, channel].T]
+        expected = [stretched(line, width, interpolation, antialias) for line in np.transpose(rows)]
+        assert_allclose(resized[0, :, :, channel], expected, atol=1e-5)
+
+
+def test_doubling_by_hand():
+    line = np.array([0.0, 0, 0, 128, 0, 0, 0], "float32").reshape(1, 1, 7, 1)
+    for interpolation, expected in {
+        "nearest": [0, 0, 0, 0, 0, 0, 128, 128, 0, 0, 0, 0, 0, 0],
+        "bilinear": [0, 0, 0, 0, 0, 32, 96, 96, 32, 0, 0, 0, 0, 0],
+        "bicubic": [0, 0, 0, -3, -9, 29, 111, 111, 29, -9, -3, 0, 0, 0],
+    }.items():
+        doubled = np.asarray(Resize(height=1, width=14, interpolation=interpolation)(line))
+        assert_allclose(np.ravel(doubled), expected, atol=1e-5)
+
+
+def test_halving_by_hand():
+    line = np.array([0.0, 0, 8, 0, 0, 0, 0, 0], "float32").reshape(1, 1, 8, 1)
+    for interpolation, antialias, expected in [
+        ("nearest", False, [0, 0, 0, 0]),
+        ("bilinear", False, [0, 4, 0, 0]),
+        ("bilinear", True, [8 / 7, 3, 0, 0]),  # weights 3, 3, 1 of 7 at the edge, then 1, 3, 3, 1 of 8
+    ]:
+        halved = np.asarray(Resize(height=1, width=4, interpolation=interpolation, antialias=antialias)(line))
+        assert_allclose(np.ravel(halved), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(("height", "width"), [(128, 128), (256, 256), (64, 64), (236, 100), (7, 300)])
+def test_with_antialias_the_numbers_are_pillows(interpolation, height, width):
+    image = pytest.importorskip("PIL.Image")
+    picture = pictures(1, 128, 173, 1)
+    expected = image.fromarray(picture[0, :, :, 0]).resize(
+        (width, height), getattr(image.Resampling, interpolation.upper())
+    )
+    resized = Resize(height=height, width=width, interpolation=interpolation, antialias=True)(picture)
+    assert_allclose(resized[0, :, :, 0], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [64, 256])
+def test_nearest_is_pillows_where_files_were_halved_or_doubled(size):
+    image = pytest.importorskip("PIL.Image")
+    picture = pictures(1, 128, 128, 1)
+    expected = image.fromarray(picture[0, :, :, 0]).resize((size, size), image.Resampling.NEAREST)
+    assert_array_equal(Resize(height=size, width=size)(picture)[0, :, :, 0], expected)
+
+
+def test_doubled_eight_bit_files_of_pillow_differ_by_a_level_at_most():
+    image = pytest.importorskip("PIL.Image")
+    levels = np.random.default_rng(0).integers(64, 192, (128, 128)).astype("uint8")  # Pillow clips at 0 and 255
+    expected = image.fromarray(levels).resize((256, 256), image.Resampling.BICUBIC)
+    resized = Resize(height=256, width=256, interpolation="bicubic")(levels[None, :, :, None].astype("float32"))
+    assert_allclose(np.round(np.asarray(resized)[0, :, :, 0]), np.asarray(expected, "float32"), atol=1)
+
+
+@pytest.mark.parametrize("old", range(1, 200, 9))
+def test_nearest_keeps_the_numbers_of_tensorflow(old):
+    line = np.arange(old, dtype="float32").reshape(1, old, 1, 1)
+    for new in (16, 64, 100, 128, 224, 256):
+        expected = tf.image.resize(line, (new, 1), method="nearest")
+        assert_array_equal(Resize(height=new, width=1)(line), expected)
+
+
+def test_long_pictures_keep_their_exact_middles():
+    ramp = np.arange(30_000, dtype="float32").reshape(1, 1, -1, 1)
+    resized = np.asarray(Resize(height=1, width=7, interpolation="bilinear")(ramp))
+    assert_allclose(np.ravel(resized), (np.arange(7) + 0.5) * 30_000 / 7 - 0.5, rtol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Resize(height=8, width=8),
+        Resize(height=8, width=8, interpolation="bicubic"),
+        FitFrames(num_frames=9),
+        FitFrames(num_frames=9, short_clips="zeros"),
+        FitFrames(num_frames=9, short_clips="minimum"),
+    ],
+)
+def test_moving_numbers_keeps_their_type(layer, dtype):
+    assert layer(pictures(1, 4, 4, 1).astype(dtype)).dtype == dtype
+    assert layer(keras.Input((4, 4, 1), dtype=dtype)).dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Resize(height=0, width=8), "height must be at least 1. Received: height=0"),
+        (lambda: Resize(height=8, width=-1), "width must be at least 1. Received: width=-1"),
+        (
+            lambda: Resize(height=8, width=8, interpolation="cubic"),
+            "interpolation must be 'nearest', 'bilinear' or 'bicubic'. Received: interpolation='cubic'",
+        ),
+        (
+            lambda: Resize(height=8, width=8, antialias=True),
+            "antialias smooths with interpolation 'bilinear' or 'bicubic'. Received: antialias=True with 'nearest'",
+        ),
+        (lambda: FitFrames(num_frames=0), "num_frames must be at least 1. Received: num_frames=0"),
+        (
+            lambda: FitFrames(num_frames=8, short_clips="silence"),
+            "short_clips must be 'repeat', 'zeros' or 'minimum'. Received: short_clips='silence'",
+        ),
+        (lambda: FitFrames(num_frames=8)(np.ones((2, 8, 8))), "expected ndim=4, found ndim=3"),
+    ],
+)
+def test_what_has_no_size_is_refused(make, message):
+    with pytest.raises(ValueError) as error:
+        make()
+    assert message in str(error.value)
