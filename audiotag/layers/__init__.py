@@ -1,9 +1,10 @@
 """How does sound become a picture, and how is it disturbed?"""
 
+from audiotag.layers.channels import ColourMap, Deltas, FrequencyChannel, RepeatChannels
 from audiotag.layers.flips import FlipLabels
 from audiotag.layers.masking import FrequencyMask, TimeMask
 from audiotag.layers.mixing import ConcatMix, MixUp
-from audiotag.layers.picture import EightBit, RepeatChannels, Standardise, ToPicture
+from audiotag.layers.picture import EightBit, Standardise, ToPicture
 from audiotag.layers.resizing import FitFrames, Resize
 from audiotag.layers.spectrograms import LogMel
 
@@ -17,6 +18,9 @@ PICTURES = {
     "resize": Resize,
     "fit_frames": FitFrames,
     "repeat_channels": RepeatChannels,
+    "deltas": Deltas,
+    "frequency_channel": FrequencyChannel,
+    "colour_map": ColourMap,
 }
 AUGMENTS = {
     "time_mask": TimeMask,
@@ -33,10 +37,13 @@ __all__ = [
     "LABELLED",
     "PICTURES",
     "WAVEFORMS",
+    "ColourMap",
     "ConcatMix",
+    "Deltas",
     "EightBit",
     "FitFrames",
     "FlipLabels",
+    "FrequencyChannel",
     "FrequencyMask",
     "LogMel",
     "MixUp",

@@ -1,7 +1,7 @@
-"""From a spectrogram to the picture a network looks at: turned, scaled, quantised, tripled.
+"""From a spectrogram to the picture a network looks at: turned, then scaled.
 
-`ToPicture` and `RepeatChannels` move numbers about and keep their type; `Standardise` and `EightBit` measure the
-clip, in float32 whatever the dtype policy.
+`ToPicture` moves numbers about and keeps their type; `Standardise` and `EightBit` measure the clip, in float32
+whatever the dtype policy.
 """
 
 import keras
@@ -104,46 +104,3 @@ class EightBit(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         """The shape of the input."""
         return input_shape
-
-
-@keras.saving.register_keras_serializable(package="audiotag")
-class RepeatChannels(keras.layers.Layer):
-    """Repeats the channels of a picture, by default to the three of a colour.
-
-    For networks whose weights were learned on colour images.
-
-    Args:
-        count: How many times each channel is there.
-
-    Raises:
-        ValueError: A count below 1.
-
-    Input shape: [B, M, T, C], any float type.
-    Output shape: [B, M, T, C * count], the same type.
-
-    Example:
-        >>> tuple(RepeatChannels()(ops.ones((2, 64, 50, 1))).shape)
-        (2, 64, 50, 3)
-    """
-
-    def __init__(self, *, count: int = 3, **kwargs):
-        super().__init__(autocast=False, **kwargs)
-        if count < 1:
-            raise ValueError(f"count must be at least 1. Received: count={count}")
-        self.count = count
-        self.input_spec = keras.layers.InputSpec(ndim=4)
-
-    def call(self, picture):
-        return ops.concatenate([picture] * self.count, axis=-1)  # [B, M, T, C * count]
-
-    def compute_output_shape(self, input_shape):
-        """(B, M, T, C * count) for an input of (B, M, T, C)."""
-        return (*input_shape[:3], input_shape[3] * self.count)
-
-    def compute_output_spec(self, picture):
-        """The shape above, and the type of the input."""
-        return keras.KerasTensor(self.compute_output_shape(picture.shape), dtype=picture.dtype)
-
-    def get_config(self):
-        """What was passed."""
-        return super().get_config() | {"count": self.count}

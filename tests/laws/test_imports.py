@@ -35,6 +35,7 @@ ORDER = [
     "audiotag.layers.spectrograms",
     "audiotag.layers.picture",
     "audiotag.layers.resizing",
+    "audiotag.layers.channels",
     "audiotag.layers.masking",
     "audiotag.layers.mixing",
     "audiotag.layers.flips",

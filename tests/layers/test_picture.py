@@ -1,10 +1,9 @@
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from numpy.testing import assert_allclose, assert_array_equal
 
-from audiotag.layers import EightBit, RepeatChannels, Standardise, ToPicture
+from audiotag.layers import EightBit, Standardise, ToPicture
 
 
 def pictures(*shape, seed=0):
@@ -71,22 +70,9 @@ def test_eight_bits_are_not_rounded_twice():
     assert_allclose(EightBit()(EightBit()(once)), once / 255, atol=1e-7)
 
 
-def test_channels_are_repeated_in_order():
-    picture = pictures(2, 4, 5, 2)
-    assert_array_equal(RepeatChannels(count=2)(picture), np.concatenate([picture, picture], axis=-1))
-
-
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-def test_moving_numbers_keeps_their_type(dtype):
-    layer = RepeatChannels()
-    assert layer(pictures(1, 4, 4, 1).astype(dtype)).dtype == dtype
-    assert layer(keras.Input((4, 4, 1), dtype=dtype)).dtype == dtype
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: RepeatChannels(count=0), "count must be at least 1. Received: count=0"),
         (lambda: Standardise()(np.ones((2, 8, 8))), "expected ndim=4, found ndim=3"),
         (lambda: ToPicture()(np.ones((2, 8, 8, 1))), "expected ndim=3, found ndim=4"),
     ],
