@@ -4,7 +4,7 @@ from audiotag.layers.channels import ColourMap, Deltas, FrequencyChannel, Repeat
 from audiotag.layers.flips import FlipLabels
 from audiotag.layers.masking import FrequencyMask, TimeMask
 from audiotag.layers.mixing import ConcatMix, MixUp
-from audiotag.layers.picture import EightBit, Standardise, ToPicture
+from audiotag.layers.picture import AdaptedStandardise, EightBit, Normalise, Standardise, ToPicture
 from audiotag.layers.resizing import FitFrames, Resize
 from audiotag.layers.spectrograms import LogMel
 
@@ -14,6 +14,8 @@ WAVEFORMS = {"mixup": MixUp, "concat_mix": ConcatMix}
 FRONTENDS = {"log_mel": LogMel}
 PICTURES = {
     "standardise": Standardise,
+    "adapted_standardise": AdaptedStandardise,
+    "normalise": Normalise,
     "eight_bit": EightBit,
     "resize": Resize,
     "fit_frames": FitFrames,
@@ -37,6 +39,7 @@ __all__ = [
     "LABELLED",
     "PICTURES",
     "WAVEFORMS",
+    "AdaptedStandardise",
     "ColourMap",
     "ConcatMix",
     "Deltas",
@@ -47,6 +50,7 @@ __all__ = [
     "FrequencyMask",
     "LogMel",
     "MixUp",
+    "Normalise",
     "RepeatChannels",
     "Resize",
     "Standardise",
