@@ -72,6 +72,7 @@ Augment = part("audiotag.layers", "AUGMENTS", given=("seed",))
 Model = part("audiotag.models", "MODELS", given=("input_shape", "num_classes"))
 Loss = part("audiotag.losses", "LOSSES")
 Optimizer = part("audiotag.training.optimizers", "OPTIMIZERS", given=("name",))
+Schedule = part("audiotag.schedules", "SCHEDULES", given=("learning_rate", "epochs", "steps_per_epoch"))
 # restore_best_weights would be undone by the training state; ModelCheckpoint keeps the best.
 Callback = part("audiotag.training.callbacks", "CALLBACKS", given=("path", "log_dir", "restore_best_weights"))
 MONITORED = ("val_lwlrap", "val_loss", "lwlrap", "loss")  # what every epoch logs
@@ -93,6 +94,8 @@ class Stage(Section):
     batch_size: int = Field(ge=1)
     start_from: str | None = None
     optimizer: Optimizer
+    schedule: Schedule | None = None  # of the learning rate; None is constant
+    decayed_weights: Literal["all", "kernels"] = "all"  # which the optimizer's weight_decay shrinks
     loss: Loss
     augment: tuple[Augment, ...] | None = None  # instead of the experiment's, for this stage
     callbacks: tuple[Callback, ...] = ()
@@ -150,6 +153,7 @@ class Experiment(Section):
                     f"no earlier stage is called {stage.start_from!r}. {hint}Accepted: {', '.join(seen) or 'null'}.",
                 )
             seen.append(stage.name)
+            _check_steps(stage, f"stages[{index}]")
             callbacks = [callback.name for callback in stage.callbacks]
             for number, callback in enumerate(stage.callbacks):
                 where = f"stages[{index}].callbacks[{number}]"
@@ -214,6 +218,23 @@ def dump(experiment):
 def options(section):
     """What a named part was told: its keys without `name`."""
     return section.model_dump(exclude={"name"})
+
+
+def _check_steps(stage, where):
+    """Refuses parts of a stage that would move the same number twice, or a number that is not there."""
+    if stage.schedule is not None and any(callback.name == "ReduceLROnPlateau" for callback in stage.callbacks):
+        raise _at(
+            f"{where}.schedule",
+            f"{stage.schedule.name} and ReduceLROnPlateau both move the learning rate. Leave out one of them.",
+        )
+    if getattr(stage.schedule, "beta_1", None) is not None and not hasattr(stage.optimizer, "beta_1"):
+        raise _at(
+            f"{where}.schedule",
+            f'{stage.schedule.name} moves beta_1, which {stage.optimizer.name} has not. Name adam or adamw, or add '
+            '"beta_1": null.',
+        )
+    if stage.decayed_weights != "all" and not stage.optimizer.weight_decay:
+        raise _at(f"{where}.decayed_weights", "nothing decays. Give the optimizer a weight_decay.")
 
 
 def _at(where, what):

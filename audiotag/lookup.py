@@ -87,11 +87,11 @@ def _annotation(module, node):
 
 
 def _signature(module, node):
-    """The signature of a function, or of a class's `__init__`, its own or the nearest base's."""
+    """The signature of a function, or of a class's `__init__`, its own or that of its last base."""
     if isinstance(node, ast.ClassDef):
         own = [child for child in node.body if isinstance(child, ast.FunctionDef) and child.name == "__init__"]
         if not own:
-            return _signature(*_definition(module, ast.unparse(node.bases[0])))
+            return _signature(*_definition(module, ast.unparse(node.bases[-1])))
         node = own[0]
     args = node.args
     positional = args.posonlyargs + args.args

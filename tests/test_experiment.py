@@ -44,6 +44,7 @@ FILE = {
     "folds": {"count": 5, "held_out": [0, 2]},
     "predict": {"overlap": 0.25, "pool": "max"},
 }
+STAGE = FILE["stages"][0]
 
 
 @pytest.fixture
@@ -109,6 +110,21 @@ def test_defaults_are_those_of_the_parts_themselves(write):
     assert (experiment.seed, experiment.precision, experiment.deterministic) == (2019, "float32", True)
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"schedule": {"name": "hold_then_linear", "hold": 2}},
+        {"schedule": {"name": "one_cycle", "beta_1": [0.9, 0.8]}},
+        {"schedule": {"name": "one_cycle", "beta_1": None}, "optimizer": {"name": "sgd", "global_clipnorm": 1.0}},
+        {"optimizer": {"name": "adamw", "weight_decay": 0.01, "use_ema": True}, "decayed_weights": "kernels"},
+    ],
+)
+def test_a_stage_may_have_a_schedule_and_say_what_decays(write, more):
+    experiment = load(write(changed("stages.0", STAGE | more)))
+    assert load(write(dump(experiment))) == experiment
+    assert load(write(FILE)).stages[0].schedule is None
+
+
 def test_dumped_and_loaded_it_is_the_same(write):
     experiment = load(write(FILE))
     again = load(write(dump(experiment)))
@@ -147,6 +163,7 @@ def test_nothing_changes_later(write):
             "stages[1]: unknown key 'epoch'. Did you mean 'epochs'? Accepted: name, subset, epochs, ",
         ),
         ("stages.0.loss.label_smothing", 0.1, "crossentropy: unknown key 'label_smothing'. Did you mean 'label_s"),
+        ("stages.0.schedule", {"name": "cosine", "steps": 9}, "schedule.cosine: unknown key 'steps'. Accepted: name"),
         ("stages.0.optimizer.learnig_rate", 1, "stages[0].optimizer.adam: unknown key 'learnig_rate'. Did you mean "),
         ("stages.0.callbacks.1.patiense", 1, "stages[0].callbacks[1].EarlyStopping: unknown key 'patiense'. Did you "),
         ("stages.0.callbacks.2.log_dir", "x", "stages[0].callbacks[2].TensorBoard: unknown key 'log_dir'. Accepted: "),
@@ -291,6 +308,21 @@ def test_every_fault_is_named_at_once(write):
             "stages.0.callbacks.1.mode",
             "maximum",
             "stages[0].callbacks[1].mode: there is no 'maximum'. Did you mean 'max'? ",
+        ),
+        (
+            "stages.0",
+            STAGE | {"schedule": {"name": "cosine"}, "callbacks": [{"name": "ReduceLROnPlateau"}]},
+            "stages[0].schedule: cosine and ReduceLROnPlateau both move the learning rate. Leave out one of them.",
+        ),
+        (
+            "stages.0",
+            STAGE | {"schedule": {"name": "one_cycle"}, "optimizer": {"name": "sgd"}},
+            "stages[0].schedule: one_cycle moves beta_1, which sgd has not. Name adam or adamw, or add ",
+        ),
+        (
+            "stages.0.decayed_weights",
+            "kernels",
+            "stages[0].decayed_weights: nothing decays. Give the optimizer a weight_decay.",
         ),
         ("xla", True, 'xla: TensorFlow does not compile deterministic runs. Add "deterministic": false.'),
     ],

@@ -14,6 +14,7 @@ TABLES = [
     ("audiotag.models", "MODELS"),
     ("audiotag.losses", "LOSSES"),
     ("audiotag.training.optimizers", "OPTIMIZERS"),
+    ("audiotag.schedules", "SCHEDULES"),
     ("audiotag.training.callbacks", "CALLBACKS"),
 ]
 every_table = pytest.mark.parametrize(("module", "table"), TABLES, ids=[table for _, table in TABLES])

@@ -86,6 +86,35 @@ class TellEpoch(keras.callbacks.Callback):
                 layer.epoch.assign(epoch)
 
 
+class JudgeAverage(keras.callbacks.Callback):
+    """Where the optimizer keeps a moving average of the weights (use_ema), it is what is judged and kept.
+
+    The average takes the weights' place from the beginning of the judging until the
+    callbacks before this one in the list have had their say. Keras' SwapEMAWeights
+    swaps by adding and subtracting, which rounds, and forgets where it was after a kill.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.trained = []
+
+    def on_test_begin(self, logs=None):
+        """Puts the average in."""
+        weights = self.model.trainable_variables
+        self.trained = [keras.ops.convert_to_numpy(weight) for weight in weights] if self._keeps_average() else []
+        self.model.optimizer.finalize_variable_values(weights)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Puts the weights back."""
+        for weight, value in zip(self.model.trainable_variables, self.trained):
+            weight.assign(value)
+        self.trained = []
+
+    def _keeps_average(self):
+        optimizer = self.model.optimizer
+        return getattr(optimizer, "inner_optimizer", optimizer).use_ema
+
+
 class SaveState(keras.callbacks.Callback):
     """Writes the whole training state after every epoch; stands last in the list, when all others have spoken.
 

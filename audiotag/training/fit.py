@@ -22,9 +22,9 @@ from audiotag.losses import LOSSES
 from audiotag.metrics import Lwlrap
 from audiotag.models.tagger import build_tagger
 from audiotag.run import start_run
-from audiotag.training.callbacks import CALLBACKS, Progress, SaveState, TellEpoch
+from audiotag.training.callbacks import CALLBACKS, JudgeAverage, Progress, SaveState, TellEpoch
 from audiotag.training.checkpoint import FRESH, load_state, save_weights
-from audiotag.training.optimizers import OPTIMIZERS
+from audiotag.training.optimizers import build_optimizer
 
 
 def fit(experiment, folder, *, fold=None, restart=False, say=print):
@@ -107,7 +107,8 @@ def _fit_stage(run, manifest, clips, folds, held_out, index):
     if stage.start_from is not None:
         tagger.take_over(load_tagger(run, held_out, stage.start_from))
     with _blamed_on(f"stages[{index}]"):
-        optimizer = OPTIMIZERS[stage.optimizer.name](**options(stage.optimizer))
+        steps = max(1, len(heard) // stage.batch_size)  # the pipeline refuses 0
+        optimizer = build_optimizer(stage, tagger.trainable_variables, steps_per_epoch=steps)
         if experiment.precision == "mixed_float16":  # else small gradients round to 0
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         tagger.compile(
@@ -143,7 +144,7 @@ def _fit_stage(run, manifest, clips, folds, held_out, index):
             initial_epoch=notes["epochs_done"],
             steps_per_epoch=len(heard) // stage.batch_size,
             validation_data=_judged_by(run, manifest, clips, folds, held_out, stage.batch_size),
-            callbacks=[TellEpoch(), *callbacks, progress, SaveState(state, callbacks, notes)],
+            callbacks=[TellEpoch(), *callbacks, JudgeAverage(), progress, SaveState(state, callbacks, notes)],
             shuffle=False,  # the pipeline does it
             verbose=0,
         )
@@ -179,6 +180,7 @@ def _finish_stage(folder, tagger):
         raise ConfigError(f"{folder}: training diverged to NaN. Lower the learning rate and begin anew with --restart.")
     weights = folder / ("best.weights.h5" if best else "last.weights.h5")
     if not best:
+        tagger.optimizer.finalize_variable_values(tagger.trainable_variables)  # their moving average, if it keeps one
         save_weights(tagger, weights)
     known = {"weights": weights.name, "sha256": files.sha256(weights), "epochs": notes["epochs_done"]}
     known |= {"best_epoch": epoch, "val_lwlrap": notes["history"][epoch]["val_lwlrap"]}

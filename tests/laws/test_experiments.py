@@ -11,7 +11,7 @@ from audiotag.experiment import load, options
 from audiotag.losses import LOSSES
 from audiotag.metrics import Lwlrap
 from audiotag.models.tagger import build_tagger
-from audiotag.training.optimizers import OPTIMIZERS
+from audiotag.training.optimizers import build_optimizer
 
 FILES = sorted((Path(__file__).parents[2] / "experiments").glob("*.json"))
 every_file = pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
@@ -39,7 +39,7 @@ def test_it_builds_its_tagger_and_takes_a_step(path):
     truth = np.eye(2, 80, dtype="float32")
     for stage in experiment.stages:
         tagger.compile(
-            optimizer=OPTIMIZERS[stage.optimizer.name](**options(stage.optimizer)),
+            optimizer=build_optimizer(stage, tagger.trainable_variables, steps_per_epoch=2),
             loss=LOSSES[stage.loss.name](**options(stage.loss)),
             metrics=[Lwlrap(80)],
             run_eagerly=True,  # one step is quicker than its trace

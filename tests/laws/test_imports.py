@@ -42,6 +42,7 @@ ORDER = [
     "audiotag.layers",
     "audiotag.losses",
     "audiotag.metrics",
+    "audiotag.schedules",
     "audiotag.models.conv_skip",
     "audiotag.models.densenet",
     "audiotag.models",
@@ -60,7 +61,8 @@ ORDER = [
     "audiotag.__main__",
 ]
 LIGHT = ORDER[: ORDER.index("audiotag.data.pipeline")]  # what make-records and a wrong experiment need
-PURE = ("audiotag.layers", "audiotag.models", "audiotag.losses", "audiotag.metrics")  # on every backend of Keras'
+# On every backend of Keras'.
+PURE = ("audiotag.layers", "audiotag.models", "audiotag.losses", "audiotag.metrics", "audiotag.schedules")
 
 COMMANDS = [[], *([name] for name in main.commands)]
 every_command = pytest.mark.parametrize("command", COMMANDS, ids=["audiotag", *main.commands])

@@ -253,6 +253,19 @@ def test_a_setting_that_keras_refuses_is_named_by_its_place(tiny, tmp_path):
         fit(tiny("stages.noisy.loss.label_smoothing=2"), tmp_path / "other")
 
 
+def test_without_a_best_epoch_a_stage_ends_with_the_average_that_was_judged(tiny, tmp_path):
+    averaged = ("stages.noisy.optimizer.use_ema=true", "stages.noisy.callbacks=[]", *ONE_EPOCH)
+    experiment = tiny(*averaged, only("noisy", tiny(*averaged)))
+    run = fit(experiment, tmp_path / "run")
+    records = read_manifest(experiment.records)
+    clips = read_clips(records.directory / "clips.csv")
+    folds = pd.read_csv(run.folder / "folds.csv", index_col="name")["fold"]
+    judges = clips[clips["name"].map(folds) == 0].reset_index(drop=True)
+    truth = [[label in labels.split(",") for label in run.vocabulary] for labels in judges["labels"]]
+    scores = pd.read_csv(run.folder / "fold-0" / "out_of_fold.csv", index_col="name").loc[judges["name"]]
+    assert lwlrap(np.array(truth, int), scores.to_numpy()) == pytest.approx(run.finished(0, "noisy")["val_lwlrap"])
+
+
 # What may go wrong while training
 
 
@@ -367,6 +380,11 @@ def test_killed_five_times_it_ends_with_the_same_weights(tiny_file, tmp_path):
         f"stages.{stage}.{part}"
         for stage in ("noisy", "curated")
         for part in ("epochs=10", f"callbacks={json.dumps(callbacks)}")
+    ]
+    overrides += [  # the second stage with a schedule in the plateau's place, and a moving average
+        f"stages.curated.callbacks={json.dumps([part for part in callbacks if part['name'] != 'ReduceLROnPlateau'])}",
+        'stages.curated.schedule={"name": "one_cycle"}',
+        "stages.curated.optimizer.use_ema=true",
     ]
     subprocess.run(fit_command(tiny_file, tmp_path / "whole", overrides), check=True, capture_output=True)
 
