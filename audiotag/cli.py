@@ -139,8 +139,9 @@ def fit(experiment, overrides, folder, fold, resume):
 @click.argument("run", type=FOLDER)
 @click.option("--stage", help="The stage whose weights to take; the last by default.")
 @click.option("--records", type=FOLDER, help="Other records than the run was trained on.")
+@click.option("--held-out", is_flag=True, help="Measure on the held-out curated clips of all folds trained so far.")
 @click.option("--csv", "path", type=FILE, help="Write lwlrap class by class to this file.")
-def evaluate(run, stage, records, path):
+def evaluate(run, stage, records, held_out, path):
     """Measure RUN on the labelled test clips of its records.
 
     Example: audiotag evaluate runs/densenet --csv classes.csv
@@ -150,7 +151,9 @@ def evaluate(run, stage, records, path):
     from audiotag.run import open_run
 
     run = open_run(run)
-    clips, scores = judge.score_test_clips(run, records=records, stage=stage)
+    if held_out and (stage or records):
+        raise click.UsageError("--held-out reads what fit wrote of the last stage: leave --stage and --records out.")
+    clips, scores = judge.held_out_clips(run) if held_out else judge.score_test_clips(run, records=records, stage=stage)
     overall, classes = judge.evaluate(clips, scores, run.vocabulary)
     click.echo(classes.to_string(index=False, float_format="%.4f"))
     click.echo(overall.to_string(index=False, float_format="%.4f"))

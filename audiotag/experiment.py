@@ -89,9 +89,14 @@ class Stage(Section):
     """One period of training: on which clips, for how long, from which earlier stage's weights, and how."""
 
     name: str = Field(pattern=r"^[a-z0-9_-]+$")
-    subset: Literal["curated", "noisy"]
+    subset: Literal["curated", "noisy"] | tuple[Literal["curated", "noisy"], ...]
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
+    # An epoch hears each clip once; with any of the next three it draws clips with replacement.
+    steps: int | None = Field(default=None, ge=1)  # batches of draws in an epoch; None is as many as clips fill
+    shares: dict[Literal["curated", "noisy"], float] | None = None  # of the draws that fall to each subset
+    balanced: bool = False  # each class is drawn as often as the others
+    validation_freq: int = Field(default=1, ge=1)  # the held-out clips judge every that many epochs
     start_from: str | None = None
     optimizer: Optimizer
     schedule: Schedule | None = None  # of the learning rate; None is constant
@@ -105,6 +110,7 @@ class Folds(Section):
     """Into how many folds the curated clips are cut, and which of them are held out, one model each."""
 
     count: int = Field(default=5, ge=2)
+    by: Literal["labels", "official"] = "labels"  # alike in their labels; or as the dataset numbers them from 1
     held_out: tuple[int, ...] = Field(default=(0,), min_length=1)
 
 
@@ -130,6 +136,7 @@ class Experiment(Section):
     picture: tuple[Picture, ...] = ()  # from spectrogram to picture; disturbances may stand in between
     augment: tuple[Augment, ...] = ()  # disturbances of the finished picture
     model: Model
+    labels: Literal["any", "one"] = "any"  # "one" trains on clips of a single label and answers by a softmax
     stages: tuple[Stage, ...] = Field(min_length=1)
     folds: Folds = Folds()
     predict: Predict = Predict()
@@ -172,6 +179,21 @@ class Experiment(Section):
                     f"stages[{index}].augment",
                     "flip_labels gives the network four times as many answers, so it cannot be one stage's own. "
                     "Put it into the experiment's picture.",
+                )
+        for index, stage in enumerate(self.stages):
+            where = f"stages[{index}]"
+            subsets = (stage.subset,) if isinstance(stage.subset, str) else stage.subset
+            if set(stage.shares or subsets) != set(subsets) or min((stage.shares or {"": 1}).values()) <= 0:
+                raise _at(f"{where}.shares", f"expected a number above 0 for each of: {', '.join(subsets)}.")
+            if stage.epochs % stage.validation_freq:
+                raise _at(
+                    f"{where}.validation_freq",
+                    f"the last of {stage.epochs} epochs must be judged. Expected one of their divisors.",
+                )
+            if (stage.loss.name == "categorical_crossentropy") != (self.labels == "one"):
+                raise _at(
+                    f"{where}.loss", '"labels": "one" and the loss categorical_crossentropy need each other: a softmax '
+                    "chooses one class."
                 )
         if self.xla and self.deterministic:
             raise _at("xla", 'TensorFlow does not compile deterministic runs. Add "deterministic": false.')

@@ -173,7 +173,7 @@ def test_nothing_changes_later(write):
             "stages[0].callbacks[1].EarlyStopping: unknown key 'restore_best_weights'. Accepted: name, monitor, ",
         ),
         ("folds.number", 3, "folds: unknown key 'number'. Accepted: count, held_out."),
-        ("predict.overlaps", 3, "predict: unknown key 'overlaps'. Did you mean 'overlap'? Accepted: overlap, pool, flips."),
+        ("predict.overlaps", 3, "predict: unknown key 'overlaps'. Did you mean 'overlap'? Accepted: overlap, pool, fl"),
     ],
 )
 def test_no_key_is_ignored(write, place, value, message):

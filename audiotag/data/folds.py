@@ -56,6 +56,29 @@ def stratified_folds(table, num_folds, *, seed, groups=None):
     return pd.Series(folds[owner], index=table.index, name="fold")
 
 
+def official_folds(table, num_folds):
+    """The folds that a dataset comes with, as ESC-10 and ESC-50 do: Series of int from 0 to num_folds - 1.
+
+    Args:
+        table: Table of clips; uses `name` and `fold`, from 1 to num_folds.
+        num_folds: How many there are.
+
+    Raises:
+        DataError: A clip has no official fold, or there are more or fewer of them.
+
+    Example:
+        >>> official_folds(pd.DataFrame({"name": ["1.wav", "2.wav"], "fold": [2, 1]}), 2).tolist()
+        [1, 0]
+    """
+    without = table["name"][table["fold"] == 0]
+    if len(without):
+        raise DataError(f"{without.iloc[0]} has no official fold ({len(without)} in all). Use folds by labels.")
+    found = sorted(set(table["fold"]))
+    if found != list(range(1, num_folds + 1)):
+        raise DataError(f"the official folds are {', '.join(map(str, found))}. Expected 1 to {num_folds}.")
+    return (table["fold"] - 1).rename("fold")
+
+
 def _owners(table, groups):
     """What decides the fold of each clip: its group, or itself where it has none."""
     if groups is None:

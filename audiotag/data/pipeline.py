@@ -27,8 +27,13 @@ SHARDS_AT_ONCE = 4
 SHUFFLED_WINDOWS = 512  # held in memory; names are hashed into shards, so neighbours are strangers already
 
 
-def training_batches(manifest, clips, truth, *, window_samples, short_clips, batch_size, seed, epochs):
-    """Batches of random windows, one window a clip and epoch, in a new order every epoch.
+def training_batches(
+    manifest, clips, truth, *, window_samples, short_clips, batch_size, seed, epochs, shares=None, steps=None
+):
+    """Batches of random windows, in a new order every epoch.
+
+    In every epoch each clip gives one window; or, with `shares`, clips are drawn
+    with replacement, and one that is drawn twice gives two different windows.
 
     Args:
         manifest: What `read_manifest` answers.
@@ -40,15 +45,17 @@ def training_batches(manifest, clips, truth, *, window_samples, short_clips, bat
         batch_size: Windows in a batch; what does not fill the last batch of an epoch is left out.
         seed: Decides, with the epoch and the clip's name, every draw.
         epochs: The range of epochs to go through.
+        shares: [len(clips)], how often each clip is drawn, in any unit; None hears each once an epoch.
+        steps: Batches in an epoch of draws.
 
     Returns:
         A `tf.data.Dataset` of (waveform float32 [B, N], truth float32 [B, K]), with
-        len(clips) // batch_size batches an epoch.
+        len(clips) // batch_size batches an epoch, or `steps`.
 
     Raises:
         DataError: Fewer clips than a batch holds, or clips that are not in the records.
     """
-    if len(clips) < batch_size:
+    if shares is None and len(clips) < batch_size:
         raise DataError(
             f"{len(clips)} clips do not fill a batch of {batch_size}. Give more clips or a smaller batch_size."
         )
@@ -62,22 +69,61 @@ def training_batches(manifest, clips, truth, *, window_samples, short_clips, bat
     else:
         cut = _cut_coded(window_samples, short_clips)
 
-    def windows(epoch):
-        def window(serialised):
-            record = records.decode(serialised)
-            dice = tf.strings.join([str(seed), tf.strings.as_string(epoch), record["name"]], "/")
-            starts = tf.maximum(record["num_samples"] - window_samples, 0) + 1  # places where a window may start
-            start = tf.strings.to_hash_bucket_fast(dice, 1 << 52) % starts
-            return cut(record, start), find_row(record["name"])
+    def window(record, epoch, *draw):
+        """One window; its place follows from the seed, the epoch, the clip, and the number of the draw if any."""
+        numbers = [tf.strings.as_string(number) for number in (epoch, *draw)]
+        dice = tf.strings.join([str(seed), *numbers, record["name"]], "/")
+        starts = tf.maximum(record["num_samples"] - window_samples, 0) + 1  # places where a window may start
+        return cut(record, tf.strings.to_hash_bucket_fast(dice, 1 << 52) % starts)
 
+    def records_of(epoch):
         shards = tf.random.experimental.stateless_shuffle(paths, [seed, epoch])
-        found = _read(tf.data.Dataset.from_tensor_slices(shards)).map(window, num_parallel_calls=tf.data.AUTOTUNE)
+        return _read(tf.data.Dataset.from_tensor_slices(shards))
+
+    def once(epoch):
+        def heard(serialised):
+            record = records.decode(serialised)
+            return window(record, epoch), find_row(record["name"])
+
+        found = records_of(epoch).map(heard, num_parallel_calls=tf.data.AUTOTUNE)
         if beside_others:
             found = found.filter(lambda _, row: row >= 0)
         return (
             found.apply(tf.data.experimental.assert_cardinality(len(clips)))
             .shuffle(SHUFFLED_WINDOWS, seed=seed + epoch, reshuffle_each_iteration=False)
             .batch(batch_size, drop_remainder=True)
+        )
+
+    def drawn(epoch):
+        # In rounds of no more windows than there are clips, or a batch would be full of a few clips' windows.
+        rounds = -(-steps * batch_size // len(clips))
+        ends = tf.constant(np.arange(rounds + 1) * (steps * batch_size) // rounds, tf.int32)
+        return (
+            tf.data.Dataset.range(rounds)
+            .flat_map(lambda number: one_round(epoch * rounds + number, ends[number + 1] - ends[number]))
+            .apply(tf.data.experimental.assert_cardinality(steps * batch_size))
+            .batch(batch_size, drop_remainder=True)
+        )
+
+    log_shares = None if shares is None else tf.math.log(tf.constant(shares, tf.float64))[None]  # [1, clips]
+
+    def one_round(number, size):
+        chosen = tf.random.stateless_categorical(log_shares, size, seed=[seed, number])[0]  # [size]
+        counts = tf.math.bincount(tf.cast(chosen, tf.int32), minlength=len(clips))  # [clips]
+
+        def heard(serialised):
+            record = records.decode(serialised)
+            row = find_row(record["name"])
+            count = tf.where(row >= 0, counts[tf.maximum(row, 0)], 0)
+            kind = tf.string if manifest.options["codec"] == "pcm" else tf.int16
+            windows = tf.map_fn(lambda draw: window(record, number, draw), tf.range(count), fn_output_signature=kind)
+            return windows, tf.fill([count], row)
+
+        return (
+            records_of(number)
+            .map(heard, num_parallel_calls=tf.data.AUTOTUNE)
+            .unbatch()
+            .shuffle(SHUFFLED_WINDOWS, seed=seed + number, reshuffle_each_iteration=False)
         )
 
     def finish(window, row):
@@ -89,9 +135,9 @@ def training_batches(manifest, clips, truth, *, window_samples, short_clips, bat
 
     return (
         tf.data.Dataset.range(epochs.start, epochs.stop)
-        .flat_map(windows)
+        .flat_map(once if shares is None else drawn)
         .map(finish, num_parallel_calls=tf.data.AUTOTUNE)
-        .apply(tf.data.experimental.assert_cardinality(len(epochs) * (len(clips) // batch_size)))
+        .apply(tf.data.experimental.assert_cardinality(len(epochs) * (steps or len(clips) // batch_size)))
         .prefetch(tf.data.AUTOTUNE)
     )
 

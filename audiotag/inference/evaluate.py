@@ -36,12 +36,31 @@ def score_test_clips(run, *, records=None, stage=None):
     return clips, score_records(load_taggers(run, stage), manifest, clips)
 
 
+def held_out_clips(run):
+    """(clips, scores): the curated clips that were held out so far, and what the model that never heard them thinks.
+
+    `usage` of the clips is "fold K", so that `evaluate` measures each fold too.
+
+    Raises:
+        DataError: No fold is trained to its end yet.
+    """
+    tables = {fold: run.folder / f"fold-{fold}" / "out_of_fold.csv" for fold in range(run.experiment.folds.count)}
+    tables = {fold: pd.read_csv(path, dtype={"name": str}) for fold, path in tables.items() if path.is_file()}
+    if not tables:
+        raise DataError(f"{run.folder}: no fold is trained to its end yet. Finish the run with: audiotag fit")
+    scores = pd.concat([table.assign(usage=f"fold {fold}") for fold, table in tables.items()], ignore_index=True)
+    clips = read_clips(read_manifest(run.experiment.records).directory / "clips.csv").drop(columns="usage")
+    clips = scores[["name", "usage"]].merge(clips, on="name", how="left", validate="one_to_one")
+    return clips, scores[list(run.vocabulary)].to_numpy()
+
+
 def evaluate(clips, scores, vocabulary):
     """Measures scores on labelled clips.
 
     Returns:
-        (overall, classes): `overall` has a row for all clips and one for each part of a leaderboard
-        (columns part, clips, lwlrap, chance); `classes` a row a class (columns class, clips, lwlrap).
+        (overall, classes): `overall` has a row for all clips and one for each part of a leaderboard or fold
+        (columns part, clips, lwlrap, chance, and top_1, the share of the clips whose first answer is right);
+        `classes` a row a class (columns class, clips, lwlrap).
 
     Raises:
         DataError: The clips have no labels.
@@ -52,7 +71,7 @@ def evaluate(clips, scores, vocabulary):
     parts = {"all": np.full(len(clips), True)}
     parts |= {
         usage: (clips["usage"] == usage).to_numpy()
-        for usage in ("Public", "Private")
+        for usage in ("Public", "Private", *sorted(set(clips["usage"]) - {"", "Public", "Private"}))
         if (clips["usage"] == usage).any()
     }
     overall = pd.DataFrame(
@@ -61,6 +80,7 @@ def evaluate(clips, scores, vocabulary):
             "clips": int(rows.sum()),
             "lwlrap": lwlrap(truth[rows], scores[rows]),
             "chance": lwlrap(truth[rows], np.random.default_rng(0).random(scores[rows].shape)),
+            "top_1": truth[rows, scores[rows].argmax(axis=1)].mean(),
         }
         for part, rows in parts.items()
     )

@@ -38,6 +38,8 @@ class Tagger(keras.Model):
             ends where the clip ends.
         pool: "mean" of the windows' probabilities, or their "max".
         flips: Hear the four flips of every picture and average them; only where flips are labels.
+        one_label: The network's logits are those of a softmax, for one label a clip. Outside training the
+            answer is log p / (1 - p) of each class all the same.
 
     Input shape: waveform [B, N], float32 in -1 to 1, any N; while training (waveform [B, n], labels [B, K]).
     Output shape: logits [B, K], float32; while training (logits, labels), as many as the ear has labels.
@@ -54,6 +56,7 @@ class Tagger(keras.Model):
         overlap=0.5,
         pool="mean",
         flips=False,
+        one_label=False,
         **kwargs,
     ):
         super().__init__(dtype="float32", **kwargs)
@@ -65,6 +68,7 @@ class Tagger(keras.Model):
         self.overlap = overlap
         self.pool = pool
         self.flips = flips
+        self.one_label = one_label
 
     def call(self, inputs, training=False):
         waveform, labels = inputs if isinstance(inputs, (tuple, list)) else (inputs, None)
@@ -85,6 +89,8 @@ class Tagger(keras.Model):
         """Compares the logits with the labels that came out of the ear beside them."""
         if isinstance(y_pred, (tuple, list)):
             y_pred, y = y_pred
+        elif self.one_label:
+            y_pred = ops.log_sigmoid(y_pred)  # log p: a softmax of it gives p back
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
@@ -102,8 +108,9 @@ class Tagger(keras.Model):
         answers = []
         for flip in range(len(FLIPS) if self.flips else 1):
             logits = self.network(flipped(picture, flip) if flip else picture, training=False)
-            answers.append(logits[:, flip * self.num_classes : (flip + 1) * self.num_classes])
-        return ops.cast(ops.concatenate(answers, axis=1), "float32")  # [B, F K]
+            logits = ops.cast(logits[:, flip * self.num_classes : (flip + 1) * self.num_classes], "float32")
+            answers.append(log_odds(logits) if self.one_label else logits)
+        return ops.concatenate(answers, axis=1)  # [B, F K]
 
     def take_over(self, other):
         """Takes the network's weights, and what the ear has learned of the clips, from a tagger of the same parts."""
@@ -158,6 +165,18 @@ class Tagger(keras.Model):
         place = ops.reshape(ops.where(inside, place, 0), (ops.shape(waveform)[0], -1))  # [B, W * n]
         windows = ops.reshape(ops.take_along_axis(waveform, place, axis=1), ops.shape(inside))  # [B, W, n]
         return ops.where(inside, windows, 0.0), heard
+
+
+def log_odds(logits):
+    """log p / (1 - p) of each class of a softmax, exact for any logits: [B, K] → [B, K].
+
+    Example:
+        >>> alike = log_odds(ops.zeros((1, 4)))
+        >>> [round(float(probability), 4) for probability in ops.sigmoid(alike)[0]]
+        [0.25, 0.25, 0.25, 0.25]
+    """
+    itself = 1e30 * ops.eye(logits.shape[-1])  # [K, K]
+    return logits - ops.logsumexp(logits[:, None, :] - itself, axis=-1)
 
 
 def pooled(logits, heard, pool):
@@ -224,6 +243,7 @@ def build_tagger(experiment, *, sample_rate, num_classes, stage=None):
         overlap=experiment.predict.overlap,
         pool=experiment.predict.pool,
         flips=experiment.predict.flips,
+        one_label=experiment.labels == "one",
     )
     tagger.build((None, window_samples))
     return tagger

@@ -37,6 +37,8 @@ class ModelCheckpoint(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Writes the weights when this epoch beats all before it."""
+        if self.monitor.startswith("val_") and "val_loss" not in logs:
+            return  # an epoch that is not judged
         if self.monitor not in logs:
             raise ValueError(f"monitor must be one of {', '.join(logs)}. Received: monitor={self.monitor!r}")
         value = float(logs[self.monitor])

@@ -11,10 +11,11 @@ import tensorflow as tf
 
 from audiotag import files
 from audiotag.data.clips import read_clips
-from audiotag.data.folds import stratified_folds
-from audiotag.data.labels import multi_hot
+from audiotag.data.folds import official_folds, stratified_folds
+from audiotag.data.labels import multi_hot, split_labels
 from audiotag.data.manifest import read_manifest
 from audiotag.data.pipeline import Stopwatch, damage_named, evaluation_batches, training_batches
+from audiotag.data.sampling import shares
 from audiotag.errors import ConfigError, DataError
 from audiotag.experiment import options
 from audiotag.inference.predict import load_tagger, score_records
@@ -79,7 +80,11 @@ def curated_folds(run, clips):
         curated = clips[clips["subset"] == "curated"].set_index("name", drop=False)
         if curated.empty:
             raise DataError(f"{run.experiment.records}: holds no curated clips, and some must be held out to judge by.")
-        folds = stratified_folds(curated, run.experiment.folds.count, seed=run.experiment.seed, groups="group")
+        asked = run.experiment.folds
+        if asked.by == "official":
+            folds = official_folds(curated, asked.count)
+        else:
+            folds = stratified_folds(curated, asked.count, seed=run.experiment.seed, groups="group")
         files.write_text(path, folds.rename("fold").sort_index().to_csv(lineterminator="\n"))
     return pd.read_csv(path, index_col="name", dtype={"name": str})["fold"]
 
@@ -98,9 +103,10 @@ def _fit_stage(run, manifest, clips, folds, held_out, index):
     folder = run.stage_folder(held_out, stage.name)
     folder.mkdir(parents=True, exist_ok=True)
     files.sweep(folder)
-    heard = clips[(clips["subset"] == stage.subset) & (clips["name"].map(folds) != held_out)]
-    if heard.empty:
-        raise DataError(f"{manifest.directory}: holds no {stage.subset} clips, which stage {stage.name!r} trains on.")
+    heard = _heard_clips(run, manifest, clips, folds, held_out, stage)
+    drawn = stage.steps is not None or stage.shares is not None or stage.balanced
+    steps = stage.steps if stage.steps is not None else max(1, len(heard) // stage.batch_size)
+    how_often = shares(heard, run.vocabulary, subsets=stage.shares, balanced=stage.balanced) if drawn else None
 
     keras.utils.set_random_seed(experiment.seed + 1000 * index + held_out)
     tagger = build_tagger(experiment, sample_rate=run.sample_rate, num_classes=len(run.vocabulary), stage=stage)
@@ -122,7 +128,7 @@ def _fit_stage(run, manifest, clips, folds, held_out, index):
     state = folder / "state.npz"
     notes = load_state(state, tagger) if state.is_file() else FRESH
     if notes["epochs_done"] < stage.epochs and not notes["stop_training"]:
-        drawn = functools.partial(
+        batches = functools.partial(
             training_batches,
             manifest,
             heard,
@@ -133,8 +139,8 @@ def _fit_stage(run, manifest, clips, folds, held_out, index):
             seed=experiment.seed + index,
         )
         if stage.start_from is None and not notes["epochs_done"]:
-            tagger.adapt(lambda: (waveform for waveform, _ in drawn(epochs=range(1))))
-        batches = drawn(epochs=range(notes["epochs_done"], stage.epochs))
+            tagger.adapt(lambda: (waveform for waveform, _ in batches(epochs=range(1))))
+        batches = batches(epochs=range(notes["epochs_done"], stage.epochs), shares=how_often, steps=steps)
         batches = batches.map(lambda waveform, truth: ((waveform, truth), truth))  # labels go where their sound goes
         waiting = Stopwatch()
         progress = Progress(f"{stage.name}, fold {held_out}", stage.batch_size, waiting)
@@ -142,13 +148,26 @@ def _fit_stage(run, manifest, clips, folds, held_out, index):
             waiting.timed(batches),
             epochs=stage.epochs,
             initial_epoch=notes["epochs_done"],
-            steps_per_epoch=len(heard) // stage.batch_size,
+            steps_per_epoch=steps,
+            validation_freq=stage.validation_freq,
             validation_data=_judged_by(run, manifest, clips, folds, held_out, stage.batch_size),
             callbacks=[TellEpoch(), *callbacks, JudgeAverage(), progress, SaveState(state, callbacks, notes)],
             shuffle=False,  # the pipeline does it
             verbose=0,
         )
     return _finish_stage(folder, tagger)
+
+
+def _heard_clips(run, manifest, clips, folds, held_out, stage):
+    """The clips that a stage trains on: its subsets without those held out, nor those of several labels if so asked."""
+    subsets = [stage.subset] if isinstance(stage.subset, str) else list(stage.subset)
+    heard = clips[clips["subset"].isin(subsets) & (clips["name"].map(folds) != held_out)]
+    if run.experiment.labels == "one":
+        heard = heard[heard["labels"].map(split_labels).map(len) == 1]
+    for subset in subsets:
+        if not (heard["subset"] == subset).any():
+            raise DataError(f"{manifest.directory}: holds no {subset} clips, which stage {stage.name!r} trains on.")
+    return heard
 
 
 def _callback(part, folder):

@@ -486,3 +486,58 @@ def test_the_stopwatch_lets_batches_and_their_number_through(packed):
         assert timed.element_spec == dataset.element_spec and timed.cardinality() == dataset.cardinality()
         for one, another in zip(timed.as_numpy_iterator(), dataset.as_numpy_iterator()):
             np.testing.assert_array_equal(one[0], another[0])
+
+
+# Training: draws with replacement
+
+
+def draws(packed, shares, *, steps, epochs=range(1), batch_size=10, seed=1, clips=None):
+    manifest, table = packed
+    clips = table if clips is None else clips
+    batches = training_batches(
+        manifest, clips, np.eye(len(clips)), window_samples=WINDOW, short_clips="repeat", batch_size=batch_size,
+        seed=seed, epochs=epochs, shares=shares, steps=steps,
+    )  # fmt: skip
+    assert len(batches) == len(epochs) * steps
+    return heard_in(batches, clips)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_clips_are_drawn_as_often_as_their_shares_say(packed, codec):
+    clips = packed(codec)[1]
+    shares = np.arange(1, len(clips) + 1) / np.arange(1, len(clips) + 1).sum()
+    heard = Counter(name for name, _ in draws(packed(codec), shares, steps=300))
+    counts = [heard[name] for name in clips["name"]]
+    assert sum(counts) == 3_000
+    assert chisquare(counts, 3_000 * shares).pvalue > 1e-3
+
+
+def test_a_clip_without_a_share_is_never_drawn(packed):
+    shares = np.ones(len(packed()[1]))
+    shares[:40] = 0
+    assert {name for name, _ in draws(packed(), shares, steps=20)} == set(packed()[1]["name"][40:])
+
+
+def test_two_draws_of_a_clip_are_two_windows(packed, sounds):
+    shares = (packed()[1]["num_samples"] == 2_000).astype(float)
+    heard = draws(packed(), shares, steps=5)
+    starts = [int(starts_in(sounds[name], window)[0]) for name, window in heard]
+    assert len(starts) == 50 and len(set(starts)) > 40
+
+
+def test_draws_are_mixed_within_an_epoch(packed):
+    names = [name for name, _ in draws(packed(), np.ones(45), steps=45)]  # ten rounds of 45 draws
+    assert sum(one == other for one, other in pairwise(names)) < 45
+    assert all(len(set(names[start : start + 45])) > 20 for start in range(0, 450, 45))
+
+
+def test_draws_follow_from_seed_and_epoch_and_go_on_after_a_stop(packed):
+    whole = draws(packed(), np.ones(45), steps=7, epochs=range(3))
+    assert same(whole, draws(packed(), np.ones(45), steps=7, epochs=range(3)))
+    assert same(whole[140:], draws(packed(), np.ones(45), steps=7, epochs=range(2, 3)))
+    assert not same(whole, draws(packed(), np.ones(45), steps=7, epochs=range(3), seed=2))
+
+
+def test_only_the_clips_given_are_drawn_from_shards_that_hold_others(packed):
+    clips = packed()[1].iloc[::3].reset_index(drop=True)
+    assert {name for name, _ in draws(packed(), np.ones(len(clips)), steps=20, clips=clips)} == set(clips["name"])

@@ -32,7 +32,7 @@ def by_sklearn(clips, scores):
 def test_lwlrap_is_scikit_learns_overall_and_for_each_part_of_the_leaderboard():
     clips, scores = labelled_clips()
     overall, _ = evaluate(clips, scores, VOCABULARY)
-    assert overall.columns.tolist() == ["part", "clips", "lwlrap", "chance"]
+    assert overall.columns.tolist() == ["part", "clips", "lwlrap", "chance", "top_1"]
     assert overall["part"].tolist() == ["all", "Public", "Private"]
     for row in overall.itertuples():
         of_part = np.full(60, True) if row.part == "all" else (clips["usage"] == row.part).to_numpy()

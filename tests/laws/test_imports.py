@@ -27,6 +27,7 @@ ORDER = [
     "audiotag.data.clips",
     "audiotag.data.layouts",
     "audiotag.data.folds",
+    "audiotag.data.sampling",
     "audiotag.data.audio",
     "audiotag.data.manifest",
     "audiotag.data.records",

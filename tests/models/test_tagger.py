@@ -11,7 +11,7 @@ from audiotag.data.pipeline import evaluation_batches, training_batches
 from audiotag.errors import ConfigError
 from audiotag.experiment import load
 from audiotag.metrics import Lwlrap, lwlrap
-from audiotag.models.tagger import Tagger, build_tagger, pooled
+from audiotag.models.tagger import Tagger, build_tagger, log_odds, pooled
 
 DEMO = Path(__file__).parents[2] / "experiments" / "demo.json"
 SAMPLE_RATE = 16_000
@@ -240,6 +240,32 @@ def test_a_part_that_refuses_its_settings_is_named_by_its_place(overrides, messa
 
 
 # Labels beside their sound
+
+
+@pytest.mark.parametrize("largest", [1, 30, 300])
+def test_log_odds_are_those_of_a_softmax(largest):
+    logits = np.random.default_rng(0).uniform(-largest, largest, (9, 6)).astype("float32")
+    exact = np.exp(logits.astype("float64") - logits.max(axis=1, keepdims=True))
+    others = exact.sum(axis=1, keepdims=True) - exact
+    with np.errstate(divide="ignore", over="ignore"):
+        expected = np.where(others > 1e-14, np.log(exact) - np.log(others), np.nan)  # beyond, float64 says nothing
+    found = np.where(np.isnan(expected), np.nan, log_odds(logits))
+    np.testing.assert_allclose(found[np.abs(expected) < 600], expected[np.abs(expected) < 600], rtol=1e-5, atol=1e-4)
+    assert all(len(set(row)) == 6 for row in np.asarray(log_odds(logits)))  # no ties by rounding
+
+
+def test_a_softmax_is_judged_by_its_probabilities():
+    one = 'stages=[{"name": "curated", "subset": "curated", "epochs": 1, "batch_size": 2, "optimizer": {"name": "adam"}'
+    tagger = small_tagger("labels=one", one + ', "loss": {"name": "categorical_crossentropy"}}]')
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+    tagger.compile(optimizer="sgd", loss=loss)
+    window, labels = noise(2, tagger.window_samples), np.eye(2, 5, dtype="float32")
+    logits = tagger.network(tagger.ear((window, labels))[0])
+    answer = tagger(window)
+    np.testing.assert_allclose(keras.ops.sigmoid(answer), keras.ops.softmax(logits), rtol=1e-4)
+    judged = tagger.compute_loss(None, labels, answer, training=False)
+    np.testing.assert_allclose(judged, loss(labels, logits), rtol=1e-4)
+
 
 MIXUP = 'augment=[{"name": "mixup", "alpha": 0.4}]'
 FLIPS = 'augment=[{"name": "flip_labels"}]'

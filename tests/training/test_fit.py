@@ -1,3 +1,4 @@
+import dataclasses
 import importlib
 import json
 import random
@@ -22,7 +23,7 @@ from audiotag.data.manifest import read_manifest
 from audiotag.data.records import write_records
 from audiotag.errors import ConfigError, DataError
 from audiotag.experiment import dump, load
-from audiotag.inference.evaluate import evaluate, score_test_clips
+from audiotag.inference.evaluate import evaluate, held_out_clips, score_test_clips
 from audiotag.metrics import lwlrap
 from audiotag.models.tagger import Tagger, build_tagger
 from audiotag.training.checkpoint import load_weights
@@ -435,3 +436,72 @@ def test_shuffled_labels_teach_nothing(tiny, more_records, tmp_path, monkeypatch
     overall, _ = evaluate(*score_test_clips(run), run.vocabulary)
     assert least <= overall["lwlrap"][0] <= most
     assert overall["chance"][0] < 0.3
+
+
+# Which clips a stage hears, and who judges
+
+
+def heard_by(experiment, run, records, held_out=0):
+    clips = read_clips(records / "clips.csv")
+    folds = pd.read_csv(run.folder / "folds.csv", index_col="name")["fold"]
+    manifest, stage = read_manifest(records), experiment.stages[0]
+    return module._heard_clips(dataclasses.replace(run, experiment=experiment), manifest, clips, folds, held_out, stage)
+
+
+def test_a_stage_may_hear_both_subsets_and_never_what_is_held_out(run, records, tiny):
+    folds = pd.read_csv(run.folder / "folds.csv", index_col="name")["fold"]
+    heard = heard_by(tiny('stages.noisy.subset=["curated","noisy"]'), run, records)
+    assert set(heard["subset"]) == {"curated", "noisy"}
+    assert len(heard) == 40 + (folds != 0).sum()
+    assert not set(heard["name"]) & set(folds.index[folds == 0])
+
+
+SOFTMAX = [f'stages.{stage}.loss={{"name": "categorical_crossentropy"}}' for stage in ("noisy", "curated")]
+
+
+def test_a_softmax_hears_clips_of_one_label_and_keeps_all_columns(run, records, tiny, tmp_path):
+    experiment = tiny("labels=one", *SOFTMAX, *ONE_EPOCH)
+    heard = heard_by(experiment, run, records)
+    everything = heard_by(tiny(), run, records)
+    assert set(heard["name"]) == {clip.name for clip in everything.itertuples() if "," not in clip.labels}
+    assert 0 < len(heard) < len(everything)
+    softmax = fit(experiment, tmp_path / "softmax")
+    scores = pd.read_csv(softmax.folder / "fold-0" / "out_of_fold.csv", index_col="name")
+    assert scores.columns.tolist() == list(run.vocabulary)
+    np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-5)  # one window or a mean of several: shares of one label
+    history = pd.read_csv(softmax.stage_folder(0, "curated") / "history.csv")
+    assert history["val_loss"].iloc[-1] < 2 * np.log(len(run.vocabulary))
+
+
+def test_an_epoch_of_draws_has_as_many_steps_as_asked(tiny, tmp_path):
+    draws = 'stages.noisy.shares={"noisy": 0.1, "curated": 0.9}'
+    both = 'stages.noisy.subset=["curated","noisy"]'
+    experiment = tiny(both, draws, "stages.noisy.steps=3", "stages.noisy.balanced=true", *ONE_EPOCH)
+    steps = []
+    with pytest.MonkeyPatch.context() as patch:
+        whole = Tagger.fit
+        patch.setattr(Tagger, "fit", lambda *a, **k: steps.append(k["steps_per_epoch"]) or whole(*a, **k))
+        fit(experiment, tmp_path / "draws")
+    assert steps[0] == 3
+
+
+def test_judges_may_come_only_at_the_end_and_folds_may_be_official(tiny, tmp_path, recordings):
+    source, _ = recordings(tmp_path / "clips", [8_000] * 48)
+    source.clips["fold"] = [1 + index % 3 for index in range(48)]
+    write_records(source, tmp_path / "records", sample_rate=16_000, workers=1)
+    stage = json.loads(dump(tiny()))["stages"][1] | {"start_from": None, "epochs": 4, "validation_freq": 4}
+    folds = 'folds={"count": 3, "by": "official", "held_out": [0, 2]}'
+    run = fit(tiny(f"records={tmp_path / 'records'}", f"stages={json.dumps([stage])}", folds), tmp_path / "run")
+    official = source.clips.set_index("name")["fold"] - 1
+    assert pd.read_csv(run.folder / "folds.csv", index_col="name")["fold"].to_dict() == official.to_dict()
+    history = pd.read_csv(run.stage_folder(2, "curated") / "history.csv")
+    assert history["val_lwlrap"].notna().tolist() == [False, False, False, True]
+    assert run.finished(2, "curated")["best_epoch"] == 3
+    clips, scores = held_out_clips(run)
+    assert sorted(clips["name"]) == sorted(official.index[official != 1])
+    overall, _ = evaluate(clips, scores, run.vocabulary)
+    assert overall["part"].tolist() == ["all", "fold 0", "fold 2"]
+    for part in (0, 2):
+        assert overall["lwlrap"][overall["part"] == f"fold {part}"].item() == pytest.approx(
+            run.finished(part, "curated")["val_lwlrap"]
+        )
