@@ -136,6 +136,27 @@ def fit(experiment, overrides, folder, fold, resume):
 
 
 @main.command()
+@click.argument("experiment", type=FILE)
+@click.argument("paths", metavar="FILES...", nargs=-1, required=True, type=FILE)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Replace a value, as for fit.")
+@click.option("--out", default="sheet.png", show_default=True, type=FILE, help="The picture to write.")
+@click.option("--versions", default=3, show_default=True, type=click.IntRange(min=0), help="Disturbed ones a clip.")
+@click.option("--sample-rate", type=click.IntRange(4_000, 384_000), help="In Hz; that of the records by default.")
+def pictures(experiment, paths, overrides, out, versions, sample_rate):
+    """Draw audio FILES as the network of EXPERIMENT sees them, step by step and disturbed.
+
+    Example: audiotag pictures experiments/demo.json demo/test/*.wav --out sheet.png
+    """
+    from audiotag.experiment import load
+
+    plan = load(experiment, overrides)
+    from audiotag.reporting.pictures import draw_sheet
+
+    draw_sheet(plan, paths, out, versions=versions, sample_rate=sample_rate)
+    click.echo(f"{len(paths)} clips: {out}")
+
+
+@main.command()
 @click.argument("run", type=FOLDER)
 @click.option("--stage", help="The stage whose weights to take; the last by default.")
 @click.option("--records", type=FOLDER, help="Other records than the run was trained on.")

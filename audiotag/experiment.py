@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model, model_validator
 from pydantic_core import PydanticCustomError
 
 from audiotag import lookup
@@ -75,6 +75,11 @@ Optimizer = part("audiotag.training.optimizers", "OPTIMIZERS", given=("name",))
 Schedule = part("audiotag.schedules", "SCHEDULES", given=("learning_rate", "epochs", "steps_per_epoch"))
 # restore_best_weights would be undone by the training state; ModelCheckpoint keeps the best.
 Callback = part("audiotag.training.callbacks", "CALLBACKS", given=("path", "log_dir", "restore_best_weights"))
+Subsets = Annotated[
+    tuple[Literal["curated", "noisy"], ...],
+    Field(min_length=1),
+    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
+]
 MONITORED = ("val_lwlrap", "val_loss", "lwlrap", "loss")  # what every epoch logs
 
 
@@ -89,7 +94,7 @@ class Stage(Section):
     """One period of training: on which clips, for how long, from which earlier stage's weights, and how."""
 
     name: str = Field(pattern=r"^[a-z0-9_-]+$")
-    subset: Literal["curated", "noisy"] | tuple[Literal["curated", "noisy"], ...]
+    subset: Subsets  # one, or a list of both
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
     # An epoch hears each clip once; with any of the next three it draws clips with replacement.
@@ -182,9 +187,8 @@ class Experiment(Section):
                 )
         for index, stage in enumerate(self.stages):
             where = f"stages[{index}]"
-            subsets = (stage.subset,) if isinstance(stage.subset, str) else stage.subset
-            if set(stage.shares or subsets) != set(subsets) or min((stage.shares or {"": 1}).values()) <= 0:
-                raise _at(f"{where}.shares", f"expected a number above 0 for each of: {', '.join(subsets)}.")
+            if set(stage.shares or stage.subset) != set(stage.subset) or min((stage.shares or {"": 1}).values()) <= 0:
+                raise _at(f"{where}.shares", f"expected a number above 0 for each of: {', '.join(stage.subset)}.")
             if stage.epochs % stage.validation_freq:
                 raise _at(
                     f"{where}.validation_freq",

@@ -172,7 +172,7 @@ def test_nothing_changes_later(write):
             True,
             "stages[0].callbacks[1].EarlyStopping: unknown key 'restore_best_weights'. Accepted: name, monitor, ",
         ),
-        ("folds.number", 3, "folds: unknown key 'number'. Accepted: count, held_out."),
+        ("folds.number", 3, "folds: unknown key 'number'. Accepted: count, by, held_out."),
         ("predict.overlaps", 3, "predict: unknown key 'overlaps'. Did you mean 'overlap'? Accepted: overlap, pool, fl"),
     ],
 )
@@ -202,7 +202,7 @@ def test_no_key_is_ignored(write, place, value, message):
         ("stages.0.optimizer.name", "Adam", "stages[0].optimizer: there is no part 'Adam'. Did you mean 'adam'? Accep"),
         ("stages.0.loss.name", "bce", "stages[0].loss: there is no part 'bce'. Accepted: binary_crossentropy, f"),
         ("stages.0.callbacks.1.name", "EarlyStoping", "stages[0].callbacks[1]: there is no part 'EarlyStoping'. Did "),
-        ("stages.0.subset", "test", "stages[0].subset: there is no 'test'. Accepted: curated, noisy."),
+        ("stages.0.subset", "test", "stages[0].subset[0]: there is no 'test'. Accepted: curated, noisy."),
         ("window.short_clips", "zeroes", "window.short_clips: there is no 'zeroes'. Did you mean 'zeros'? Accepted: "),
         ("predict.pool", "median", "predict.pool: there is no 'median'. Did you mean 'mean'? Accepted: mean, max."),
         ("precision", "mixed_fp16", "precision: there is no 'mixed_fp16'. Did you mean 'mixed_float16'? Accepted: flo"),

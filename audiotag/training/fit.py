@@ -160,11 +160,10 @@ def _fit_stage(run, manifest, clips, folds, held_out, index):
 
 def _heard_clips(run, manifest, clips, folds, held_out, stage):
     """The clips that a stage trains on: its subsets without those held out, nor those of several labels if so asked."""
-    subsets = [stage.subset] if isinstance(stage.subset, str) else list(stage.subset)
-    heard = clips[clips["subset"].isin(subsets) & (clips["name"].map(folds) != held_out)]
+    heard = clips[clips["subset"].isin(stage.subset) & (clips["name"].map(folds) != held_out)]
     if run.experiment.labels == "one":
         heard = heard[heard["labels"].map(split_labels).map(len) == 1]
-    for subset in subsets:
+    for subset in stage.subset:
         if not (heard["subset"] == subset).any():
             raise DataError(f"{manifest.directory}: holds no {subset} clips, which stage {stage.name!r} trains on.")
     return heard

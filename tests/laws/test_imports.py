@@ -58,6 +58,8 @@ ORDER = [
     "audiotag.inference.evaluate",
     "audiotag.inference.submission",
     "audiotag.inference.export",
+    "audiotag.reporting",
+    "audiotag.reporting.pictures",
     "audiotag.cli",
     "audiotag.__main__",
 ]
