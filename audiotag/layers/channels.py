@@ -173,10 +173,10 @@ class ColourMap(keras.layers.Layer):
 
     For networks that learned on colour images, and taggers that looked at plots of
     spectrograms. A pixel x has the colour min(255, floor(256 * (x - low) / (high - low))),
-    the first below low. A picture that spans 1e-6 or less has the first colour. The
-    levels of `EightBit` each keep their own colour.
+    and the first where that is negative. A constant picture has the first colour. The
+    levels of `EightBit` each have their own.
 
-    Reference: S. van der Walt and N. Smith, matplotlib, 2015; librosa draws decibels with it.
+    Reference: S. van der Walt and N. Smith, matplotlib, 2015; `librosa.display.specshow` draws decibels so.
 
     Args:
         low: Value of the first colour; None for each picture's own minimum.
@@ -205,8 +205,7 @@ class ColourMap(keras.layers.Layer):
     def call(self, picture):
         low = ops.min(picture, axis=(1, 2, 3), keepdims=True) if self.low is None else self.low  # [B, 1, 1, 1]
         high = ops.max(picture, axis=(1, 2, 3), keepdims=True) if self.high is None else self.high
-        share = (picture - low) / ops.maximum(high - low, 1e-6)
-        colour = ops.floor(256 * ops.where(high - low > 1e-6, share, 0.0))
+        colour = ops.floor(256 * (picture - low) / ops.maximum(high - low, 1e-6))
         colour = ops.cast(ops.clip(colour, 0, 255), "int32")[..., 0]  # [B, M, T]
         return ops.take(MAGMA.astype("float32") / 255, colour, axis=0)  # [B, M, T, 3]
 

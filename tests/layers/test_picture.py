@@ -112,9 +112,11 @@ def test_clips_of_different_lengths_are_measured_frame_by_frame(per):
     assert_allclose(np.squeeze(layer.std), np.squeeze(together.std(SHARED[per])), rtol=1e-5)
 
 
-def test_what_never_changed_is_only_centred():
+@pytest.mark.parametrize("change", [0, 1.5e-6])
+def test_what_hardly_changed_is_only_centred(change):
     clips = pictures(9, 4, 5, 1)
-    clips[:, 2] = -77.7
+    clips[:, 2] = 0.1
+    clips[::2, 2] += change
     layer = AdaptedStandardise(per="cell")
     layer.adapt([clips])
     assert_allclose(layer(clips)[:, 2], 0, atol=1e-5)
