@@ -29,6 +29,7 @@ ORDER = [
     "audiotag.data.folds",
     "audiotag.data.sampling",
     "audiotag.data.audio",
+    "audiotag.data.silence",
     "audiotag.data.manifest",
     "audiotag.data.records",
     "audiotag.data.demo",
