@@ -65,6 +65,13 @@ def make_demo(folder, seed):
 @click.option(
     "--codec", default="pcm", show_default=True, help="pcm; flac (half the disk); source (Ogg and MP3 as they are)."
 )
+@click.option(
+    "--trim",
+    help="Cut silence off both ends of a clip: loudest (2048 samples --trim-db or more below the loudest, as librosa "
+    "does) or level (20 ms below 0.15 % of full scale once the peak is at -0.1 dBFS, as SoX does). Off by default.",
+)
+@click.option("--trim-db", default=60.0, show_default=True, help="For --trim loudest, in dB.")
+@click.option("--peak-db", type=float, help="Peak of every record in dBFS, as -0.1; by default the recordings' own.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes that decode; one a core by default.")
 @click.option("--clips-per-shard", default=128, show_default=True, type=click.IntRange(min=1), help="At most.")
 @click.option("--keep-known-bad", is_flag=True, help="Keep the six clips of FSDKaggle2019 that are known to be bad.")

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 import audiotag
 from audiotag.cli import main
 from audiotag.data import demo as demo_module
+from audiotag.data.manifest import read_manifest
 from audiotag.inference.export import load_listener
 from audiotag.inference.predict import score_files
 
@@ -67,6 +68,18 @@ def test_make_demo_and_make_records_say_what_they_made(tmp_path, monkeypatch):
     assert call("check-records", out).splitlines()[-1] == f"{out}: whole; every byte is as make-records wrote it."
     again = call("make-records", tmp_path / "demo", "--out", out, "--sample-rate", 16_000, "--workers", 1)
     assert again.splitlines() == done.splitlines()[-1:]
+
+
+def test_make_records_trims_and_sets_the_peak(demo, tmp_path):
+    words = ["--sample-rate", 8_000, "--workers", 1, "--trim", "loudest", "--trim-db", 40, "--peak-db", -3]
+    call("make-records", demo, "--out", tmp_path / "out", *words)
+    options = read_manifest(tmp_path / "out").options
+    assert (options["trim"], options["trim_db"], options["peak_db"]) == ("loudest", 40.0, -3.0)
+    clips = pd.read_csv(tmp_path / "out" / "clips.csv")
+    np.testing.assert_allclose(clips["peak"], 10 ** (-3 / 20), atol=1e-5)
+    assert mistake("make-records", demo, "--out", tmp_path / "out", "--trim", "silence") == (
+        "Error: trim 'silence': expected loudest or level; leave it out to cut nothing off."
+    )
 
 
 def test_make_records_names_its_folder_after_the_source(demo, tmp_path, monkeypatch):

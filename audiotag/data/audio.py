@@ -1,6 +1,7 @@
 """From an audio file to a mono waveform at the wanted rate, or a sentence that says why not."""
 
 import io
+import math
 import struct
 from pathlib import Path
 
@@ -42,7 +43,9 @@ def read_waveform(path, *, sample_rate):
         DataError: The file is absent, empty, cut short, holds no samples, holds NaN or
             infinity, claims an absurd rate, or is not what its name says.
     """
-    return decode_file(read_bytes(path), path=Path(path), sample_rate=sample_rate)
+    path = Path(path)
+    waveform, rate = decode_file(read_bytes(path), path=path)
+    return resample(waveform, rate=rate, sample_rate=sample_rate, path=path)
 
 
 def read_bytes(path):
@@ -53,8 +56,8 @@ def read_bytes(path):
         raise DataError(f"{path}: cannot be read: {error.strerror}. Expected an audio file.") from error
 
 
-def decode_file(data, *, path, sample_rate):
-    """`read_waveform` of a file whose bytes are `data`; `path` is for the messages."""
+def decode_file(data, *, path):
+    """The mono waveform of a file whose bytes are `data`, and its rate; `path` is for the messages."""
     if not data:
         raise DataError(f"{path}: the file is empty (0 bytes). Fetch it again or take it off the list.")
     check_length(data, path)
@@ -91,15 +94,7 @@ def decode_file(data, *, path, sample_rate):
         raise DataError(
             f"{path}: {np.count_nonzero(~np.isfinite(channels))} samples are NaN or infinite. Export it anew."
         )
-    waveform = channels.mean(axis=1)  # [N]
-    if rate != sample_rate:
-        waveform = soxr.resample(waveform, rate, sample_rate, quality="HQ")  # [N]
-        if not len(waveform):
-            raise DataError(
-                f"{path}: too short: {len(channels)} samples at {rate} Hz leave none at {sample_rate} Hz. "
-                f"Take it off the list."
-            )
-    return waveform
+    return channels.mean(axis=1), rate  # [N]
 
 
 def read_blocks(file):
@@ -132,6 +127,39 @@ def check_length(data, path):
         f"{path}: a header without a {sound.decode()} chunk: nothing was recorded, or the file is cut short. "
         f"Fetch it again or take it off the list."
     )
+
+
+def resample(waveform, *, rate, sample_rate, path):
+    """A waveform of one rate at another; `path` is for the message."""
+    if rate == sample_rate:
+        return waveform
+    resampled = soxr.resample(waveform, rate, sample_rate, quality="HQ")  # [N]
+    if not len(resampled):
+        raise DataError(
+            f"{path}: too short: {len(waveform)} samples at {rate} Hz leave none at {sample_rate} Hz. "
+            f"Take it off the list."
+        )
+    return resampled
+
+
+def normalise(waveform, *, peak_db):
+    """Brings the peak of a waveform to `peak_db` dBFS.
+
+    Digital silence stays as it is, and so does what 16 bits cannot tell from it:
+    the traces that a decoder or a resampler leaves are not to be made a sound.
+
+    Returns:
+        (waveform float32 [N], gain in dB); the gain is 0 for silence.
+
+    Example:
+        >>> normalise(np.array([0.25, -0.5], "float32"), peak_db=0)
+        (array([ 0.5, -1. ], dtype=float32), 6.02...)
+    """
+    peak = float(np.abs(waveform).max())
+    if peak < 0.5 / FULL_SCALE:
+        return waveform, 0.0
+    gain = 10 ** (peak_db / 20) / peak
+    return waveform * gain, 20 * math.log10(gain)
 
 
 def to_pcm(waveform):

@@ -26,8 +26,18 @@ COLUMNS = {
     "fold": int,  # the official fold, from 1
     "group": str,  # the recording that the clip was cut from
 }
-# What make-records adds when it has heard the clip. `seconds` and the levels are those of the record.
-MEASURES = {"num_samples": int, "seconds": float, "peak": float, "rms": float, "sha256": str}
+# What make-records adds when it has heard the clip. `seconds` and the levels are those of the record; the record
+# lacks the recording's first `trimmed_start_seconds` and last `trimmed_end_seconds`, and is louder by `gain_db`.
+MEASURES = {
+    "num_samples": int,
+    "seconds": float,
+    "peak": float,
+    "rms": float,
+    "trimmed_start_seconds": float,
+    "trimmed_end_seconds": float,
+    "gain_db": float,
+    "sha256": str,
+}
 # Where a clip was found. It stays out of clips.csv: the same clips give the same bytes wherever they lie.
 WHEREABOUTS = ("path", "row")
 

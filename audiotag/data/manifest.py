@@ -9,7 +9,7 @@ from audiotag import files
 from audiotag.errors import DataError
 
 NAME = "manifest.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # from 2 on, clips.csv says what was trimmed off a clip, and its gain
 
 
 @dataclass(frozen=True)
@@ -111,9 +111,11 @@ def read_manifest(directory):
         untouched = False
     if not untouched:
         raise DataError(f"{path}: altered since make-records wrote it: its own SHA-256 does not match. {again}")
-    if content.pop("schema_version") != SCHEMA_VERSION:
+    schema_version = content.pop("schema_version")
+    if schema_version != SCHEMA_VERSION:
         raise DataError(
-            f"{path}: written by another version of audiotag; this one reads schema {SCHEMA_VERSION}. {again}"
+            f"{path}: written by another version of audiotag, in schema {schema_version}; this one reads schema "
+            f"{SCHEMA_VERSION}, whose clips.csv says what was trimmed off a clip, and its gain. {again}"
         )
     manifest = Manifest(
         directory=directory,

@@ -19,7 +19,7 @@ import pandas as pd
 import soundfile as sf
 
 from audiotag import files, progress
-from audiotag.data import audio
+from audiotag.data import audio, silence
 from audiotag.data.clips import write_clips
 from audiotag.data.manifest import NAME, Manifest, Shard, damaged_shards, digest, read_manifest, write_manifest
 from audiotag.errors import DataError
@@ -86,33 +86,46 @@ def decode(serialised):
 # One clip, in a worker process
 
 
-def prepare(path, *, sample_rate, codec):
+def prepare(path, *, sample_rate, codec, trim, trim_db, peak_db):
     """What becomes of one audio file, whatever it holds.
 
     Returns:
-        (audio, codec, facts): the record's bytes, how they are coded, and the columns num_samples,
-        seconds, peak, rms and sha256 of clips.csv. Or a str: the reason why there is no record.
+        (audio, codec, facts): the record's bytes, how they are coded, and the columns of clips.csv
+        that are `clips.MEASURES`. Or a str: the reason why there is no record.
     """
     path = Path(path)
     try:
         data = audio.read_bytes(path)
-        waveform = audio.decode_file(data, path=path, sample_rate=sample_rate)  # [N]
+        whole, rate = audio.decode_file(data, path=path)  # [N]
+        start, end = 0, len(whole)
+        # At the file's own rate: what is silence does not depend on the rate of the records.
+        if trim == "loudest":
+            start, end = silence.trim_to_loudest(whole, trim_db=trim_db)
+        if trim == "level":
+            start, end = silence.trim_to_level(whole, sample_rate=rate)
+        waveform = audio.resample(whole[start:end], rate=rate, sample_rate=sample_rate, path=path)  # [N]
     except DataError as error:
         return str(error)
+    gain_db = 0.0
+    if peak_db is not None:  # last, as resampling moves peaks
+        waveform, gain_db = audio.normalise(waveform, peak_db=peak_db)
     pcm = audio.to_pcm(waveform)  # [N]
     facts = {
         "num_samples": len(pcm),
         "seconds": round(len(pcm) / sample_rate, 6),
         "peak": round(float(np.abs(waveform).max()), 6),
         "rms": round(float(np.sqrt(np.mean(np.square(waveform, dtype="float64")))), 6),
+        "trimmed_start_seconds": round(start / rate, 6),
+        "trimmed_end_seconds": round((len(whole) - end) / rate, 6),
+        "gain_db": round(gain_db, 6),
         "sha256": hashlib.sha256(data).hexdigest(),
     }
     if codec == "pcm":
         return pcm.tobytes(), "pcm", facts
-    if codec == "source":
+    if codec == "source" and len(whole) == end - start and gain_db == 0:
         info = sf.info(io.BytesIO(data))
         packed = PACKED.get((info.format, info.subtype))
-        if packed and info.samplerate == sample_rate:
+        if packed and rate == sample_rate:
             return data, packed, facts
     flac = io.BytesIO()
     sf.write(flac, pcm, sample_rate, format="FLAC", subtype="PCM_16")
@@ -128,6 +141,9 @@ def write_records(
     *,
     sample_rate=44_100,
     codec="pcm",
+    trim=None,
+    trim_db=60.0,
+    peak_db=None,
     workers=None,
     clips_per_shard=128,
     keep_known_bad=False,
@@ -144,7 +160,12 @@ def write_records(
         source: A `layouts.Source`: the table of clips, the vocabulary, the clips known to be bad.
         out: The directory to make.
         sample_rate: Rate of the records in Hz.
-        codec: One of `CODECS`.
+        codec: One of `CODECS`. With "source", a clip that is trimmed or made louder or softer is written as FLAC.
+        trim: What to cut off both ends of a clip, at the file's own rate: "loudest" as in `silence.trim_to_loudest`,
+            "level" as in `silence.trim_to_level`, None for nothing. Nothing inside a clip is cut.
+        trim_db: How far below the loudest frame silence lies, in dB; for "loudest".
+        peak_db: The peak of every record in dBFS, -60 to 0; None leaves the recordings' own. Set after trimming and
+            resampling, so that it is the record's; digital silence stays as it is.
         workers: Number of processes that decode; None is one a core.
         clips_per_shard: Clips in a shard, at most; a shard holds clips of one subset.
         keep_known_bad: Keep the clips that `source.excluded` names.
@@ -155,13 +176,12 @@ def write_records(
         The `Manifest`.
 
     Raises:
-        DataError: Clips that cannot be decoded, or a directory that holds other records.
+        DataError: Clips that cannot be decoded, a directory that holds other records, or a wrong option.
     """
     out = Path(out)
-    if codec not in CODECS:
-        raise DataError(f"codec {codec!r}: expected one of {', '.join(CODECS)}.")
+    sound = _checked_sound(sample_rate, codec, trim, trim_db, peak_db)
     known_bad = {} if keep_known_bad else dict(source.excluded)
-    options = {"layout": source.layout, "sample_rate": sample_rate, "codec": codec, "clips_per_shard": clips_per_shard}
+    options = {"layout": source.layout, **sound, "clips_per_shard": clips_per_shard}
     options |= {"keep_known_bad": keep_known_bad, "skip_bad": skip_bad}
     plan = planned_shards(source.clips[~source.clips["name"].isin(known_bad)], clips_per_shard)
     columns = ["name", "subset", "labels", "usage", "fold", "group"]
@@ -180,7 +200,7 @@ def write_records(
             )
         finished = _finished_shards(out, fingerprint)
         todo = {name: clips for name, clips in plan.items() if name not in finished}
-        finished |= _write_shards(out, todo, sample_rate, codec, workers, skip_bad)
+        finished |= _write_shards(out, todo, sound, workers, skip_bad)
         facts = [clip for name in plan for clip in finished[name]["clips"]]
         rejects = [{"name": name, "reason": reason} for name, reason in known_bad.items()]
         rejects += [reject for name in plan for reject in finished[name]["rejects"]]
@@ -236,6 +256,22 @@ def check_records(directory):
 # How it is done
 
 
+def _checked_sound(sample_rate, codec, trim, trim_db, peak_db):
+    """The options that decide how a record sounds, or a DataError."""
+    if codec not in CODECS:
+        raise DataError(f"codec {codec!r}: expected one of {', '.join(CODECS)}.")
+    if trim not in (None, *silence.TRIMS):
+        raise DataError(f"trim {trim!r}: expected {' or '.join(silence.TRIMS)}; leave it out to cut nothing off.")
+    if not 0 < trim_db <= 120:
+        raise DataError(f"trim_db {trim_db}: expected a number of dB above 0, at most 120.")
+    if trim_db != 60 and trim != "loudest":
+        raise DataError(f"trim_db {trim_db}: only trim 'loudest' listens to it, and trim is {trim!r}. Leave it out.")
+    if peak_db is not None and not -60 <= peak_db <= 0:
+        raise DataError(f"peak_db {peak_db}: expected -60 to 0 dBFS; 0 is full scale, above which sound is clipped.")
+    peak_db = None if peak_db is None else float(peak_db)
+    return {"sample_rate": sample_rate, "codec": codec, "trim": trim, "trim_db": float(trim_db), "peak_db": peak_db}
+
+
 @contextlib.contextmanager
 def _locked(out):
     """One writer a directory; what it knows of finished shards goes when the manifest is there."""
@@ -275,15 +311,15 @@ def _finished_shards(out, fingerprint):
     return finished
 
 
-def _write_shards(out, plan, sample_rate, codec, workers, skip_bad):
+def _write_shards(out, plan, sound, workers, skip_bad):
     """Writes the planned shards; {file name: {"shard", "clips", "rejects"}}."""
     clips = [(shard, clip) for shard, group in plan.items() for clip in group.itertuples()]
-    results = _in_order(partial(prepare, sample_rate=sample_rate, codec=codec), [c.path for _, c in clips], workers)
+    results = _in_order(partial(prepare, **sound), [clip.path for _, clip in clips], workers)
     results = progress.bar(results, total=len(clips), unit="clip", label="make-records")
     written = {}
     with contextlib.closing(results):
         for name, group in plan.items():
-            written[name] = known = _write_shard(out / name, group, results, sample_rate)
+            written[name] = known = _write_shard(out / name, group, results, sound["sample_rate"])
             if skip_bad or not known["rejects"]:  # a shard with unwanted gaps is made again, once its clips are mended
                 files.write_text(out / WORK / f"{name}.json", json.dumps(known))
         next(results, None)  # lets the progress bar come to its end

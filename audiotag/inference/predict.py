@@ -70,7 +70,7 @@ def score_records(taggers, manifest, clips, *, label="score"):
 
 
 def score_files(listen, paths, *, sample_rate, vocabulary):
-    """Scores of audio files, read as make-records reads them but for the rounding to 16 bits.
+    """Scores of audio files, read as make-records reads them but not trimmed, normalised or rounded to 16 bits.
 
     Args:
         listen: A function: waveform float32 [1, N] → probabilities [1, K].

@@ -7,7 +7,7 @@ import pytest
 import soundfile as sf
 
 from audiotag.data import audio
-from audiotag.data.audio import from_pcm, read_waveform, to_pcm
+from audiotag.data.audio import from_pcm, normalise, read_waveform, to_pcm
 from audiotag.errors import DataError
 
 RATE = 16_000
@@ -87,6 +87,24 @@ def test_a_float_file_beyond_full_scale_is_clipped(heard):
     waveform = heard(riff(fmt(32, samples_are=FLOAT), data(loud)))
     np.testing.assert_array_equal(waveform, loud)
     assert to_pcm(waveform).tolist() == [16_384, 32_767, 32_767, -32_768, -32_768]
+
+
+@pytest.mark.parametrize("peak_db, level", [(0.0, 32_767), (-0.1, 32_393), (-20.0, 3_277), (-60.0, 33)])
+@pytest.mark.parametrize("peak", [-7.5, 1.0, -0.2, 20 * LSB])
+def test_normalising_moves_the_peak_to_the_asked_decibels_and_says_by_how_much(peak_db, level, peak):
+    sound = peak * np.array([0.1, -0.5, 1.0, 0.0], "float32")
+    waveform, gain_db = normalise(sound, peak_db=peak_db)
+    assert waveform.dtype == np.float32
+    assert abs(to_pcm(waveform)[2] - np.sign(peak) * level) <= 1  # full scale ends one step earlier on the upper side
+    np.testing.assert_allclose(waveform, sound * 10 ** (gain_db / 20), rtol=1e-6)
+    assert gain_db == pytest.approx(peak_db - 20 * np.log10(abs(peak)), abs=1e-5)
+
+
+@pytest.mark.parametrize("level", [0.0, 1e-38, 0.49 * LSB])
+def test_normalising_leaves_silence_and_the_traces_of_decoders_silent(level):
+    waveform, gain_db = normalise(np.array([level, -level, 0.0], "float32"), peak_db=-0.1)
+    assert gain_db == 0.0
+    assert to_pcm(waveform).tolist() == [0, 0, 0]
 
 
 rng = np.random.default_rng(1)

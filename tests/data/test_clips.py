@@ -23,6 +23,9 @@ def heard(name, **more):
         "seconds": 0.3,
         "peak": rng.random(),
         "rms": rng.random() / 3,
+        "trimmed_start_seconds": 0.25,
+        "trimmed_end_seconds": rng.random(),
+        "gain_db": -rng.random(),
         "sha256": "ab" * 32,
     }
     return clip(name, **more) | measures

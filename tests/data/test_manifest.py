@@ -57,6 +57,9 @@ def test_what_is_read_is_what_was_written(whole, tmp_path):
         "layout": "csv",
         "sample_rate": 16_000,
         "codec": "pcm",
+        "trim": None,
+        "trim_db": 60.0,
+        "peak_db": None,
         "clips_per_shard": 4,
         "keep_known_bad": False,
         "skip_bad": False,
@@ -189,12 +192,17 @@ def test_no_directory_tells_how_to_make_one(tmp_path):
         read_manifest(tmp_path / "none")
 
 
-def test_another_schema_version_is_refused(whole, out, monkeypatch):
+@pytest.mark.parametrize("version", [1, 3])
+def test_another_schema_version_is_refused(whole, out, monkeypatch, version):
     manifest = manifests.Manifest(**{**vars(read_manifest(whole)), "directory": out})
-    with monkeypatch.context() as later:
-        later.setattr(manifests, "SCHEMA_VERSION", 2)
+    with monkeypatch.context() as other:
+        other.setattr(manifests, "SCHEMA_VERSION", version)
         write_manifest(manifest)
-    with pytest.raises(DataError, match="manifest.json: written by another version .* reads schema 1. Make the"):
+    message = (
+        f"manifest.json: written by another version of audiotag, in schema {version}; this one reads schema 2, whose "
+        "clips.csv says what was trimmed off a clip, and its gain. Make the records anew with --overwrite"
+    )
+    with pytest.raises(DataError, match=message):
         read_manifest(out)
 
 

@@ -13,11 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile as sf
+import soxr
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audiotag.data import records
+from audiotag.data import records, silence
 from audiotag.data.clips import read_clips
 from audiotag.data.layouts import KNOWN_BAD, find_clips
 from audiotag.data.manifest import read_manifest
@@ -141,6 +142,7 @@ def test_clips_csv_measures_every_clip(source, whole):
         assert clip["seconds"] == pytest.approx(len(sound) / RATE, abs=1e-6)
         assert clip["peak"] == pytest.approx(abs(sound).max(), abs=1e-6)
         assert clip["rms"] == pytest.approx(np.sqrt(np.mean(sound**2)), abs=1e-6)
+        assert clip[["trimmed_start_seconds", "trimmed_end_seconds", "gain_db"]].tolist() == [0.0, 0.0, 0.0]
         assert clip["sha256"] == hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
@@ -178,6 +180,134 @@ def test_other_recordings_or_options_give_other_bytes(source, whole, tmp_path):
     assert not tree(tmp_path / "out").items() & tree(whole).items() - {("rejects.csv", b"name,subset,reason\n")}
 
 
+# Trimming and peak
+
+
+TREATED = {"trim": "level", "peak_db": -0.1}
+
+
+@pytest.fixture(scope="module")
+def quiet_ends(tmp_path_factory):
+    """Clips at 44.1 kHz with silence at both ends, inside, at one end, at no border, nowhere, and everywhere."""
+    folder = tmp_path_factory.mktemp("quiet") / "in"
+    (folder / "hum").mkdir(parents=True)
+    square = np.sign(np.sin(2 * np.pi * 1_000 * np.arange(22_050) / 44_100)) * 16_000  # overshoots when resampled
+    nothing = np.zeros(11_000)
+    sounds = {
+        "both": [nothing, square, nothing[:5_000]],
+        "inside": [nothing, square, nothing, square / 2],
+        "end": [square, nothing],
+        "fading": [square * np.linspace(0, 1, len(square)) ** 4, nothing],
+        "nowhere": [square * 2],
+        "everywhere": [nothing],
+    }
+    for name, parts in sounds.items():
+        sf.write(folder / "hum" / f"{name}.wav", np.concatenate(parts).astype("int16"), 44_100)
+    return find_clips(folder)
+
+
+@pytest.fixture(scope="module")
+def treated(quiet_ends, tmp_path_factory):
+    """Their records at 16 kHz, trimmed by level, with peaks at -0.1 dBFS."""
+    out = tmp_path_factory.mktemp("quiet") / "out"
+    write_records(quiet_ends, out, **OPTIONS, **TREATED)
+    return out
+
+
+@pytest.mark.parametrize("sample_rate", [16_000, 44_100])
+@pytest.mark.parametrize("peak_db", [-0.1, -12.0])
+@pytest.mark.parametrize("trim", [None, "loudest"])
+def test_the_record_s_peak_is_the_one_asked_for_whatever_resampling_does(
+    quiet_ends, tmp_path, sample_rate, peak_db, trim
+):
+    options = {**OPTIONS, "sample_rate": sample_rate}
+    write_records(quiet_ends, tmp_path, trim=trim, peak_db=peak_db, **options)
+    clips = read_clips(tmp_path / "clips.csv").set_index("name")
+    for name, record in by_name(tmp_path).items():
+        peak = np.abs(np.frombuffer(record["audio"], "<i2").astype("int32")).max()
+        if name == "hum/everywhere.wav":
+            assert (peak, clips.loc[name, "gain_db"]) == (0, 0.0)
+        else:
+            assert peak == round(32_768 * 10 ** (peak_db / 20))
+            assert clips.loc[name, "peak"] == pytest.approx(10 ** (peak_db / 20), abs=1e-6)
+
+
+def test_without_a_peak_resampling_overshoots_and_is_clipped(quiet_ends, tmp_path):
+    write_records(quiet_ends, tmp_path, **OPTIONS)
+    sound = np.frombuffer(by_name(tmp_path)["hum/nowhere.wav"]["audio"], "<i2")
+    assert (sound.max(), sound.min()) == (32_767, -32_768)
+
+
+@pytest.mark.parametrize(
+    "options, ends",
+    [
+        ({"trim": "level"}, lambda waveform: silence.trim_to_level(waveform, sample_rate=44_100)),
+        ({"trim": "loudest"}, silence.trim_to_loudest),
+        ({"trim": "loudest", "trim_db": 3.0}, lambda waveform: silence.trim_to_loudest(waveform, trim_db=3.0)),
+        (TREATED, lambda waveform: silence.trim_to_level(waveform, sample_rate=44_100)),
+    ],
+)
+def test_a_clip_is_cut_at_its_own_rate_then_resampled_then_made_louder(quiet_ends, tmp_path, options, ends):
+    write_records(quiet_ends, tmp_path, **OPTIONS, **options)
+    clips, written = read_clips(tmp_path / "clips.csv").set_index("name"), by_name(tmp_path)
+    for name, path in zip(quiet_ends.clips["name"], quiet_ends.clips["path"]):
+        waveform, clip = sf.read(path, dtype="float32")[0], clips.loc[name]
+        start, end = ends(waveform)
+        sound = soxr.resample(waveform[start:end], 44_100, RATE, quality="HQ") * 10 ** (clip["gain_db"] / 20)
+        stored = np.frombuffer(written[name]["audio"], "<i2")
+        assert len(stored) == clip["num_samples"] == len(sound)
+        np.testing.assert_allclose(stored, np.clip(sound * 32_768, -32_768, 32_767), rtol=0, atol=0.6)
+        assert clip["trimmed_start_seconds"] == pytest.approx(start / 44_100, abs=1e-6)
+        assert clip["trimmed_end_seconds"] == pytest.approx((len(waveform) - end) / 44_100, abs=1e-6)
+        length = clip["trimmed_start_seconds"] + clip["seconds"] + clip["trimmed_end_seconds"]
+        assert length == pytest.approx(len(waveform) / 44_100, abs=1 / RATE)
+
+
+def test_only_silent_ends_are_cut_and_a_silent_clip_is_kept(treated):
+    clips = read_clips(treated / "clips.csv").set_index("name")
+    cut = dict(zip(clips.index, clips[["trimmed_start_seconds", "trimmed_end_seconds"]].round(2).values.tolist()))
+    assert cut == {
+        "hum/both.wav": [0.25, 0.11],
+        "hum/inside.wav": [0.25, 0.0],
+        "hum/end.wav": [0.0, 0.25],
+        "hum/fading.wav": [0.11, 0.25],
+        "hum/nowhere.wav": [0.0, 0.0],
+        "hum/everywhere.wav": [0.0, 0.0],
+    }
+    assert clips.loc["hum/everywhere.wav", "seconds"] == pytest.approx(11_000 / 44_100, abs=1e-4)
+    assert clips.loc["hum/inside.wav", "seconds"] == pytest.approx((2 * 22_050 + 11_000) / 44_100, abs=1e-4)
+
+
+def test_trimmed_records_are_the_same_bytes_with_two_workers(quiet_ends, treated, tmp_path):
+    write_records(quiet_ends, tmp_path, **{**OPTIONS, "workers": 2}, **TREATED)
+    assert tree(tmp_path) == tree(treated)
+
+
+@pytest.mark.parametrize("other", [{}, {"trim": "loudest", "peak_db": -0.1}, {"trim": "level", "peak_db": -1}])
+def test_another_trim_or_peak_is_another_plan(quiet_ends, treated, other):
+    assert write_records(quiet_ends, treated, **OPTIONS, **TREATED).options.items() >= TREATED.items()
+    with pytest.raises(DataError, match="out: holds finished records of other clips or options"):
+        write_records(quiet_ends, treated, **OPTIONS, **other)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"trim": "both"}, "trim 'both': expected loudest or level; leave it out to cut nothing off"),
+        ({"trim": "loudest", "trim_db": 0}, "trim_db 0: expected a number of dB above 0, at most 120"),
+        ({"trim": "loudest", "trim_db": float("nan")}, "trim_db nan: expected a number of dB"),
+        ({"trim": "level", "trim_db": 40}, "trim_db 40: only trim 'loudest' listens to it, and trim is 'level'. Leave"),
+        ({"trim_db": 40}, "trim_db 40: only trim 'loudest' listens to it, and trim is None"),
+        ({"peak_db": 0.1}, "peak_db 0.1: expected -60 to 0 dBFS; 0 is full scale, above which sound is clipped"),
+        ({"peak_db": float("nan")}, "peak_db nan: expected -60 to 0 dBFS"),
+    ],
+)
+def test_a_wrong_trim_or_peak_is_refused(source, tmp_path, options, message):
+    with pytest.raises(DataError, match=message):
+        write_records(source, tmp_path / "out", **OPTIONS, **options)
+    assert not (tmp_path / "out").exists()
+
+
 # Codecs
 
 
@@ -212,6 +342,25 @@ def test_source_packs_vorbis_and_mp3_of_the_right_rate_as_they_are_and_the_rest_
         assert (record["codec"], record["sample_rate"], record["num_samples"]) == (codec, RATE, RATE)
         assert (record["audio"] == (folder / name).read_bytes()) == (codec in (b"ogg", b"mp3"))
         assert len(sf.read(io.BytesIO(record["audio"]))[0]) == RATE
+
+
+@pytest.mark.parametrize(
+    "options, kept",
+    [({"trim": "loudest"}, {"hum/whole.ogg", "hum/silent.ogg"}), ({"peak_db": -0.1}, {"hum/silent.ogg"})],
+)
+def test_source_packs_as_flac_what_was_cut_or_made_louder(tmp_path, options, kept):
+    tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)
+    folder = tmp_path / "in" / "hum"
+    folder.mkdir(parents=True)
+    for name, sound in {"whole": tone, "silent": 0 * tone, "tail": np.concatenate([tone, 0 * tone])}.items():
+        sf.write(folder / f"{name}.ogg", sound, RATE, format="OGG", subtype="VORBIS")
+    write_records(find_clips(tmp_path / "in"), tmp_path / "out", codec="source", **OPTIONS, **options)
+    written, clips = by_name(tmp_path / "out"), read_clips(tmp_path / "out" / "clips.csv").set_index("name")
+    assert {name for name, record in written.items() if record["codec"] == b"ogg"} == kept
+    for name, record in written.items():
+        sound = sf.read(io.BytesIO(record["audio"]))[0]
+        assert len(sound) == record["num_samples"] == clips.loc[name, "num_samples"]
+        assert abs(sound).max() == pytest.approx(clips.loc[name, "peak"], abs=1e-4)
 
 
 def test_an_unknown_codec_is_refused(source, tmp_path):
