@@ -105,7 +105,14 @@ def test_defaults_are_those_of_the_parts_themselves(write):
         "silence": 1e-10,
         "dynamic_range_db": 80.0,
     }
-    assert options(experiment.augment[0]) == {"max_width": 8, "count": 2, "fill": 0.0}
+    assert options(experiment.augment[0]) == {
+        "max_width": 8,
+        "max_share": None,
+        "count": 2,
+        "min_count": None,
+        "fill": 0.0,
+        "probability": 1.0,
+    }
     assert options(experiment.stages[1].optimizer)["learning_rate"] == 0.01
     assert (experiment.seed, experiment.precision, experiment.deterministic) == (2019, "float32", True)
 
@@ -153,9 +160,9 @@ def test_nothing_changes_later(write):
         (
             "augment.0.max_widht",
             3,
-            "frequency_mask: unknown key 'max_widht'. Did you mean 'max_width'? Accepted: name, max_width, count, fi",
+            "frequency_mask: unknown key 'max_widht'. Did you mean 'max_width'? Accepted: name, max_width, max_share, ",
         ),
-        ("augment.0.seed", 3, "augment[0].frequency_mask: unknown key 'seed'. Accepted: name, max_width, count, fill."),
+        ("augment.0.seed", 3, "augment[0].frequency_mask: unknown key 'seed'. Accepted: name, max_width, max_share, "),
         ("model.dropuot", 0.1, "model.conv_skip: unknown key 'dropuot'. Did you mean 'dropout'? Accepted: name, "),
         (
             "stages.1.epoch",

@@ -2,7 +2,7 @@
 
 from audiotag.layers.channels import ColourMap, Deltas, FrequencyChannel, RepeatChannels
 from audiotag.layers.flips import FlipLabels
-from audiotag.layers.masking import FrequencyMask, TimeMask
+from audiotag.layers.masking import Bars, FrequencyMask, TimeMask
 from audiotag.layers.mixing import ConcatMix, MixUp
 from audiotag.layers.picture import AdaptedStandardise, EightBit, Normalise, Standardise, ToPicture
 from audiotag.layers.resizing import FitFrames, Resize
@@ -27,6 +27,7 @@ PICTURES = {
 AUGMENTS = {
     "time_mask": TimeMask,
     "frequency_mask": FrequencyMask,
+    "bars": Bars,
     "mixup": MixUp,
     "concat_mix": ConcatMix,
     "flip_labels": FlipLabels,
@@ -40,6 +41,7 @@ __all__ = [
     "PICTURES",
     "WAVEFORMS",
     "AdaptedStandardise",
+    "Bars",
     "ColourMap",
     "ConcatMix",
     "Deltas",

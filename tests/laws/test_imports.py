@@ -38,6 +38,7 @@ ORDER = [
     "audiotag.layers.picture",
     "audiotag.layers.resizing",
     "audiotag.layers.channels",
+    "audiotag.layers.dice",
     "audiotag.layers.masking",
     "audiotag.layers.mixing",
     "audiotag.layers.flips",

@@ -18,6 +18,7 @@ from audiotag.layers import (
     PICTURES,
     WAVEFORMS,
     AdaptedStandardise,
+    Bars,
     ColourMap,
     ConcatMix,
     Deltas,
@@ -37,6 +38,8 @@ from audiotag.layers import (
 )
 
 PICTURE = (None, 24, None, 1)
+WIDTH = {"max_width": 12, "max_share": None, "count": 2, "min_count": None, "fill": -1.0, "probability": 1.0, "seed": 3}
+SHARE = WIDTH | {"max_width": None, "max_share": 0.3, "min_count": 1, "fill": "minimum", "probability": 0.9}
 MIXING = {"alpha": 0.4, "partner": "permutation", "labels": "weighted", "probability": 0.7, "end_epoch": 3, "seed": 3}
 
 # Each layer, a value for every option it has, and shapes of what it takes: [B, ...], None where it may vary. Those that
@@ -77,10 +80,15 @@ LAYERS = [
     (Deltas, {"width": 5}, (None, 24, None, 2)),
     (FrequencyChannel, {}, (None, 24, None, 2)),
     (ColourMap, {"low": None, "high": 0.1}, (None, 24, None, 1)),
-    (TimeMask, {"max_width": 12, "count": 2, "fill": -1.0, "seed": 3}, (None, None, 24)),
-    (TimeMask, {"max_width": 12, "count": 1, "fill": 0.0, "seed": 3}, (None, 24, None, 1)),
-    (FrequencyMask, {"max_width": 12, "count": 2, "fill": -1.0, "seed": 3}, (None, None, 24)),
-    (FrequencyMask, {"max_width": 12, "count": 1, "fill": 0.0, "seed": 3}, (None, 24, None, 1)),
+    (TimeMask, WIDTH, (None, None, 24)),
+    (TimeMask, SHARE, PICTURE),
+    (FrequencyMask, WIDTH, (None, None, 24)),
+    (FrequencyMask, SHARE | {"fill": "mean"}, PICTURE),
+    (
+        Bars,
+        {"min_count": 1, "max_count": 3, "min_length": 2, "max_length": 9, "fill": 0.5, "probability": 0.9, "seed": 3},
+        PICTURE,
+    ),
     (MixUp, MIXING, [(None, None), (None, 7)]),
     (MixUp, MIXING | {"partner": "reversal", "labels": "union"}, [PICTURE, (None, 7)]),
     (ConcatMix, MIXING, [(None, None), (None, 7)]),
