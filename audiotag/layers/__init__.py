@@ -1,12 +1,15 @@
 """How does sound become a picture, and how is it disturbed?"""
 
 from audiotag.layers.channels import ColourMap, Deltas, FrequencyChannel, RepeatChannels
+from audiotag.layers.crops import RandomCrop, RandomResizedCrop
 from audiotag.layers.flips import FlipLabels
+from audiotag.layers.lighting import Lighting
 from audiotag.layers.masking import Bars, FrequencyMask, TimeMask
 from audiotag.layers.mixing import ConcatMix, MixUp
 from audiotag.layers.picture import AdaptedStandardise, EightBit, Normalise, Standardise, ToPicture
 from audiotag.layers.resizing import FitFrames, Resize
 from audiotag.layers.spectrograms import LogMel
+from audiotag.layers.zoom import Zoom
 
 # The names an experiment file may use: waveform → waveform, waveform → spectrogram, picture → picture, and disturbances
 # of pictures. Those of LABELLED take (sound, labels) and return both; the others know nothing of labels.
@@ -28,6 +31,10 @@ AUGMENTS = {
     "time_mask": TimeMask,
     "frequency_mask": FrequencyMask,
     "bars": Bars,
+    "zoom": Zoom,
+    "lighting": Lighting,
+    "random_crop": RandomCrop,
+    "random_resized_crop": RandomResizedCrop,
     "mixup": MixUp,
     "concat_mix": ConcatMix,
     "flip_labels": FlipLabels,
@@ -50,12 +57,16 @@ __all__ = [
     "FlipLabels",
     "FrequencyChannel",
     "FrequencyMask",
+    "Lighting",
     "LogMel",
     "MixUp",
     "Normalise",
+    "RandomCrop",
+    "RandomResizedCrop",
     "RepeatChannels",
     "Resize",
     "Standardise",
     "TimeMask",
     "ToPicture",
+    "Zoom",
 ]

@@ -27,14 +27,18 @@ from audiotag.layers import (
     FlipLabels,
     FrequencyChannel,
     FrequencyMask,
+    Lighting,
     LogMel,
     MixUp,
     Normalise,
+    RandomCrop,
+    RandomResizedCrop,
     RepeatChannels,
     Resize,
     Standardise,
     TimeMask,
     ToPicture,
+    Zoom,
 )
 
 PICTURE = (None, 24, None, 1)
@@ -88,6 +92,19 @@ LAYERS = [
         Bars,
         {"min_count": 1, "max_count": 3, "min_length": 2, "max_length": 9, "fill": 0.5, "probability": 0.9, "seed": 3},
         PICTURE,
+    ),
+    (Zoom, {"min_scale": 0.9, "max_scale": 1.6, "probability": 0.9, "seed": 3}, (None, 24, None, 2)),
+    (
+        Lighting,
+        {"min_brightness": 0.3, "max_brightness": 0.7, "min_contrast": 0.5, "max_contrast": 2.0}
+        | {"probability": 0.9, "seed": 3},
+        PICTURE,
+    ),
+    (RandomCrop, {"frames": 32, "seed": 3}, PICTURE),
+    (
+        RandomResizedCrop,
+        {"min_area": 0.5, "max_area": 0.9, "min_ratio": 0.8, "max_ratio": 1.2, "probability": 0.9, "seed": 3},
+        (None, 24, None, 2),
     ),
     (MixUp, MIXING, [(None, None), (None, 7)]),
     (MixUp, MIXING | {"partner": "reversal", "labels": "union"}, [PICTURE, (None, 7)]),
