@@ -4,16 +4,18 @@ from audiotag.layers.channels import ColourMap, Deltas, FrequencyChannel, Repeat
 from audiotag.layers.crops import RandomCrop, RandomResizedCrop
 from audiotag.layers.flips import FlipLabels
 from audiotag.layers.lighting import Lighting
+from audiotag.layers.loudness import Gain, Noise
 from audiotag.layers.masking import Bars, FrequencyMask, TimeMask
 from audiotag.layers.mixing import ConcatMix, MixUp
 from audiotag.layers.picture import AdaptedStandardise, EightBit, Normalise, Standardise, ToPicture
 from audiotag.layers.resizing import FitFrames, Resize
+from audiotag.layers.shifts import TimeRoll
 from audiotag.layers.spectrograms import LogMel
 from audiotag.layers.zoom import Zoom
 
 # The names an experiment file may use: waveform → waveform, waveform → spectrogram, picture → picture, and disturbances
 # of pictures. Those of LABELLED take (sound, labels) and return both; the others know nothing of labels.
-WAVEFORMS = {"mixup": MixUp, "concat_mix": ConcatMix}
+WAVEFORMS = {"gain": Gain, "noise": Noise, "time_roll": TimeRoll, "mixup": MixUp, "concat_mix": ConcatMix}
 FRONTENDS = {"log_mel": LogMel}
 PICTURES = {
     "standardise": Standardise,
@@ -57,9 +59,11 @@ __all__ = [
     "FlipLabels",
     "FrequencyChannel",
     "FrequencyMask",
+    "Gain",
     "Lighting",
     "LogMel",
     "MixUp",
+    "Noise",
     "Normalise",
     "RandomCrop",
     "RandomResizedCrop",
@@ -67,6 +71,7 @@ __all__ = [
     "Resize",
     "Standardise",
     "TimeMask",
+    "TimeRoll",
     "ToPicture",
     "Zoom",
 ]

@@ -43,6 +43,8 @@ ORDER = [
     "audiotag.layers.zoom",
     "audiotag.layers.lighting",
     "audiotag.layers.crops",
+    "audiotag.layers.loudness",
+    "audiotag.layers.shifts",
     "audiotag.layers.mixing",
     "audiotag.layers.flips",
     "audiotag.layers",

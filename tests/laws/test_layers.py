@@ -27,9 +27,11 @@ from audiotag.layers import (
     FlipLabels,
     FrequencyChannel,
     FrequencyMask,
+    Gain,
     Lighting,
     LogMel,
     MixUp,
+    Noise,
     Normalise,
     RandomCrop,
     RandomResizedCrop,
@@ -37,6 +39,7 @@ from audiotag.layers import (
     Resize,
     Standardise,
     TimeMask,
+    TimeRoll,
     ToPicture,
     Zoom,
 )
@@ -106,6 +109,12 @@ LAYERS = [
         {"min_area": 0.5, "max_area": 0.9, "min_ratio": 0.8, "max_ratio": 1.2, "probability": 0.9, "seed": 3},
         (None, 24, None, 2),
     ),
+    (Gain, {"min_db": -10.0, "max_db": 3.0, "probability": 0.9, "seed": 3}, (None, None)),
+    *(
+        (Noise, {"min_snr_db": 0.0, "max_snr_db": 9.0, "colour": colour, "probability": 0.9, "seed": 3}, (None, None))
+        for colour in ("white", "pink")
+    ),
+    (TimeRoll, {"probability": 0.9, "seed": 3}, (None, None)),
     (MixUp, MIXING, [(None, None), (None, 7)]),
     (MixUp, MIXING | {"partner": "reversal", "labels": "union"}, [PICTURE, (None, 7)]),
     (ConcatMix, MIXING, [(None, None), (None, 7)]),
