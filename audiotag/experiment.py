@@ -106,6 +106,7 @@ class Stage(Section):
     optimizer: Optimizer
     schedule: Schedule | None = None  # of the learning rate; None is constant
     decayed_weights: Literal["all", "kernels"] = "all"  # which the optimizer's weight_decay shrinks
+    trunk_rate: float = Field(default=1.0, ge=0)  # times the learning rate, below the head; 0 freezes all there
     loss: Loss
     augment: tuple[Augment, ...] | None = None  # instead of the experiment's, for this stage
     callbacks: tuple[Callback, ...] = ()

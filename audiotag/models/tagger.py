@@ -129,6 +129,11 @@ class Tagger(keras.Model):
             batches = (ops.convert_to_tensor(batch, "float32") for batch in windows())
             step.adapt(before((batch, self._no_labels(batch)), training=False) for batch in batches)
 
+    def trunk(self):
+        """The layers below the head, which is the network's layers called logits or head and something."""
+        layers = [layer for layer in self.network.layers if not layer.name.startswith(("logits", "head"))]
+        return [*self.ear.layers, *layers]
+
     def _no_labels(self, windows):
         return ops.zeros((ops.shape(windows)[0], self.num_classes))
 

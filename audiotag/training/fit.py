@@ -114,7 +114,11 @@ def _fit_stage(run, manifest, clips, folds, held_out, index):
         tagger.take_over(load_tagger(run, held_out, stage.start_from))
     with _blamed_on(f"stages[{index}]"):
         steps = max(1, len(heard) // stage.batch_size)  # the pipeline refuses 0
-        optimizer = build_optimizer(stage, tagger.trainable_variables, steps_per_epoch=steps)
+        if stage.trunk_rate == 0:
+            for layer in tagger.trunk():
+                layer.trainable = False
+        trunk = [weight for layer in tagger.trunk() for weight in layer.trainable_variables]
+        optimizer = build_optimizer(stage, tagger.trainable_variables, steps_per_epoch=steps, trunk=trunk)
         if experiment.precision == "mixed_float16":  # else small gradients round to 0
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         tagger.compile(

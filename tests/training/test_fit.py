@@ -267,6 +267,19 @@ def test_without_a_best_epoch_a_stage_ends_with_the_average_that_was_judged(tiny
     assert lwlrap(np.array(truth, int), scores.to_numpy()) == pytest.approx(run.finished(0, "noisy")["val_lwlrap"])
 
 
+def test_a_trunk_at_rate_nought_stays_as_it_began_statistics_included(again, tiny):
+    shutil.rmtree(again / "fold-0" / "curated")
+    (again / "fold-0" / "out_of_fold.csv").unlink()
+    experiment = tiny("stages.curated.trunk_rate=0.0")
+    (again / "experiment.json").write_text(dump(experiment))
+    fit(experiment, again)
+    before, after = (arrays_in(again / "fold-0" / stage / "best.weights.h5") for stage in ("noisy", "curated"))
+    kept = [name for name in before if not name.startswith("optimizer") and "seed_generator" not in name]
+    changed = [before[name].shape for name in kept if np.any(before[name] != after[name])]
+    assert len(kept) > 10
+    assert sorted(changed) == [(14,), (16, 14)]  # the head
+
+
 # What may go wrong while training
 
 

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from audiotag.models.tagger import build_tagger
 from audiotag.schedules import OneCycle
 from audiotag.training import checkpoint
 from audiotag.training.callbacks import JudgeAverage, ModelCheckpoint, SaveState
@@ -162,6 +163,41 @@ def test_one_cycle_with_decay_is_adam_by_hand(stage, name, decayed, jit_compile)
         decay = 0.5 if decayed == "all" or weight.name == "kernel" else 0.0
         expected = adam_by_hand(start, gradient, rates, betas, beta_2=0.99, epsilon=1e-8, decay=decay)
         np.testing.assert_allclose(weight.numpy(), expected, rtol=1e-4, atol=1e-5, err_msg=weight.path)
+
+
+# Trunk and head
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+def test_the_trunk_moves_and_shrinks_by_its_share(stage, name):
+    import tensorflow as tf
+
+    def after(model, trunk_rate, rate, steps=3):
+        """What has become of a network after steps with gradients 1, in a graph."""
+        optimizer = {"name": name, "learning_rate": rate, "weight_decay": 0.3}
+        trunk = [weight for layer in model.layers[:2] for weight in layer.trainable_variables]
+        weights = model.trainable_variables
+        staged = stage(optimizer=optimizer, trunk_rate=trunk_rate)
+        built = build_optimizer(staged, weights, steps_per_epoch=1, trunk=trunk)
+        apply = tf.function(lambda: built.apply([tf.ones(weight.shape) for weight in weights], weights))
+        for _ in range(steps):
+            apply()
+        assert len(built.variables) == 2 + len(weights) * (0 if name == "sgd" else 2)
+        return [weight.numpy() for weight in weights]
+
+    whole, slow, both = after(network(), 1.0, 0.1), after(network(), 1.0, 0.02), after(network(), 0.2, 0.1)
+    for trunk, expected in zip(both[:4], slow[:4]):
+        np.testing.assert_allclose(trunk, expected, rtol=1e-5, atol=1e-7)
+    for head, expected in zip(both[4:], whole[4:]):
+        np.testing.assert_array_equal(head, expected)
+    assert np.all(whole[0] != slow[0])
+
+
+def test_the_head_is_what_is_called_logits_or_head(tiny):
+    tagger = build_tagger(tiny(), sample_rate=16_000, num_classes=5)
+    trunk = {id(weight) for layer in tagger.trunk() for weight in layer.weights}
+    head = [weight.path.split("/")[-2:] for weight in tagger.trainable_variables if id(weight) not in trunk]
+    assert head == [["logits", "kernel"], ["logits", "bias"]]
 
 
 # Moving average
