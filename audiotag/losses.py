@@ -120,8 +120,9 @@ class F2Curriculum(keras.losses.Loss):
     A clip whose classes the network already tells apart teaches it little more, and
     pushing it on makes it overconfident. Such clips are dropped: those where the
     classes with p above the threshold are exactly the clip's classes, which is where
-    F2, the F-measure that weighs recall twice, is 1. "sum_over_batch_size" and "mean"
-    divide by the number of clips kept; a batch of which none is kept gives 0.
+    F2, the F-measure that weighs recall twice, is 1. (Where there is neither label nor
+    answer it is 0.) "sum_over_batch_size" and "mean" divide by the number of clips
+    kept; a batch of which none is kept gives 0.
 
     A class belongs to a clip where its label is above the same threshold. Hard labels
     do not feel that; of soft ones it says that a network whose probabilities equal
@@ -195,13 +196,9 @@ class F2Curriculum(keras.losses.Loss):
     def kept(self, truth, logits):
         """Which clips are not answered right yet: bool [B]."""
         heard = ops.sigmoid(logits) > self.threshold  # [B, K]
-        if not self.published:
-            return ops.any(heard != (truth > self.threshold), axis=-1)
-        heard = ops.cast(heard, truth.dtype)
-        hits = ops.sum(heard * truth, axis=-1)  # [B]
-        precision = ops.divide_no_nan(hits, ops.sum(heard, axis=-1))
-        recall = ops.divide_no_nan(hits, ops.sum(truth, axis=-1))
-        return ops.divide_no_nan(5 * precision * recall, 4 * precision + recall) < 1
+        labels = truth if self.published else ops.cast(truth > self.threshold, truth.dtype)
+        right = ops.all(ops.cast(heard, truth.dtype) == labels, axis=-1) & ops.any(heard, axis=-1)
+        return ops.logical_not(right)
 
     def get_config(self):
         """What was passed."""

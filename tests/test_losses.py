@@ -208,6 +208,7 @@ def test_focal_fades_where_the_network_is_right():
 
 A, B, BOTH, NONE = [1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 0, 0]
 SETS = [(A, A), (A, B), (A, BOTH), (BOTH, A), (BOTH, BOTH), (A, NONE), (NONE, A), (NONE, NONE)]
+KEPT = np.array([labels != heard or labels == NONE for labels, heard in SETS])
 
 
 def answered(pairs, threshold=0.2):
@@ -223,16 +224,13 @@ def answered(pairs, threshold=0.2):
 def test_only_clips_that_are_not_answered_right_are_kept(base, threshold):
     truth, logits = answered(SETS, threshold)
     losses = (crossentropy_by_hand if base == "binary_crossentropy" else focal_by_hand)(truth, logits)
-    kept = np.array([labels != heard for labels, heard in SETS])
-    for (labels, heard), clip_kept in zip(SETS, kept):
-        if labels != NONE:
-            assert clip_kept == (f2_by_hand(np.array(labels), np.array(heard)) < 1)
+    assert KEPT.tolist() == [f2_by_hand(np.array(labels), np.array(heard)) < 1 for labels, heard in SETS]
     for reduction, expected in {
-        "sum_over_batch_size": losses[kept].mean(),
-        "mean": losses[kept].mean(),
-        "mean_with_sample_weight": losses[kept].mean(),
-        "sum": losses[kept].sum(),
-        "none": losses * kept,
+        "sum_over_batch_size": losses[KEPT].mean(),
+        "mean": losses[KEPT].mean(),
+        "mean_with_sample_weight": losses[KEPT].mean(),
+        "sum": losses[KEPT].sum(),
+        "none": losses * KEPT,
     }.items():
         loss = F2Curriculum(base=base, threshold=threshold, reduction=reduction)
         np.testing.assert_allclose(loss(truth, logits), expected, rtol=1e-5)
@@ -240,21 +238,20 @@ def test_only_clips_that_are_not_answered_right_are_kept(base, threshold):
 
 def test_weights_weigh_the_kept_clips():
     truth, logits = answered(SETS)
-    weight, kept = np.arange(1.0, 9.0), np.array([labels != heard for labels, heard in SETS])
-    losses = (weight * crossentropy_by_hand(truth, logits))[kept]
+    weight = np.arange(1.0, 9.0)
+    losses = (weight * crossentropy_by_hand(truth, logits))[KEPT]
     for shape in ((8,), (8, 1)):
         weights = weight.reshape(shape).astype("float32")
         assert float(F2Curriculum()(truth, logits, weights)) == pytest.approx(losses.mean(), rel=1e-5)
         by_weight = F2Curriculum(reduction="mean_with_sample_weight")(truth, logits, weights)
-        assert float(by_weight) == pytest.approx(losses.sum() / weight[kept].sum(), rel=1e-5)
+        assert float(by_weight) == pytest.approx(losses.sum() / weight[KEPT].sum(), rel=1e-5)
 
 
 def test_dropped_clips_have_no_gradient_and_the_others_theirs():
     truth, logits = answered(SETS)
-    kept = np.array([labels != heard for labels, heard in SETS])
     ours = gradient(F2Curriculum(), truth, logits)
-    assert not ours[~kept].any()
-    np.testing.assert_allclose(ours[kept], gradient(binary_crossentropy(), truth[kept], logits[kept]), rtol=1e-5)
+    assert not ours[~KEPT].any()
+    np.testing.assert_allclose(ours[KEPT], gradient(binary_crossentropy(), truth[KEPT], logits[KEPT]), rtol=1e-5)
 
 
 @pytest.mark.parametrize("published", [False, True])
@@ -291,8 +288,7 @@ def test_as_published_with_cross_entropy_every_clip_costs_a_hundred_times_the_me
     assert float(loss(truth, logits)) == pytest.approx(mean, rel=1e-5)
     expected = 100 * gradient(binary_crossentropy(), truth, logits)
     np.testing.assert_allclose(gradient(loss, truth, logits), expected, rtol=1e-5)
-    kept = [labels != heard or labels == NONE for labels, heard in SETS]
-    np.testing.assert_allclose(per_clip(loss, truth, logits), mean * np.array(kept), rtol=1e-5)
+    np.testing.assert_allclose(per_clip(loss, truth, logits), mean * KEPT, rtol=1e-5)
 
 
 def test_as_published_with_focal_loss_clips_are_really_dropped():
@@ -306,9 +302,7 @@ def test_as_published_with_focal_loss_clips_are_really_dropped():
     assert 0 < kept.sum() <= 8
     loss = F2Curriculum(base="focal", published=True)
     assert float(loss(mixed, logits)) == pytest.approx(losses[kept].mean(), rel=1e-5)
-    assert float(loss(one, logits)) == pytest.approx(
-        focal_by_hand(one, logits)[[labels != heard or labels == NONE for labels, heard in SETS]].mean(), rel=1e-5
-    )
+    assert float(loss(one, logits)) == pytest.approx(focal_by_hand(one, logits)[KEPT].mean(), rel=1e-5)
 
 
 def test_smoothing_is_the_bases_and_drops_no_fewer():
