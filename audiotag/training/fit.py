@@ -105,7 +105,7 @@ def _fit_stage(run, manifest, clips, folds, held_out, index):
     files.sweep(folder)
     heard = _heard_clips(run, manifest, clips, folds, held_out, stage)
     drawn = stage.steps is not None or stage.shares is not None or stage.balanced
-    steps = stage.steps if stage.steps is not None else max(1, len(heard) // stage.batch_size)
+    steps = stage.steps if stage.steps is not None else max(1, len(heard) // stage.batch_size)  # the pipeline refuses 0
     how_often = shares(heard, run.vocabulary, subsets=stage.shares, balanced=stage.balanced) if drawn else None
 
     keras.utils.set_random_seed(experiment.seed + 1000 * index + held_out)
@@ -113,7 +113,6 @@ def _fit_stage(run, manifest, clips, folds, held_out, index):
     if stage.start_from is not None:
         tagger.take_over(load_tagger(run, held_out, stage.start_from))
     with _blamed_on(f"stages[{index}]"):
-        steps = max(1, len(heard) // stage.batch_size)  # the pipeline refuses 0
         if stage.trunk_rate == 0:
             for layer in tagger.trunk():
                 layer.trainable = False
