@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from audiotag.layers.spectrograms import PRECISION
+from audiotag.layers.frames import PRECISION
 
 
 @keras.saving.register_keras_serializable(package="audiotag")

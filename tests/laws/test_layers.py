@@ -29,12 +29,18 @@ from audiotag.layers import (
     FrequencyMask,
     Gain,
     Lighting,
+    LogFilterbank,
     LogMel,
+    MelSpectrogram,
+    Mfcc,
     MixUp,
     Noise,
     Normalise,
+    PcenMel,
+    PerceptualMel,
     RandomCrop,
     RandomResizedCrop,
+    RawWave,
     RepeatChannels,
     Resize,
     Standardise,
@@ -44,6 +50,16 @@ from audiotag.layers import (
     Zoom,
 )
 
+WAVEFORM = (None, None)
+MEL = {
+    "sample_rate": 16_000,
+    "num_bands": 40,
+    "fft_length": 512,
+    "frame_step": 160,
+    "low_hz": 50,
+    "high_hz": None,
+    "padding": "reflect",
+}
 PICTURE = (None, 24, None, 1)
 WIDTH = {"max_width": 12, "max_share": None, "count": 2, "min_count": None, "fill": -1.0, "probability": 1.0, "seed": 3}
 SHARE = WIDTH | {"max_width": None, "max_share": 0.3, "min_count": 1, "fill": "minimum", "probability": 0.9}
@@ -52,26 +68,31 @@ MIXING = {"alpha": 0.4, "partner": "permutation", "labels": "weighted", "probabi
 # Each layer, a value for every option it has, and shapes of what it takes: [B, ...], None where it may vary. Those that
 # move labels take a list of two.
 LAYERS = [
+    (MelSpectrogram, MEL | {"power": 2.0, "window_length": None, "mel_scale": "slaney", "norm": None}, WAVEFORM),
     (
         LogMel,
-        {
-            "sample_rate": 16_000,
-            "num_bands": 40,
-            "fft_length": 512,
-            "frame_step": 160,
-            "low_hz": 50,
-            "high_hz": None,
-            "power": 1.0,
-            "window_length": 400,
-            "padding": "reflect",
-            "mel_scale": "htk",
-            "norm": None,
-            "reference": "max",
-            "silence": 1e-8,
-            "dynamic_range_db": 60.0,
-        },
-        (None, None),
+        MEL
+        | {"power": 1.0, "window_length": 400, "mel_scale": "htk", "norm": None}
+        | {"reference": "max", "silence": 1e-8, "dynamic_range_db": 60.0},
+        WAVEFORM,
     ),
+    (PerceptualMel, MEL | {"silence": 1e-8, "dynamic_range_db": 60.0}, WAVEFORM),
+    (
+        LogFilterbank,
+        {"sample_rate": 16_000, "bands_per_octave": 12, "fft_length": 512, "frame_step": 160, "normalise": True}
+        | {"low_hz": 50.0, "high_hz": 7000.0},
+        WAVEFORM,
+    ),
+    (Mfcc, MEL | {"num_coefficients": 13, "dynamic_range_db": 60.0}, WAVEFORM),
+    (
+        PcenMel,
+        MEL
+        | {"power": 2.0, "scale": 100.0, "gain": 0.9, "bias": 1.0, "root": 0.4, "time_constant_seconds": 0.1}
+        | {"epsilon": 1e-5},
+        WAVEFORM,
+    ),
+    (RawWave, {"sample_rate": 16_000, "scaling": "min_max"}, WAVEFORM),
+    (RawWave, {"sample_rate": 16_000, "scaling": None}, WAVEFORM),
     (ToPicture, {}, (None, None, 24)),
     (Standardise, {}, (None, 24, None, 1)),
     (Normalise, {"mean": 0.5, "std": 0.3}, (None, 24, None, 1)),

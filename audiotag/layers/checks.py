@@ -1,0 +1,45 @@
+"""Sentences for options that are out of their range."""
+
+
+def above_zero(**options):
+    """Refuses what is not above 0, by name.
+
+    Example:
+        >>> above_zero(frame_step=0)
+        Traceback (most recent call last):
+        ValueError: frame_step must be above 0. Received: frame_step=0
+    """
+    for name, value in options.items():
+        if not value > 0:
+            raise ValueError(f"{name} must be above 0. Received: {name}={value}")
+
+
+def frequency_range(low_hz, high_hz, sample_rate):
+    """Refuses frequencies that are not 0 <= low_hz < high_hz <= sample_rate / 2; None is the highest.
+
+    Example:
+        >>> frequency_range(20.0, 16_000.0, sample_rate=16_000)
+        Traceback (most recent call last):
+        ValueError: high_hz must be above 0 and at most 8000.0, half of sample_rate=16000. Received: high_hz=16000.0
+    """
+    if high_hz is not None and not 0 < high_hz <= sample_rate / 2:
+        raise ValueError(
+            f"high_hz must be above 0 and at most {sample_rate / 2}, half of sample_rate={sample_rate}. "
+            f"Received: high_hz={high_hz}"
+        )
+    top = sample_rate / 2 if high_hz is None else high_hz
+    if not 0 <= low_hz < top:
+        raise ValueError(f"low_hz must be from 0 to below high_hz={top}. Received: low_hz={low_hz}")
+
+
+def one_of(accepted, **options):
+    """Refuses what is not among the accepted values, by name.
+
+    Example:
+        >>> one_of(("zeros", "reflect"), padding="edge")
+        Traceback (most recent call last):
+        ValueError: padding must be 'zeros' or 'reflect'. Received: padding='edge'
+    """
+    for name, value in options.items():
+        if value not in accepted:
+            raise ValueError(f"{name} must be {' or '.join(map(repr, accepted))}. Received: {name}={value!r}")
