@@ -26,6 +26,7 @@ test-io: .venv-io/ready  ## The data path with tensorflow-io decoding inside the
 
 bench: .venv/ready  ## Speed beside others; each prints its table.
 	$(BIN)/python benchmarks/pipeline.py
+	$(BIN)/python benchmarks/frontends.py
 
 clean:
 	rm -rf .venv .venv-io demo runs tfrecords/demo

@@ -1,0 +1,163 @@
+"""How many clips a second each front end turns into pictures on the CPU, beside others, in one run.
+
+    python benchmarks/frontends.py
+
+Clips are 2 s at 44.1 kHz, in batches. Each of ours runs in a tf.function without XLA, for any batch size and length.
+The first rows compute the same log-mel spectrogram: ours, with torch.stft and with tf.signal.stft and a product with
+the mel filters, with librosa clip by clip in one process, and the bare FFT of frames cut and windowed beforehand, in
+the float64 of ours: what is left of it is the most that any front end around that FFT could reach. Rounds are
+interleaved; rates and ratios are medians over the rounds, so other load hits all rows alike. "off" is the largest
+difference from librosa, on pure tones, down to the floor.
+audiotag does not need PyTorch; `pip install torch` fills its row.
+"""
+
+import argparse
+import os
+import statistics
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import librosa
+import numpy as np
+import tensorflow as tf
+
+from audiotag.layers import FRONTENDS
+
+try:
+    import torch
+except ImportError:
+    torch = None
+
+SAMPLE_RATE = 44_100
+FFT_LENGTH, FRAME_STEP, NUM_BANDS, LOW_HZ = 2560, 694, 128, 20.0  # of S0 and S1: 2 s are a picture of 128 x 128
+EVERY = 8  # librosa is slow: every eighth clip of a batch will do
+OURS, TORCH, TENSORFLOW, LIBROSA = "audiotag log_mel", "torch.stft + mel", "tf.signal.stft + mel", "librosa"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=11)
+    args = parser.parse_args()
+    clips = tones(args.batch_size)
+    print(
+        f"{len(clips)} clips of {clips.shape[1] / SAMPLE_RATE:g} s at {SAMPLE_RATE} Hz; {os.cpu_count()} cores, "
+        f"load {os.getloadavg()[0]:.1f}"
+    )
+    compare(log_mels(clips) | front_ends(clips), args.rounds)
+
+
+def tones(count):
+    """A pure tone a clip: float32 [count, 2 s]."""
+    seconds = np.arange(2 * SAMPLE_RATE) / SAMPLE_RATE
+    hz = np.geomspace(50, 20_000, count)[:, None]
+    return np.sin(2 * np.pi * hz * seconds).astype("float32")
+
+
+def log_mels(clips):
+    """{name: (number of clips, function that turns them into log-mel spectrograms)}, the same with every library."""
+    filters = librosa.filters.mel(sr=SAMPLE_RATE, n_fft=FFT_LENGTH, n_mels=NUM_BANDS, fmin=LOW_HZ).T  # [F, M]
+    layer = FRONTENDS["log_mel"](
+        sample_rate=SAMPLE_RATE, num_bands=NUM_BANDS, fft_length=FFT_LENGTH, frame_step=FRAME_STEP, low_hz=LOW_HZ
+    )
+    frames = tf.random.normal((len(clips), 1 + clips.shape[1] // FRAME_STEP, FFT_LENGTH), dtype="float64")
+    fft = tf.function(lambda: tf.signal.rfft(frames))
+    return {
+        OURS: (len(clips), on_tensorflow(layer, clips)),
+        TORCH: (len(clips), with_torch(clips, filters) if torch else None),
+        TENSORFLOW: (len(clips), on_tensorflow(with_tensorflow(filters), clips)),
+        LIBROSA: (len(clips[::EVERY]), lambda: with_librosa(clips[::EVERY])),
+        "the FFT alone, float64": (len(clips), fft),
+    }
+
+
+def front_ends(clips):
+    """The same table for all our front ends, with their defaults."""
+    return {
+        f"audiotag {name}, defaults": (len(clips), on_tensorflow(layer(sample_rate=SAMPLE_RATE), clips))
+        for name, layer in FRONTENDS.items()
+    }
+
+
+def on_tensorflow(function, clips):
+    """A run of a graph of the function, for any batch size and length."""
+    graph = tf.function(function, input_signature=[tf.TensorSpec((None, None))])
+    clips = tf.constant(clips)
+    return lambda: graph(clips).numpy()
+
+
+def with_tensorflow(filters):
+    """What one writes with tf.signal: float32."""
+
+    def log_mel(waveform):
+        margin = [[0, 0], [FFT_LENGTH // 2, FFT_LENGTH // 2]]
+        spectrum = tf.signal.stft(tf.pad(waveform, margin), FFT_LENGTH, FRAME_STEP, fft_length=FFT_LENGTH)  # [B, T, F]
+        mel = tf.matmul(tf.square(tf.abs(spectrum)), filters)  # [B, T, M]
+        decibels = 10 / np.log(10) * tf.math.log(tf.maximum(mel, 1e-10))
+        return tf.maximum(decibels, tf.reduce_max(decibels, axis=(1, 2), keepdims=True) - 80)
+
+    return log_mel
+
+
+def with_torch(clips, filters):
+    """What one writes with PyTorch: float32, on all cores."""
+    clips, filters, window = torch.from_numpy(clips), torch.from_numpy(filters), torch.hann_window(FFT_LENGTH)
+
+    @torch.inference_mode()
+    def log_mel():
+        spectrum = torch.stft(
+            clips, FFT_LENGTH, FRAME_STEP, window=window, center=True, pad_mode="constant", return_complex=True
+        )  # [B, F, T]
+        mel = spectrum.abs().square().transpose(1, 2) @ filters  # [B, T, M]
+        decibels = 10 * mel.clamp(min=1e-10).log10()
+        return torch.maximum(decibels, decibels.amax(dim=(1, 2), keepdim=True) - 80).numpy()
+
+    return log_mel
+
+
+def with_librosa(clips):
+    """What one writes with librosa, clip by clip."""
+    spectrograms = []
+    for clip in clips:
+        mel = librosa.feature.melspectrogram(
+            y=clip, sr=SAMPLE_RATE, n_fft=FFT_LENGTH, hop_length=FRAME_STEP, n_mels=NUM_BANDS, fmin=LOW_HZ
+        )
+        spectrograms.append(librosa.power_to_db(mel).T)
+    return np.stack(spectrograms)  # [B, T, M]
+
+
+def compare(table, rounds):
+    """Goes through all rows again and again and prints the median rate of each, and of the log-mels how far off."""
+    rates, off, right = {name: [] for name in table}, {}, table[LIBROSA][1]()
+    for number in range(rounds + 1):
+        for name, (count, run) in table.items():
+            if run is None:
+                continue
+            started = time.perf_counter()
+            result = run()
+            seconds = time.perf_counter() - started
+            if number:  # the first round traces
+                rates[name].append(count / seconds)
+            elif name in (OURS, TORCH, TENSORFLOW):
+                off[name] = np.abs(result[::EVERY] - right).max()
+    titles = f"{'clips/s':>8} {'min':>7} {'max':>7} {'of torch':>9} {'of tf.signal':>13} {'of librosa':>11} {'off':>11}"
+    print(f"{'':34} {titles}")
+    for name, rate in rates.items():
+        if not rate:
+            print(f"{name:34} torch is not installed")
+            continue
+        ratios = [ratio(rate, rates[other]) for other in (TORCH, TENSORFLOW, LIBROSA)]
+        print(
+            f"{name:34} {statistics.median(rate):8.0f} {min(rate):7.0f} {max(rate):7.0f} "
+            f"{ratios[0]:>9} {ratios[1]:>13} {ratios[2]:>11} {f'{off[name]:.1e} dB' if name in off else '':>11}"
+        )
+
+
+def ratio(rate, other):
+    """The median over the rounds of one rate by another, or a dash where there is no other."""
+    return f"{statistics.median(a / b for a, b in zip(rate, other)):.2f}x" if other else "-"
+
+
+if __name__ == "__main__":
+    main()
