@@ -155,7 +155,8 @@ class Tagger(keras.Model):
         length = ops.max(ops.where(waveform != 0, places, 0), axis=1, keepdims=True)  # [B, 1]
         length = ops.where(length == 0, size, length)  # silence is heard whole
         hop = max(1, round(n * (1 - self.overlap)))
-        num_windows = 1 + (ops.maximum(size - n, 0) + hop - 1) // hop
+        larger = max if isinstance(size, int) else ops.maximum  # JAX wants known numbers to stay plain numbers
+        num_windows = 1 + (larger(size - n, 0) + hop - 1) // hop
         number = ops.arange(num_windows, dtype="int32")[None]  # [1, W]
         beyond = ops.maximum(length - n, 0)  # [B, 1]
         heard = number * hop < beyond + hop  # [B, W]
