@@ -9,7 +9,7 @@ from keras import ops
 
 from audiotag.errors import ConfigError
 from audiotag.experiment import options
-from audiotag.layers import AUGMENTS, FRONTENDS, LABELLED, PICTURES, WAVEFORMS, ToPicture
+from audiotag.layers import AUGMENTS, FRONTENDS, LABELLED, PICTURES, WAVEFORMS, RawWave, ToPicture
 from audiotag.layers.flips import FLIPS, flipped
 from audiotag.models import MODELS
 
@@ -233,7 +233,10 @@ def build_tagger(experiment, *, sample_rate, num_classes, stage=None):
         sound = _chain("waveform", experiment.waveform, WAVEFORMS, (window, labels), seeds)
         with _blamed_on(f"frontend {experiment.frontend.name}"):
             front_end = FRONTENDS[experiment.frontend.name](sample_rate=sample_rate, **options(experiment.frontend))
-            sound = ToPicture()(front_end(sound[0])), sound[1]  # [B, M, T, 1], [B, K]
+            heard = front_end(sound[0])  # [B, T, M]
+            if not isinstance(front_end, RawWave):  # a network for raw waves takes [B, N, 1] as it is
+                heard = ToPicture()(heard)  # [B, M, T, 1]
+            sound = heard, sound[1]
         sound = _chain("picture", experiment.picture, PICTURES | AUGMENTS, sound, seeds)
         sound = _chain("augment", stage.augment if own else experiment.augment, AUGMENTS, sound, seeds)
         ear = keras.Model((window, labels), sound, name="ear")
