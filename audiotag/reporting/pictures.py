@@ -1,5 +1,6 @@
 """A sheet of pictures: clips as the network of an experiment sees them, step by step and disturbed."""
 
+import re
 from pathlib import Path
 
 import keras
@@ -85,7 +86,7 @@ def _steps(tagger, windows, truth, labels):
     for layer in tagger.ear.layers:
         if not isinstance(layer, (*DISTURBANCES, keras.layers.InputLayer, ToPicture)):
             values = keras.Model(tagger.ear.inputs, layer.output)((windows, truth), training=False)
-            yield layer.name, np.asarray(values), labels
+            yield re.sub(r"_\d+$", "", layer.name), np.asarray(values), labels
 
 
 def _in_words(labels, vocabulary):

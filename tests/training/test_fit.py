@@ -20,10 +20,13 @@ from audiotag.data.demo import make_demo
 from audiotag.data.folds import stratified_folds
 from audiotag.data.layouts import find_clips
 from audiotag.data.manifest import read_manifest
+from audiotag.data.pipeline import training_batches
 from audiotag.data.records import write_records
 from audiotag.errors import ConfigError, DataError
 from audiotag.experiment import dump, load
 from audiotag.inference.evaluate import evaluate, held_out_clips, score_test_clips
+from audiotag.inference.predict import load_tagger
+from audiotag.layers import LogMel
 from audiotag.metrics import lwlrap
 from audiotag.models.tagger import Tagger, build_tagger
 from audiotag.training.checkpoint import load_weights
@@ -518,3 +521,21 @@ def test_judges_may_come_only_at_the_end_and_folds_may_be_official(tiny, tmp_pat
         assert overall["lwlrap"][overall["part"] == f"fold {part}"].item() == pytest.approx(
             run.finished(part, "curated")["val_lwlrap"]
         )
+
+
+def test_statistics_are_those_of_the_training_clips_and_stay_with_the_weights(tiny, records, tmp_path):
+    experiment = tiny('picture=[{"name": "adapted_standardise", "per": "band"}]', *ONE_EPOCH)
+    run = fit(experiment, tmp_path / "adapted")
+    heard = heard_by(experiment, run, records)
+    noisy, curated = (load_tagger(run, 0, stage) for stage in ("noisy", "curated"))
+    batches = training_batches(
+        read_manifest(records), heard, np.zeros((len(heard), 1)), window_samples=noisy.window_samples,
+        short_clips="repeat", batch_size=16, seed=experiment.seed, epochs=range(1),
+    )  # fmt: skip
+    (log_mel,) = (layer for layer in noisy.ear.layers if isinstance(layer, LogMel))
+    front_end = keras.Model(noisy.ear.inputs[0], log_mel.output)
+    spectrograms = np.concatenate([front_end(waveform) for waveform, _ in batches])  # [clips, T, M]
+    for tagger in (noisy, curated):
+        (step,) = (layer for layer in tagger.ear.layers if hasattr(layer, "adapt"))
+        assert step.adapted
+        np.testing.assert_allclose(np.ravel(step.mean), spectrograms.mean(axis=(0, 1)), rtol=1e-4, atol=1e-4)
