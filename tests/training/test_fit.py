@@ -524,13 +524,13 @@ def test_judges_may_come_only_at_the_end_and_folds_may_be_official(tiny, tmp_pat
 
 
 def test_statistics_are_those_of_the_training_clips_and_stay_with_the_weights(tiny, records, tmp_path):
-    experiment = tiny('picture=[{"name": "adapted_standardise", "per": "band"}]', *ONE_EPOCH)
+    experiment = tiny('picture=[{"name": "adapted_standardise", "per": "band"}]', "stages.noisy.batch_size=8", *ONE_EPOCH)
     run = fit(experiment, tmp_path / "adapted")
     heard = heard_by(experiment, run, records)
     noisy, curated = (load_tagger(run, 0, stage) for stage in ("noisy", "curated"))
     batches = training_batches(
         read_manifest(records), heard, np.zeros((len(heard), 1)), window_samples=noisy.window_samples,
-        short_clips="repeat", batch_size=16, seed=experiment.seed, epochs=range(1),
+        short_clips="repeat", batch_size=8, seed=experiment.seed, epochs=range(1),
     )  # fmt: skip
     (log_mel,) = (layer for layer in noisy.ear.layers if isinstance(layer, LogMel))
     front_end = keras.Model(noisy.ear.inputs[0], log_mel.output)
