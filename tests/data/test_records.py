@@ -608,6 +608,8 @@ def test_ten_kills_lose_nothing_and_change_no_byte(recordings, tmp_path):
             assert time.monotonic() < ended, "workers outlive the process that started them"
             time.sleep(0.02)
         if (out / "manifest.json").exists():
+            assert under_final_names(out) == expected
+            write_records(source, out, **OPTIONS)  # tidies up, should the kill have come before
             assert tree(out) == expected
             shutil.rmtree(out)
     write_records(source, out, **OPTIONS)
