@@ -6,6 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from audiotag.layers import checks
+
 
 class _Mix(keras.layers.Layer):
     """Gives each clip a partner from its batch and a weight; `_mixed` says how the two sounds become one."""
@@ -22,14 +24,9 @@ class _Mix(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)
-        if not alpha > 0:
-            raise ValueError(f"alpha must be above 0. Received: alpha={alpha}")
-        for name, value, accepted in (
-            ("partner", partner, ("permutation", "reversal")),
-            ("labels", labels, ("weighted", "union")),
-        ):
-            if value not in accepted:
-                raise ValueError(f"{name} must be {accepted[0]!r} or {accepted[1]!r}. Received: {name}={value!r}")
+        checks.above_zero(alpha=alpha)
+        checks.one_of(("permutation", "reversal"), partner=partner)
+        checks.one_of(("weighted", "union"), labels=labels)
         if not 0 <= probability <= 1:
             raise ValueError(f"probability must be from 0 to 1. Received: probability={probability}")
         if end_epoch is not None and end_epoch < 0:

@@ -1,0 +1,112 @@
+"""How fast networks train on the CPU, and what a step of `audiotag fit` spends its time on.
+
+    make demo && python benchmarks/training.py
+
+First, clips/s of a training step (forward, backward, Adam) of each network on pictures of 64 x 64 x 3, or what it is
+made for. Then an experiment: batches from its records against one ready batch again and again, and the time of the ear
+(front end, picture, disturbances) alone. Rounds are interleaved; rates and shares are medians over the rounds.
+"""
+
+import argparse
+import itertools
+import os
+import statistics
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from audiotag.data.clips import read_clips
+from audiotag.data.labels import multi_hot
+from audiotag.data.manifest import read_manifest
+from audiotag.data.pipeline import training_batches
+from audiotag.experiment import load, options
+from audiotag.losses import LOSSES, binary_crossentropy
+from audiotag.models import MODELS
+from audiotag.models.tagger import build_tagger
+
+SHAPES = {"conv1d": (32_000, 1), "conv2d": (40, 173, 1), "vgg_gap": (128, 384, 1)}  # others: 64 x 64 x 3
+BATCH, NUM_CLASSES, STEPS = 16, 80, 10
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--experiment", default="experiments/demo.json")
+    parser.add_argument("--records", help="Other records than the experiment's.")
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n{'network':20} {'picture':>14} {'clips/s':>8}")
+    for name in MODELS:
+        shape = SHAPES.get(name, (64, 64, 3))
+        (seconds,) = timed({name: network_step(name, shape)}, args.rounds).values()
+        print(f"{name:20} {'x'.join(map(str, shape)):>14} {BATCH / statistics.median(seconds):8.1f}", flush=True)
+    experiment = load(args.experiment, [f"records={args.records}"] if args.records else [])
+    compare(experiment, args.rounds)
+
+
+def network_step(name, shape):
+    """One training step of a network on random pictures."""
+    network = MODELS[name](shape, NUM_CLASSES)
+    network.compile(keras.optimizers.Adam(1e-4), binary_crossentropy(), jit_compile=False)
+    pictures, truth = np.random.default_rng(0).random((BATCH, *shape), "float32"), np.eye(BATCH, NUM_CLASSES)
+    pictures, truth = tf.constant(pictures), tf.constant(truth, tf.float32)
+    return lambda: float(network.train_on_batch(pictures, truth))
+
+
+def compare(experiment, rounds):
+    """Prints what the pipeline and the ear cost of a step of `fit`."""
+    manifest = read_manifest(experiment.records)
+    stage, clips = experiment.stages[0], read_clips(manifest.directory / "clips.csv")
+    clips = clips[clips["subset"].isin(stage.subset)].reset_index(drop=True)
+    num_classes = len(manifest.vocabulary)
+    tagger = build_tagger(experiment, sample_rate=manifest.sample_rate, num_classes=num_classes, stage=stage)
+    tagger.compile(keras.optimizers.Adam(1e-4), LOSSES[stage.loss.name](**options(stage.loss)), jit_compile=False)
+    batches = training_batches(
+        manifest,
+        clips,
+        multi_hot(clips["labels"], manifest.vocabulary),
+        window_samples=tagger.window_samples,
+        short_clips=experiment.window.short_clips,
+        batch_size=stage.batch_size,
+        seed=1,
+        epochs=range(1000),
+    ).map(lambda waveform, truth: ((waveform, truth), truth))
+    ready = next(iter(batches))
+    hear = tf.function(lambda sound: tagger.ear(sound, training=True)[0])
+    fresh, same = iter(batches), itertools.repeat(ready)
+    rows = {
+        "fit, from records": lambda: train(tagger, fresh),
+        "ready tensors": lambda: train(tagger, same),
+        "the ear alone": lambda: [hear(ready[0]).numpy() for _ in range(STEPS)],
+        "reading alone": lambda: list(itertools.islice(fresh, STEPS)),
+    }
+    seconds = timed(rows, rounds)
+    print(f"\n{experiment.model.name + f', batches of {stage.batch_size}':34} {'clips/s':>8} {'time by ready tensors':>22}")
+    for name, times in seconds.items():
+        share = statistics.median(time / one for time, one in zip(times, seconds["ready tensors"]))
+        print(f"{name:34} {STEPS * stage.batch_size / statistics.median(times):8.1f} {share:22.2f}")
+
+
+def train(tagger, batches):
+    """A few steps, as `fit` takes them."""
+    for sound, truth in itertools.islice(batches, STEPS):
+        tagger.train_on_batch(sound, truth)
+
+
+def timed(rows, rounds):
+    """{name: seconds of each round}; the first round, which traces, does not count."""
+    seconds = {name: [] for name in rows}
+    for number in range(rounds + 1):
+        for name, row in rows.items():
+            started = time.perf_counter()
+            row()
+            if number:
+                seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+if __name__ == "__main__":
+    main()
