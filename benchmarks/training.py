@@ -84,10 +84,10 @@ def compare(experiment, rounds):
         "reading alone": lambda: list(itertools.islice(fresh, STEPS)),
     }
     seconds = timed(rows, rounds)
-    print(f"\n{experiment.model.name + f', batches of {stage.batch_size}':34} {'clips/s':>8} {'time by ready tensors':>22}")
+    print(f"\n{experiment.model.name + f', batches of {stage.batch_size}':34} {'clips/s':>8} {'of ready':>10}")
     for name, times in seconds.items():
         share = statistics.median(time / one for time, one in zip(times, seconds["ready tensors"]))
-        print(f"{name:34} {STEPS * stage.batch_size / statistics.median(times):8.1f} {share:22.2f}")
+        print(f"{name:34} {STEPS * stage.batch_size / statistics.median(times):8.1f} {share:10.2f}")
 
 
 def train(tagger, batches):
