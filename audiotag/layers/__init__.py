@@ -1,5 +1,6 @@
 """How does sound become a picture, and how is it disturbed?"""
 
+from audiotag.layers.attention import SimpleSelfAttention
 from audiotag.layers.cepstrum import Mfcc
 from audiotag.layers.channels import ColourMap, Deltas, FrequencyChannel, RepeatChannels
 from audiotag.layers.crops import RandomCrop, RandomResizedCrop
@@ -87,6 +88,7 @@ __all__ = [
     "RawWave",
     "RepeatChannels",
     "Resize",
+    "SimpleSelfAttention",
     "Standardise",
     "TimeMask",
     "TimeRoll",

@@ -55,6 +55,7 @@ ORDER = [
     "audiotag.layers.shifts",
     "audiotag.layers.mixing",
     "audiotag.layers.flips",
+    "audiotag.layers.attention",
     "audiotag.layers",
     "audiotag.losses",
     "audiotag.metrics",
