@@ -1,8 +1,17 @@
 """Who listens? Each model is a function of a picture's shape and the number of classes."""
 
-from audiotag.models import conv_skip, densenet
+from audiotag.models import conv1d, conv2d, conv_skip, densenet, vgg_gap, xresnet
 
 # The names an experiment file may use.
-MODELS = {"conv_skip": conv_skip.conv_skip, "densenet169": densenet.densenet169}
+MODELS = {
+    "conv_skip": conv_skip.conv_skip,
+    "xresnet18": xresnet.xresnet18,
+    "xresnet34": xresnet.xresnet34,
+    "xresnet50": xresnet.xresnet50,
+    "vgg_gap": vgg_gap.vgg_gap,
+    "conv1d": conv1d.conv1d,
+    "conv2d": conv2d.conv2d,
+    "densenet169": densenet.densenet169,
+}
 
 __all__ = ["MODELS"]
