@@ -1,6 +1,17 @@
 """Who listens? Each model is a function of a picture's shape and the number of classes."""
 
-from audiotag.models import conv1d, conv2d, conv_skip, densenet, vgg_gap, xresnet
+from audiotag.models import (
+    conv1d,
+    conv2d,
+    conv_skip,
+    convnext,
+    densenet,
+    efficientnet,
+    mobilenet,
+    resnet,
+    vgg_gap,
+    xresnet,
+)
 
 # The names an experiment file may use.
 MODELS = {
@@ -12,6 +23,11 @@ MODELS = {
     "conv1d": conv1d.conv1d,
     "conv2d": conv2d.conv2d,
     "densenet169": densenet.densenet169,
+    "resnet50": resnet.resnet50,
+    "mobilenet": mobilenet.mobilenet,
+    "mobilenet_v2": mobilenet.mobilenet_v2,
+    "efficientnet_v2_b0": efficientnet.efficientnet_v2_b0,
+    "convnext_tiny": convnext.convnext_tiny,
 }
 
 __all__ = ["MODELS"]

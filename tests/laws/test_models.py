@@ -20,6 +20,11 @@ NETWORKS = {
     "conv1d": ({}, (None, 1)),
     "conv2d": ({}, (20, 40, 1)),
     "densenet169": ({"weights": None}, (32, None, 3)),
+    "resnet50": ({"weights": None}, (32, None, 3)),
+    "mobilenet": ({"weights": None}, (32, None, 3)),
+    "mobilenet_v2": ({"weights": None}, (32, 40, 3)),
+    "efficientnet_v2_b0": ({"weights": None}, (32, None, 3)),
+    "convnext_tiny": ({"weights": None, "frozen": False}, (32, None, 3)),
 }
 LENGTHS = {"vgg_gap": (200, 191, 192, 255, 256), "conv1d": (1700, 1616, 1617, 1999, 2048)}
 every_network = pytest.mark.parametrize("name", NETWORKS)
