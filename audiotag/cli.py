@@ -203,8 +203,8 @@ def predict(model, paths, top, csv):
     from audiotag.inference import predict as scoring
     from audiotag.inference.export import load_listener
 
-    listen, sample_rate, vocabulary = load_listener(model)
-    table = scoring.score_files(listen, paths, sample_rate=sample_rate, vocabulary=vocabulary)
+    listen, hearing, vocabulary = load_listener(model)
+    table = scoring.score_files(listen, paths, hearing=hearing, vocabulary=vocabulary)
     click.echo(scoring.best_classes(table, top))
     if csv:
         files.write_text(csv, table.to_csv(index=False, lineterminator="\n"))

@@ -22,16 +22,21 @@ class Run:
     Args:
         folder: runs/NAME.
         experiment: What was asked for, every default filled in: experiment.json.
-        sample_rate: Rate of the records in Hz.
+        hearing: How files were read into the records: the options of `data.audio.read_waveform`.
         vocabulary: The K class names.
         plan: The fingerprint of the records.
     """
 
     folder: Path
     experiment: Experiment
-    sample_rate: int
+    hearing: dict
     vocabulary: tuple[str, ...]
     plan: str
+
+    @property
+    def sample_rate(self):
+        """Rate of the records in Hz."""
+        return self.hearing["sample_rate"]
 
     def stage_folder(self, fold, stage):
         """Where a stage keeps its state, history and weights."""
@@ -86,7 +91,7 @@ def start_run(folder, experiment, manifest, *, restart=False):
     folder.mkdir(parents=True, exist_ok=True)
     files.write_text(folder / "experiment.json", dump(experiment))
     files.write_text(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
-    known = {"sample_rate": manifest.sample_rate, "vocabulary": manifest.vocabulary, "plan": manifest.plan}
+    known = {"hearing": manifest.hearing, "vocabulary": manifest.vocabulary, "plan": manifest.plan}
     files.write_text(folder / "records.json", json.dumps(known, indent=2) + "\n")
     return open_run(folder)
 
@@ -106,7 +111,7 @@ def open_run(folder):
     return Run(
         folder=folder,
         experiment=load(folder / "experiment.json"),
-        sample_rate=known["sample_rate"],
+        hearing=known["hearing"],
         vocabulary=tuple(known["vocabulary"]),
         plan=known["plan"],
     )

@@ -106,8 +106,8 @@ def test_evaluate_prints_a_row_a_class_and_a_row_a_part(run, tmp_path):
 
 
 def test_predict_prints_the_best_classes_and_writes_them_all(run, saved_model, wavs, tmp_path):
-    listen, sample_rate, vocabulary = load_listener(run.folder)
-    expected = score_files(listen, wavs, sample_rate=sample_rate, vocabulary=vocabulary)
+    listen, hearing, vocabulary = load_listener(run.folder)
+    expected = score_files(listen, wavs, hearing=hearing, vocabulary=vocabulary)
     for model in (run.folder, saved_model):
         output = call("predict", model, *wavs, "--top", 2, "--csv", tmp_path / "scores.csv")
         lines = [line for line in output.splitlines() if line.startswith((str(wavs[0].parent), "  "))]

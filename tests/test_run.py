@@ -11,9 +11,10 @@ from audiotag.experiment import load
 from audiotag.run import Run, environment, open_run, start_run
 
 DEMO = Path(__file__).parents[1] / "experiments" / "demo.json"
+HEARING = {"sample_rate": 16_000, "trim": "level", "trim_db": None, "peak_db": -0.1}
 MANIFEST = Manifest(
     directory=Path("tfrecords/demo"),
-    options={"sample_rate": 16_000},
+    options=HEARING,
     plan="abc",
     vocabulary=("Bark", "Meow"),
     shards=(),
@@ -41,7 +42,7 @@ def test_a_run_knows_what_it_was_begun_with(begun, tmp_path):
     assert begun == Run(
         folder=tmp_path / "runs" / "demo",
         experiment=load(DEMO),
-        sample_rate=16_000,
+        hearing=HEARING,
         vocabulary=("Bark", "Meow"),
         plan="abc",
     )
@@ -52,7 +53,7 @@ def test_its_files_say_it_to_people_too(begun):
     assert load(begun.folder / "experiment.json") == load(DEMO)
     assert '"deterministic": true' in (begun.folder / "experiment.json").read_text()  # every default written out
     known = json.loads((begun.folder / "records.json").read_text())
-    assert known == {"sample_rate": 16_000, "vocabulary": ["Bark", "Meow"], "plan": "abc"}
+    assert known == {"hearing": HEARING, "vocabulary": ["Bark", "Meow"], "plan": "abc"}
     assert json.loads((begun.folder / "environment.json").read_text()) == environment()
 
 

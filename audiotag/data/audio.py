@@ -9,6 +9,7 @@ import numpy as np
 import soundfile as sf
 import soxr
 
+from audiotag.data import silence
 from audiotag.errors import DataError
 
 SUFFIXES = {  # what libsndfile may find inside a file of that name
@@ -29,12 +30,15 @@ SOUND_CHUNKS = {  # files in chunks, by their kind: the byte order of sizes and 
 BLOCK = 1 << 20  # samples a channel to decode at a time: what a header promises may not fit into memory
 
 
-def read_waveform(path, *, sample_rate):
-    """Decodes an audio file, mixes it to mono and resamples it.
+def read_waveform(path, *, sample_rate, trim=None, trim_db=60.0, peak_db=None):
+    """Decodes an audio file, mixes it to mono, trims, resamples and scales it: what make-records does to a clip.
 
     Args:
         path: A WAV, FLAC, Ogg, MP3 or AIFF file of any bit depth and channel count.
         sample_rate: Rate of the answer in Hz; soxr's high-quality filter gets it there.
+        trim: Whether silence is cut off both ends: None, "loudest" or "level", as `data.silence` has them.
+        trim_db: For "loudest", in dB.
+        peak_db: Peak of the answer in dBFS; None is the recording's own.
 
     Returns:
         float32 [N], N >= 1, finite; -1 to 1 except where a float file goes beyond.
@@ -44,8 +48,26 @@ def read_waveform(path, *, sample_rate):
             infinity, claims an absurd rate, or is not what its name says.
     """
     path = Path(path)
-    waveform, rate = decode_file(read_bytes(path), path=path)
-    return resample(waveform, rate=rate, sample_rate=sample_rate, path=path)
+    whole, rate = decode_file(read_bytes(path), path=path)
+    return treat(whole, rate, path=path, sample_rate=sample_rate, trim=trim, trim_db=trim_db, peak_db=peak_db)[0]
+
+
+def treat(whole, rate, *, path, sample_rate, trim, trim_db, peak_db):
+    """Trims, resamples and scales a whole recording; the options are those of `read_waveform`.
+
+    Returns:
+        (waveform float32 [N], the samples kept of the recording as (start, end), gain in dB).
+    """
+    start, end = 0, len(whole)
+    # At the file's own rate: what is silence does not depend on the rate of the records.
+    if trim == "loudest":
+        start, end = silence.trim_to_loudest(whole, trim_db=trim_db)
+    if trim == "level":
+        start, end = silence.trim_to_level(whole, sample_rate=rate)
+    waveform, gain_db = resample(whole[start:end], rate=rate, sample_rate=sample_rate, path=path), 0.0
+    if peak_db is not None:  # last, as resampling moves peaks
+        waveform, gain_db = normalise(waveform, peak_db=peak_db)
+    return waveform, (start, end), gain_db
 
 
 def read_bytes(path):

@@ -48,6 +48,11 @@ class Manifest:
         """Samples per second of every record."""
         return self.options["sample_rate"]
 
+    @property
+    def hearing(self):
+        """How `read_waveform` makes of a file what these records hold: its options."""
+        return {key: self.options[key] for key in ("sample_rate", "trim", "trim_db", "peak_db")}
+
     def count_clips(self):
         """{subset: number of clips}."""
         counts = {}

@@ -97,18 +97,11 @@ def prepare(path, *, sample_rate, codec, trim, trim_db, peak_db):
     try:
         data = audio.read_bytes(path)
         whole, rate = audio.decode_file(data, path=path)  # [N]
-        start, end = 0, len(whole)
-        # At the file's own rate: what is silence does not depend on the rate of the records.
-        if trim == "loudest":
-            start, end = silence.trim_to_loudest(whole, trim_db=trim_db)
-        if trim == "level":
-            start, end = silence.trim_to_level(whole, sample_rate=rate)
-        waveform = audio.resample(whole[start:end], rate=rate, sample_rate=sample_rate, path=path)  # [N]
+        waveform, (start, end), gain_db = audio.treat(
+            whole, rate, path=path, sample_rate=sample_rate, trim=trim, trim_db=trim_db, peak_db=peak_db
+        )
     except DataError as error:
         return str(error)
-    gain_db = 0.0
-    if peak_db is not None:  # last, as resampling moves peaks
-        waveform, gain_db = audio.normalise(waveform, peak_db=peak_db)
     pcm = audio.to_pcm(waveform)  # [N]
     facts = {
         "num_samples": len(pcm),

@@ -1,5 +1,6 @@
 """A SavedModel for serving: waveforms in, probabilities by name out, class names inside."""
 
+import json
 import tempfile
 from pathlib import Path
 
@@ -21,6 +22,7 @@ def export(run, folder, *, overwrite=False):
         batch are not heard.
       - `class_names()` → string [K], also the lines of assets/class_names.txt.
       - `sample_rate()` → int32, in Hz.
+      - `hearing()` → string: as JSON, how files were read into the records (sample_rate, trim, trim_db, peak_db).
 
     Raises:
         DataError: The folder exists, or the run is not trained. With `overwrite` it may be a SavedModel.
@@ -52,6 +54,7 @@ def export(run, folder, *, overwrite=False):
         numbers = tf.range(len(run.vocabulary), dtype=tf.int64)
         archive.add_endpoint("class_names", lambda: names.lookup(numbers), input_signature=[])
         archive.add_endpoint("sample_rate", lambda: tf.constant(run.sample_rate), input_signature=[])
+        archive.add_endpoint("hearing", lambda: tf.constant(json.dumps(run.hearing)), input_signature=[])
         with files.whole_folder(folder) as unfinished:
             archive.write_out(str(unfinished), verbose=False)
     return folder
@@ -61,7 +64,8 @@ def load_listener(folder):
     """What `score_files` needs, from a SavedModel that `export` wrote or from the directory of a run.
 
     Returns:
-        (listen, sample_rate, vocabulary): `listen` turns a waveform [1, N] into probabilities [1, K].
+        (listen, hearing, vocabulary): `listen` turns a waveform [1, N] into probabilities [1, K], and
+        `hearing` are the options with which `read_waveform` reads a file as the model knows them.
 
     Raises:
         DataError: The folder is neither, or damaged.
@@ -71,13 +75,13 @@ def load_listener(folder):
         run = open_run(folder)
         taggers = load_taggers(run)
         hear = tf.function(lambda waveform: probabilities(taggers, waveform), reduce_retracing=True)
-        return lambda waveform: hear(tf.constant(waveform)).numpy(), run.sample_rate, run.vocabulary
+        return lambda waveform: hear(tf.constant(waveform)).numpy(), run.hearing, run.vocabulary
     try:
         model = tf.saved_model.load(str(folder))
         vocabulary = tuple(name.decode() for name in model.class_names().numpy())
-        sample_rate = int(model.sample_rate())
+        hearing = json.loads(model.hearing().numpy())
         serve = model.signatures["serving_default"]
     except (AttributeError, KeyError, OSError, ValueError, tf.errors.OpError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{folder}: damaged, or a SavedModel that audiotag did not export: {reason}") from error
-    return lambda waveform: serve(waveform=tf.constant(waveform))["probabilities"].numpy(), sample_rate, vocabulary
+    return lambda waveform: serve(waveform=tf.constant(waveform))["probabilities"].numpy(), hearing, vocabulary

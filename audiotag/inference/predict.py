@@ -69,20 +69,20 @@ def score_records(taggers, manifest, clips, *, label="score"):
     return scores
 
 
-def score_files(listen, paths, *, sample_rate, vocabulary):
-    """Scores of audio files, read as make-records reads them but not trimmed, normalised or rounded to 16 bits.
+def score_files(listen, paths, *, hearing, vocabulary):
+    """Scores of audio files, read as make-records read the clips, but for the rounding to 16 bits.
 
     Args:
         listen: A function: waveform float32 [1, N] → probabilities [1, K].
         paths: Audio files of any length, rate and number of channels.
-        sample_rate: Rate that `listen` expects, in Hz.
+        hearing: How `read_waveform` reads a file as `listen` expects it: its options.
         vocabulary: The K class names.
 
     Returns:
         A table: `fname` and a column of probabilities a class, one row a file.
     """
     scores = [
-        np.asarray(listen(read_waveform(path, sample_rate=sample_rate)[None]))[0]
+        np.asarray(listen(read_waveform(path, **hearing)[None]))[0]
         for path in progress.bar(paths, total=len(paths), unit="file", label="predict")
     ]
     table = pd.DataFrame(np.stack(scores).astype("float64"), columns=list(vocabulary))

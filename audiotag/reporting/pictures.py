@@ -40,12 +40,12 @@ def draw_sheet(experiment, paths, out, *, versions=3, sample_rate=None):
         ConfigError: A part of the experiment refuses its settings.
     """
     paths = [Path(path) for path in paths]
-    vocabulary, labels, recorded_rate = _labels(experiment, paths)
-    sample_rate = sample_rate or recorded_rate
-    if sample_rate is None:
+    vocabulary, labels, hearing = _labels(experiment, paths)
+    hearing |= {"sample_rate": sample_rate} if sample_rate else {}
+    if not hearing:
         raise DataError(f"{experiment.records}: no records there to tell the sample rate. Give one with --sample-rate.")
-    tagger = build_tagger(experiment, sample_rate=sample_rate, num_classes=len(vocabulary))
-    waveforms = [read_waveform(path, sample_rate=sample_rate) for path in paths]
+    tagger = build_tagger(experiment, sample_rate=hearing["sample_rate"], num_classes=len(vocabulary))
+    waveforms = [read_waveform(path, **hearing) for path in paths]
     windows = np.stack([_loudest_window(tagger, waveform) for waveform in waveforms])  # [B, n]
     tagger.adapt(lambda: [windows])
     truth = multi_hot(pd.Series(labels), vocabulary)  # [B, K]
@@ -56,24 +56,24 @@ def draw_sheet(experiment, paths, out, *, versions=3, sample_rate=None):
     figure = Figure(figsize=(2.4 * len(columns), 2.2 * len(paths)), layout="constrained")
     for row, axes in enumerate(figure.subplots(len(paths), len(columns), squeeze=False)):
         for axis, (title, values, words) in zip(axes, columns):
-            _draw(axis, values[row], sample_rate)
+            _draw(axis, values[row], hearing["sample_rate"])
             axis.set_title(f"{title}\n{words[row]}" if row == 0 else words[row], fontsize=8)
     with files.whole_file(out) as unfinished:
         figure.savefig(unfinished, dpi=110)
 
 
 def _labels(experiment, paths):
-    """(vocabulary, labels of each file, sample rate or None), from the experiment's records where they are."""
+    """(vocabulary, labels of each file, how files are read), from the experiment's records where they are."""
     names = [path.name for path in paths]
     if not (Path(experiment.records) / "manifest.json").is_file():
         stems = [path.stem.replace(",", " ") for path in paths]
-        return tuple(sorted(set(stems))), stems, None
+        return tuple(sorted(set(stems))), stems, {}
     manifest = read_manifest(experiment.records)
     clips = read_clips(manifest.directory / "clips.csv")
     known = dict(zip(clips["name"].str.split("/").str[-1], clips["labels"]))
     unknown = [name for name in names if not known.get(name)]
     vocabulary = manifest.vocabulary + tuple(sorted({name.replace(",", " ") for name in unknown}))
-    return vocabulary, [known.get(name) or name.replace(",", " ") for name in names], manifest.sample_rate
+    return vocabulary, [known.get(name) or name.replace(",", " ") for name in names], manifest.hearing
 
 
 def _loudest_window(tagger, waveform):

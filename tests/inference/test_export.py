@@ -90,8 +90,9 @@ def test_it_knows_its_classes_and_its_rate(served, saved_model, run):
 
 
 def test_it_goes_on_knowing_them_where_it_is_copied_to(saved_model, run, tmp_path):
-    listen, sample_rate, vocabulary = load_listener(shutil.copytree(saved_model, tmp_path / "copy"))
-    assert (sample_rate, tuple(vocabulary)) == (16_000, run.vocabulary)
+    listen, hearing, vocabulary = load_listener(shutil.copytree(saved_model, tmp_path / "copy"))
+    assert (hearing, tuple(vocabulary)) == (run.hearing, run.vocabulary)
+    assert hearing["sample_rate"] == 16_000 and set(hearing) == {"sample_rate", "trim", "trim_db", "peak_db"}
     np.testing.assert_allclose(
         listen(noise(1.5, 0)[None]), load_listener(run.folder)[0](noise(1.5, 0)[None]), atol=1e-5
     )

@@ -4,10 +4,13 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile as sf
 import tensorflow as tf
 
 from audiotag.data.clips import read_clips
+from audiotag.data.layouts import find_clips
 from audiotag.data.manifest import read_manifest
+from audiotag.data.records import write_records
 from audiotag.errors import DataError
 from audiotag.inference import predict
 from audiotag.inference.export import load_listener
@@ -50,12 +53,33 @@ def test_each_clip_has_its_own_row_whatever_the_batch(run, records, clips, score
 
 
 def test_files_get_the_scores_that_their_records_get(run, clips, scores, wavs):
-    listen, sample_rate, vocabulary = load_listener(run.folder)
-    table = score_files(listen, wavs, sample_rate=sample_rate, vocabulary=vocabulary)
+    listen, hearing, vocabulary = load_listener(run.folder)
+    table = score_files(listen, wavs, hearing=hearing, vocabulary=vocabulary)
     assert table.columns.tolist() == ["fname", *run.vocabulary]
     assert table["fname"].tolist() == [str(path) for path in wavs]
     rows = [clips["name"].tolist().index(path.name) for path in wavs]
     np.testing.assert_allclose(table[list(vocabulary)], scores[rows], atol=1e-5)
+
+
+def test_files_are_trimmed_and_scaled_as_their_records_were(run, tmp_path):
+    (tmp_path / "audio").mkdir()
+    table = ["fname,labels,subset"]
+    for index in range(4):
+        sound = 0.1 * np.random.default_rng(index).uniform(-1, 1, 9_000 + 1_000 * index)
+        sf.write(tmp_path / "audio" / f"{index}.wav", np.concatenate([np.zeros(6_000), sound, np.zeros(9_000)]), 16_000)
+        table.append(f"{index}.wav,a,{'curated' if index == 0 else 'test'}")
+    (tmp_path / "labels.csv").write_text("\n".join(table) + "\n")
+    options = {"sample_rate": 16_000, "trim": "level", "peak_db": -3.0, "workers": 1}
+    manifest = write_records(find_clips(tmp_path), tmp_path / "records", **options)
+    clips = read_clips(tmp_path / "records" / "clips.csv").query("subset == 'test'").reset_index(drop=True)
+    assert (clips["trimmed_start_seconds"] > 0.3).all() and (clips["gain_db"] > 10).all()
+    scores = score_records(load_taggers(run), manifest, clips)
+    listen, _, vocabulary = load_listener(run.folder)
+    paths = [tmp_path / "audio" / name for name in clips["name"]]
+    read = score_files(listen, paths, hearing=manifest.hearing, vocabulary=vocabulary)[list(vocabulary)]
+    np.testing.assert_allclose(read, scores, atol=1e-4)
+    untreated = score_files(listen, paths, hearing=run.hearing, vocabulary=vocabulary)[list(vocabulary)]
+    assert np.abs(untreated.to_numpy() - scores).max() > 1e-2
 
 
 def test_several_folds_are_averaged_as_probabilities(two_folds, records, clips, scores):

@@ -24,10 +24,10 @@ def test_a_sheet_has_a_row_a_clip_and_a_column_a_step(tiny, wavs, tmp_path):
 
 
 def test_labels_are_those_of_the_records(tiny, wavs, records):
-    vocabulary, labels, sample_rate = _labels(tiny(), [*wavs, wavs[0].with_name("stranger.wav")])
+    vocabulary, labels, hearing = _labels(tiny(), [*wavs, wavs[0].with_name("stranger.wav")])
     clips = read_clips(records / "clips.csv").set_index("name")
     assert labels == [*clips.loc[[path.name for path in wavs], "labels"], "stranger.wav"]
-    assert vocabulary[-1] == "stranger.wav" and sample_rate == 16_000
+    assert vocabulary[-1] == "stranger.wav" and hearing["sample_rate"] == 16_000
 
 
 def test_labels_are_read_as_words():

@@ -524,7 +524,8 @@ def test_judges_may_come_only_at_the_end_and_folds_may_be_official(tiny, tmp_pat
 
 
 def test_statistics_are_those_of_the_training_clips_and_stay_with_the_weights(tiny, records, tmp_path):
-    experiment = tiny('picture=[{"name": "adapted_standardise", "per": "band"}]', "stages.noisy.batch_size=8", *ONE_EPOCH)
+    adapted = 'picture=[{"name": "adapted_standardise", "per": "band"}]'
+    experiment = tiny(adapted, "stages.noisy.batch_size=8", *ONE_EPOCH)
     run = fit(experiment, tmp_path / "adapted")
     heard = heard_by(experiment, run, records)
     noisy, curated = (load_tagger(run, 0, stage) for stage in ("noisy", "curated"))
