@@ -26,6 +26,16 @@ NETWORKS = {
     "efficientnet_v2_b0": ({"weights": None}, (32, None, 3)),
     "convnext_tiny": ({"weights": None, "frozen": False}, (32, None, 3)),
 }
+NUM_CLASSES = 80
+COUNTS = {  # of weights, of those whose number is published
+    "conv1d": 400_644,
+    "densenet169": 12_776_080,
+    "resnet50": 23_751_632,
+    "mobilenet": 3_310_864,
+    "mobilenet_v2": 2_360_464,
+    "efficientnet_v2_b0": 6_021_792,
+    "convnext_tiny": 27_818_592 + 63_056,
+}
 LENGTHS = {"vgg_gap": (200, 191, 192, 255, 256), "conv1d": (1700, 1616, 1617, 1999, 2048)}
 every_network = pytest.mark.parametrize("name", NETWORKS)
 
@@ -39,7 +49,7 @@ def built(name):
     """
     options, shape = NETWORKS[name]
     keras.utils.set_random_seed(0)
-    model = MODELS[name](shape, 7, **options)
+    model = MODELS[name](shape, NUM_CLASSES, **options)
     rng = np.random.default_rng(0)
     for weight in model.trainable_variables:
         scale = 0.1 if len(weight.shape) < 2 else 0.01
@@ -74,6 +84,11 @@ def test_no_network_is_missing_from_the_list():
     assert set(NETWORKS) == set(MODELS)
 
 
+@pytest.mark.parametrize("name", COUNTS)
+def test_the_weights_are_as_many_as_published(name):
+    assert built(name).count_params() == COUNTS[name]
+
+
 @every_network
 def test_every_option_is_a_keyword_with_a_default(name):
     parameters = list(inspect.signature(MODELS[name]).parameters.values())
@@ -90,14 +105,14 @@ def test_shape_a_picture_of_any_length_gives_a_logit_a_class(name):
     options, shape = NETWORKS[name]
     model = built(name)
     assert isinstance(model, keras.Model)
-    assert (model.input_shape, model.output_shape) == ((None, *shape), (None, 7))
+    assert (model.input_shape, model.output_shape) == ((None, *shape), (None, NUM_CLASSES))
     for length in lengths(name):
         if None in shape:
             logits = traced(name)(pictures(name, length=length))
         else:  # such a network is built for one size
             picture = np.resize(pictures(name), (3, shape[0], length, shape[2]))
-            logits = MODELS[name](picture.shape[1:], 7, **options)(picture)
-        assert (tuple(logits.shape), logits.dtype) == ((3, 7), "float32")
+            logits = MODELS[name](picture.shape[1:], NUM_CLASSES, **options)(picture)
+        assert (tuple(logits.shape), logits.dtype) == ((3, NUM_CLASSES), "float32")
         assert np.isfinite(logits).all()
 
 
@@ -126,7 +141,7 @@ def test_half_the_logits_are_float32_and_nearly_the_same(name, policy):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
-        model = MODELS[name](shape, 7, **options)
+        model = MODELS[name](shape, NUM_CLASSES, **options)
     finally:
         keras.config.set_dtype_policy(before)
     model.set_weights(built(name).get_weights())
@@ -150,7 +165,7 @@ def test_return_files_give_the_same_numbers(name, tmp_path):
 
 @every_network
 def test_life_every_weight_feels_the_loss_and_a_small_step_lowers_it(name):
-    model, truth = built(name), np.eye(7, dtype="float32")[:2]
+    model, truth = built(name), np.eye(NUM_CLASSES, dtype="float32")[:2]
     crossentropy = keras.losses.BinaryCrossentropy(from_logits=True)
     with tf.GradientTape() as tape:
         loss = crossentropy(truth, model(pictures(name, 2), training=False))

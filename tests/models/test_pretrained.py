@@ -6,21 +6,12 @@ import pytest
 from audiotag.models import MODELS
 from audiotag.models.pretrained import trunk
 
-# Our name and Keras', and the published number of weights with 80 outputs on top.
-NETWORKS = [
-    ("densenet169", "DenseNet169", 12_776_080),
-    ("resnet50", "ResNet50", 23_751_632),
-    ("mobilenet", "MobileNet", 3_310_864),
-    ("mobilenet_v2", "MobileNetV2", 2_360_464),
-    ("efficientnet_v2_b0", "EfficientNetV2B0", 6_021_792),
-]
+NAMES = ("densenet169", "resnet50", "mobilenet", "mobilenet_v2", "efficientnet_v2_b0", "convnext_tiny")
 
 
-def moved(application):
-    """Keras' network without its top, and a value of its own in every weight."""
-    network = getattr(keras.applications, application)(
-        include_top=False, weights=None, input_shape=(32, 32, 3), pooling="avg"
-    )
+def moved():
+    """MobileNet as Keras has it, without its top, and a value of its own in every weight."""
+    network = keras.applications.MobileNet(include_top=False, weights=None, input_shape=(32, 32, 3), pooling="avg")
     rng = np.random.default_rng(0)
     network.set_weights([weight + rng.uniform(0.01, 0.02, weight.shape) for weight in network.get_weights()])
     return network
@@ -42,24 +33,21 @@ def as_downloaded(network, path):
 @pytest.fixture(scope="module")
 def mobilenet(tmp_path_factory):
     """A file of weights of MobileNet, and its network."""
-    network = moved("MobileNet")
+    network = moved()
     path = tmp_path_factory.mktemp("weights") / "mobilenet.weights.h5"
     network.save_weights(path)
     return path, network
 
 
-@pytest.mark.parametrize(("name", "application", "count"), NETWORKS)
-def test_a_file_of_weights_is_where_it_begins(name, application, count, tmp_path):
-    network = moved(application)
-    network.save_weights(tmp_path / "trunk.weights.h5")
-    model = MODELS[name]((32, 32, 3), 80, weights=str(tmp_path / "trunk.weights.h5"))
+def test_a_file_of_weights_is_where_it_begins(mobilenet):
+    path, network = mobilenet
+    model = MODELS["mobilenet"]((32, 32, 3), 5, weights=str(path))
     for ours, theirs in zip(model.get_weights()[:-2], network.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    assert model.count_params() == count
 
 
 def test_the_files_that_keras_downloads_are_understood(tmp_path, monkeypatch):
-    network = moved("MobileNet")
+    network = moved()
     as_downloaded(network, tmp_path / "mobilenet.h5")
     asked = []
 
@@ -118,7 +106,7 @@ def test_weights_that_cannot_be_downloaded_say_the_way_out(monkeypatch):
     assert "Give weights=... the path of a file of weights without the top" in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["convnext_tiny", *(name for name, _, _ in NETWORKS)])
+@pytest.mark.parametrize("name", NAMES)
 def test_imagenet_needs_three_channels_and_says_how(name):
     with pytest.raises(ValueError) as error:
         MODELS[name]((64, 64, 1), 5, weights="imagenet")
@@ -126,7 +114,7 @@ def test_imagenet_needs_three_channels_and_says_how(name):
     assert '{"name": "repeat_channels"}' in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["convnext_tiny", *(name for name, _, _ in NETWORKS)])
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("shape", [(31, 64, 3), (64, 31, 3), (16, None, 3)])
 def test_a_picture_too_small_is_refused_with_the_way_out(name, shape):
     with pytest.raises(ValueError) as error:
