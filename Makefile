@@ -15,7 +15,7 @@ demo: .venv/ready  ## The main job on synthesised clips: make them, pack them, t
 	$(BIN)/audiotag evaluate runs/demo
 
 test: lint  ## Lint, tests and the examples in the docstrings.
-	$(BIN)/pytest -q --durations=10
+	$(BIN)/pytest -q -n auto --dist loadfile --durations=10
 
 lint: .venv/ready
 	$(BIN)/flake8 audiotag tests benchmarks setup.py
@@ -34,7 +34,7 @@ clean:
 .venv/ready: setup.cfg setup.py
 	@test -n "$(PYTHON)" || { echo "audiotag needs Python 3.10 to 3.13; give one with PYTHON=..." >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --editable '.[tests]'
+	$(BIN)/pip install --quiet --editable '.[tests,backends]'
 	touch $@
 
 .venv-io/ready: setup.cfg setup.py
