@@ -39,8 +39,14 @@ def load_taggers(run, stage=None):
 def load_tagger(run, fold, stage):
     """The model of one fold after one stage."""
     (trained,) = (s for s in run.experiment.stages if s.name == stage)
+    model = run.experiment.model
+    if hasattr(model, "weights"):  # those that training began with are neither needed nor, maybe, here
+        model = model.model_copy(update={"weights": None})
     tagger = build_tagger(
-        run.experiment, sample_rate=run.sample_rate, num_classes=len(run.vocabulary), stage=trained
+        run.experiment.model_copy(update={"model": model}),
+        sample_rate=run.sample_rate,
+        num_classes=len(run.vocabulary),
+        stage=trained,
     )
     load_weights(tagger, run.weights(fold, stage))
     return tagger

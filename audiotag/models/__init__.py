@@ -6,7 +6,6 @@ from audiotag.models import (
     conv_skip,
     convnext,
     densenet,
-    efficientnet,
     mobilenet,
     resnet,
     vgg_gap,
@@ -26,7 +25,6 @@ MODELS = {
     "resnet50": resnet.resnet50,
     "mobilenet": mobilenet.mobilenet,
     "mobilenet_v2": mobilenet.mobilenet_v2,
-    "efficientnet_v2_b0": efficientnet.efficientnet_v2_b0,
     "convnext_tiny": convnext.convnext_tiny,
 }
 

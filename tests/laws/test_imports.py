@@ -69,7 +69,6 @@ ORDER = [
     "audiotag.models.densenet",
     "audiotag.models.resnet",
     "audiotag.models.mobilenet",
-    "audiotag.models.efficientnet",
     "audiotag.models.convnext",
     "audiotag.models",
     "audiotag.models.tagger",

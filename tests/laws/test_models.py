@@ -23,7 +23,6 @@ NETWORKS = {
     "resnet50": ({"weights": None}, (32, None, 3)),
     "mobilenet": ({"weights": None}, (32, None, 3)),
     "mobilenet_v2": ({"weights": None}, (32, 40, 3)),
-    "efficientnet_v2_b0": ({"weights": None}, (32, None, 3)),
     "convnext_tiny": ({"weights": None, "frozen": False}, (32, None, 3)),
 }
 NUM_CLASSES = 80
@@ -33,7 +32,6 @@ COUNTS = {  # of weights, of those whose number is published
     "resnet50": 23_751_632,
     "mobilenet": 3_310_864,
     "mobilenet_v2": 2_360_464,
-    "efficientnet_v2_b0": 6_021_792,
     "convnext_tiny": 27_818_592 + 63_056,
 }
 LENGTHS = {"vgg_gap": (200, 191, 192, 255, 256), "conv1d": (1700, 1616, 1617, 1999, 2048)}
