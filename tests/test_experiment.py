@@ -154,8 +154,8 @@ def test_nothing_changes_later(write):
     [
         ("aobut", "x", "unknown key 'aobut'. Did you mean 'about'? Accepted: about, command, expect, seed, records, "),
         ("window.second", 1.0, "window: unknown key 'second'. Did you mean 'seconds'? Accepted: seconds, short_clips."),
-        ("frontend.num_band", 3, "frontend: unknown key 'num_band'. Did you mean 'num_bands'? Accepted: name, "),
-        ("frontend.sample_rate", 8000, "frontend: unknown key 'sample_rate'. Accepted: name, num_bands, "),
+        ("frontend.num_band", 3, "frontend.log_mel: unknown key 'num_band'. Did you mean 'num_bands'? Accepted: na"),
+        ("frontend.sample_rate", 8000, "frontend.log_mel: unknown key 'sample_rate'. Accepted: name, num_bands, "),
         ("picture.1.heigth", 3, "picture[1].resize: unknown key 'heigth'. Did you mean 'height'? Accepted: name, "),
         (
             "augment.0.max_widht",
@@ -190,7 +190,7 @@ def test_no_key_is_ignored(write, place, value, message):
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
-        ("frontend.name", "logmel", "frontend.name: there is no 'logmel'. Did you mean 'log_mel'? Accepted: log_mel."),
+        ("frontend.name", "logmel", "frontend: there is no part 'logmel'. Did you mean 'log_mel'? Accepted: log_mel, "),
         (
             "picture.0.name",
             "standardize",
@@ -230,8 +230,8 @@ def test_a_word_that_is_not_known_names_the_nearest_and_those_that_are(write, pl
         ("window", 3, "window: Input should be a valid dictionary or instance of Window, found 3."),
         ("window.seconds", "2", "window.seconds: Input should be a valid number, found '2'."),
         ("window.seconds", 0, "window.seconds: Input should be greater than 0, found 0."),
-        ("frontend.num_bands", 64.5, "frontend.num_bands: Input should be a valid integer, found 64.5."),
-        ("frontend.reference", [], "frontend.reference.float: Input should be a valid number, found ()."),
+        ("frontend.num_bands", 64.5, "frontend.log_mel.num_bands: Input should be a valid integer, found 64.5."),
+        ("frontend.reference", [], "frontend.log_mel.reference.float: Input should be a valid number, found ()."),
         ("picture", {}, "picture: Input should be a valid tuple, found {}."),
         ("picture.0", "resize", "picture[0]: Input should be a valid dictionary"),
         ("model.filters", [16, "32"], "model.conv_skip.filters[1]: Input should be a valid integer, found '32'."),

@@ -80,6 +80,10 @@ def training_batches(
         shards = tf.random.experimental.stateless_shuffle(paths, [seed, epoch])
         return _read(tf.data.Dataset.from_tensor_slices(shards))
 
+    def shuffled(windows, number):
+        tf.random.set_seed(seed + 1)  # of this graph alone: the order shall not depend on that of the whole program
+        return windows.shuffle(SHUFFLED_WINDOWS, seed=seed + number, reshuffle_each_iteration=False)
+
     def once(epoch):
         def heard(serialised):
             record = records.decode(serialised)
@@ -90,7 +94,7 @@ def training_batches(
             found = found.filter(lambda _, row: row >= 0)
         return (
             found.apply(tf.data.experimental.assert_cardinality(len(clips)))
-            .shuffle(SHUFFLED_WINDOWS, seed=seed + epoch, reshuffle_each_iteration=False)
+            .apply(lambda windows: shuffled(windows, epoch))
             .batch(batch_size, drop_remainder=True)
         )
 
@@ -123,7 +127,7 @@ def training_batches(
             records_of(number)
             .map(heard, num_parallel_calls=tf.data.AUTOTUNE)
             .unbatch()
-            .shuffle(SHUFFLED_WINDOWS, seed=seed + number, reshuffle_each_iteration=False)
+            .apply(lambda windows: shuffled(windows, number))
         )
 
     def finish(window, row):

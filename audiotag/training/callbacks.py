@@ -37,7 +37,7 @@ class ModelCheckpoint(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Writes the weights when this epoch beats all before it."""
-        if self.monitor.startswith("val_") and "val_loss" not in logs:
+        if self.monitor.startswith("val_") and not any(key.startswith("val_") for key in logs):
             return  # an epoch that is not judged
         if self.monitor not in logs:
             raise ValueError(f"monitor must be one of {', '.join(logs)}. Received: monitor={self.monitor!r}")

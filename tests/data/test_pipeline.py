@@ -541,3 +541,14 @@ def test_draws_follow_from_seed_and_epoch_and_go_on_after_a_stop(packed):
 def test_only_the_clips_given_are_drawn_from_shards_that_hold_others(packed):
     clips = packed()[1].iloc[::3].reset_index(drop=True)
     assert {name for name, _ in draws(packed(), np.ones(len(clips)), steps=20, clips=clips)} == set(clips["name"])
+
+
+@pytest.mark.parametrize("shares", [None, np.ones(45)])
+def test_the_seed_of_the_whole_program_changes_nothing(packed, shares):
+    hear = (lambda: windows(packed())) if shares is None else (lambda: draws(packed(), shares, steps=3))
+    series = []
+    for seed in (None, 0, 1):
+        tf.random.set_seed(seed)
+        series.append(hear())
+    tf.random.set_seed(None)
+    assert same(series[0], series[1]) and same(series[0], series[2])

@@ -142,3 +142,11 @@ def test_the_best_classes_stand_first():
         "   10.0%  Meow",
     ]
     assert len(best_classes(table, 99).splitlines()) == 8
+
+
+def test_the_weights_that_training_began_with_are_not_needed_any_more(run, tiny, monkeypatch):
+    picture = 'picture=[{"name": "resize", "height": 32, "width": 32}]'
+    begun_with = tiny(picture, 'model={"name": "mobilenet", "weights": "gone.weights.h5"}')
+    monkeypatch.setattr(predict, "load_weights", lambda tagger, path: None)
+    tagger = load_tagger(dataclasses.replace(run, experiment=begun_with), 0, "curated")
+    assert tagger.network.name == "mobilenet"

@@ -228,7 +228,7 @@ def test_the_experiment_decides_how_windows_are_laid_and_pooled():
         ),
         (["frontend.window_length=9999"], "frontend log_mel: window_length must be 1 to fft_length="),
         (['picture=[{"name": "resize", "height": 0, "width": 9}]'], "picture[0] resize: height must be at least 1"),
-        (['model={"name": "densenet169"}'], "model densenet169: densenet169 needs pictures of at least 32x32"),
+        (['model={"name": "densenet169"}'], "model densenet169: DenseNet169 needs pictures of at least 32x32"),
         (["model.dropout=1.0"], "model conv_skip: dropout must be from 0 to below 1. Received: dropout=1.0"),
         (["window.seconds=1e-5"], "window.seconds: 1e-05 s at 16000 Hz hold no sample."),
     ],
