@@ -154,52 +154,20 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def sections_agree(self):
-        """Refuses names that stand twice or lead nowhere, and XLA in a deterministic run."""
+        """Refuses what each section allows and all together do not."""
         seen = []
         for index, stage in enumerate(self.stages):
-            if stage.name in seen:
-                raise _at(f"stages[{index}].name", f"two stages are called {stage.name!r}. Give each its own name.")
-            if stage.start_from is not None and stage.start_from not in seen:
-                hint = lookup.nearest(stage.start_from, seen)
-                raise _at(
-                    f"stages[{index}].start_from",
-                    f"no earlier stage is called {stage.start_from!r}. {hint}Accepted: {', '.join(seen) or 'null'}.",
-                )
-            seen.append(stage.name)
-            _check_steps(stage, f"stages[{index}]")
-            callbacks = [callback.name for callback in stage.callbacks]
-            for number, callback in enumerate(stage.callbacks):
-                where = f"stages[{index}].callbacks[{number}]"
-                if callback.name in callbacks[:number]:
-                    raise _at(where, f"{callback.name!r} stands twice. Name each callback once.")
-                for key, accepted in (("monitor", MONITORED), ("mode", ("auto", "max", "min"))):
-                    value = getattr(callback, key, accepted[0])
-                    if value not in accepted:
-                        hint = lookup.nearest(value, accepted)
-                        raise _at(f"{where}.{key}", f"there is no {value!r}. {hint}Accepted: {', '.join(accepted)}.")
-        if self.predict.flips and not any(part.name == "flip_labels" for part in (*self.picture, *self.augment)):
-            raise _at("predict.flips", 'needs flips as labels. Add {"name": "flip_labels"} to the picture.')
-        for index, stage in enumerate(self.stages):
-            if any(part.name == "flip_labels" for part in stage.augment or ()):
-                raise _at(
-                    f"stages[{index}].augment",
-                    "flip_labels gives the network four times as many answers, so it cannot be one stage's own. "
-                    "Put it into the experiment's picture.",
-                )
-        for index, stage in enumerate(self.stages):
             where = f"stages[{index}]"
-            if set(stage.shares or stage.subset) != set(stage.subset) or min((stage.shares or {"": 1}).values()) <= 0:
-                raise _at(f"{where}.shares", f"expected a number above 0 for each of: {', '.join(stage.subset)}.")
-            if stage.epochs % stage.validation_freq:
-                raise _at(
-                    f"{where}.validation_freq",
-                    f"the last of {stage.epochs} epochs must be judged. Expected one of their divisors.",
-                )
+            _check_names(stage, seen, where)
+            _check_callbacks(stage, where)
+            _check_clips(stage, where)
+            _check_steps(stage, where)
             if (stage.loss.name == "categorical_crossentropy") != (self.labels == "one"):
                 raise _at(
-                    f"{where}.loss", '"labels": "one" and the loss categorical_crossentropy need each other: a softmax '
-                    "chooses one class."
+                    f"{where}.loss",
+                    '"labels": "one" and categorical_crossentropy need each other: a softmax chooses one class.',
                 )
+        _check_flips(self)
         if self.xla and self.deterministic:
             raise _at("xla", 'TensorFlow does not compile deterministic runs. Add "deterministic": false.')
         for fold in self.folds.held_out:
@@ -245,6 +213,68 @@ def dump(experiment):
 def options(section):
     """What a named part was told: its keys without `name`."""
     return section.model_dump(exclude={"name"})
+
+
+def _check_names(stage, seen, where):
+    """Refuses names of stages that stand twice or lead nowhere; `seen` are those of the stages before."""
+    if stage.name in seen:
+        raise _at(f"{where}.name", f"two stages are called {stage.name!r}. Give each its own name.")
+    if stage.start_from is not None and stage.start_from not in seen:
+        hint = lookup.nearest(stage.start_from, seen)
+        raise _at(
+            f"{where}.start_from",
+            f"no earlier stage is called {stage.start_from!r}. {hint}Accepted: {', '.join(seen) or 'null'}.",
+        )
+    seen.append(stage.name)
+
+
+def _check_callbacks(stage, where):
+    """Refuses callbacks that stand twice or look at what is not there."""
+    names = [callback.name for callback in stage.callbacks]
+    for number, callback in enumerate(stage.callbacks):
+        here = f"{where}.callbacks[{number}]"
+        if callback.name in names[:number]:
+            raise _at(here, f"{callback.name!r} stands twice. Name each callback once.")
+        for key, accepted in (("monitor", MONITORED), ("mode", ("auto", "max", "min"))):
+            value = getattr(callback, key, accepted[0])
+            if value not in accepted:
+                hint = lookup.nearest(value, accepted)
+                raise _at(f"{here}.{key}", f"there is no {value!r}. {hint}Accepted: {', '.join(accepted)}.")
+        if stage.validation_freq > 1 and callback.name == "EarlyStopping" and not callback.monitor.startswith("val_"):
+            raise _at(f"{here}.monitor", "would stop in an epoch that is not judged. Expected val_lwlrap or val_loss.")
+
+
+def _check_clips(stage, where):
+    """Refuses shares of other clips than the stage hears, and a last epoch that nobody judges."""
+    shares = stage.shares or dict.fromkeys(stage.subset, 1.0)
+    if set(shares) != set(stage.subset) or min(shares.values()) <= 0:
+        raise _at(f"{where}.shares", f"expected a number above 0 for each of: {', '.join(stage.subset)}.")
+    if stage.epochs % stage.validation_freq:
+        raise _at(
+            f"{where}.validation_freq",
+            f"the last of {stage.epochs} epochs must be judged. Expected one of their divisors.",
+        )
+
+
+def _check_flips(experiment):
+    """Refuses flips that are heard and not learned, or learned in one stage and not in the next."""
+    in_picture, in_augment, in_stages = (
+        any(part.name == "flip_labels" for part in parts)
+        for parts in (
+            experiment.picture,
+            experiment.augment,
+            [part for stage in experiment.stages for part in stage.augment or ()],
+        )
+    )
+    if experiment.predict.flips and not (in_picture or in_augment):
+        raise _at("predict.flips", 'needs flips as labels. Add {"name": "flip_labels"} to the picture.')
+    own = any(stage.augment is not None for stage in experiment.stages)
+    if in_stages or (in_augment and own):
+        raise _at(
+            "augment",
+            "flip_labels gives the network four times as many answers, so every stage must have it. "
+            "Put it into the picture.",
+        )
 
 
 def _check_steps(stage, where):

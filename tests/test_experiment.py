@@ -439,3 +439,27 @@ def test_a_wrong_file_fails_before_tensorflow_could_start(write, tmp_path):
     assert done.stderr.startswith(f"Error: {path}: model: there is no part 'convskip'. Did you mean 'conv_skip'?")
     assert len(done.stderr.splitlines()) == 1
     assert not Path(tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["predict.flips=true"], 'predict.flips: needs flips as labels. Add {"name": "flip_labels"} to the picture.'),
+        (['stages.noisy.augment=[{"name": "flip_labels"}]'], "augment: flip_labels gives the network four times as"),
+        (['augment=[{"name": "flip_labels"}]', "stages.curated.augment=[]"], "augment: flip_labels gives the networ"),
+        (['stages.noisy.shares={"curated": 1.0}'], "stages[0].shares: expected a number above 0 for each of: noi"),
+        (['stages.noisy.shares={"noisy": 0.0}'], "stages[0].shares: expected a number above 0 for each of: noi"),
+        (["stages.noisy.validation_freq=3"], "stages[0].validation_freq: the last of 10 epochs must be judged. E"),
+        (
+            ["stages.curated.validation_freq=5", "stages.curated.callbacks.EarlyStopping.monitor=loss"],
+            "stages[1].callbacks[3].monitor: would stop in an epoch that is not judged. Expected val_lwlrap or val_loss.",
+        ),
+        (["labels=one"], 'stages[0].loss: "labels": "one" and categorical_crossentropy need each other: a soft'),
+        (['stages.noisy.subset=[]'], "stages[0].subset: "),
+        (['stages.noisy.subset="test"'], "stages[0].subset[0]: there is no 'test'. Accepted: curated, noisy."),
+    ],
+)
+def test_sections_that_do_not_go_together_are_refused(overrides, message):
+    with pytest.raises(ConfigError) as error:
+        load(Path(__file__).parents[1] / "experiments" / "demo.json", overrides)
+    assert message in str(error.value)

@@ -99,15 +99,42 @@ def _one_writer(folder):
 
 def _fit_stage(run, manifest, clips, folds, held_out, index):
     """Trains one stage of one fold; what is known of it then."""
-    experiment, stage = run.experiment, run.experiment.stages[index]
+    stage = run.experiment.stages[index]
     folder = run.stage_folder(held_out, stage.name)
     folder.mkdir(parents=True, exist_ok=True)
     files.sweep(folder)
     heard = _heard_clips(run, manifest, clips, folds, held_out, stage)
-    drawn = stage.steps is not None or stage.shares is not None or stage.balanced
     steps = stage.steps if stage.steps is not None else max(1, len(heard) // stage.batch_size)  # the pipeline refuses 0
-    how_often = shares(heard, run.vocabulary, subsets=stage.shares, balanced=stage.balanced) if drawn else None
+    tagger = _compiled_tagger(run, held_out, index, steps)
+    with _blamed_on(f"stages[{index}]"):
+        callbacks = [_callback(part, folder) for part in stage.callbacks]
+    state = folder / "state.npz"
+    notes = load_state(state, tagger) if state.is_file() else FRESH
+    if notes["epochs_done"] < stage.epochs and not notes["stop_training"]:
+        batches = _batches(run, manifest, heard, index)
+        if stage.start_from is None and not notes["epochs_done"]:
+            tagger.adapt(lambda: (waveform for waveform, _ in batches(epochs=range(1))))
+        batches = batches(epochs=range(notes["epochs_done"], stage.epochs), **_draws(run, heard, stage, steps))
+        batches = batches.map(lambda waveform, truth: ((waveform, truth), truth))  # labels go where their sound goes
+        waiting = Stopwatch()
+        progress = Progress(f"{stage.name}, fold {held_out}", stage.batch_size, waiting)
+        tagger.fit(
+            waiting.timed(batches),
+            epochs=stage.epochs,
+            initial_epoch=notes["epochs_done"],
+            steps_per_epoch=steps,
+            validation_freq=stage.validation_freq,
+            validation_data=_judged_by(run, manifest, clips, folds, held_out, stage.batch_size),
+            callbacks=[TellEpoch(), *callbacks, JudgeAverage(), progress, SaveState(state, callbacks, notes)],
+            shuffle=False,  # the pipeline does it
+            verbose=0,
+        )
+    return _finish_stage(folder, tagger)
 
+
+def _compiled_tagger(run, held_out, index, steps):
+    """The model as a stage begins with it, compiled for so many steps an epoch."""
+    experiment, stage = run.experiment, run.experiment.stages[index]
     keras.utils.set_random_seed(experiment.seed + 1000 * index + held_out)
     tagger = build_tagger(experiment, sample_rate=run.sample_rate, num_classes=len(run.vocabulary), stage=stage)
     if stage.start_from is not None:
@@ -126,39 +153,29 @@ def _fit_stage(run, manifest, clips, folds, held_out, index):
             metrics=[Lwlrap(len(run.vocabulary))],
             jit_compile=experiment.xla,
         )
-        callbacks = [_callback(part, folder) for part in stage.callbacks]
+    return tagger
 
-    state = folder / "state.npz"
-    notes = load_state(state, tagger) if state.is_file() else FRESH
-    if notes["epochs_done"] < stage.epochs and not notes["stop_training"]:
-        batches = functools.partial(
-            training_batches,
-            manifest,
-            heard,
-            multi_hot(heard["labels"], run.vocabulary),
-            window_samples=tagger.window_samples,
-            short_clips=experiment.window.short_clips,
-            batch_size=stage.batch_size,
-            seed=experiment.seed + index,
-        )
-        if stage.start_from is None and not notes["epochs_done"]:
-            tagger.adapt(lambda: (waveform for waveform, _ in batches(epochs=range(1))))
-        batches = batches(epochs=range(notes["epochs_done"], stage.epochs), shares=how_often, steps=steps)
-        batches = batches.map(lambda waveform, truth: ((waveform, truth), truth))  # labels go where their sound goes
-        waiting = Stopwatch()
-        progress = Progress(f"{stage.name}, fold {held_out}", stage.batch_size, waiting)
-        tagger.fit(
-            waiting.timed(batches),
-            epochs=stage.epochs,
-            initial_epoch=notes["epochs_done"],
-            steps_per_epoch=steps,
-            validation_freq=stage.validation_freq,
-            validation_data=_judged_by(run, manifest, clips, folds, held_out, stage.batch_size),
-            callbacks=[TellEpoch(), *callbacks, JudgeAverage(), progress, SaveState(state, callbacks, notes)],
-            shuffle=False,  # the pipeline does it
-            verbose=0,
-        )
-    return _finish_stage(folder, tagger)
+
+def _batches(run, manifest, heard, index):
+    """`training_batches` of a stage, with all but the epochs and the draws told."""
+    experiment, stage = run.experiment, run.experiment.stages[index]
+    return functools.partial(
+        training_batches,
+        manifest,
+        heard,
+        multi_hot(heard["labels"], run.vocabulary),
+        window_samples=round(experiment.window.seconds * run.sample_rate),
+        short_clips=experiment.window.short_clips,
+        batch_size=stage.batch_size,
+        seed=experiment.seed + index,
+    )
+
+
+def _draws(run, heard, stage, steps):
+    """What tells `training_batches` to draw clips with replacement, where the stage asks for it."""
+    if stage.steps is None and stage.shares is None and not stage.balanced:
+        return {}
+    return {"shares": shares(heard, run.vocabulary, subsets=stage.shares, balanced=stage.balanced), "steps": steps}
 
 
 def _heard_clips(run, manifest, clips, folds, held_out, stage):
