@@ -24,9 +24,11 @@ lint: .venv/ready
 test-io: .venv-io/ready  ## The data path with tensorflow-io decoding inside the graph, on TensorFlow 2.17.
 	.venv-io/bin/pytest -q tests/data tests/test_files.py
 
-bench: .venv/ready  ## Speed beside others; each prints its table.
+bench: demo  ## Speed beside others; each prints its table.
 	$(BIN)/python benchmarks/pipeline.py
 	$(BIN)/python benchmarks/frontends.py
+	$(BIN)/python benchmarks/disturbances.py
+	$(BIN)/python benchmarks/training.py
 
 clean:
 	rm -rf .venv .venv-io demo runs tfrecords/demo
