@@ -133,6 +133,7 @@ class Experiment(Section):
 
     about: str
     command: str
+    in_minutes: str = ""  # the same, so small that two cores train it in minutes
     expect: str
     seed: int = Field(default=2019, ge=0, lt=2**31)
     records: str
@@ -259,7 +260,7 @@ def _check_clips(stage, where):
 def _check_flips(experiment):
     """Refuses flips that are heard and not learned, or learned in one stage and not in the next."""
     in_picture, in_augment, in_stages = (
-        any(part.name == "flip_labels" for part in parts)
+        sum(part.name == "flip_labels" for part in parts)
         for parts in (
             experiment.picture,
             experiment.augment,
@@ -268,6 +269,8 @@ def _check_flips(experiment):
     )
     if experiment.predict.flips and not (in_picture or in_augment):
         raise _at("predict.flips", 'needs flips as labels. Add {"name": "flip_labels"} to the picture.')
+    if in_picture + in_augment > 1:
+        raise _at("picture", "flip_labels may stand in an experiment once.")
     own = any(stage.augment is not None for stage in experiment.stages)
     if in_stages or (in_augment and own):
         raise _at(
@@ -374,6 +377,9 @@ def _inside(place, key, text):
 def _index(entries, key, text):
     """Where in a list the entry with this index or name stands."""
     names = [entry.get("name") if isinstance(entry, dict) else None for entry in entries]
+    if names.count(key) > 1:
+        places = ", ".join(str(place) for place, name in enumerate(names) if name == key)
+        raise ConfigError(f"--set {text}: several entries are called {key!r}. Name one by its index: {places}.")
     if key in names:
         return names.index(key)
     if key.isdigit() and int(key) < len(entries):

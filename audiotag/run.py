@@ -82,7 +82,7 @@ def start_run(folder, experiment, manifest, *, restart=False):
     anew = "Give the run another name with --run, or train it anew with --restart."
     if (folder / "records.json").is_file():
         run = open_run(folder)
-        said = {"about", "command", "expect"}  # words about the run; they may change
+        said = {"about", "command", "in_minutes", "expect"}  # words about the run; they may change
         if run.experiment.model_dump(exclude=said) != experiment.model_dump(exclude=said):
             raise DataError(f"{folder}: was trained with another experiment than this one. {anew}")
         if run.plan != manifest.plan:

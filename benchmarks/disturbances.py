@@ -26,9 +26,9 @@ OPTIONS = {
     "time_mask": {"max_width": 8, "count": 2},
     "frequency_mask": {"max_width": 8, "count": 2},
     "bars": {"max_length": 5, "min_length": 1},
-    "random_crop": {"frames": 48},
+    "random_crop": {"num_frames": 48},
 }
-S1 = ("zoom", "lighting", "bars", "mixup")
+S1 = ("flip_labels", "zoom", "lighting", "bars", "mixup")
 STEP, TOGETHER = "a step of DenseNet169", "S1's together: " + ", ".join(S1)
 
 

@@ -447,6 +447,11 @@ def test_a_wrong_file_fails_before_tensorflow_could_start(write, tmp_path):
         (["predict.flips=true"], 'predict.flips: needs flips as labels. Add {"name": "flip_labels"} to the picture.'),
         (['stages.noisy.augment=[{"name": "flip_labels"}]'], "augment: flip_labels gives the network four times as"),
         (['augment=[{"name": "flip_labels"}]', "stages.curated.augment=[]"], "augment: flip_labels gives the networ"),
+        (['augment=[{"name": "flip_labels"}, {"name": "flip_labels"}]'], "picture: flip_labels may stand in an expe"),
+        (
+            ['augment=[{"name": "mixup"}, {"name": "mixup"}]', "augment.mixup.alpha=0.3"],
+            "--set augment.mixup.alpha=0.3: several entries are called 'mixup'. Name one by its index: 0, 1.",
+        ),
         (['stages.noisy.shares={"curated": 1.0}'], "stages[0].shares: expected a number above 0 for each of: noi"),
         (['stages.noisy.shares={"noisy": 0.0}'], "stages[0].shares: expected a number above 0 for each of: noi"),
         (["stages.noisy.validation_freq=3"], "stages[0].validation_freq: the last of 10 epochs must be judged. E"),

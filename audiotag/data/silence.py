@@ -48,8 +48,8 @@ def trim_to_level(waveform, *, sample_rate):
     what is left of the clip after the first cut is brought there again before its end is cut, as in a mirror.
     Where no level stays, the clip is left whole.
 
-    Reference: Dorfer's solution of FSDKaggle2019, 2019, by SoX: `norm -0.1 silence 1 0.025 0.15%`, then `norm -0.1
-    reverse silence 1 0.025 0.15% reverse`, and the file as it was where these leave nothing.
+    Reference: M. Dorfer and G. Widmer's system for DCASE 2018, 2018, by SoX: `norm -0.1 silence 1 0.025 0.15%`,
+    then `norm -0.1 reverse silence 1 0.025 0.15% reverse`, and the file as it was where these leave nothing.
 
     Args:
         waveform: float32 [N], N >= 1.

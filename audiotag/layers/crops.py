@@ -17,7 +17,7 @@ class RandomCrop(keras.layers.Layer):
     and hears the whole clip afterwards: outside training the layer is the
     identity. Each clip draws its own stretch, the last one included. Because
     the width differs between training and hearing, a network sees it as unknown,
-    unless every picture is `frames` wide already.
+    unless every picture is `num_frames` wide already.
 
     Where the network must always see the same width, shorten the window of the
     waveform instead: then long clips are heard window by window.
@@ -25,28 +25,28 @@ class RandomCrop(keras.layers.Layer):
     Reference: Dorfer and Widmer, 2nd place of DCASE 2018, trained on 384 of 3000 frames.
 
     Args:
-        frames: Width of a stretch.
+        num_frames: Width of a stretch.
         seed: Makes the draws repeatable. None draws differently every run.
 
     Raises:
-        ValueError: frames below 1, or pictures known to be narrower.
+        ValueError: num_frames below 1, or pictures known to be narrower.
 
-    Input shape: [B, M, T, C], any float type, T at least `frames` while training.
-    Output shape: [B, M, frames, C] while training, [B, M, T, C] otherwise, the same type.
+    Input shape: [B, M, T, C], any float type, T at least `num_frames` while training.
+    Output shape: [B, M, num_frames, C] while training, [B, M, T, C] otherwise, the same type.
 
     Example:
-        >>> crop, picture = RandomCrop(frames=384), ops.ones((2, 8, 3000, 1))
+        >>> crop, picture = RandomCrop(num_frames=384), ops.ones((2, 8, 3000, 1))
         >>> tuple(crop(picture, training=True).shape), tuple(crop(picture).shape)
         ((2, 8, 384, 1), (2, 8, 3000, 1))
         >>> crop(keras.Input((8, 3000, 1))).shape
         (None, 8, None, 1)
     """
 
-    def __init__(self, *, frames: int, seed: int | None = None, **kwargs):
+    def __init__(self, *, num_frames: int, seed: int | None = None, **kwargs):
         super().__init__(autocast=False, **kwargs)
-        if frames < 1:
-            raise ValueError(f"frames must be at least 1. Received: frames={frames}")
-        self.frames = frames
+        if num_frames < 1:
+            raise ValueError(f"num_frames must be at least 1. Received: num_frames={num_frames}")
+        self.num_frames = num_frames
         self.seed = seed
         self.generator = keras.random.SeedGenerator(seed)
         self.input_spec = keras.layers.InputSpec(ndim=4)
@@ -57,9 +57,9 @@ class RandomCrop(keras.layers.Layer):
         self._refuse_narrower(picture.shape)
         batch, _, width, _ = ops.shape(picture)
         start = keras.random.uniform((batch, 1), dtype="float32", seed=self.generator)
-        start = ops.floor(start * ops.cast(width - self.frames + 1, "float32"))
-        columns = ops.cast(start, "int32") + ops.arange(self.frames, dtype="int32")  # [B, frames]
-        return ops.take_along_axis(picture, columns[:, None, :, None], axis=2)  # [B, M, frames, C]
+        start = ops.floor(start * ops.cast(width - self.num_frames + 1, "float32"))
+        columns = ops.cast(start, "int32") + ops.arange(self.num_frames, dtype="int32")  # [B, num_frames]
+        return ops.take_along_axis(picture, columns[:, None, :, None], axis=2)  # [B, M, num_frames, C]
 
     def compute_output_shape(self, input_shape):
         """The shape of the input, which is that of the output outside training."""
@@ -69,18 +69,18 @@ class RandomCrop(keras.layers.Layer):
         """The type of the input, and its shape but for the width, which depends on whether the network trains."""
         self._refuse_narrower(picture.shape)
         batch, bands, width, channels = picture.shape
-        width = width if width == self.frames else None
+        width = width if width == self.num_frames else None
         return keras.KerasTensor((batch, bands, width, channels), dtype=picture.dtype)
 
     def get_config(self):
         """What was passed."""
-        return super().get_config() | {"frames": self.frames, "seed": self.seed}
+        return super().get_config() | {"num_frames": self.num_frames, "seed": self.seed}
 
     def _refuse_narrower(self, shape):
-        if shape[2] is not None and shape[2] < self.frames:
+        if shape[2] is not None and shape[2] < self.num_frames:
             raise ValueError(
-                f"frames must be at most {shape[2]}, the width of pictures of shape {tuple(shape)}. "
-                f"Received: frames={self.frames}. Use fewer frames, or longer windows."
+                f"num_frames must be at most {shape[2]}, the width of pictures of shape {tuple(shape)}. "
+                f"Received: num_frames={self.num_frames}. Use fewer, or longer windows."
             )
 
 

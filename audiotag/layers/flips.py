@@ -14,8 +14,9 @@ class FlipLabels(keras.layers.Layer):
     from a bell played backwards: four times the pictures and four times the
     questions. Of the 4 K labels the first K are for pictures as they are, then come
     those flipped in time, in frequency and in both. Outside training no picture is
-    flipped; `predict.flips` of an experiment hears all four, each read in its own
-    K columns, and averages them.
+    flipped, unless its attribute `flip` is set to another index of `FLIPS`: so that
+    `predict.flips` of an experiment hears all four, flipped in the same place as while
+    training and each read in its own K columns, and averages them.
 
     Reference: M. Pinto, "Freesound Audio Tagging 2019", 6th place (80 → 320 classes).
 
@@ -35,13 +36,16 @@ class FlipLabels(keras.layers.Layer):
         super().__init__(autocast=False, **kwargs)
         self.seed = seed
         self.generator = keras.random.SeedGenerator(seed)
+        self.flip = 0  # what is heard outside training
+        self.input_spec = [keras.layers.InputSpec(ndim=4), keras.layers.InputSpec(ndim=2)]
 
     def call(self, inputs, training=False):
         picture, labels = inputs
         batch = ops.shape(picture)[0]
-        flip = ops.zeros((batch,), "int32")
+        flip = ops.full((batch,), self.flip, "int32")
         if training:
             flip = keras.random.randint((batch,), 0, len(FLIPS), seed=self.generator)  # [B]
+        if training or self.flip:
             picture = flipped(picture, flip)
         block = ops.one_hot(flip, len(FLIPS), dtype=labels.dtype)  # [B, 4]
         labels = block[:, :, None] * labels[:, None, :]  # [B, 4, K]
@@ -63,11 +67,11 @@ class FlipLabels(keras.layers.Layer):
 
 
 def flipped(picture, flip):
-    """Pictures [B, M, T, C], each flipped as `FLIPS[flip]` says; `flip` is int [B], or one int for all.
+    """Pictures [B, M, T, C], each flipped as `FLIPS[flip]` says, for `flip` int [B].
 
     Example:
         >>> picture = ops.reshape(ops.arange(4.0), (1, 2, 2, 1))
-        >>> [int(pixel) for pixel in ops.reshape(flipped(picture, FLIPS.index("time")), (-1,))]
+        >>> [int(pixel) for pixel in ops.reshape(flipped(picture, [FLIPS.index("time")]), (-1,))]
         [1, 0, 3, 2]
     """
     flip = ops.reshape(ops.convert_to_tensor(flip, "int32"), (-1, 1, 1, 1))

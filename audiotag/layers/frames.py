@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 # Of an FFT and of what gathers its bins. The rounding of a float32 FFT is white: it moves what lies 80 dB under a pure
-# tone by up to 2e-2 dB, amplitudes (power 1) by half a decibel, and the TF32 products of a GPU add to it. JAX has no
+# tone by up to 2e-2 dB, amplitudes (power 1) by several decibels, and the TF32 products of a GPU add to it. JAX has no
 # float64 unless the user switches it on.
 PRECISION = "float32" if keras.config.backend() == "jax" else "float64"
 

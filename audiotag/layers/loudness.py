@@ -1,14 +1,9 @@
 """How loud a clip is, and against what noise it is heard."""
 
-from typing import Literal
-
 import keras
 from keras import ops
 
 from audiotag.layers.dice import _Disturbance
-
-# Power falls with this power of the frequency.
-COLOURS = {"white": 0, "pink": 1, "brown": 2}
 
 
 @keras.saving.register_keras_serializable(package="audiotag")
@@ -68,7 +63,7 @@ class Gain(_Disturbance):
 
 @keras.saving.register_keras_serializable(package="audiotag")
 class Noise(_Disturbance):
-    """Adds noise to each clip while training.
+    """Adds white noise to each clip while training.
 
     Sounds to be recognised come with others. Each clip draws a ratio of signal to
     noise r in dB and noise n of its own:
@@ -81,13 +76,11 @@ class Noise(_Disturbance):
     Args:
         min_snr_db: Least ratio, the most noise; ratios are uniform in dB.
         max_snr_db: Greatest ratio, the least noise.
-        colour: "white" is equally strong at all frequencies; the power of "pink" falls with the frequency,
-            by 3 dB an octave, and that of "brown" with its square, by 6 dB.
         probability: That a clip gets noise at all.
         seed: Makes the draws repeatable. None draws differently every run.
 
     Raises:
-        ValueError: An option is out of its range, or an unknown colour.
+        ValueError: An option is out of its range.
 
     Input shape: a waveform [B, N], any float type.
     Output shape: that of the input, the same type; the noise is made in float32.
@@ -104,7 +97,6 @@ class Noise(_Disturbance):
         *,
         min_snr_db: float = 10.0,
         max_snr_db: float = 40.0,
-        colour: Literal["white", "pink", "brown"] = "white",
         probability: float = 0.5,
         seed: int | None = None,
         **kwargs,
@@ -114,27 +106,18 @@ class Noise(_Disturbance):
             raise ValueError(
                 f"min_snr_db must be at most max_snr_db. Received: min_snr_db={min_snr_db}, max_snr_db={max_snr_db}"
             )
-        if colour not in COLOURS:
-            raise ValueError(f"colour must be one of {', '.join(COLOURS)}. Received: colour={colour!r}")
         self.min_snr_db = min_snr_db
         self.max_snr_db = max_snr_db
-        self.colour = colour
         self.input_spec = keras.layers.InputSpec(ndim=2)
 
     def get_config(self):
         """What was passed."""
-        return super().get_config() | {
-            "min_snr_db": self.min_snr_db,
-            "max_snr_db": self.max_snr_db,
-            "colour": self.colour,
-        }
+        return super().get_config() | {"min_snr_db": self.min_snr_db, "max_snr_db": self.max_snr_db}
 
     def _disturbed(self, waveform):
         batch, length = ops.shape(waveform)
         ratio_db = self._uniform((batch, 1), self.min_snr_db, self.max_snr_db)  # [B, 1]
         noise = keras.random.normal((batch, length), dtype="float32", seed=self.generator)  # [B, N]
-        if self.colour != "white":
-            noise = _coloured(noise, COLOURS[self.colour])
         level = _rms(ops.cast(waveform, "float32")) / ops.maximum(_rms(noise), 1e-30) * _amplitude(-ratio_db)  # [B, 1]
         level = ops.where(self._chosen(waveform), level, 0.0)
         return waveform + ops.cast(noise * level, waveform.dtype)
@@ -146,12 +129,3 @@ def _amplitude(decibels):
 
 def _rms(waveform):
     return ops.sqrt(ops.mean(ops.square(waveform), axis=1, keepdims=True))  # [B, 1]
-
-
-def _coloured(noise, exponent):
-    """White noise [B, N] with a power that falls with that power of the frequency, and without a mean."""
-    length = ops.shape(noise)[1]
-    real, imaginary = ops.rfft(noise)  # [B, N // 2 + 1]
-    frequency = ops.arange(length // 2 + 1, dtype="float32")
-    weight = ops.where(frequency > 0, ops.power(ops.maximum(frequency, 1), -exponent / 2), 0.0)
-    return ops.irfft((real * weight, imaginary * weight), fft_length=length)  # [B, N]

@@ -13,7 +13,18 @@ class _Mask(_Disturbance):
 
     axes = (None, None)
 
-    def __init__(self, max_width, max_share, count, min_count, fill, probability, seed, **kwargs):
+    def __init__(
+        self,
+        *,
+        max_width: int | None = None,
+        max_share: float | None = None,
+        count: int = 1,
+        min_count: int | None = None,
+        fill: float | Literal["mean", "minimum"] = 0.0,
+        probability: float = 1.0,
+        seed: int | None = None,
+        **kwargs,
+    ):
         super().__init__(probability, seed, **kwargs)
         if (max_width is None) == (max_share is None):
             raise ValueError(
@@ -124,20 +135,6 @@ class TimeMask(_Mask):
 
     axes = (1, 2)
 
-    def __init__(
-        self,
-        *,
-        max_width: int | None = None,
-        max_share: float | None = None,
-        count: int = 1,
-        min_count: int | None = None,
-        fill: float | Literal["mean", "minimum"] = 0.0,
-        probability: float = 1.0,
-        seed: int | None = None,
-        **kwargs,
-    ):
-        super().__init__(max_width, max_share, count, min_count, fill, probability, seed, **kwargs)
-
 
 @keras.saving.register_keras_serializable(package="audiotag")
 class FrequencyMask(_Mask):
@@ -182,20 +179,6 @@ class FrequencyMask(_Mask):
     """
 
     axes = (2, 1)
-
-    def __init__(
-        self,
-        *,
-        max_width: int | None = None,
-        max_share: float | None = None,
-        count: int = 1,
-        min_count: int | None = None,
-        fill: float | Literal["mean", "minimum"] = 0.0,
-        probability: float = 1.0,
-        seed: int | None = None,
-        **kwargs,
-    ):
-        super().__init__(max_width, max_share, count, min_count, fill, probability, seed, **kwargs)
 
 
 @keras.saving.register_keras_serializable(package="audiotag")
@@ -262,6 +245,15 @@ class Bars(_Disturbance):
         self.max_length = max_length
         self.fill = _checked(fill)
         self.input_spec = keras.layers.InputSpec(ndim=4)
+
+    def build(self, input_shape):
+        """Refuses bars thicker than the picture."""
+        size = min((size for size in input_shape[1:3] if size is not None), default=None)
+        if size is not None and self.max_length > size:
+            raise ValueError(
+                f"max_length must be at most {size}, the smaller side of pictures of shape {tuple(input_shape)}. "
+                f"Received: max_length={self.max_length}"
+            )
 
     def get_config(self):
         """What was passed."""

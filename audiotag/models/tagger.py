@@ -10,7 +10,7 @@ from keras import ops
 from audiotag.errors import ConfigError
 from audiotag.experiment import options
 from audiotag.layers import AUGMENTS, FRONTENDS, LABELLED, PICTURES, WAVEFORMS, RawWave, ToPicture
-from audiotag.layers.flips import FLIPS, flipped
+from audiotag.layers.flips import FLIPS, FlipLabels
 from audiotag.models import MODELS
 
 
@@ -104,12 +104,17 @@ class Tagger(keras.Model):
     def window_logits(self, windows):
         """The logits of windows [B, n], one answer a flip: float32 [B, F K], with F = 4 for flips, else 1."""
         windows = ops.convert_to_tensor(windows, "float32")
-        picture, _ = self.ear((windows, self._no_labels(windows)), training=False)
+        flippers = [layer for layer in self.ear.layers if isinstance(layer, FlipLabels)]
         answers = []
         for flip in range(len(FLIPS) if self.flips else 1):
-            logits = self.network(flipped(picture, flip) if flip else picture, training=False)
+            for layer in flippers:
+                layer.flip = flip
+            picture, _ = self.ear((windows, self._no_labels(windows)), training=False)
+            logits = self.network(picture, training=False)
             logits = ops.cast(logits[:, flip * self.num_classes : (flip + 1) * self.num_classes], "float32")
             answers.append(log_odds(logits) if self.one_label else logits)
+        for layer in flippers:
+            layer.flip = 0
         return ops.concatenate(answers, axis=1)  # [B, F K]
 
     def take_over(self, other):

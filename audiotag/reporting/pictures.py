@@ -64,16 +64,21 @@ def draw_sheet(experiment, paths, out, *, versions=3, sample_rate=None):
 
 def _labels(experiment, paths):
     """(vocabulary, labels of each file, how files are read), from the experiment's records where they are."""
-    names = [path.name for path in paths]
     if not (Path(experiment.records) / "manifest.json").is_file():
         stems = [path.stem.replace(",", " ") for path in paths]
         return tuple(sorted(set(stems))), stems, {}
     manifest = read_manifest(experiment.records)
     clips = read_clips(manifest.directory / "clips.csv")
-    known = dict(zip(clips["name"].str.split("/").str[-1], clips["labels"]))
-    unknown = [name for name in names if not known.get(name)]
-    vocabulary = manifest.vocabulary + tuple(sorted({name.replace(",", " ") for name in unknown}))
-    return vocabulary, [known.get(name) or name.replace(",", " ") for name in names], manifest.hearing
+    known = dict(zip(clips["name"], clips["labels"]))
+    labels = [_known_labels(path, known) or path.stem.replace(",", " ") for path in paths]
+    strangers = {path.stem.replace(",", " ") for path in paths} & set(labels) - set(manifest.vocabulary)
+    return manifest.vocabulary + tuple(sorted(strangers)), labels, manifest.hearing
+
+
+def _known_labels(path, known):
+    """The labels of the clip whose name is the end of a path, the longest that is known; "" where none is."""
+    ends = ("/".join(path.parts[start:]) for start in range(len(path.parts)))
+    return next((known[end] for end in ends if end in known), "")
 
 
 def _loudest_window(tagger, waveform):
@@ -109,10 +114,10 @@ def _draw(axis, values, sample_rate):
         axis.set_xlabel("s", fontsize=6)
         return
     values = values.T if values.ndim == 2 else values
+    axis.set_xlabel(f"{values.shape[0]} x {values.shape[1]}, {values.min():.3g} to {values.max():.3g}", fontsize=6)
     coloured = values.ndim == 3 and values.shape[2] == 3 and np.ptp(values, axis=2).max() > 1e-6
     if coloured:
         values = (values - values.min()) / max(np.ptp(values), 1e-9)  # [M, T, 3]
     elif values.ndim == 3:
         values = values[:, :, 0]
     axis.imshow(values, origin="lower", aspect="auto", cmap="magma", interpolation="nearest")
-    axis.set_xlabel(f"{values.shape[0]} x {values.shape[1]}, {values.min():.3g} to {values.max():.3g}", fontsize=6)

@@ -3,6 +3,7 @@
     KERAS_BACKEND=jax python tests/laws/backend_answers.py answers.npz
 """
 
+import contextlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -27,14 +28,42 @@ def layer_laws():
     return module
 
 
+@contextlib.contextmanager
+def thrown_by_numpy():
+    """Every backend has dice of its own; inside the block all throw NumPy's."""
+    rng = np.random.default_rng(5)
+    own = {name: getattr(keras.random, name) for name in ("uniform", "normal", "randint")}
+
+    def uniform(shape, minval=0.0, maxval=1.0, dtype=None, seed=None):
+        return keras.ops.convert_to_tensor((minval + (maxval - minval) * rng.random(shape)).astype(dtype or "float32"))
+
+    def normal(shape, mean=0.0, stddev=1.0, dtype=None, seed=None):
+        return keras.ops.convert_to_tensor(rng.normal(mean, stddev, shape).astype(dtype or "float32"))
+
+    def randint(shape, minval, maxval, dtype="int32", seed=None):
+        return keras.ops.convert_to_tensor(rng.integers(minval, maxval, shape).astype(dtype))
+
+    try:
+        keras.random.uniform, keras.random.normal, keras.random.randint = uniform, normal, randint
+        yield
+    finally:
+        vars(keras.random).update(own)
+
+
 def layer_answers():
-    """(name, array): what each layer makes of noise; and of its dice, that they are alive and give finite numbers."""
+    """(name, array): what each layer makes of noise, and each disturbance of the same throws everywhere.
+
+    Then what its own dice do: that they are alive and give finite numbers.
+    """
     laws = layer_laws()
     for index, (layer, options, shape) in enumerate(laws.LAYERS):
         built, sound = layer(**options), keras.tree.map_structure(keras.ops.convert_to_tensor, laws.clips(shape))
         for number, tensor in enumerate(laws.tensors(built(sound))):
             yield f"{layer.__name__} {index}.{number}", keras.ops.convert_to_numpy(tensor)
         if (layer, options, shape) in laws.RANDOM:
+            with thrown_by_numpy():
+                for number, tensor in enumerate(laws.tensors(built(sound, training=True))):
+                    yield f"{layer.__name__} {index}.{number} disturbed", keras.ops.convert_to_numpy(tensor)
             one, other = (keras.ops.convert_to_numpy(laws.tensors(built(sound, training=True))[0]) for _ in range(2))
             alive = one.shape != other.shape or np.any(one != other)
             yield f"{layer.__name__} {index} alive", np.array([alive and np.isfinite(one).all()])

@@ -30,10 +30,10 @@ def test_it_says_what_it_claims_and_how_to_run_it(path):
     experiment = load(path)
     assert experiment.about and experiment.expect
     assert experiment.expect != "to be measured"
-    command, _, in_minutes = experiment.command.partition("#")
-    assert shlex.split(command) == ["audiotag", "fit", f"experiments/{path.name}"]
+    assert shlex.split(experiment.command) == ["audiotag", "fit", f"experiments/{path.name}"]
     if experiment.records.startswith("tfrecords/fsdkaggle2019"):  # each has a form that two cores train in minutes
-        words = shlex.split(in_minutes)
+        words = shlex.split(experiment.in_minutes)
+        assert words[:5] == [*shlex.split(experiment.command), "--run", f"runs/{path.stem}_small"]
         small = load(path, [word for before, word in pairwise(words) if before == "--set"])
         assert small.records.startswith("tfrecords/fsd_like")
 

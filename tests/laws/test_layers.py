@@ -126,17 +126,14 @@ LAYERS = [
         | {"probability": 0.9, "seed": 3},
         PICTURE,
     ),
-    (RandomCrop, {"frames": 32, "seed": 3}, PICTURE),
+    (RandomCrop, {"num_frames": 32, "seed": 3}, PICTURE),
     (
         RandomResizedCrop,
         {"min_area": 0.5, "max_area": 0.9, "min_ratio": 0.8, "max_ratio": 1.2, "probability": 0.9, "seed": 3},
         (None, 24, None, 2),
     ),
     (Gain, {"min_db": -10.0, "max_db": 3.0, "probability": 0.9, "seed": 3}, (None, None)),
-    *(
-        (Noise, {"min_snr_db": 0.0, "max_snr_db": 9.0, "colour": colour, "probability": 0.9, "seed": 3}, (None, None))
-        for colour in ("white", "pink")
-    ),
+    (Noise, {"min_snr_db": 0.0, "max_snr_db": 9.0, "probability": 0.9, "seed": 3}, (None, None)),
     (TimeRoll, {"probability": 0.9, "seed": 3}, (None, None)),
     (MixUp, MIXING, [(None, None), (None, 7)]),
     (MixUp, MIXING | {"partner": "reversal", "labels": "union"}, [PICTURE, (None, 7)]),

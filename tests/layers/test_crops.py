@@ -16,14 +16,14 @@ def noise(*shape, seed=0):
 
 def test_a_crop_is_a_stretch_of_the_picture():
     pictures = noise(20, 6, 30, 2)
-    seen = np.asarray(RandomCrop(frames=11, seed=1)(pictures, training=True))
+    seen = np.asarray(RandomCrop(num_frames=11, seed=1)(pictures, training=True))
     assert seen.shape == (20, 6, 11, 2)
     for picture, part in zip(pictures, seen):
         assert any(np.array_equal(picture[:, start : start + 11], part) for start in range(20))
 
 
 def test_starts_are_uniform_and_the_last_is_one_of_them():
-    crop, columns = RandomCrop(frames=32, seed=1), np.tile(np.arange(40, dtype="float32"), (1000, 1))
+    crop, columns = RandomCrop(num_frames=32, seed=1), np.tile(np.arange(40, dtype="float32"), (1000, 1))
     seen = np.concatenate([crop(columns[:, None, :, None], training=True) for _ in range(10)])
     starts = np.bincount(seen[:, 0, 0, 0].astype(int))
     assert len(starts) == 9 and starts.sum() == 10_000
@@ -32,13 +32,13 @@ def test_starts_are_uniform_and_the_last_is_one_of_them():
 
 def test_a_picture_of_just_that_width_is_untouched():
     pictures = noise(5, 6, 11, 1)
-    crop = RandomCrop(frames=11)
+    crop = RandomCrop(num_frames=11)
     assert_array_equal(crop(pictures, training=True), pictures)
     assert crop(keras.Input((6, 11, 1))).shape == (None, 6, 11, 1)
 
 
 def test_to_a_network_the_width_is_unknown_where_it_changes():
-    crop = RandomCrop(frames=11)
+    crop = RandomCrop(num_frames=11)
     assert crop(keras.Input((6, 30, 1))).shape == (None, 6, None, 1)
     assert crop(keras.Input((6, None, 1))).shape == (None, 6, None, 1)
     assert crop.compute_output_shape((None, 6, 30, 1)) == (None, 6, 30, 1)  # outside training
@@ -46,7 +46,7 @@ def test_to_a_network_the_width_is_unknown_where_it_changes():
 
 def test_a_network_trains_on_crops_and_hears_the_whole():
     picture = keras.Input((6, 30, 1))
-    crop = RandomCrop(frames=11, seed=1)(picture)
+    crop = RandomCrop(num_frames=11, seed=1)(picture)
     seen = keras.layers.Lambda(lambda x: keras.ops.sum(keras.ops.ones_like(x), axis=(1, 2, 3)), output_shape=())(crop)
     network = keras.Model(picture, seen)
     assert_array_equal(network(noise(2, 6, 30, 1), training=True), [66, 66])
@@ -56,20 +56,20 @@ def test_a_network_trains_on_crops_and_hears_the_whole():
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_a_crop_keeps_the_type(dtype):
-    crop = RandomCrop(frames=4)
+    crop = RandomCrop(num_frames=4)
     for training in (False, True):
         assert keras.backend.standardize_dtype(crop(noise(1, 6, 9, 1).astype(dtype), training=training).dtype) == dtype
     assert crop(keras.Input((6, 9, 1), dtype=dtype)).dtype == dtype
 
 
 def test_narrower_pictures_are_refused_while_training():
-    crop, narrow = RandomCrop(frames=11), noise(2, 6, 10, 1)
-    for refused in (lambda: crop(narrow, training=True), lambda: RandomCrop(frames=11)(keras.Input((6, 10, 1)))):
-        with pytest.raises(ValueError, match=r"frames must be at most 10, the width of pictures of shape \(.*6, 10, 1"):
+    crop, narrow = RandomCrop(num_frames=11), noise(2, 6, 10, 1)
+    for refused in (lambda: crop(narrow, training=True), lambda: RandomCrop(num_frames=11)(keras.Input((6, 10, 1)))):
+        with pytest.raises(ValueError, match=r"num_frames must be at most 10, the width of .* shape \(.*6, 10, 1"):
             refused()
     assert_array_equal(crop(narrow), narrow)
-    with pytest.raises(ValueError, match="frames must be at least 1. Received: frames=0"):
-        RandomCrop(frames=0)
+    with pytest.raises(ValueError, match="num_frames must be at least 1. Received: num_frames=0"):
+        RandomCrop(num_frames=0)
 
 
 def resized_crop(picture, monkeypatch, area, ratio, row, column):

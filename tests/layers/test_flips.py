@@ -11,7 +11,7 @@ TURNED = [PICTURES, PICTURES[:, :, ::-1], PICTURES[:, ::-1], PICTURES[:, ::-1, :
 def test_the_flips_are_what_their_names_say():
     assert FLIPS == ("none", "time", "frequency", "both")
     for flip, expected in enumerate(TURNED):
-        np.testing.assert_array_equal(flipped(PICTURES, flip), expected)
+        np.testing.assert_array_equal(flipped(PICTURES, [flip]), expected)
     mixed = np.arange(1000) % 4
     np.testing.assert_array_equal(flipped(PICTURES, mixed), np.choose(mixed.reshape(-1, 1, 1, 1), TURNED))
 

@@ -10,6 +10,7 @@ from audiotag.data.manifest import read_manifest
 from audiotag.data.pipeline import evaluation_batches, training_batches
 from audiotag.errors import ConfigError
 from audiotag.experiment import load
+from audiotag.layers import FlipLabels
 from audiotag.metrics import Lwlrap, lwlrap
 from audiotag.models.tagger import Tagger, build_tagger, log_odds, pooled
 
@@ -314,6 +315,24 @@ def test_four_flips_are_each_read_in_their_own_columns_and_averaged():
     np.testing.assert_allclose(one(window), blocks[0], atol=1e-5)
     expected = [logit_of_the_mean(np.stack([block[clip] for block in blocks])) for clip in range(2)]
     np.testing.assert_allclose(four(window), expected, atol=1e-5)
+
+
+def test_a_flip_is_heard_where_it_stands_among_the_steps():
+    """Deltas of a flipped picture are not the flipped deltas, nor does a halved one forget which pixel it kept."""
+    after = '{"name": "deltas"}, {"name": "frequency_channel"}, {"name": "resize", "height": 31, "width": 13}'
+    picture = f'picture=[{{"name": "standardise"}}, {{"name": "flip_labels"}}, {after}]'
+    tagger = small_tagger(picture, "predict.flips=true")
+    (flipper,) = (layer for layer in tagger.ear.layers if isinstance(layer, FlipLabels))
+    window, nothing = noise(1, tagger.window_samples), np.zeros((1, 5), "float32")
+    answers = np.asarray(tagger.window_logits(window)).reshape(4, 5)
+    seen = set()
+    while len(seen) < 4:  # while training the dice decide, and the labels tell what they said
+        picture, labels = tagger.ear((window, nothing + 1), training=True)
+        flip = int(np.argmax(labels)) // 5
+        logits = np.asarray(tagger.network(picture))[0, 5 * flip : 5 * flip + 5]
+        np.testing.assert_allclose(answers[flip], logits, rtol=1e-4, atol=1e-4)
+        seen.add(flip)
+    assert flipper.flip == 0 and len(np.unique(answers.round(4), axis=0)) == 4
 
 
 def test_one_stage_may_have_disturbances_of_its_own():

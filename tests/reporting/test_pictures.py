@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import matplotlib.image
 import numpy as np
@@ -8,7 +9,7 @@ from click.testing import CliRunner
 from audiotag.cli import main
 from audiotag.data.clips import read_clips
 from audiotag.errors import DataError
-from audiotag.reporting.pictures import _in_words, _labels, draw_sheet
+from audiotag.reporting.pictures import _in_words, _known_labels, _labels, draw_sheet
 
 MIXED = 'augment=[{"name": "mixup"}, {"name": "flip_labels"}]'
 
@@ -26,8 +27,14 @@ def test_a_sheet_has_a_row_a_clip_and_a_column_a_step(tiny, wavs, tmp_path):
 def test_labels_are_those_of_the_records(tiny, wavs, records):
     vocabulary, labels, hearing = _labels(tiny(), [*wavs, wavs[0].with_name("stranger.wav")])
     clips = read_clips(records / "clips.csv").set_index("name")
-    assert labels == [*clips.loc[[path.name for path in wavs], "labels"], "stranger.wav"]
-    assert vocabulary[-1] == "stranger.wav" and hearing["sample_rate"] == 16_000
+    assert labels == [*clips.loc[[path.name for path in wavs], "labels"], "stranger"]
+    assert vocabulary[-1] == "stranger" and hearing["sample_rate"] == 16_000
+
+
+def test_the_longest_end_of_a_path_names_the_clip():
+    known = {"dog/1.wav": "Bark", "cat/1.wav": "Meow", "1.wav": "Rain"}
+    for path, labels in (("a/dog/1.wav", "Bark"), ("cat/1.wav", "Meow"), ("b/1.wav", "Rain"), ("2.wav", "")):
+        assert _known_labels(Path(path), known) == labels
 
 
 def test_labels_are_read_as_words():
