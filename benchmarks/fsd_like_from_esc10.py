@@ -149,8 +149,10 @@ def main():
     if zenodo:
         meta = args.out / "FSDKaggle2019.meta"
         extra = lambda rows: [(n, l, i, "CC-BY") for i, (n, l) in enumerate(join(rows))]
-        table(meta / "train_curated_post_competition.csv", ["fname", "labels", "freesound_id", "license"], extra(curated))
-        table(meta / "train_noisy_post_competition.csv", ["fname", "labels", "flickr_video_URL", "license"], extra(given))
+        header = ["fname", "labels", "freesound_id", "license"]
+        table(meta / "train_curated_post_competition.csv", header, extra(curated))
+        header = ["fname", "labels", "flickr_video_URL", "license"]
+        table(meta / "train_noisy_post_competition.csv", header, extra(given))
         table(
             meta / "test_post_competition.csv",
             ["fname", "labels", "usage", "freesound_id", "license"],
@@ -159,9 +161,12 @@ def main():
     else:
         table(args.out / "train_curated.csv", ["fname", "labels"], join(curated))
         table(args.out / "train_noisy.csv", ["fname", "labels"], join(given))
-        table(args.out / "sample_submission.csv", ["fname", *VOCABULARY], [(n, *[0] * len(VOCABULARY)) for n, _ in test])
-        table(args.out / "test_labels.csv", ["fname", "labels", "usage"], [(n, l, usage(i)) for i, (n, l) in enumerate(join(test))])
-    print(f"{len(curated)} curated, {len(given)} noisy ({sum(1 - t[3] for t in truth)} wrong), {len(test)} test clips in {args.out}")
+        nothing = [0] * len(VOCABULARY)
+        table(args.out / "sample_submission.csv", ["fname", *VOCABULARY], [(n, *nothing) for n, _ in test])
+        labelled = [(n, l, usage(i)) for i, (n, l) in enumerate(join(test))]
+        table(args.out / "test_labels.csv", ["fname", "labels", "usage"], labelled)
+    wrong = sum(1 - t[3] for t in truth)
+    print(f"{len(curated)} curated, {len(given)} noisy ({wrong} wrong), {len(test)} test clips in {args.out}")
 
 
 if __name__ == "__main__":

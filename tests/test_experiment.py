@@ -152,7 +152,7 @@ def test_nothing_changes_later(write):
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
-        ("aobut", "x", "unknown key 'aobut'. Did you mean 'about'? Accepted: about, command, expect, seed, records, "),
+        ("aobut", "x", "unknown key 'aobut'. Did you mean 'about'? Accepted: about, command, in_minutes, expect, s"),
         ("window.second", 1.0, "window: unknown key 'second'. Did you mean 'seconds'? Accepted: seconds, short_clips."),
         ("frontend.num_band", 3, "frontend.log_mel: unknown key 'num_band'. Did you mean 'num_bands'? Accepted: na"),
         ("frontend.sample_rate", 8000, "frontend.log_mel: unknown key 'sample_rate'. Accepted: name, num_bands, "),

@@ -164,7 +164,7 @@ def test_a_share_of_less_than_one_place_is_refused():
 
 def barred(monkeypatch, height, width, length, *centres):
     """Which pixels bars of a length about known centres (row, column) hide."""
-    bars = Bars(probability=1.0, max_count=len(centres))
+    bars = Bars(probability=1.0, max_count=len(centres), max_length=9)
     number, length = (keras.ops.full((1, 1, 1), value, "int32") for value in (len(centres), length))
     rows, columns = (keras.ops.reshape(centre, (1, -1, 1)) for centre in np.transpose(centres).astype("int32"))
     monkeypatch.setattr(bars, "_throw", lambda batch, height, width: (number, length, rows, columns))
@@ -239,3 +239,8 @@ def test_options_that_make_no_bars_are_refused(options, message):
     with pytest.raises(ValueError) as error:
         Bars(**options)
     assert message in str(error.value)
+
+
+def test_bars_thicker_than_the_picture_are_refused():
+    with pytest.raises(ValueError, match=r"max_length must be at most 16, the .* Received: max_length=20"):
+        Bars()(np.ones((1, 16, 40, 1), "float32"))

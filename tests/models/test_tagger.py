@@ -321,7 +321,7 @@ def test_a_flip_is_heard_where_it_stands_among_the_steps():
     """Deltas of a flipped picture are not the flipped deltas, nor does a halved one forget which pixel it kept."""
     after = '{"name": "deltas"}, {"name": "frequency_channel"}, {"name": "resize", "height": 31, "width": 13}'
     picture = f'picture=[{{"name": "standardise"}}, {{"name": "flip_labels"}}, {after}]'
-    tagger = small_tagger(picture, "predict.flips=true")
+    tagger = small_tagger(picture, "augment=[]", "predict.flips=true")
     (flipper,) = (layer for layer in tagger.ear.layers if isinstance(layer, FlipLabels))
     window, nothing = noise(1, tagger.window_samples), np.zeros((1, 5), "float32")
     answers = np.asarray(tagger.window_logits(window)).reshape(4, 5)
