@@ -2,6 +2,7 @@ import zlib
 
 import keras
 import librosa
+import matplotlib
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -64,7 +65,6 @@ def test_magma_is_matplotlibs():
 
 
 def test_magma_is_drawn_by_matplotlib_in_these_very_bytes():
-    matplotlib = pytest.importorskip("matplotlib")
     colours = matplotlib.colormaps["magma"](np.arange(256))[:, :3]
     assert_array_equal(MAGMA, np.rint(255 * colours))
 

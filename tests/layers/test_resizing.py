@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from numpy.testing import assert_allclose, assert_array_equal
+from PIL import Image
 
 from audiotag.layers import FitFrames, Resize
 
@@ -95,10 +96,9 @@ def test_halving_by_hand():
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize(("height", "width"), [(128, 128), (256, 256), (64, 64), (236, 100), (7, 300)])
 def test_with_antialias_the_numbers_are_pillows(interpolation, height, width):
-    image = pytest.importorskip("PIL.Image")
     picture = pictures(1, 128, 173, 1)
-    expected = image.fromarray(picture[0, :, :, 0]).resize(
-        (width, height), getattr(image.Resampling, interpolation.upper())
+    expected = Image.fromarray(picture[0, :, :, 0]).resize(
+        (width, height), getattr(Image.Resampling, interpolation.upper())
     )
     resized = Resize(height=height, width=width, interpolation=interpolation, antialias=True)(picture)
     assert_allclose(resized[0, :, :, 0], expected, atol=1e-4)
@@ -106,16 +106,14 @@ def test_with_antialias_the_numbers_are_pillows(interpolation, height, width):
 
 @pytest.mark.parametrize("size", [64, 256])
 def test_nearest_is_pillows_where_files_were_halved_or_doubled(size):
-    image = pytest.importorskip("PIL.Image")
     picture = pictures(1, 128, 128, 1)
-    expected = image.fromarray(picture[0, :, :, 0]).resize((size, size), image.Resampling.NEAREST)
+    expected = Image.fromarray(picture[0, :, :, 0]).resize((size, size), Image.Resampling.NEAREST)
     assert_array_equal(Resize(height=size, width=size)(picture)[0, :, :, 0], expected)
 
 
 def test_doubled_eight_bit_files_of_pillow_differ_by_a_level_at_most():
-    image = pytest.importorskip("PIL.Image")
     levels = np.random.default_rng(0).integers(64, 192, (128, 128)).astype("uint8")  # Pillow clips at 0 and 255
-    expected = image.fromarray(levels).resize((256, 256), image.Resampling.BICUBIC)
+    expected = Image.fromarray(levels).resize((256, 256), Image.Resampling.BICUBIC)
     resized = Resize(height=256, width=256, interpolation="bicubic")(levels[None, :, :, None].astype("float32"))
     assert_allclose(np.round(np.asarray(resized)[0, :, :, 0]), np.asarray(expected, "float32"), atol=1)
 
