@@ -100,7 +100,7 @@ def open_run(folder):
     """The run in a directory.
 
     Raises:
-        DataError: There is none.
+        DataError: There is none, or an older version's.
     """
     folder = Path(folder)
     if not (folder / "records.json").is_file():
@@ -108,6 +108,8 @@ def open_run(folder):
             f"{folder}: not the directory of a run: it has no records.json. Train one with: audiotag fit EXPERIMENT"
         )
     known = json.loads((folder / "records.json").read_text())
+    if "hearing" not in known:
+        raise DataError(f"{folder}: trained by an older audiotag. Train it anew with --restart.")
     return Run(
         folder=folder,
         experiment=load(folder / "experiment.json"),

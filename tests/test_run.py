@@ -147,3 +147,11 @@ def test_a_run_may_be_moved(run, tmp_path):
     moved = open_run(shutil.copytree(run.folder, tmp_path / "moved"))
     assert moved.weights(0, "curated") == tmp_path / "moved" / "fold-0" / "curated" / "best.weights.h5"
     assert moved.vocabulary == run.vocabulary
+
+
+def test_a_run_of_an_older_version_is_refused_in_a_sentence(begun):
+    known = json.loads((begun.folder / "records.json").read_text())
+    del known["hearing"]
+    (begun.folder / "records.json").write_text(json.dumps(known))
+    with pytest.raises(DataError, match=r"demo: trained by an older audiotag\. Train it anew with --restart\."):
+        open_run(begun.folder)
