@@ -94,16 +94,11 @@ class Mfcc(keras.layers.Layer):
 
     def get_config(self):
         """What was passed."""
+        told = ("sample_rate", "num_bands", "fft_length", "frame_step", "low_hz", "high_hz", "padding")
         return super().get_config() | {
-            "sample_rate": self.log_mel.sample_rate,
-            "num_coefficients": self.num_coefficients,
-            "num_bands": self.log_mel.num_bands,
-            "fft_length": self.log_mel.fft_length,
-            "frame_step": self.log_mel.frame_step,
-            "low_hz": self.log_mel.low_hz,
-            "high_hz": self.log_mel.high_hz,
-            "padding": self.log_mel.padding,
+            **{name: getattr(self.log_mel, name) for name in told},
             "dynamic_range_db": self.log_mel.dynamic_range_db,
+            "num_coefficients": self.num_coefficients,
         }
 
 

@@ -42,4 +42,5 @@ def one_of(accepted, **options):
     """
     for name, value in options.items():
         if value not in accepted:
-            raise ValueError(f"{name} must be {' or '.join(map(repr, accepted))}. Received: {name}={value!r}")
+            *first, last = map(repr, accepted)
+            raise ValueError(f"{name} must be {', '.join(first)} or {last}. Received: {name}={value!r}")

@@ -7,9 +7,10 @@ import numpy as np
 from keras import ops
 
 from audiotag.layers import checks
+from audiotag.layers.dice import _Disturbance
 
 
-class _Mix(keras.layers.Layer):
+class _Mix(_Disturbance):
     """Gives each clip a partner from its batch and a weight; `_mixed` says how the two sounds become one."""
 
     def __init__(
@@ -23,21 +24,16 @@ class _Mix(keras.layers.Layer):
         seed: int | None = None,
         **kwargs,
     ):
-        super().__init__(autocast=False, **kwargs)
+        super().__init__(probability, seed, **kwargs)
         checks.above_zero(alpha=alpha)
         checks.one_of(("permutation", "reversal"), partner=partner)
         checks.one_of(("weighted", "union"), labels=labels)
-        if not 0 <= probability <= 1:
-            raise ValueError(f"probability must be from 0 to 1. Received: probability={probability}")
         if end_epoch is not None and end_epoch < 0:
             raise ValueError(f"end_epoch must be at least 0, or None. Received: end_epoch={end_epoch}")
         self.alpha = alpha
         self.partner = partner
         self.labels = labels
-        self.probability = probability
         self.end_epoch = end_epoch
-        self.seed = seed
-        self.generator = keras.random.SeedGenerator(seed)
         self.quantiles = beta_quantiles(alpha)  # XLA has no Beta distribution
         if end_epoch is not None:  # `fit` tells the epoch, so that a resumed run stops mixing when the whole one does
             self.epoch = self.add_weight(shape=(), dtype="int32", initializer="zeros", trainable=False, name="epoch")
@@ -70,18 +66,16 @@ class _Mix(keras.layers.Layer):
             "alpha": self.alpha,
             "partner": self.partner,
             "labels": self.labels,
-            "probability": self.probability,
             "end_epoch": self.end_epoch,
-            "seed": self.seed,
         }
 
     def _throw(self, batch):
         """Each clip's partner int32 [B], its own weight float32 [B], and whether it mixes at all, bool [B]."""
         places = ops.arange(batch, dtype="int32")
-        dice = keras.random.uniform((batch,), dtype="float32", seed=self.generator)
+        dice = self._uniform((batch,), 0, 1)
         partner = ops.argsort(dice) if self.partner == "permutation" else batch - 1 - places
-        weight = interpolated(self.quantiles, keras.random.uniform((batch,), dtype="float32", seed=self.generator))
-        mixes = keras.random.uniform((batch,), dtype="float32", seed=self.generator) < self.probability
+        weight = interpolated(self.quantiles, self._uniform((batch,), 0, 1))
+        mixes = self._uniform((batch,), 0, 1) < self.probability
         if self.end_epoch is not None:
             mixes = ops.logical_and(mixes, self.epoch < self.end_epoch)
         return ops.cast(partner, "int32"), weight, mixes

@@ -120,15 +120,9 @@ class PcenMel(keras.layers.Layer):
 
     def get_config(self):
         """What was passed."""
+        told = ("sample_rate", "num_bands", "fft_length", "frame_step", "low_hz", "high_hz", "power", "padding")
         return super().get_config() | {
-            "sample_rate": self.mel.sample_rate,
-            "num_bands": self.mel.num_bands,
-            "fft_length": self.mel.fft_length,
-            "frame_step": self.mel.frame_step,
-            "low_hz": self.mel.low_hz,
-            "high_hz": self.mel.high_hz,
-            "power": self.mel.power,
-            "padding": self.mel.padding,
+            **{name: getattr(self.mel, name) for name in told},
             "scale": self.scale,
             "gain": self.gain,
             "bias": self.bias,

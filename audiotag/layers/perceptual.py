@@ -93,14 +93,9 @@ class PerceptualMel(keras.layers.Layer):
 
     def get_config(self):
         """What was passed."""
+        told = ("sample_rate", "num_bands", "fft_length", "frame_step", "low_hz", "high_hz", "padding")
         return super().get_config() | {
-            "sample_rate": self.mel.sample_rate,
-            "num_bands": self.mel.num_bands,
-            "fft_length": self.mel.fft_length,
-            "frame_step": self.mel.frame_step,
-            "low_hz": self.mel.low_hz,
-            "high_hz": self.mel.high_hz,
-            "padding": self.mel.padding,
+            **{name: getattr(self.mel, name) for name in told},
             "silence": self.silence,
             "dynamic_range_db": self.dynamic_range_db,
         }

@@ -10,6 +10,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from audiotag.layers import checks
+
 
 @keras.saving.register_keras_serializable(package="audiotag")
 class ToPicture(keras.layers.Layer):
@@ -70,8 +72,7 @@ class Normalise(keras.layers.Layer):
 
     def __init__(self, *, mean: float = 0.2932, std: float = 0.2556, **kwargs):
         super().__init__(**kwargs | {"dtype": "float32"})
-        if not std > 0:
-            raise ValueError(f"std must be above 0. Received: std={std}")
+        checks.above_zero(std=std)
         self.mean = mean
         self.std = std
         self.input_spec = keras.layers.InputSpec(ndim=4)
@@ -150,8 +151,7 @@ class AdaptedStandardise(keras.layers.Layer):
 
     def __init__(self, *, per: Literal["cell", "band", "picture"] = "band", **kwargs):
         super().__init__(**kwargs | {"dtype": "float32"})
-        if per not in ("cell", "band", "picture"):
-            raise ValueError(f"per must be 'cell', 'band' or 'picture'. Received: per={per!r}")
+        checks.one_of(("cell", "band", "picture"), per=per)
         self.per = per
         self.input_spec = keras.layers.InputSpec(ndim=4)
 

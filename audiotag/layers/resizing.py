@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from audiotag.layers import checks
 from audiotag.layers.frames import PRECISION
 
 
@@ -40,10 +41,7 @@ class FitFrames(keras.layers.Layer):
         super().__init__(autocast=False, **kwargs)
         if num_frames < 1:
             raise ValueError(f"num_frames must be at least 1. Received: num_frames={num_frames}")
-        if short_clips not in ("repeat", "zeros", "minimum"):
-            raise ValueError(
-                f"short_clips must be 'repeat', 'zeros' or 'minimum'. Received: short_clips={short_clips!r}"
-            )
+        checks.one_of(("repeat", "zeros", "minimum"), short_clips=short_clips)
         self.num_frames = num_frames
         self.short_clips = short_clips
         self.input_spec = keras.layers.InputSpec(ndim=4)
@@ -122,11 +120,7 @@ class Resize(keras.layers.Layer):
         for name, value in (("height", height), ("width", width)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1. Received: {name}={value}")
-        if interpolation not in ("nearest", "bilinear", "bicubic"):
-            raise ValueError(
-                "interpolation must be 'nearest', 'bilinear' or 'bicubic'. "
-                f"Received: interpolation={interpolation!r}"
-            )
+        checks.one_of(("nearest", "bilinear", "bicubic"), interpolation=interpolation)
         if antialias and interpolation == "nearest":
             raise ValueError(
                 "antialias smooths with interpolation 'bilinear' or 'bicubic'. Received: antialias=True with 'nearest'"

@@ -21,12 +21,11 @@ def conv1d(input_shape, num_classes):
     with the categorical crossentropy of softmax.
 
     Args:
-        input_shape: (N, 1) of a waveform of at least 1616 samples, or (1, N, 1) of the picture of one band that
-            a tagger makes of it; N may be None.
+        input_shape: (N, 1) of a waveform of at least 1616 samples; N may be None.
         num_classes: How many logits.
 
     Returns:
-        A `keras.Model`: waveforms [B, N, 1] or [B, 1, N, 1] → logits [B, num_classes], float32.
+        A `keras.Model`: waveforms [B, N, 1] → logits [B, num_classes], float32.
 
     Raises:
         ValueError: Not a waveform, or one too short.
@@ -35,19 +34,19 @@ def conv1d(input_shape, num_classes):
         >>> conv1d((32_000, 1), 80).count_params()
         400644
     """
-    *bands, samples, channels = input_shape
-    if bands not in ([], [1]) or channels != 1:
+    if len(input_shape) != 2 or input_shape[1] != 1:
         raise ValueError(
-            f"conv1d hears waveforms, (N, 1) or (1, N, 1). Received: input_shape={tuple(input_shape)}. "
+            f"conv1d hears waveforms, (N, 1). Received: input_shape={tuple(input_shape)}. "
             'Take {"name": "raw_wave"} as the front end.'
         )
+    samples = input_shape[0]
     if samples is not None and samples < LEAST_SAMPLES:
         raise ValueError(
             f"conv1d needs waveforms of at least {LEAST_SAMPLES} samples. Received: "
             f"input_shape={tuple(input_shape)}. Take a longer window."
         )
     wave = keras.Input(input_shape)
-    x = layers.Reshape((-1, 1))(wave)  # [B, N, 1]
+    x = wave
     for filters, kernel, pool in PAIRS:
         for _ in range(2):
             x = layers.Conv1D(filters, kernel, activation="relu")(x)

@@ -61,12 +61,11 @@ def test_it_listens_to_the_waves_that_a_tagger_hands_on():
 
 
 def test_a_wave_too_short_and_a_picture_are_refused():
-    for shape in ((1615, 1), (1, 1615, 1)):
+    with pytest.raises(ValueError) as error:
+        conv1d((1615, 1), 5)
+    assert "at least 1616 samples. Received: input_shape=(1615, 1). Take a longer window." in str(error.value)
+    for shape in ((64, None, 1), (1, None, 1), (32_000, 2)):
         with pytest.raises(ValueError) as error:
             conv1d(shape, 5)
-        assert f"at least 1616 samples. Received: input_shape={shape}. Take a longer window." in str(error.value)
-    for shape in ((64, None, 1), (1, None, 2), (32_000, 2)):
-        with pytest.raises(ValueError) as error:
-            conv1d(shape, 5)
-        assert f"conv1d hears waveforms, (N, 1) or (1, N, 1). Received: input_shape={shape}" in str(error.value)
+        assert f"conv1d hears waveforms, (N, 1). Received: input_shape={shape}" in str(error.value)
         assert '{"name": "raw_wave"}' in str(error.value)
