@@ -49,8 +49,8 @@ def test_a_mask_as_wide_as_the_axis_may_hide_everything(mask, shape, axis):
 
 @every_case
 def test_every_mask_is_thrown_on_its_own(mask, shape, axis):
-    one = hidden(mask, shape, axis, batch=3000, max_width=8).sum(axis=1).mean()
-    three = hidden(mask, shape, axis, batch=3000, max_width=8, count=3).sum(axis=1).mean()
+    one = hidden(mask, shape, axis, batch=10_000, max_width=8).sum(axis=1).mean()
+    three = hidden(mask, shape, axis, batch=10_000, max_width=8, count=3).sum(axis=1).mean()
     # A place stays in sight when three throws miss it; near the ends throws miss more often, so this is not exact.
     assert abs(one - 4) < 0.15
     assert abs(three - 50 * (1 - (1 - 4 / 50) ** 3)) < 0.4
@@ -59,7 +59,7 @@ def test_every_mask_is_thrown_on_its_own(mask, shape, axis):
 @every_case
 @pytest.mark.parametrize(("share", "widest"), [(0.15, 7), (0.2, 10), (0.58, 29), (1.0, 50)])
 def test_a_share_is_rounded_down_to_whole_places(mask, shape, axis, share, widest):
-    widths = hidden(mask, shape, axis, batch=3000, max_share=share).sum(axis=1)
+    widths = hidden(mask, shape, axis, batch=10_000, max_share=share).sum(axis=1)
     assert chisquare(np.bincount(widths, minlength=widest + 1)).pvalue > ERROR_RATE
     assert widths.max() == widest
 
