@@ -408,7 +408,7 @@ def kinds_of_operations(dataset):
     """The names of all operations that a dataset runs, also those inside its functions."""
     variant = tf.data.experimental.to_variant(dataset)
     graph = tf.compat.v1.GraphDef.FromString(tf.raw_ops.DatasetToGraphV2(input_dataset=variant).numpy())
-    return set(re.findall(r'\bop: "(\w+)"', str(graph)))
+    return set(re.findall(r'\bop: "([\w>]+)"', str(graph)))
 
 
 def datasets(packed):
