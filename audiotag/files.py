@@ -1,5 +1,6 @@
 """A file or a folder is whole or it is not there: written beside its place, synced, renamed."""
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -10,14 +11,19 @@ from pathlib import Path
 from audiotag.errors import DataError
 
 UNFINISHED = ".unfinished-"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
-def whole_file(path):
+def whole_file(path, *, keep=None):
     """Yields a path beside `path` to write to; moves it to `path` when the block ends well.
 
     The bytes reach the disk before the name does, so a crash or `kill -9` leaves
-    either the file that was there before or the new one, never a part.
+    either the file that was there before or the new one, never a part. The file that
+    was there moves to the path `keep`, if one is given.
+
+    Raises:
+        DataError: The disk is full.
 
     Example:
         >>> import tempfile
@@ -30,10 +36,13 @@ def whole_file(path):
     path = Path(path)
     unfinished = _beside(path)
     try:
-        yield unfinished
-        sync(unfinished)
-        os.replace(unfinished, path)
-        sync(path.parent)
+        with _disk_full_said(path):
+            yield unfinished
+            sync(unfinished)
+            if keep and path.exists():
+                os.replace(path, keep)
+            os.replace(unfinished, path)
+            sync(path.parent)
     finally:
         unfinished.unlink(missing_ok=True)
 
@@ -44,13 +53,14 @@ def whole_folder(path):
     path = Path(path)
     unfinished = _beside(path)
     try:
-        unfinished.mkdir(parents=True)
-        yield unfinished
-        sync(unfinished)
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(unfinished, path)
-        sync(path.parent)
+        with _disk_full_said(path):
+            unfinished.mkdir(parents=True)
+            yield unfinished
+            sync(unfinished)
+            if path.exists():
+                shutil.rmtree(path)
+            os.replace(unfinished, path)
+            sync(path.parent)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -94,6 +104,20 @@ def sha256(path):
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+@contextmanager
+def _disk_full_said(path):
+    """Turns the bare complaint of a full disk into one that names the file and the way out."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise DataError(
+            f"{path}: {error.strerror}: nothing half-written is left, and what was there is whole. "
+            f"Make room and run the same command again."
+        ) from error
 
 
 def _beside(path):

@@ -4,6 +4,7 @@ import os
 import pytest
 
 from audiotag import files
+from audiotag.errors import DataError
 
 
 def names(folder):
@@ -67,3 +68,22 @@ def test_sha256_is_hashlib_s(tmp_path, size):
     data = os.urandom(size)
     (tmp_path / "a.bin").write_bytes(data)
     assert files.sha256(tmp_path / "a.bin") == hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize("code", files.FULL)
+def test_a_full_disk_is_said_with_the_file_and_the_way_out(tmp_path, code):
+    (tmp_path / "a.bin").write_bytes(b"old")
+    message = "a.bin: .*: nothing half-written is left, and what was there is whole. Make room and run the same command"
+    with pytest.raises(DataError, match=message), files.whole_file(tmp_path / "a.bin") as unfinished:
+        unfinished.write_bytes(b"ne")
+        raise OSError(code, os.strerror(code))
+    with pytest.raises(DataError, match=message.replace("a.bin", "folder")), files.whole_folder(tmp_path / "folder"):
+        raise OSError(code, os.strerror(code))
+    assert names(tmp_path) == ["a.bin"] and (tmp_path / "a.bin").read_bytes() == b"old"
+
+
+def test_the_file_that_was_there_is_kept_where_asked(tmp_path):
+    for text in ("first", "second", "third"):
+        with files.whole_file(tmp_path / "a.txt", keep=tmp_path / "before.txt") as unfinished:
+            unfinished.write_text(text)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.txt": "third", "before.txt": "second"}

@@ -1,8 +1,13 @@
 """The callbacks an experiment may name: Keras' own where they survive `kill -9`, ours where they do not."""
 
+import contextlib
 import math
+import os
+import signal
 import sys
+import threading
 import time
+from pathlib import Path
 from typing import Literal
 
 import keras
@@ -10,6 +15,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from audiotag import files
+from audiotag.errors import ConfigError, DataError
 from audiotag.training import checkpoint
 
 
@@ -34,6 +40,7 @@ class ModelCheckpoint(keras.callbacks.Callback):
         self.mode = mode
         self.best = None
         self.best_epoch = None
+        self.sha256 = None
 
     def on_epoch_end(self, epoch, logs=None):
         """Writes the weights when this epoch beats all before it."""
@@ -44,8 +51,25 @@ class ModelCheckpoint(keras.callbacks.Callback):
         value = float(logs[self.monitor])
         better = self.best is None or (value > self.best if self.mode == "max" else value < self.best)
         if better and math.isfinite(value):
-            checkpoint.save_weights(self.model, self.path)
+            keep = checkpoint.before(Path(self.path))
+            self.sha256 = checkpoint.save_weights(self.model, self.path, keep=keep)
             self.best, self.best_epoch = value, epoch
+
+    def take_back(self):
+        """Makes the file the one that the numbers tell of: a kill may have come after it and before the state.
+
+        Raises:
+            DataError: Neither the file nor the one before it is that one.
+        """
+        for path in (Path(self.path), checkpoint.before(Path(self.path))):
+            if self.sha256 is None or path.is_file() and files.sha256(path) == self.sha256:
+                if path != Path(self.path):
+                    os.replace(path, self.path)
+                return
+        raise DataError(
+            f"{self.path}: missing or damaged: its SHA-256 is not that in the training state. "
+            f"Train anew with --restart."
+        )
 
 
 class CSVLogger(keras.callbacks.Callback):
@@ -117,8 +141,59 @@ class JudgeAverage(keras.callbacks.Callback):
         return getattr(optimizer, "inner_optimizer", optimizer).use_ema
 
 
+class StopAtNan(keras.callbacks.Callback):
+    """Stops training at a loss that is NaN or infinite, before anything of it is kept; stands first in the list.
+
+    A loss is looked at when the next step is done, so that the device is not waited for.
+
+    Args:
+        where: The stage, for the message.
+        steps_done: Of the first epoch, by an earlier run.
+        clips_of: A function of (epoch, step), both from 0, to the names of the clips in that step.
+    """
+
+    def __init__(self, where, steps_done, clips_of):
+        super().__init__()
+        self.where = where
+        self.steps_done = steps_done
+        self.clips_of = clips_of
+        self.epoch = None
+        self.latest = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Notes which epoch it is."""
+        if self.epoch is not None:
+            self.steps_done = 0
+        self.epoch, self.latest = epoch, None
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Looks at the loss of the step before, and keeps this one for later."""
+        self.look()
+        self.latest = self.steps_done + batch, logs["loss"]
+
+    def on_test_begin(self, logs=None):
+        """Looks at the loss of the last step before the held-out clips are heard."""
+        self.look()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Looks at the loss of the last step."""
+        self.look()
+
+    def look(self):
+        """Raises ConfigError where the latest loss, which is a mean over the epoch so far, is not finite."""
+        step, loss = self.latest or (0, 0.0)
+        if not math.isfinite(loss):
+            raise ConfigError(
+                f"{self.where}: training diverged to NaN: the loss is {float(loss)} in step {step + 1} of epoch "
+                f"{self.epoch + 1}, with the clips {', '.join(self.clips_of(self.epoch, step))}. What was saved "
+                f"before stays as it is. Lower the learning rate and begin anew with --restart."
+            )
+
+
 class SaveState(keras.callbacks.Callback):
     """Writes the whole training state after every epoch; stands last in the list, when all others have spoken.
+
+    Once `asked_to_stop`, it writes the state after the step that is under way and ends the program.
 
     Args:
         path: The file to write.
@@ -131,16 +206,59 @@ class SaveState(keras.callbacks.Callback):
         self.path = path
         self.callbacks = callbacks
         self.notes = notes
-        self.history = list(notes["history"])
+        self.asked_to_stop = False
 
     def on_train_begin(self, logs=None):
         """Gives the callbacks their counters back, which they have just set to nought."""
         checkpoint.restore_callbacks(self.callbacks, self.notes["callbacks"])
 
+    def on_epoch_begin(self, epoch, logs=None):
+        """Gives the metrics back what they had summed up, where the epoch is one that was left half done."""
+        for variable, value in zip(self.model.metrics_variables, self.notes["measured"]):
+            variable.assign(value)
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Writes the state if asked to stop; after the last step it is time enough at the end of the epoch."""
+        if self.asked_to_stop and batch + 1 < self.params["steps"]:
+            self._save(self.notes["history"], steps_done=self.notes["steps_done"] + batch + 1)
+
     def on_epoch_end(self, epoch, logs=None):
         """Writes the state."""
-        self.history.append({key: float(value) for key, value in logs.items()})
-        checkpoint.save_state(self.path, self.model, self.callbacks, self.history)
+        self._save([*self.notes["history"], {key: float(value) for key, value in logs.items()}])
+
+    def _save(self, history, **more):
+        try:
+            self.notes = checkpoint.save_state(self.path, self.model, self.callbacks, history, **more)
+        except FloatingPointError as error:
+            raise ConfigError(
+                f"{self.path.parent}: training diverged to NaN: {error} after epoch {len(history)}. What was saved "
+                f"before stays as it is. Lower the learning rate and begin anew with --restart."
+            ) from error
+        if self.asked_to_stop:
+            print(
+                f"Stopped by SIGTERM after {len(history)} epochs and {self.notes['steps_done']} steps; all is saved. "
+                f"The same command goes on from there.",
+                file=sys.stderr,
+            )
+            raise SystemExit(128 + signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def sigterm_heeded(save_state):
+    """During the block SIGTERM asks a `SaveState` to stop; a second one ends the program at once."""
+
+    def ask(number, frame):
+        save_state.asked_to_stop = True
+        signal.signal(signal.SIGTERM, earlier)
+
+    if threading.current_thread() is not threading.main_thread():  # where Python lets nobody listen to signals
+        yield
+        return
+    earlier = signal.signal(signal.SIGTERM, ask)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
 
 
 class Progress(keras.callbacks.Callback):

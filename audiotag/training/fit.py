@@ -6,6 +6,7 @@ import json
 import math
 
 import keras
+import numpy as np
 import pandas as pd
 import tensorflow as tf
 
@@ -23,8 +24,16 @@ from audiotag.losses import LOSSES
 from audiotag.metrics import Lwlrap
 from audiotag.models.tagger import build_tagger
 from audiotag.run import start_run
-from audiotag.training.callbacks import CALLBACKS, JudgeAverage, Progress, SaveState, TellEpoch
-from audiotag.training.checkpoint import FRESH, load_state, save_weights
+from audiotag.training.callbacks import (
+    CALLBACKS,
+    JudgeAverage,
+    Progress,
+    SaveState,
+    StopAtNan,
+    TellEpoch,
+    sigterm_heeded,
+)
+from audiotag.training.checkpoint import before, resume, save_weights
 from audiotag.training.optimizers import build_optimizer
 
 
@@ -109,27 +118,43 @@ def _fit_stage(run, manifest, clips, folds, held_out, index):
     with _blamed_on(f"stages[{index}]"):
         callbacks = [_callback(part, folder) for part in stage.callbacks]
     state = folder / "state.npz"
-    notes = load_state(state, tagger) if state.is_file() else FRESH
-    if notes["epochs_done"] < stage.epochs and not notes["stop_training"]:
-        batches = _batches(run, manifest, heard, index)
-        if stage.start_from is None and not notes["epochs_done"]:
+    batches = _batches(run, manifest, heard, index)
+    judges = _judged_by(run, manifest, clips, folds, held_out, stage.batch_size)
+    draws = _draws(run, heard, stage, steps)
+    while True:
+        notes = resume(state, tagger)
+        done, begun = notes["epochs_done"], notes["steps_done"]
+        if done == stage.epochs or notes["stop_training"]:
+            return _finish_stage(folder, tagger, notes)
+        if stage.start_from is None and not done and not begun:
             tagger.adapt(lambda: (waveform for waveform, _ in batches(epochs=range(1))))
-        batches = batches(epochs=range(notes["epochs_done"], stage.epochs), **_draws(run, heard, stage, steps))
-        batches = batches.map(lambda waveform, truth: ((waveform, truth), truth))  # labels go where their sound goes
+        epochs = done + 1 if begun else stage.epochs  # the rest of an epoch that was left half done, first
+        heard_now = batches(epochs=range(done, epochs), **draws).skip(begun)
+        heard_now = heard_now.map(lambda waveform, truth: ((waveform, truth), truth))  # labels go where sound goes
         waiting = Stopwatch()
         progress = Progress(f"{stage.name}, fold {held_out}", stage.batch_size, waiting)
-        tagger.fit(
-            waiting.timed(batches),
-            epochs=stage.epochs,
-            initial_epoch=notes["epochs_done"],
-            steps_per_epoch=steps,
-            validation_freq=stage.validation_freq,
-            validation_data=_judged_by(run, manifest, clips, folds, held_out, stage.batch_size),
-            callbacks=[TellEpoch(), *callbacks, JudgeAverage(), progress, SaveState(state, callbacks, notes)],
-            shuffle=False,  # the pipeline does it
-            verbose=0,
-        )
-    return _finish_stage(folder, tagger)
+        watch = StopAtNan(folder, begun, functools.partial(_clips_of_step, manifest, heard, batches.keywords | draws))
+        save = SaveState(state, callbacks, notes)
+        with sigterm_heeded(save):
+            tagger.fit(
+                waiting.timed(heard_now),
+                epochs=epochs,
+                initial_epoch=done,
+                steps_per_epoch=steps - begun,
+                validation_freq=stage.validation_freq,
+                validation_data=judges,
+                callbacks=[watch, TellEpoch(), *callbacks, JudgeAverage(), progress, save],
+                shuffle=False,  # the pipeline does it
+                verbose=0,
+            )
+
+
+def _clips_of_step(manifest, heard, how, epoch, step):
+    """The names of the clips whose windows were in a step."""
+    rows = np.arange(len(heard))[:, None]  # in the place of the truth
+    batches = training_batches(manifest, heard, rows, **how, epochs=range(epoch, epoch + 1))
+    (named,) = (truth.numpy()[:, 0].astype(int) for _, truth in batches.skip(step).take(1))
+    return heard["name"].iloc[named].tolist()
 
 
 def _compiled_tagger(run, held_out, index, steps):
@@ -209,9 +234,8 @@ def _held_out_clips(clips, folds, held_out):
     return clips[clips["name"].map(folds) == held_out].reset_index(drop=True)
 
 
-def _finish_stage(folder, tagger):
+def _finish_stage(folder, tagger, notes):
     """Settles which weights a stage ends with, and writes finished.json."""
-    notes = load_state(folder / "state.npz", tagger)
     best = notes["callbacks"].get("ModelCheckpoint")
     epoch = best["best_epoch"] if best else notes["epochs_done"] - 1
     if epoch is None or not math.isfinite(notes["history"][epoch]["val_lwlrap"]):
@@ -219,11 +243,17 @@ def _finish_stage(folder, tagger):
     weights = folder / ("best.weights.h5" if best else "last.weights.h5")
     if not best:
         tagger.optimizer.finalize_variable_values(tagger.trainable_variables)  # their moving average, if it keeps one
-        save_weights(tagger, weights)
-    known = {"weights": weights.name, "sha256": files.sha256(weights), "epochs": notes["epochs_done"]}
+        sha256 = save_weights(tagger, weights)
+    elif not weights.is_file() or (sha256 := files.sha256(weights)) != best["sha256"]:
+        raise DataError(
+            f"{weights}: missing or damaged: its SHA-256 is not that in the training state. Train anew with --restart."
+        )
+    known = {"weights": weights.name, "sha256": sha256, "epochs": notes["epochs_done"]}
     known |= {"best_epoch": epoch, "val_lwlrap": notes["history"][epoch]["val_lwlrap"]}
     files.write_text(folder / "finished.json", json.dumps(known, indent=2) + "\n")
-    (folder / "state.npz").unlink()
+    for path in (folder / "state.npz", weights):
+        before(path).unlink(missing_ok=True)
+    (folder / "state.npz").unlink(missing_ok=True)
     return known
 
 

@@ -1,4 +1,6 @@
+import os
 import re
+import signal
 import sys
 
 import keras
@@ -7,8 +9,17 @@ import pandas as pd
 import pytest
 
 from audiotag.data.pipeline import Stopwatch
+from audiotag.errors import ConfigError, DataError
 from audiotag.training import checkpoint
-from audiotag.training.callbacks import CALLBACKS, CSVLogger, ModelCheckpoint, Progress, SaveState
+from audiotag.training.callbacks import (
+    CALLBACKS,
+    CSVLogger,
+    ModelCheckpoint,
+    Progress,
+    SaveState,
+    StopAtNan,
+    sigterm_heeded,
+)
 
 
 def bare_network(seed):
@@ -97,6 +108,21 @@ def test_a_save_that_dies_in_the_middle_leaves_the_old_best(tmp_path, monkeypatc
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
+@pytest.mark.parametrize("kept", [0, 1])
+def test_where_a_kill_came_before_the_state_the_best_that_it_tells_of_is_taken_back(tmp_path, kept):
+    callback, model = ModelCheckpoint(tmp_path / "best.weights.h5"), network()
+    after_each(model, callback, [0.5])
+    memory = dict(vars(callback))
+    if kept == 0:
+        after_each(model, callback, [0.5, 0.6])  # the state tells of 0.5 alone
+        vars(callback).update(memory)
+    callback.take_back()
+    assert kept_epoch(tmp_path) == 0
+    (tmp_path / "best.weights.h5").write_bytes(b"damaged")
+    with pytest.raises(DataError, match="best.weights.h5: missing or damaged: its SHA-256 is not that in the training"):
+        callback.take_back()
+
+
 def test_a_monitor_or_a_mode_that_is_unknown_is_refused(tmp_path):
     with pytest.raises(ValueError, match='mode must be "max" or "min". Received: mode=\'auto\''):
         ModelCheckpoint(tmp_path / "best.weights.h5", mode="auto")
@@ -124,6 +150,38 @@ def test_the_file_is_whole_after_every_epoch(tmp_path):
         logger.on_epoch_end(epoch, {"loss": np.float32(0.5), "val_lwlrap": 0.25 * epoch})
         lines = (tmp_path / "history.csv").read_text().splitlines()
         assert lines == ["epoch,loss,val_lwlrap", "0,0.5,0.0", "1,0.5,0.25", "2,0.5,0.5"][: epoch + 2]
+
+
+# StopAtNan
+
+
+@pytest.mark.parametrize(("step", "bad"), [(0, np.nan), (3, np.inf), (7, np.nan), (11, np.nan)])
+def test_a_loss_that_is_not_finite_stops_within_a_step_and_names_step_and_clips(tmp_path, step, bad):
+    inputs, truth = np.random.default_rng(0).normal(size=(2, 12, 4))
+    inputs[step] = bad
+    seen = []
+    watch = StopAtNan(tmp_path, 0, lambda epoch, step: [f"{epoch}-{step}.wav", "b.wav"])
+    count = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(batch))
+    late = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: pytest.fail("kept"))
+    with pytest.raises(ConfigError, match=rf"in step {step + 1} of epoch 3, with the clips 2-{step}.wav, b.wav."):
+        network().fit(
+            inputs, truth[:, :2], batch_size=1, shuffle=False, callbacks=[watch, count, late], verbose=0,
+            epochs=3, initial_epoch=2, validation_data=(inputs[:1], truth[:1, :2]),
+        )  # fmt: skip
+    assert len(seen) <= step + 1
+
+
+def test_weights_that_broke_in_the_last_step_are_not_saved(tmp_path):
+    class Break(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 1:
+                self.model.layers[-1].bias.assign([np.nan, 0.0])
+
+    state, data = tmp_path / "state.npz", np.random.default_rng(0).normal(size=(8, 4))
+    callbacks = [Break(), SaveState(state, [], checkpoint.FRESH)]
+    with pytest.raises(ConfigError, match="training diverged to NaN: a weight is NaN or infinite after epoch 2. What"):
+        network().fit(data, data[:, :2], epochs=3, callbacks=callbacks, verbose=0)
+    assert checkpoint.load_state(state, network())["epochs_done"] == 1
 
 
 # SaveState, and what Keras' callbacks make of it
@@ -208,6 +266,25 @@ def test_tensorboard_goes_on_too(tmp_path):
         )
     assert list((tmp_path / "tensorboard").rglob("events*"))
     assert checkpoint.load_state(state, network())["epochs_done"] == 4
+
+
+@pytest.mark.parametrize("step", [0, 2, 3])
+def test_sigterm_lets_the_step_end_saves_and_exits_with_143(tmp_path, capsys, step):
+    class Ask(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch == step:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    model, save = network(), SaveState(tmp_path / "state.npz", [], checkpoint.FRESH)
+    data, handler = np.random.default_rng(0).normal(size=(16, 4)), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as left, sigterm_heeded(save):
+        model.fit(data, data[:, :2], batch_size=4, epochs=3, callbacks=[Ask(), save], verbose=0)
+    assert left.value.code == 143 and signal.getsignal(signal.SIGTERM) == handler
+    notes, steps = checkpoint.load_state(tmp_path / "state.npz", network()), step + 1
+    # After the last step the epoch is brought to its end.
+    assert (notes["epochs_done"], notes["steps_done"]) == ((1, 0) if steps == 4 else (0, steps))
+    said = f"Stopped by SIGTERM after {steps // 4} epochs and {steps % 4} steps; all is saved."
+    assert said in capsys.readouterr().err
 
 
 # Progress
