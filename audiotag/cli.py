@@ -168,11 +168,15 @@ def pictures(experiment, paths, overrides, out, versions, sample_rate):
 @click.option("--stage", help="The stage whose weights to take; the last by default.")
 @click.option("--records", type=FOLDER, help="Other records than the run was trained on.")
 @click.option("--held-out", is_flag=True, help="Measure on the held-out curated clips of all folds trained so far.")
-@click.option("--csv", "path", type=FILE, help="Write lwlrap class by class to this file.")
-def evaluate(run, stage, records, held_out, path):
+@click.option("--csv", "path", type=FILE, help="Write what is measured class by class to this file.")
+@click.option("--out", type=FOLDER, help="Write all tables into this folder: overall, classes, clips, calibration.")
+def evaluate(run, stage, records, held_out, path, out):
     """Measure RUN on the labelled test clips of its records.
 
-    Example: audiotag evaluate runs/densenet --csv classes.csv
+    Intervals of 95 % and what chance gets stand beside each number. Thresholds of
+    yes and no are those that fit the clips held out from training best.
+
+    Example: audiotag evaluate runs/densenet --out runs/densenet/test
     """
     from audiotag import files
     from audiotag.inference import evaluate as judge
@@ -181,12 +185,13 @@ def evaluate(run, stage, records, held_out, path):
     run = open_run(run)
     if held_out and (stage or records):
         raise click.UsageError("--held-out reads what fit wrote of the last stage: leave --stage and --records out.")
-    clips, scores = judge.held_out_clips(run) if held_out else judge.score_test_clips(run, records=records, stage=stage)
-    overall, classes = judge.evaluate(clips, scores, run.vocabulary)
-    click.echo(classes.to_string(index=False, float_format="%.4f"))
-    click.echo(overall.to_string(index=False, float_format="%.4f"))
+    clips, logits = judge.held_out_clips(run) if held_out else judge.score_test_clips(run, records=records, stage=stage)
+    tables = judge.judge(clips, logits, run.vocabulary, thresholds=judge.thresholds(run, clips, logits, held_out))
+    click.echo(judge.in_words(tables))
     if path:
-        files.write_text(path, classes.to_csv(index=False, lineterminator="\n"))
+        files.write_text(path, judge.as_csv(tables["classes"]))
+    if out:
+        judge.write_tables(out, tables)
 
 
 @main.command()

@@ -96,9 +96,13 @@ def test_fit_goes_on_with_a_run_and_exports_it(tiny_file, own_run):
 
 
 def test_evaluate_prints_a_row_a_class_and_a_row_a_part(run, tmp_path):
-    output = call("evaluate", run.folder, "--csv", tmp_path / "classes.csv")
+    output = call("evaluate", run.folder, "--csv", tmp_path / "classes.csv", "--out", tmp_path / "tables")
     rows = read(tmp_path / "classes.csv")
-    assert rows[0] == ["class", "clips", "lwlrap"]
+    assert rows == read(tmp_path / "tables" / "classes.csv")
+    assert rows[0][:6] == ["class", "clips", "lwlrap", "low", "high", "chance"]
+    assert len(read(tmp_path / "tables" / "clips.csv")) == 1 + 20
+    assert len(read(tmp_path / "tables" / "overall.csv")) == 1 + 3 * 6
+    assert read(tmp_path / "tables" / "calibration.csv")[0] == ["from", "to", "answers", "probability", "share"]
     assert [row[0] for row in rows[1:]] == list(run.vocabulary)
     for words in (*run.vocabulary, "all", "Public", "Private", "chance"):
         assert words in output

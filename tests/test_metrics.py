@@ -1,12 +1,33 @@
+import itertools
 import time
+from pathlib import Path
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose
-from sklearn.metrics import label_ranking_average_precision_score
+from sklearn.metrics import average_precision_score, label_ranking_average_precision_score, roc_auc_score
 
-from audiotag.metrics import Lwlrap, lwlrap, per_class_lwlrap
+from audiotag.data.labels import multi_hot
+from audiotag.metrics import (
+    Lwlrap,
+    areas_under_roc,
+    average_precisions,
+    chance_at_k,
+    chance_lwlrap,
+    chance_precision,
+    lwlrap,
+    mean_average_precision_at_k,
+    per_class_lwlrap,
+    per_clip_lwlrap,
+    precisions_at_k,
+)
+
+REAL = Path(__file__).parents[2] / "shared" / "data" / "fsdkaggle2019"
 
 
 def draws(kind, clips, classes, seed):
@@ -73,6 +94,127 @@ def test_the_worked_example():
     assert_allclose(per_class_lwlrap(truth, scores), [1, 0, 2 / 3, 1 / 3])
 
 
+def test_clips_and_classes_are_two_sides_of_the_same_sum():
+    truth, scores = draws("tied", 60, 9, seed=9)
+    by_clip, by_class = per_clip_lwlrap(truth, scores), per_class_lwlrap(truth, scores)
+    assert np.average(by_clip, weights=truth.sum(axis=1)) == pytest.approx(lwlrap(truth, scores), abs=1e-12)
+    assert np.average(by_class, weights=truth.sum(axis=0)) == pytest.approx(lwlrap(truth, scores), abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("kind", KINDS)
+def test_average_precision_and_auc_agree_with_scikit_learn(kind, seed):
+    truth, scores = draws(kind, 120, 7, seed)
+    truth[:, 3] = 0
+    expected = [average_precision_score(truth[:, k], scores[:, k]) if k != 3 else np.nan for k in range(7)]
+    assert_allclose(average_precisions(truth, scores), expected, atol=1e-9)
+    expected = [roc_auc_score(truth[:, k], scores[:, k]) if k != 3 else np.nan for k in range(7)]
+    assert_allclose(areas_under_roc(truth, scores), expected, atol=1e-9)
+
+
+def test_auc_of_a_class_that_every_clip_carries_is_unknown():
+    assert np.isnan(areas_under_roc(np.ones((3, 1)), np.arange(3)[:, None])).all()
+
+
+def test_the_first_k_answers_as_worked_by_hand():
+    scores = np.array([[0.9, 0.8, 0.7, 0.6]])
+    for labels, k, expected in [
+        ([0], 3, 1), ([1], 3, 1 / 2), ([2], 3, 1 / 3), ([3], 3, 0), ([3], 4, 1 / 4), ([0], 1, 1), ([1], 1, 0),
+        ([0, 2], 3, (1 + 2 / 3) / 2), ([0, 3], 3, 1 / 2), ([1, 2], 2, 1 / 4), ([0, 1, 2, 3], 3, 1), ([], 3, 0),
+    ]:  # fmt: skip
+        truth = np.zeros((1, 4))
+        truth[0, labels] = 1
+        assert precisions_at_k(truth, scores, k)[0] == pytest.approx(expected), (labels, k)
+    assert precisions_at_k([[1, 0, 0, 0]], [[0.5, 0.5, 0.5, 0.5]], 3)[0] == 0  # the worst of the ranks 1 to 4
+    both = np.array([[0, 1, 0, 0], [0, 0, 0, 0]])
+    assert mean_average_precision_at_k(both, np.repeat(scores, 2, axis=0)) == 0.5  # the clip without labels is left out
+    with pytest.raises(ValueError, match="k must be at least 1. Received: k=0"):
+        precisions_at_k(both, np.repeat(scores, 2, axis=0), 0)
+
+
+@pytest.mark.parametrize("classes", [1, 2, 4, 5])
+def test_chance_is_the_mean_over_all_orders(classes):
+    orders = np.array([*itertools.permutations(range(classes))])
+    for labels in range(1, classes + 1):
+        truth = np.tile(np.arange(classes) < labels, (len(orders), 1))
+        assert chance_lwlrap(truth) == pytest.approx(lwlrap(truth, orders), abs=1e-12)
+        assert chance_precision(labels, classes) == pytest.approx(lwlrap(truth, orders), abs=1e-12)
+        for k in (1, 2, 3):
+            assert chance_at_k(truth, k) == pytest.approx(mean_average_precision_at_k(truth, orders, k), abs=1e-12)
+    assert chance_precision(2, 5) == pytest.approx(np.nanmean(average_precisions(*on_all_orders(2, 5))), abs=1e-12)
+
+
+def on_all_orders(hits, clips):
+    """Truth and scores [clips, orders]: every column ranks the same clips in another order."""
+    orders = np.array([*itertools.permutations(range(clips))]).T
+    return np.tile((np.arange(clips) < hits)[:, None], orders.shape[1]), orders
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the tables of FSDKaggle2019 are not beside the checkout")
+@pytest.mark.parametrize(
+    ("part", "by_chance", "by_curated", "by_test"),
+    [("Public", 0.0725, 0.079, 0.125), ("Private", 0.0705, 0.076, 0.115), ("", 0.0709, 0.077, 0.117)],
+)
+def test_chance_on_the_real_test_labels_is_as_published(part, by_chance, by_curated, by_test):
+    vocabulary = [line.split(",", 1)[1] for line in (REAL / "vocabulary.csv").read_text().splitlines()]
+    clips = pd.read_csv(REAL / "test_post_competition.csv")
+    curated = multi_hot(pd.read_csv(REAL / "train_curated_post_competition.csv")["labels"], vocabulary).sum(axis=0)
+    clips = clips[clips["usage"].str.contains(part)]
+    truth = multi_hot(clips["labels"], vocabulary)
+    assert chance_lwlrap(truth) == pytest.approx(by_chance, abs=2e-3)  # the published figure is one draw
+    random = np.random.default_rng(0).random(truth.shape)
+    assert lwlrap(truth, random) == pytest.approx(chance_lwlrap(truth), abs=4e-3)
+    apart = np.arange(80) / 1000  # the published figures part equal counts, and most curated classes have 75 clips
+    assert lwlrap(truth, np.tile(curated + apart, (len(truth), 1))) == pytest.approx(by_curated, abs=6e-4)
+    by_frequency = truth.sum(axis=0) + apart
+    assert lwlrap(truth, np.tile(by_frequency, (len(truth), 1))) == pytest.approx(by_test, abs=6e-4)
+
+
+MEASURES = {
+    "lwlrap": lwlrap,
+    "per clip": per_clip_lwlrap,
+    "MAP@3": mean_average_precision_at_k,
+    "mAP": average_precisions,
+    "AUC": areas_under_roc,
+}
+PER_CLASS = {"per class": per_class_lwlrap, "mAP": average_precisions, "AUC": areas_under_roc}
+SHAPE = (8, 5)
+TRUTH = arrays("int8", SHAPE, elements=st.integers(0, 1))
+SCORES = arrays("float64", SHAPE, elements=st.integers(-6, 6).map(float))  # with ties
+quickly = settings(max_examples=60, deadline=None)
+
+
+@quickly
+@given(truth=TRUTH, scores=SCORES)
+def test_a_growing_map_of_the_scores_changes_no_ranking(truth, scores):
+    for name, measure in MEASURES.items():
+        for mapped in (3 * scores - 7, np.exp(scores), 1 / (1 + np.exp(-scores)), scores**3):
+            assert_allclose(measure(truth, mapped), measure(truth, scores), atol=1e-12, err_msg=name)
+
+
+@quickly
+@given(truth=TRUTH, scores=SCORES, columns=st.permutations(range(5)), rows=st.permutations(range(8)))
+def test_moved_classes_move_their_rows_and_ties_have_no_order(truth, scores, columns, rows):
+    moved = truth[rows][:, columns], scores[rows][:, columns]
+    for name, measure in PER_CLASS.items():
+        assert_allclose(measure(*moved), measure(truth, scores)[columns], atol=1e-12, err_msg=name)
+    for measure in (lwlrap, mean_average_precision_at_k):
+        assert measure(*moved) == pytest.approx(measure(truth, scores), abs=1e-12)
+    assert_allclose(per_clip_lwlrap(*moved), per_clip_lwlrap(truth, scores)[rows], atol=1e-12)
+
+
+@quickly
+@given(truth=TRUTH, scores=SCORES)
+def test_every_measure_is_a_share_and_right_answers_get_one(truth, scores):
+    for name, measure in MEASURES.items():
+        values = np.asarray(measure(truth, scores))
+        values = values[~np.isnan(values)]
+        assert ((values >= 0) & (values <= 1)).all(), name
+    perfect = truth + np.arange(40).reshape(SHAPE) / 100
+    for measure in (lwlrap, mean_average_precision_at_k):
+        assert measure(truth, perfect) == pytest.approx(float(truth.any()))
+
+
 def test_clips_without_labels_count_for_nothing():
     truth, scores = draws("distinct", 50, 10, seed=1)
     labelled = truth.any(axis=1)
@@ -97,7 +239,10 @@ def test_a_large_set_takes_no_time():
     assert time.perf_counter() - start < 2
 
 
-@pytest.mark.parametrize("function", [lwlrap, per_class_lwlrap])
+@pytest.mark.parametrize(
+    "function",
+    [lwlrap, per_class_lwlrap, per_clip_lwlrap, mean_average_precision_at_k, average_precisions, areas_under_roc],
+)
 @pytest.mark.parametrize(
     ("truth", "scores", "message"),
     [

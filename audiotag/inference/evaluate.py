@@ -1,18 +1,35 @@
-"""How good is a run? Its scores on labelled clips, overall and class by class."""
+"""How good is a run? Its scores on labelled clips, overall and class by class, clip by clip, beside chance.
+
+Scores are logits here, float64: no two of them become equal by rounding.
+"""
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit, logit
 
+from audiotag import files
 from audiotag.data.clips import read_clips
 from audiotag.data.labels import multi_hot
 from audiotag.data.manifest import read_manifest
 from audiotag.errors import DataError
-from audiotag.inference.predict import load_taggers, score_records
-from audiotag.metrics import lwlrap, per_class_lwlrap
+from audiotag.inference import decisions
+from audiotag.inference.predict import load_taggers, score_logits
+from audiotag.metrics import (
+    areas_under_roc,
+    average_precisions,
+    chance_at_k,
+    chance_lwlrap,
+    chance_precision,
+    per_clip_lwlrap,
+    precisions,
+    precisions_at_k,
+)
+
+RESAMPLES = 300  # for the intervals: the clips are drawn anew so often
 
 
 def score_test_clips(run, *, records=None, stage=None):
-    """(clips, scores): the test clips of a run's records, and what the run thinks of them.
+    """(clips, logits): the test clips of a run's records, and what the run thinks of them.
 
     Args:
         run: A `Run`.
@@ -20,7 +37,7 @@ def score_test_clips(run, *, records=None, stage=None):
         stage: The stage whose weights to take; None is the last.
 
     Returns:
-        A table of clips, and probabilities float64 [len(clips), K].
+        A table of clips, and logits float64 [len(clips), K].
     """
     manifest = read_manifest(records or run.experiment.records)
     if manifest.vocabulary != run.vocabulary:
@@ -33,58 +50,256 @@ def score_test_clips(run, *, records=None, stage=None):
     clips = clips[clips["subset"] == "test"].reset_index(drop=True)
     if clips.empty:
         raise DataError(f"{manifest.directory}: holds no test clips.")
-    return clips, score_records(load_taggers(run, stage), manifest, clips)
+    return clips, score_logits(load_taggers(run, stage), manifest, clips)
 
 
 def held_out_clips(run):
-    """(clips, scores): the curated clips that were held out so far, and what the model that never heard them thinks.
+    """(clips, logits): the curated clips that were held out so far, and what the model that never heard them thinks.
 
     `usage` of the clips is "fold K", so that `evaluate` measures each fold too.
 
     Raises:
-        DataError: No fold is trained to its end yet.
+        DataError: No fold is trained to its end yet, or a fold's table is not of the clips it held out.
     """
-    tables = {fold: run.folder / f"fold-{fold}" / "out_of_fold.csv" for fold in range(run.experiment.folds.count)}
-    tables = {fold: pd.read_csv(path, dtype={"name": str}) for fold, path in tables.items() if path.is_file()}
-    if not tables:
+    paths = {fold: run.folder / f"fold-{fold}" / "out_of_fold.csv" for fold in range(run.experiment.folds.count)}
+    paths = {fold: path for fold, path in paths.items() if path.is_file()}
+    if not paths:
         raise DataError(f"{run.folder}: no fold is trained to its end yet. Finish the run with: audiotag fit")
+    folds = pd.read_csv(run.folder / "folds.csv", index_col="name", dtype={"name": str})["fold"]
+    tables = {fold: read_out_of_fold(path, folds == fold) for fold, path in paths.items()}
     scores = pd.concat([table.assign(usage=f"fold {fold}") for fold, table in tables.items()], ignore_index=True)
     clips = read_clips(read_manifest(run.experiment.records).directory / "clips.csv").drop(columns="usage")
     clips = scores[["name", "usage"]].merge(clips, on="name", how="left", validate="one_to_one")
-    return clips, scores[list(run.vocabulary)].to_numpy()
+    # No number below 1 lies nearer to it than 2 ** -53, whose logit is 36.7.
+    return clips, np.nan_to_num(logit(scores[list(run.vocabulary)].to_numpy()), nan=np.nan, posinf=37.0)
 
 
-def evaluate(clips, scores, vocabulary):
-    """Measures scores on labelled clips.
+def read_out_of_fold(path, held_out):
+    """A fold's out_of_fold.csv, once it scores exactly the clips that the fold held out.
+
+    Args:
+        path: The file.
+        held_out: bool Series by name of clip.
+    """
+    table = pd.read_csv(path, dtype={"name": str}, keep_default_na=False, na_values=["", "nan"])
+    expected = set(held_out.index[held_out])
+    heard, missing = set(table["name"]) - expected, expected - set(table["name"])
+    if heard:
+        raise DataError(f"{path}: scores clips that its model was trained on: {_some(heard)}. Train the fold anew.")
+    if missing:
+        raise DataError(f"{path}: has no scores of held-out clips: {_some(missing)}. Train the fold anew.")
+    return table
+
+
+def thresholds(run, clips, logits, held_out):
+    """Above which logit each class is heard, fitted on clips that training never heard: [K] or [len(clips), K].
+
+    Clips that are held out themselves get thresholds of the other folds. Where no fold is trained to its end,
+    or the records of the run are gone, it is 0 for all: probability 1/2.
+    """
+    if held_out:
+        return decisions.fit_across(labelled(clips, logits, run.vocabulary), logits, clips["usage"])
+    try:
+        judges, scores = held_out_clips(run)
+    except DataError:
+        return np.full(len(run.vocabulary), decisions.EVEN)
+    return decisions.fit_thresholds(labelled(judges, scores, run.vocabulary), scores)
+
+
+def check_scores(clips, logits):
+    """Raises DataError where a clip's scores are missing or not numbers, and names the clips."""
+    if len(clips) != len(logits):
+        raise DataError(f"{len(logits)} rows of scores for {len(clips)} clips. Expected one row a clip.")
+    strange = clips["name"][np.isnan(logits).any(axis=1)]
+    if len(strange):
+        raise DataError(f"The scores of {len(strange)} clips are NaN: {_some(strange)}. Did training diverge?")
+
+
+def judge(clips, logits, vocabulary, *, thresholds=None):
+    """{name: table} of all that can be said of scores on labelled clips: overall, classes, clips, calibration."""
+    overall, classes = evaluate(clips, logits, vocabulary, thresholds=thresholds)
+    reliability = decisions.calibration(labelled(clips, logits, vocabulary), expit(logits))
+    tables = {"overall": overall, "classes": classes, "clips": judge_clips(clips, logits, vocabulary)}
+    return tables | {"calibration": reliability}
+
+
+def in_words(tables):
+    """What `judge` found, for a terminal."""
+    shown = ["class", "clips", "lwlrap", "low", "high", "chance", "threshold", "precision", "recall", "f", "chance_f"]
+    texts = [
+        table.to_string(index=False, float_format="%.4f")
+        for table in (tables["classes"][shown], tables["overall"])
+    ]
+    error = decisions.calibration_error(tables["calibration"])
+    return "\n\n".join([*texts, f"expected calibration error {error:.4f}, 0 is best; intervals hold 95 %"])
+
+
+def write_tables(folder, tables):
+    """Writes each table as CSV into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, table in tables.items():
+        files.write_text(folder / f"{name}.csv", as_csv(table))
+
+
+def as_csv(table):
+    """A table as the text of a CSV file; numbers keep their last bit."""
+    return table.to_csv(index=False, lineterminator="\n")
+
+
+def evaluate(clips, logits, vocabulary, *, thresholds=None):
+    """Measures scores on labelled clips, beside what chance would get and with intervals.
+
+    Intervals are those of 95 % by the bootstrap: the clips are drawn anew, with
+    replacement, and measured again; what lies between them may be no difference.
+
+    Args:
+        clips: A table of clips.
+        logits: [len(clips), K].
+        vocabulary: The K class names.
+        thresholds: Above which logit a class is heard, [K] or [len(clips), K]; None is 0, which is probability 1/2.
 
     Returns:
-        (overall, classes): `overall` has a row for all clips and one for each part of a leaderboard or fold
-        (columns part, clips, lwlrap, chance, and top_1, the share of the clips whose first answer is right);
-        `classes` a row a class (columns class, clips, lwlrap).
+        (overall, classes): `overall` has a row a measure for all clips and for each part of a leaderboard or fold
+        (columns part, clips, measure, value, low, high, chance); `classes` a row a class.
 
     Raises:
-        DataError: The clips have no labels.
+        DataError: The clips have no labels, or scores are missing or NaN.
     """
+    truth = labelled(clips, logits, vocabulary)  # [clips, K]
+    thresholds = np.broadcast_to(decisions.EVEN if thresholds is None else thresholds, np.shape(logits))
+    overall = pd.concat(
+        [
+            measure_part(truth[rows], logits[rows], thresholds[rows]).assign(part=part, clips=int(rows.sum()))
+            for part, rows in parts_of(clips).items()
+        ],
+        ignore_index=True,
+    )
+    columns = ["part", "clips", "measure", "value", "low", "high", "chance"]
+    return overall[columns], measure_classes(truth, logits, thresholds, vocabulary)
+
+
+def labelled(clips, logits, vocabulary):
+    """The truth of clips [clips, K], once there are labels, and scores to compare them with."""
     if (clips["labels"] == "").all():
         raise DataError("The test clips have no labels, so there is nothing to compare with. See: audiotag submit")
-    truth = multi_hot(clips["labels"], vocabulary)  # [clips, K]
-    parts = {"all": np.full(len(clips), True)}
-    parts |= {
-        usage: (clips["usage"] == usage).to_numpy()
-        for usage in ("Public", "Private", *sorted(set(clips["usage"]) - {"", "Public", "Private"}))
-        if (clips["usage"] == usage).any()
+    check_scores(clips, logits)
+    return multi_hot(clips["labels"], vocabulary)
+
+
+def parts_of(clips):
+    """{part: bool [clips]}: all, and the parts of a leaderboard or the folds that `usage` tells apart."""
+    usages = ("Public", "Private", *sorted(set(clips["usage"]) - {"", "Public", "Private"}))
+    parts = {usage: (clips["usage"] == usage).to_numpy() for usage in usages}
+    return {"all": np.full(len(clips), True)} | {part: rows for part, rows in parts.items() if rows.any()}
+
+
+def measure_part(truth, logits, thresholds):
+    """Every measure of some clips, a row each: measure, value, low, high, chance."""
+    num_clips = len(truth)
+    carried = truth.any(axis=0)  # [K]
+    counts, labels = truth.sum(axis=0)[carried], truth.sum(axis=1)  # [K], [clips]
+    precise, found = precisions(truth, logits).sum(axis=1), precisions_at_k(truth, logits)  # [clips] both
+    first = truth[np.arange(num_clips), logits.argmax(axis=1)]  # [clips]: 1 where the first answer is right
+    chosen = logits >= thresholds
+    by_chance = decisions.judge_decisions(truth, chosen)["chance_f"]
+    measures = {  # a function: which rows → a number; what chance gets
+        "lwlrap": (lambda rows: precise[rows].sum() / max(1, labels[rows].sum()), chance_lwlrap(truth)),
+        "MAP@3": (lambda rows: found[rows].sum() / max(1, (labels[rows] > 0).sum()), chance_at_k(truth)),
+        "top_1": (lambda rows: first[rows].mean(), truth.mean()),
+        "mAP": (
+            lambda rows: _mean(average_precisions(truth[rows], logits[rows])),
+            _mean(chance_precision(counts, num_clips)),
+        ),
+        "AUC": (lambda rows: _mean(areas_under_roc(truth[rows], logits[rows])), 0.5),
+        "F": (lambda rows: _mean(decisions.f(truth[rows], chosen[rows])[carried]), _mean(by_chance[carried])),
     }
-    overall = pd.DataFrame(
+    table = []
+    for name, (measure, chance) in measures.items():
+        low, high = bootstrap(measure, num_clips)
+        value = measure(np.arange(num_clips))
+        table.append({"measure": name, "value": value, "low": low, "high": high, "chance": chance})
+    return pd.DataFrame(table)
+
+
+def measure_classes(truth, logits, thresholds, vocabulary):
+    """A row a class: clips, lwlrap with its interval, average precision, AUC, threshold, decisions; and chance."""
+    num_clips, num_classes = truth.shape
+    counts = truth.sum(axis=0).astype(int)  # [K]
+    by_chance = chance_precision(np.maximum(1, truth.sum(axis=1)), num_classes)  # [clips]
+    found = precisions(truth, logits)  # [clips, K]
+    low, high = bootstrap(lambda rows: found[rows].sum(axis=0) / np.maximum(1, truth[rows].sum(axis=0)), num_clips)
+    table = pd.DataFrame(
         {
-            "part": part,
-            "clips": int(rows.sum()),
-            "lwlrap": lwlrap(truth[rows], scores[rows]),
-            "chance": lwlrap(truth[rows], np.random.default_rng(0).random(scores[rows].shape)),
-            "top_1": truth[rows, scores[rows].argmax(axis=1)].mean(),
+            "class": vocabulary,
+            "clips": counts,
+            "lwlrap": found.sum(axis=0) / np.maximum(1, counts),
+            "low": low,
+            "high": high,
+            "chance": by_chance @ truth / np.maximum(1, counts),
+            "average_precision": average_precisions(truth, logits),
+            "chance_average_precision": chance_precision(np.maximum(1, counts), num_clips),
+            "auc": areas_under_roc(truth, logits),
+            "chance_auc": 0.5,
+            "threshold": expit(thresholds.mean(axis=0)),
         }
-        for part, rows in parts.items()
     )
-    classes = pd.DataFrame(
-        {"class": vocabulary, "clips": truth.sum(axis=0).astype(int), "lwlrap": per_class_lwlrap(truth, scores)}
+    return pd.concat([table, decisions.judge_decisions(truth, logits >= thresholds)], axis=1)
+
+
+def judge_clips(clips, logits, vocabulary):
+    """A row a clip, the worst first: name, labels, lwlrap, what chance gets, and the three best classes."""
+    truth = labelled(clips, logits, vocabulary)
+    best = np.argsort(-logits, axis=1, kind="stable")[:, :3]  # [clips, 3]
+    table = pd.DataFrame(
+        {
+            "name": clips["name"].to_numpy(),
+            "labels": clips["labels"].to_numpy(),
+            "lwlrap": per_clip_lwlrap(truth, logits),
+            "chance": chance_precision(np.maximum(1, truth.sum(axis=1)), len(vocabulary)),
+            "answer": [" ".join(vocabulary[label] for label in row) for row in best],
+        }
     )
-    return overall, classes
+    return table[truth.any(axis=1)].sort_values(["lwlrap", "name"], ignore_index=True)
+
+
+def bootstrap(measure, num_clips, *, resamples=RESAMPLES, seed=0):
+    """The interval of 95 % of a share, from what it is for clips drawn with replacement: (low, high).
+
+    The quantiles are moved until their median is the value itself: clips that are
+    drawn twice flatter some measures, such as mAP, and that shall not count.
+
+    Args:
+        measure: A function: which rows → a number of 0 to 1, or an array of them.
+        num_clips: How many rows there are.
+        resamples: How often they are drawn.
+        seed: Another seed, other draws.
+
+    Reference: Efron, "Bootstrap Methods: Another Look at the Jackknife", 1979.
+
+    Example:
+        >>> heads = np.array([0, 1] * 50)
+        >>> low, high = bootstrap(lambda rows: heads[rows].mean(), 100)
+        >>> bool(0.38 < low < 0.43 and 0.57 < high < 0.62)
+        True
+    """
+    dice = np.random.default_rng(seed)
+    answers = np.array([measure(dice.integers(0, num_clips, num_clips)) for _ in range(resamples)])
+    answers = answers[~np.isnan(answers)] if answers.ndim == 1 else answers
+    if not len(answers):
+        return np.full(2, np.nan)
+    low, middle, high = np.percentile(answers, [2.5, 50, 97.5], axis=0)
+    shift = measure(np.arange(num_clips)) - middle
+    return np.clip(low + shift, 0, 1), np.clip(high + shift, 0, 1)
+
+
+def _mean(values):
+    """The mean of what is known; NaN where nothing is."""
+    values = np.asarray(values)
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else float("nan")
+
+
+def _some(names):
+    """Up to three names, and how many more."""
+    names = sorted(names)
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

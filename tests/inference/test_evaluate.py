@@ -1,16 +1,27 @@
 import dataclasses
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import label_ranking_average_precision_score
+from sklearn.metrics import average_precision_score, f1_score, label_ranking_average_precision_score, roc_auc_score
 
+from audiotag.data.labels import multi_hot
 from audiotag.data.layouts import find_clips
 from audiotag.data.manifest import read_manifest, write_manifest
 from audiotag.data.records import write_records
 from audiotag.errors import DataError
-from audiotag.inference.evaluate import evaluate, score_test_clips
+from audiotag.inference.decisions import fit_thresholds
+from audiotag.inference.evaluate import (
+    bootstrap,
+    evaluate,
+    held_out_clips,
+    judge_clips,
+    score_test_clips,
+    thresholds,
+)
+from audiotag.metrics import lwlrap, mean_average_precision_at_k
 
 VOCABULARY = ("Bark", "Meow", "Purr", "Siren")
 
@@ -29,27 +40,78 @@ def by_sklearn(clips, scores):
     return label_ranking_average_precision_score(truth, scores, sample_weight=truth.sum(axis=1))
 
 
+def value_of(overall, measure, part="all"):
+    """The row of one measure of one part."""
+    (row,) = overall[(overall["measure"] == measure) & (overall["part"] == part)].itertuples()
+    return row
+
+
 def test_lwlrap_is_scikit_learns_overall_and_for_each_part_of_the_leaderboard():
     clips, scores = labelled_clips()
     overall, _ = evaluate(clips, scores, VOCABULARY)
-    assert overall.columns.tolist() == ["part", "clips", "lwlrap", "chance", "top_1"]
-    assert overall["part"].tolist() == ["all", "Public", "Private"]
-    for row in overall.itertuples():
-        of_part = np.full(60, True) if row.part == "all" else (clips["usage"] == row.part).to_numpy()
+    assert overall.columns.tolist() == ["part", "clips", "measure", "value", "low", "high", "chance"]
+    assert overall["part"].unique().tolist() == ["all", "Public", "Private"]
+    for part in ("all", "Public", "Private"):
+        of_part = np.full(60, True) if part == "all" else (clips["usage"] == part).to_numpy()
+        row = value_of(overall, "lwlrap", part)
         assert row.clips == of_part.sum()
-        assert row.lwlrap == pytest.approx(by_sklearn(clips[of_part], scores[of_part]), abs=1e-9)
+        assert row.value == pytest.approx(by_sklearn(clips[of_part], scores[of_part]), abs=1e-9)
 
 
-def test_without_parts_there_is_one_row():
+def test_every_measure_agrees_with_its_own_function():
+    clips, scores = labelled_clips()
+    truth = multi_hot(clips["labels"], VOCABULARY)
+    overall, classes = evaluate(clips, scores, VOCABULARY, thresholds=[0.5, 0.2, 0.4, 0.7])
+    expected = {
+        "lwlrap": lwlrap(truth, scores),
+        "MAP@3": mean_average_precision_at_k(truth, scores),
+        "top_1": np.mean([truth[i, scores[i].argmax()] for i in range(60)]),
+        "mAP": average_precision_score(truth, scores),
+        "AUC": roc_auc_score(truth, scores),
+        "F": f1_score(truth, scores >= [0.5, 0.2, 0.4, 0.7], average="macro"),
+    }
+    assert overall["measure"][overall["part"] == "all"].tolist() == list(expected)
+    for measure, value in expected.items():
+        assert value_of(overall, measure).value == pytest.approx(value, abs=1e-9), measure
+    assert classes["auc"].mean() == pytest.approx(expected["AUC"], abs=1e-9)
+    assert classes["average_precision"].mean() == pytest.approx(expected["mAP"], abs=1e-9)
+    assert classes["f"].mean() == pytest.approx(expected["F"], abs=1e-9)
+
+
+def test_without_parts_there_is_one_row_a_measure():
     clips, scores = labelled_clips()
     overall, _ = evaluate(clips.assign(usage=""), scores, VOCABULARY)
-    assert overall["part"].tolist() == ["all"]
+    assert overall["part"].tolist() == ["all"] * 6
 
 
 def test_chance_is_what_scores_without_sense_get():
     clips, _ = labelled_clips(2000)
-    overall, _ = evaluate(clips, np.random.default_rng(5).random((2000, 4)), VOCABULARY)
-    assert overall["lwlrap"][0] == pytest.approx(overall["chance"][0], abs=0.03)
+    overall, classes = evaluate(clips, np.random.default_rng(5).random((2000, 4)), VOCABULARY, thresholds=0.6)
+    np.testing.assert_allclose(overall["value"], overall["chance"], atol=0.05)
+    for column in ("lwlrap", "average_precision", "auc", "precision", "recall", "f", "accuracy"):
+        chance = classes["chance" if column == "lwlrap" else f"chance_{column}"]
+        np.testing.assert_allclose(classes[column], chance, atol=0.06, err_msg=column)
+
+
+def test_intervals_hold_the_value_and_shrink_with_the_clips():
+    widths = {}
+    for count in (100, 1600):
+        clips, scores = labelled_clips(count)
+        overall, classes = evaluate(clips, scores, VOCABULARY)
+        for table, column in ((overall, "value"), (classes, "lwlrap")):
+            assert ((table["low"] <= table[column]) & (table[column] <= table["high"])).all()
+        row = value_of(overall, "lwlrap")
+        widths[count] = row.high - row.low
+    assert widths[100] / widths[1600] == pytest.approx(4, rel=0.3)
+
+
+def test_an_interval_covers_the_truth_19_times_in_20():
+    covered = 0
+    for seed in range(200):
+        heads = np.random.default_rng(seed).random(150) < 0.7
+        low, high = bootstrap(lambda rows: heads[rows].mean(), 150, seed=seed)
+        covered += low <= 0.7 <= high
+    assert 0.9 < covered / 200 <= 0.985
 
 
 def test_the_rows_of_the_classes_agree_with_a_plain_loop():
@@ -57,14 +119,69 @@ def test_the_rows_of_the_classes_agree_with_a_plain_loop():
     overall, classes = evaluate(clips, scores, VOCABULARY)
     assert classes["class"].tolist() == list(VOCABULARY)
     for label, row in zip(VOCABULARY, classes.itertuples()):
-        precisions = []
+        found = []
         for labels, score in zip(clips["labels"], scores):
             if label in labels.split(","):
                 above = [name for name, s in zip(VOCABULARY, score) if s >= score[VOCABULARY.index(label)]]
-                precisions.append(sum(name in labels.split(",") for name in above) / len(above))
-        assert row.clips == len(precisions)
-        assert row.lwlrap == pytest.approx(np.mean(precisions), abs=1e-9)
-    assert np.average(classes["lwlrap"], weights=classes["clips"]) == pytest.approx(overall["lwlrap"][0], abs=1e-9)
+                found.append(sum(name in labels.split(",") for name in above) / len(above))
+        assert row.clips == len(found)
+        assert row.lwlrap == pytest.approx(np.mean(found), abs=1e-9)
+    assert np.average(classes["lwlrap"], weights=classes["clips"]) == pytest.approx(
+        value_of(overall, "lwlrap").value, abs=1e-9
+    )
+
+
+def test_the_worst_clips_stand_first():
+    clips, scores = labelled_clips()
+    table = judge_clips(clips, scores, VOCABULARY)
+    assert table["lwlrap"].is_monotonic_increasing and len(table) == 60
+    row = table.iloc[0]
+    index = clips["name"].tolist().index(row["name"])
+    assert row["lwlrap"] == pytest.approx(by_sklearn(clips.iloc[[index]], scores[[index]]))
+    assert row["answer"].split()[0] == VOCABULARY[scores[index].argmax()]
+
+
+def test_scores_that_are_missing_or_nan_are_refused_with_the_names():
+    clips, scores = labelled_clips()
+    scores[[3, 5, 7, 9], 1] = np.nan
+    with pytest.raises(DataError, match=r"scores of 4 clips are NaN: 3\.wav, 5\.wav, 7\.wav and 1 more\. Did training"):
+        evaluate(clips, scores, VOCABULARY)
+    with pytest.raises(DataError, match=r"^59 rows of scores for 60 clips\. Expected one row a clip\.$"):
+        evaluate(clips, scores[1:], VOCABULARY)
+
+
+@pytest.fixture
+def own_run(run, tmp_path):
+    """A copy of the run, to spoil."""
+    return dataclasses.replace(run, folder=Path(shutil.copytree(run.folder, tmp_path / "own")))
+
+
+def test_held_out_clips_must_be_those_that_training_never_heard(own_run):
+    path = own_run.folder / "fold-0" / "out_of_fold.csv"
+    table = pd.read_csv(path)
+    folds = pd.read_csv(own_run.folder / "folds.csv")
+    heard = folds["name"][folds["fold"] == 1].iloc[0]
+    pd.concat([table, table.tail(1).assign(name=heard)]).to_csv(path, index=False)
+    with pytest.raises(DataError, match=rf"scores clips that its model was trained on: {heard}\. Train the fold anew"):
+        held_out_clips(own_run)
+    table.iloc[1:].to_csv(path, index=False)
+    with pytest.raises(DataError, match=rf"has no scores of held-out clips: {table['name'][0]}\. Train the fold anew"):
+        held_out_clips(own_run)
+    table.loc[0, own_run.vocabulary[2]] = np.nan
+    table.to_csv(path, index=False)
+    clips, logits = held_out_clips(own_run)
+    with pytest.raises(DataError, match=rf"scores of 1 clips are NaN: {table['name'][0]}\."):
+        evaluate(clips, logits, own_run.vocabulary)
+
+
+def test_thresholds_come_from_the_held_out_clips(run):
+    clips, logits = score_test_clips(run)
+    judges, scores = held_out_clips(run)
+    fitted = fit_thresholds(multi_hot(judges["labels"], run.vocabulary), scores)
+    np.testing.assert_array_equal(thresholds(run, clips, logits, held_out=False), fitted)
+    assert (thresholds(run, judges, scores, held_out=True) == 0).all()  # one fold alone: nobody else could tell
+    untrained = dataclasses.replace(run, folder=run.folder.parent)
+    assert (thresholds(untrained, clips, logits, held_out=False) == 0).all()
 
 
 def test_clips_without_labels_cannot_be_measured():

@@ -79,6 +79,7 @@ ORDER = [
     "audiotag.inference",
     "audiotag.inference.predict",
     "audiotag.training.fit",
+    "audiotag.inference.decisions",
     "audiotag.inference.evaluate",
     "audiotag.inference.submission",
     "audiotag.inference.export",
