@@ -56,7 +56,7 @@ def records(demo, tmp_path_factory):
     from audiotag.data.records import write_records
 
     folder = tmp_path_factory.mktemp("records") / "demo"
-    write_records(find_clips(demo), folder, sample_rate=16_000, workers=1, clips_per_shard=16)
+    write_records(find_clips(demo), folder, sample_rate=16_000, workers=0, clips_per_shard=16)
     return folder
 
 

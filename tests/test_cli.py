@@ -205,7 +205,7 @@ def test_a_stage_that_is_not_there(run):
 def test_a_file_that_is_no_sound(saved_model, wavs, tmp_path):
     text = tmp_path / "text.wav"
     text.write_text("no sound")
-    assert mistake("predict", saved_model, wavs[0], text).startswith(f"Error: {text}: libsndfile cannot decode it")
+    assert mistake("predict", saved_model, wavs[0], text).startswith(f"Error: {text}: audiotag cannot decode it")
     nowhere = tmp_path / "nowhere.wav"
     assert mistake("predict", saved_model, nowhere).startswith(f"Error: {nowhere}: cannot be read: No such file")
 

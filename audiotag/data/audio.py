@@ -2,7 +2,8 @@
 
 import io
 import math
-import struct
+import os
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -10,24 +11,14 @@ import soundfile as sf
 import soxr
 
 from audiotag.data import silence
+from audiotag.data.headers import MOST_SAMPLES, Header, check_size, read_header
 from audiotag.errors import DataError
 
-SUFFIXES = {  # what libsndfile may find inside a file of that name
-    ".wav": {"WAV", "WAVEX", "RF64"},
-    ".flac": {"FLAC"},
-    ".ogg": {"OGG"},
-    ".mp3": {"MP3", "MPEG"},
-    ".aif": {"AIFF"},
-    ".aiff": {"AIFF"},
-}
-LOWEST_HZ, HIGHEST_HZ = 4_000, 384_000  # one file on Freesound claims 1 Hz: 85 GB once resampled
+# What is inside a file of that name.
+SUFFIXES = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".mp3": "MP3", ".aif": "AIFF", ".aiff": "AIFF"}
 FULL_SCALE = 32_768.0
-SOUND_CHUNKS = {  # files in chunks, by their kind: the byte order of sizes and the chunk that holds the sound
-    b"WAVE": ("<", b"data"),
-    b"AIFF": (">", b"SSND"),
-    b"AIFC": (">", b"SSND"),
-}
-BLOCK = 1 << 20  # samples a channel to decode at a time: what a header promises may not fit into memory
+MOST_BYTES = 1 << 30
+BLOCK = 1 << 16  # samples a channel to decode at a time: what a header promises may not fit into memory
 
 
 def read_waveform(path, *, sample_rate, trim=None, trim_db=60.0, peak_db=None):
@@ -71,90 +62,80 @@ def treat(whole, rate, *, path, sample_rate, trim, trim_db, peak_db):
 
 
 def read_bytes(path):
-    """The bytes of a file."""
+    """The bytes of a regular file; a pipe or a device, which might never end, is refused."""
     try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}. Expected an audio file.") from error
+        with open(path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise DataError(f"{path}: cannot be read: a device or a pipe, not a file. Expected an audio file.")
+            if found.st_size > MOST_BYTES:
+                raise DataError(f"{path}: {found.st_size} bytes; a clip has {MOST_BYTES} at most. Cut it into clips.")
+            return file.read(MOST_BYTES)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", error)
+        raise DataError(f"{path}: cannot be read: {reason}. Expected an audio file.") from error
 
 
 def decode_file(data, *, path):
     """The mono waveform of a file whose bytes are `data`, and its rate; `path` is for the messages."""
     if not data:
         raise DataError(f"{path}: the file is empty (0 bytes). Fetch it again or take it off the list.")
-    check_length(data, path)
+    try:
+        header = read_header(data)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    if SUFFIXES.get(path.suffix.lower(), header.kind) != header.kind:
+        raise DataError(
+            f"{path}: the name says {path.suffix}, but the content is {header.kind}. "
+            f"Give the file its right suffix or convert it."
+        )
     try:
         with sf.SoundFile(io.BytesIO(data)) as file:
-            accepted = SUFFIXES.get(path.suffix.lower(), {file.format})
-            if file.format not in accepted:
+            if (file.samplerate, file.channels) != (header.sample_rate, header.channels):
                 raise DataError(
-                    f"{path}: the name says {path.suffix}, but the content is {file.format}. "
-                    f"Give the file its right suffix or convert it."
-                )
-            if not LOWEST_HZ <= file.samplerate <= HIGHEST_HZ:
-                raise DataError(
-                    f"{path}: sample rate {file.samplerate} Hz; expected {LOWEST_HZ} to {HIGHEST_HZ} Hz. "
-                    f"Its header is probably wrong: correct it or take the file off the list."
+                    f"{path}: libsndfile reads another rate or number of channels than its header tells. Write it anew."
                 )
             # Without a Xing or Info header, libsndfile guesses how long an MP3 is.
-            guessed = file.format == "MP3" and not (b"Xing" in data[:4096] or b"Info" in data[:4096])
-            rate, promised = file.samplerate, 0 if guessed else file.frames
-            channels = read_blocks(file)  # [N, channels]
+            guessed = header.kind == "MP3" and not (b"Xing" in data[:4096] or b"Info" in data[:4096])
+            promised = 0 if guessed else file.frames
+            waveform = read_mono(file, path)  # [N]
     except sf.LibsndfileError as error:
         raise DataError(
             f"{path}: libsndfile cannot decode it and says {error.error_string!r}; it begins with {data[:12]}. "
             f"Fetch it again, convert it or take it off the list."
         ) from error
-    if not len(channels):
+    if not len(waveform):
         raise DataError(f"{path}: a header but no samples. Fetch it again or take it off the list.")
-    if len(channels) < promised:
+    if len(waveform) < promised:
         raise DataError(
-            f"{path}: {promised} samples are promised, {len(channels)} are there: the file is cut short. "
+            f"{path}: {promised} samples are promised, {len(waveform)} are there: the file is cut short. "
             f"Fetch it again, or write it anew with another program."
         )
-    if not np.isfinite(channels).all():
-        raise DataError(
-            f"{path}: {np.count_nonzero(~np.isfinite(channels))} samples are NaN or infinite. Export it anew."
-        )
-    return channels.mean(axis=1), rate  # [N]
+    return waveform, header.sample_rate
 
 
-def read_blocks(file):
-    """All samples of an open `SoundFile`: float32 [N, channels]."""
-    blocks = []
-    while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
-        blocks.append(block)
-    return np.concatenate(blocks) if blocks else block
-
-
-def check_length(data, path):
-    """Refuses a WAV or AIFF file that holds less than it promises; libsndfile would play what is there."""
-    if data[:4] not in (b"RIFF", b"FORM") or data[8:12] not in SOUND_CHUNKS:
-        return
-    order, sound = SOUND_CHUNKS[data[8:12]]
-    at = 12
-    while at + 8 <= len(data):
-        kind, size = struct.unpack_from(f"{order}4sI", data, at)
-        held = len(data) - at - 8
-        if kind == sound:
-            if size > held or size == 0 < held:
-                raise DataError(
-                    f"{path}: its header promises {size} bytes of sound, {held} bytes follow: the file is cut short, "
-                    f"or a recorder or a stream never wrote the length. Fetch it again, or write it anew with "
-                    f"another program."
-                )
-            return
-        at += 8 + size + size % 2
-    raise DataError(
-        f"{path}: a header without a {sound.decode()} chunk: nothing was recorded, or the file is cut short. "
-        f"Fetch it again or take it off the list."
-    )
+def read_mono(file, path):
+    """The mean of the channels of an open `SoundFile`, read block by block: float32 [N]."""
+    blocks, samples, bad = [np.zeros(0, "float32")], 0, 0
+    while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):  # [n, channels]
+        bad += np.count_nonzero(~np.isfinite(block))
+        blocks.append(block.mean(axis=1))
+        samples += len(block)
+        if samples > MOST_SAMPLES:  # of a file that does not tell
+            raise DataError(f"{path}: too long: more than {MOST_SAMPLES} samples. Cut it into clips.")
+    if bad:
+        raise DataError(f"{path}: {bad} samples are NaN or infinite. Export it anew.")
+    return np.concatenate(blocks)
 
 
 def resample(waveform, *, rate, sample_rate, path):
     """A waveform of one rate at another; `path` is for the message."""
     if rate == sample_rate:
         return waveform
+    try:
+        check_size(Header("", rate, 1, len(waveform)), sample_rate=sample_rate)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
     resampled = soxr.resample(waveform, rate, sample_rate, quality="HQ")  # [N]
     if not len(resampled):
         raise DataError(

@@ -1,15 +1,11 @@
 """Recordings in, shards of records out: decoded once, in any number of processes, with the same bytes."""
 
-import concurrent.futures
 import contextlib
 import hashlib
 import io
 import json
-import multiprocessing
 import os
 import shutil
-import threading
-from collections import deque
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +16,7 @@ import soundfile as sf
 
 from audiotag import files, progress
 from audiotag.data import audio, silence
+from audiotag.data import workers as crew
 from audiotag.data.clips import write_clips
 from audiotag.data.manifest import NAME, Manifest, Shard, damaged_shards, digest, read_manifest, write_manifest
 from audiotag.errors import DataError
@@ -28,6 +25,7 @@ CODECS = ("pcm", "flac", "source")  # int16, lossless FLAC, Ogg and MP3 files as
 PACKED = {("OGG", "VORBIS"): "ogg", ("MP3", "MPEG_LAYER_III"): "mp3"}  # what tensorflow-io decodes; it has no Opus
 WORK = ".work"  # holds what is known of finished shards until the manifest does
 SHOWN = 5  # bad clips named in an error; rejects.csv names them all
+HEARD_AHEAD = 20  # clips whose headers tell how large the records will be
 
 
 # The record, and both directions across it
@@ -159,7 +157,8 @@ def write_records(
         trim_db: How far below the loudest frame silence lies, in dB; for "loudest".
         peak_db: The peak of every record in dBFS, -60 to 0; None leaves the recordings' own. Set after trimming and
             resampling, so that it is the record's; digital silence stays as it is.
-        workers: Number of processes that decode; None is one a core.
+        workers: Number of processes that decode; None is one a core. 0 decodes in this process, which then is at
+            the mercy of what a file does to its decoder.
         clips_per_shard: Clips in a shard, at most; a shard holds clips of one subset.
         keep_known_bad: Keep the clips that `source.excluded` names.
         skip_bad: Leave clips out that cannot be decoded, instead of stopping after the last one.
@@ -193,6 +192,7 @@ def write_records(
             )
         finished = _finished_shards(out, fingerprint)
         todo = {name: clips for name, clips in plan.items() if name not in finished}
+        _check_room(out, [path for clips in todo.values() for path in clips["path"]], sample_rate, codec)
         finished |= _write_shards(out, todo, sound, workers, skip_bad)
         facts = [clip for name in plan for clip in finished[name]["clips"]]
         rejects = [{"name": name, "reason": reason} for name, reason in known_bad.items()]
@@ -304,10 +304,30 @@ def _finished_shards(out, fingerprint):
     return finished
 
 
+def _check_room(out, paths, sample_rate, codec):
+    """Refuses to begin where the disk is too full for what, by the headers of some clips, is to be written."""
+    sizes = [os.stat(path).st_size for path in paths]
+    samples, read = 0, 0
+    for path in paths[:: max(1, len(paths) // HEARD_AHEAD)]:
+        with contextlib.suppress(DataError):  # a bad clip is told of when its turn comes
+            data = audio.read_bytes(path)
+            header = audio.read_header(data)
+            if header.num_samples:
+                samples += header.num_samples * sample_rate / header.sample_rate
+                read += len(data)
+    needed = 2 * samples * sum(sizes) / max(read, 1) * (1 if codec == "pcm" else 0.4)
+    free = shutil.disk_usage(out).free
+    if needed > free:
+        raise DataError(
+            f"{out}: about {needed / 1e9:.1f} GB are to be written, and {free / 1e9:.1f} GB are free there. Make room, "
+            f"choose another --out, a lower --sample-rate, or --codec flac, which takes half the disk."
+        )
+
+
 def _write_shards(out, plan, sound, workers, skip_bad):
     """Writes the planned shards; {file name: {"shard", "clips", "rejects"}}."""
     clips = [(shard, clip) for shard, group in plan.items() for clip in group.itertuples()]
-    results = _in_order(partial(prepare, **sound), [clip.path for _, clip in clips], workers)
+    results = _prepared([clip.path for _, clip in clips], sound, workers)
     results = progress.bar(results, total=len(clips), unit="clip", label="make-records")
     written = {}
     with contextlib.closing(results):
@@ -324,7 +344,7 @@ def _write_shard(path, clips, results, sample_rate):
     import tensorflow as tf
 
     known = {"clips": [], "rejects": []}
-    with files.whole_file(path) as unfinished:
+    with files.whole_file(path) as unfinished, _told_by_tensorflow(path):
         with tf.io.TFRecordWriter(str(unfinished)) as shard:
             for clip in clips.itertuples():
                 result = next(results)
@@ -340,40 +360,30 @@ def _write_shard(path, clips, results, sample_rate):
     return known
 
 
-def _in_order(function, entries, workers):
-    """Yields function(entry) for every entry, in order, worked out by `workers` processes a little ahead."""
-    workers = workers or os.cpu_count()
-    if workers == 1:
-        yield from map(function, entries)
-        return
-    # Spawned, not forked: TensorFlow's threads do not survive a fork.
-    spawn = multiprocessing.get_context("spawn")
-    pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=spawn, initializer=_end_with_parent)
+@contextlib.contextmanager
+def _told_by_tensorflow(path):
+    """Turns TensorFlow's complaint about a full or broken disk into an error that names the shard."""
+    import tensorflow as tf
+
     try:
-        ahead = deque()
-        for entry in entries:
-            ahead.append(pool.submit(function, entry))
-            if len(ahead) > 8 * workers:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
-    except concurrent.futures.BrokenExecutor:
+        yield
+    except tf.errors.OpError as error:
         raise DataError(
-            "A worker process died, perhaps for want of memory. Run make-records again: it goes on where it stopped, "
-            "and --workers 1 needs the least memory."
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
+            f"{path}: cannot be written: {error.message}. Nothing half-written is left. Make room and run the same "
+            f"command again: it goes on where it stopped."
+        ) from error
 
 
-def _end_with_parent():
-    """Ends this worker when the process that started it is gone, even by `kill -9`."""
-
-    def wait():
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
+def _prepared(paths, sound, workers):
+    """What `prepare` answers for each path, in order; the reason why there is no record where its decoder died."""
+    function = partial(prepare, **sound)
+    if workers == 0:
+        yield from map(function, paths)
+        return
+    answers = crew.in_order(function, paths, workers=workers or os.cpu_count())
+    with contextlib.closing(answers):
+        for path, (answer, reason) in zip(paths, answers):
+            yield f"{path}: {reason}. Take it off the list, or convert it with another program." if reason else answer
 
 
 def _write_rejects(out, clips, rejects):

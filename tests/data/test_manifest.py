@@ -19,7 +19,7 @@ def source(recordings, tmp_path_factory):
 def whole(source, tmp_path_factory):
     """Records in four shards. Tests may read them and must not write into them."""
     out = tmp_path_factory.mktemp("manifest") / "out"
-    write_records(source, out, sample_rate=16_000, workers=1, clips_per_shard=4)
+    write_records(source, out, sample_rate=16_000, workers=0, clips_per_shard=4)
     return out
 
 
@@ -119,10 +119,13 @@ def test_a_flipped_bit_anywhere_in_a_shard_is_found_and_the_shard_named(out):
     for bit in bits(content, every=97):
         shards(out)[1].write_bytes(flipped(content, bit))
         (damage,) = damaged_shards(manifest)
+        names, record = manifest.shards[1].clips, len(content) // 3  # of equal length
         assert "clips-00001-of-00004.tfrecord: damaged: its SHA-256 is not the manifest's" in damage
-    (damage,) = check_records(out)
-    names = manifest.shards[1].clips
-    assert damage.endswith(f"It holds 3 curated clips, {names[0]} to {names[-1]}.")
+        assert damage.endswith(
+            f"It holds 3 curated clips, {names[0]} to {names[-1]}. "
+            f"The first record that is not right is that of {names[bit // 8 // record]}."
+        )
+    assert list(check_records(out)) == [damage]
 
 
 def test_every_damaged_shard_is_named(out):
@@ -224,7 +227,7 @@ def test_a_missing_table_is_refused(out, table):
 
 def test_a_damaged_directory_is_not_taken_for_finished(source, out):
     shards(out)[0].unlink()
-    options = {"sample_rate": 16_000, "workers": 1, "clips_per_shard": 4}
+    options = {"sample_rate": 16_000, "workers": 0, "clips_per_shard": 4}
     with pytest.raises(DataError, match="is missing; .* Make the records anew with --overwrite"):
         write_records(source, out, **options)
     write_records(source, out, overwrite=True, **options)

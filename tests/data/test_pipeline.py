@@ -48,7 +48,7 @@ def packed(heard, tmp_path_factory):
     def pack(codec="pcm", clips_per_shard=8):
         if (codec, clips_per_shard) not in made:
             out = tmp_path_factory.mktemp("records")
-            options = {"sample_rate": RATE, "codec": codec, "clips_per_shard": clips_per_shard, "workers": 1}
+            options = {"sample_rate": RATE, "codec": codec, "clips_per_shard": clips_per_shard, "workers": 0}
             made[codec, clips_per_shard] = write_records(heard[0], out, **options), read_clips(out / "clips.csv")
         return made[codec, clips_per_shard]
 
@@ -306,7 +306,7 @@ def spoilt(heard, tmp_path):
     """A function: what to do with a shard's records → the records with that shard changed, unknown to the manifest."""
 
     def spoil(change):
-        write_records(heard[0], tmp_path, sample_rate=RATE, workers=1, clips_per_shard=8)
+        write_records(heard[0], tmp_path, sample_rate=RATE, workers=0, clips_per_shard=8)
         manifest = read_manifest(tmp_path)
         path = tmp_path / manifest.shards[2].file
         content = [record.numpy() for record in tf.data.TFRecordDataset(str(path))]
@@ -366,7 +366,7 @@ def coded(tmp_path_factory):
             path.write_bytes(content[content.index(content[:2], 4) :])
         decoded = sf.read(path, dtype="float32", always_2d=True)[0].mean(axis=1)
         sounds[f"hum/{path.name}"] = to_pcm(decoded)
-    options = {"sample_rate": RATE, "codec": "source", "clips_per_shard": 4, "workers": 1}
+    options = {"sample_rate": RATE, "codec": "source", "clips_per_shard": 4, "workers": 0}
     manifest = write_records(find_clips(folder / "in"), folder / "out", **options)
     return (manifest, read_clips(folder / "out" / "clips.csv")), sounds
 

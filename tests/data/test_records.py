@@ -26,7 +26,7 @@ from audiotag.data.records import Record, check_records, decode, encode, write_r
 from audiotag.errors import DataError
 
 RATE = 16_000
-OPTIONS = {"sample_rate": RATE, "clips_per_shard": 8, "workers": 1}
+OPTIONS = {"sample_rate": RATE, "clips_per_shard": 8, "workers": 0}
 SUBSETS = ("curated", "noisy", "test")
 
 
@@ -471,6 +471,30 @@ def test_bad_clips_alone_are_no_records(recordings, tmp_path):
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 
+def test_a_disk_that_is_too_full_is_told_before_anything_is_decoded(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "prepare", None)
+    usage = shutil.disk_usage(tmp_path)
+    needed = sum(2 * clip for clip in 400 + np.arange(60))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=needed // 2))
+    with pytest.raises(DataError, match="out: about 0.0 GB are to be written, and 0.0 GB are free there. Make"):
+        write_records(source, tmp_path / "out", **OPTIONS)
+    assert not [*(tmp_path / "out").glob("clips-*")]
+
+
+def test_a_decoder_that_dies_is_one_bad_clip(source, tmp_path, monkeypatch):
+    def in_order(function, paths, *, workers):
+        for path in paths:
+            yield (None, "its decoder died of SIGSEGV") if path.endswith("0007.wav") else (function(path), None)
+
+    monkeypatch.setattr(records.crew, "in_order", in_order)
+    write_records(source, tmp_path, skip_bad=True, **{**OPTIONS, "workers": 1})
+    rejects = pd.read_csv(tmp_path / "rejects.csv")
+    way_out = "Take it off the list, or convert it with another program."
+    assert rejects[["name", "reason"]].values.tolist() == [
+        ["0007.wav", f"0007.wav: its decoder died of SIGSEGV. {way_out}"]
+    ]
+
+
 # A directory that is taken
 
 
@@ -548,11 +572,6 @@ def test_a_shard_spoilt_while_the_run_lay_still_is_made_again(source, whole, tmp
     shard.write_bytes(shard.read_bytes()[:-1])
     write_records(source, tmp_path, **OPTIONS)
     assert tree(tmp_path) == tree(whole)
-
-
-def test_a_worker_that_dies_stops_the_run_with_the_way_out():
-    with pytest.raises(DataError, match="A worker process died.*Run make-records again.*--workers 1"):
-        list(records._in_order(os._exit, [1], workers=2))
 
 
 def make_records(source, out, *options, cwd=None, **environment):

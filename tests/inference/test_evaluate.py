@@ -224,6 +224,6 @@ def test_records_of_another_kind_are_refused(run, records, demo, tmp_path):
 def test_records_without_test_clips_are_refused(run, demo, tmp_path):
     source = find_clips(demo)
     source = dataclasses.replace(source, clips=source.clips[source.clips["subset"] == "curated"])
-    write_records(source, tmp_path / "records", sample_rate=16_000, workers=1)
+    write_records(source, tmp_path / "records", sample_rate=16_000, workers=0)
     with pytest.raises(DataError, match=r"records: holds no test clips\."):
         score_test_clips(run, records=tmp_path / "records")

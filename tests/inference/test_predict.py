@@ -69,7 +69,7 @@ def test_files_are_trimmed_and_scaled_as_their_records_were(run, tmp_path):
         sf.write(tmp_path / "audio" / f"{index}.wav", np.concatenate([np.zeros(6_000), sound, np.zeros(9_000)]), 16_000)
         table.append(f"{index}.wav,a,{'curated' if index == 0 else 'test'}")
     (tmp_path / "labels.csv").write_text("\n".join(table) + "\n")
-    options = {"sample_rate": 16_000, "trim": "level", "peak_db": -3.0, "workers": 1}
+    options = {"sample_rate": 16_000, "trim": "level", "peak_db": -3.0, "workers": 0}
     manifest = write_records(find_clips(tmp_path), tmp_path / "records", **options)
     clips = read_clips(tmp_path / "records" / "clips.csv").query("subset == 'test'").reset_index(drop=True)
     assert (clips["trimmed_start_seconds"] > 0.3).all() and (clips["gain_db"] > 10).all()

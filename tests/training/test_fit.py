@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 
 from audiotag import files
 from audiotag.data.clips import read_clips
@@ -292,11 +293,15 @@ def test_a_damaged_shard_is_named(tiny, records, tmp_path):
     data = bytearray((copy / shard.file).read_bytes())
     data[len(data) // 2] ^= 1
     (copy / shard.file).write_bytes(data)
+    whole = tf.data.TFRecordDataset(str(records / shard.file)).as_numpy_iterator()
+    ends = np.cumsum([16 + len(record) for record in whole])
+    damaged_clip = shard.clips[np.searchsorted(ends, len(data) // 2, side="right")]
     with pytest.raises(DataError) as error:
         fit(tiny(f"records={copy}"), tmp_path / "run")
     assert str(error.value) == (
         f"{copy / shard.file}: damaged: its SHA-256 is not the manifest's. "
-        f"It holds 16 noisy clips, {shard.clips[0]} to {shard.clips[-1]}.\n"
+        f"It holds 16 noisy clips, {shard.clips[0]} to {shard.clips[-1]}. "
+        f"The first record that is not right is that of {damaged_clip}.\n"
         "Make the records anew with --overwrite."
     )
 
@@ -433,7 +438,7 @@ def more_records(tmp_path_factory):
     """The records of enough clips to learn from."""
     folder = tmp_path_factory.mktemp("more")
     make_demo(folder / "demo", curated=140, noisy=1, test=70)
-    write_records(find_clips(folder / "demo"), folder / "records", sample_rate=16_000, workers=1)
+    write_records(find_clips(folder / "demo"), folder / "records", sample_rate=16_000, workers=0)
     return folder / "records"
 
 
@@ -504,7 +509,7 @@ def test_an_epoch_of_draws_has_as_many_steps_as_asked(tiny, tmp_path):
 def test_judges_may_come_only_at_the_end_and_folds_may_be_official(tiny, tmp_path, recordings):
     source, _ = recordings(tmp_path / "clips", [8_000] * 48)
     source.clips["fold"] = [1 + index % 3 for index in range(48)]
-    write_records(source, tmp_path / "records", sample_rate=16_000, workers=1)
+    write_records(source, tmp_path / "records", sample_rate=16_000, workers=0)
     stage = json.loads(dump(tiny()))["stages"][1] | {"start_from": None, "epochs": 4, "validation_freq": 4}
     folds = 'folds={"count": 3, "by": "official", "held_out": [0, 2]}'
     run = fit(tiny(f"records={tmp_path / 'records'}", f"stages={json.dumps([stage])}", folds), tmp_path / "run")

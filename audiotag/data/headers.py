@@ -1,0 +1,236 @@
+"""What an audio file says of itself, read before any decoder sees it: the gate that files of strangers pass first."""
+
+import struct
+from dataclasses import dataclass
+
+from audiotag.errors import DataError
+
+LOWEST_HZ, HIGHEST_HZ = 4_000, 384_000  # one file on Freesound claims 1 Hz: 85 GB once resampled
+MOST_CHANNELS = 8
+MOST_SAMPLES = 1 << 26  # a channel, as recorded and as resampled: 25 minutes at 44.1 kHz
+MOST_CHUNKS = 10_000  # files hold a handful; a file of millions would keep us busy
+KINDS = "WAV, FLAC, Ogg (Vorbis or Opus), MP3 and AIFF"
+
+# What WAV and AIFF call sound that is not packed, or by a table of 256 numbers: 2 bytes to read, nothing to overflow.
+INTEGER, FLOAT, ALAW, ULAW, EXTENSIBLE = 1, 3, 6, 7, 0xFFFE
+WAV_DEPTHS = {INTEGER: (8, 16, 24, 32), FLOAT: (32, 64), ALAW: (8,), ULAW: (8,)}
+AIFF_PLAIN = b"NONE twos sowt in24 in32 raw  fl32 FL32 fl64 FL64 ulaw ULAW alaw ALAW"
+MP3_HZ = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}  # by MPEG version
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file promises.
+
+    Args:
+        kind: "WAV", "AIFF", "FLAC", "OGG" or "MP3".
+        sample_rate: In Hz.
+        channels: How many.
+        num_samples: Of each channel; None where the file does not tell, as many an MP3.
+    """
+
+    kind: str
+    sample_rate: int
+    channels: int
+    num_samples: int | None
+
+
+def read_header(data):
+    """The `Header` of a file whose bytes are `data`, if it is of a kind and a size that we decode.
+
+    Raises:
+        DataError: A sentence without the file's name: another format or encoding, an absurd rate, too many
+            channels or samples, or fewer bytes than promised.
+
+    Example:
+        >>> form = struct.pack("<4sIHHIIHH", b"fmt ", 16, INTEGER, 1, 16_000, 32_000, 2, 16)
+        >>> read_header(b"RIFF" + bytes(4) + b"WAVE" + form + b"data" + struct.pack("<I", 2) + bytes(2))
+        Header(kind='WAV', sample_rate=16000, channels=1, num_samples=1)
+    """
+    try:
+        header = _reader(data)(data)
+    except struct.error:
+        raise DataError("its header is cut short. Fetch it again or take it off the list.") from None
+    check_size(header)
+    return header
+
+
+def check_size(header, *, sample_rate=None):
+    """Refuses a rate, a number of channels or a length that no clip has; as resampled to `sample_rate`, if given."""
+    if not LOWEST_HZ <= header.sample_rate <= HIGHEST_HZ:
+        raise DataError(
+            f"sample rate {header.sample_rate} Hz; expected {LOWEST_HZ} to {HIGHEST_HZ} Hz. "
+            f"Its header is probably wrong: correct it or take the file off the list."
+        )
+    if not 1 <= header.channels <= MOST_CHANNELS:
+        raise DataError(f"{header.channels} channels; expected 1 to {MOST_CHANNELS}. Mix it down first.")
+    samples = header.num_samples
+    if samples is not None and sample_rate:
+        samples = round(samples * sample_rate / header.sample_rate)
+    if samples == 0 and not sample_rate:
+        raise DataError("a header but no samples. Fetch it again or take it off the list.")
+    if samples is not None and samples > MOST_SAMPLES:
+        raise DataError(
+            f"too long: {samples} samples at {sample_rate or header.sample_rate} Hz; a clip has {MOST_SAMPLES} at "
+            f"most. Cut it into clips, or take it off the list."
+        )
+
+
+def _reader(data):
+    """The function that reads the header of such a file."""
+    if data[:4] in (b"RIFF", b"RF64") and data[8:12] == b"WAVE":
+        return _wav
+    if data[:4] == b"FORM" and data[8:12] in (b"AIFF", b"AIFC"):
+        return _aiff
+    if data[_tag_length(data) :][:4] == b"fLaC":
+        return _flac
+    if data[:4] == b"OggS":
+        return _ogg
+    if _mp3_frame(data[_first_frame(data) :][:4]):
+        return _mp3
+    raise DataError(
+        f"audiotag cannot decode it: it begins with {data[:12]}. Expected {KINDS}. "
+        f"Fetch it again, convert it or take it off the list."
+    )
+
+
+def _tag_length(data):
+    """How long the ID3 tag is that a file begins with; 0 without one."""
+    if data[:3] != b"ID3" or len(data) < 10:
+        return 0
+    size = sum((byte & 0x7F) << shift for byte, shift in zip(data[6:10], (21, 14, 7, 0)))
+    return 10 + size
+
+
+# Files in chunks
+
+
+def _chunks(data, order, sound):
+    """Yields (kind, start, size) of each chunk up to that of the sound, where a RIFF file says 2**32 - 1 for more."""
+    at, size_of_sound = 12, None
+    for _ in range(MOST_CHUNKS):
+        if at + 8 > len(data):
+            raise DataError(
+                f"a header without a {sound.decode()} chunk: nothing was recorded, or the file is cut short. "
+                f"Fetch it again or take it off the list."
+            )
+        kind, size = struct.unpack_from(f"{order}4sI", data, at)
+        if kind == b"ds64":
+            size_of_sound = struct.unpack_from("<Q", data, at + 16)[0]
+        if kind == sound and size == 0xFFFFFFFF and size_of_sound is not None:
+            size = size_of_sound
+        yield kind, at + 8, size
+        if kind == sound:
+            return
+        at += 8 + size + size % 2
+    raise DataError(f"more than {MOST_CHUNKS} chunks before its sound. Write it anew with another program.")
+
+
+def _check_sound(size, held):
+    if size > held or size == 0 < held:
+        raise DataError(
+            f"its header promises {size} bytes of sound, {held} bytes follow: the file is cut short, "
+            f"or a recorder or a stream never wrote the length. Fetch it again, or write it anew with "
+            f"another program."
+        )
+
+
+def _wav(data):
+    form = None
+    for kind, start, size in _chunks(data, "<", b"data"):
+        if kind == b"fmt " and form is None:
+            form = struct.unpack_from("<HHIIHH", data, start)
+            encoding = form[0]
+            if encoding == EXTENSIBLE:
+                encoding = struct.unpack_from("<H", data, start + 24)[0]
+    _check_sound(size, len(data) - start)
+    if form is None:
+        raise DataError("no fmt chunk before its sound. Write it anew with another program.")
+    _, channels, sample_rate, _, frame, bits = form
+    if bits not in WAV_DEPTHS.get(encoding, ()):
+        raise DataError(
+            f"WAV encoding {encoding} with {bits} bits; expected 8, 16, 24 or 32 bits, float, A-law or mu-law. "
+            f"Convert it, say to 16 bits or to FLAC."
+        )
+    if channels and frame != channels * bits // 8:
+        raise DataError(f"{frame} bytes for {channels} samples of {bits} bits: a wrong header. Write it anew.")
+    return Header("WAV", sample_rate, channels, size // frame if frame else 0)
+
+
+def _aiff(data):
+    form = None
+    for kind, start, size in _chunks(data, ">", b"SSND"):
+        if kind == b"COMM" and form is None:
+            form = struct.unpack_from(">HIHHQ", data, start)
+            packed = data[start + 18 : start + 22] if data[8:12] == b"AIFC" else b"NONE"
+    _check_sound(size, len(data) - start)
+    if form is None:
+        raise DataError("no COMM chunk before its sound. Write it anew with another program.")
+    channels, num_samples, bits, exponent, mantissa = form
+    if packed not in AIFF_PLAIN or not 1 <= bits <= 64:
+        raise DataError(f"AIFF encoding {packed} with {bits} bits. Convert it, say to WAV or FLAC.")
+    # 80 bits of float, of which 64 are behind no point.
+    shift = 63 - ((exponent & 0x7FFF) - 16_383)
+    sample_rate = mantissa >> shift if 0 <= shift < 64 else 0
+    needed = num_samples * channels * ((bits + 7) // 8)
+    if needed > max(size - 8, 0) and packed not in (b"ulaw", b"ULAW", b"alaw", b"ALAW"):
+        raise DataError(
+            f"its header promises {num_samples} samples, {max(size - 8, 0)} bytes of sound are there: the file is cut "
+            f"short. Fetch it again, or write it anew with another program."
+        )
+    return Header("AIFF", sample_rate, channels, num_samples)
+
+
+# Packed files
+
+
+def _flac(data):
+    start = _tag_length(data) + 4
+    kind, _, _, size, _, packed = struct.unpack_from(">BBBB10sQ", data, start)
+    if kind & 0x7F or size < 34:
+        raise DataError("a FLAC file that does not begin with its STREAMINFO. Write it anew.")
+    sample_rate, channels = packed >> 44, (packed >> 41 & 7) + 1
+    num_samples = packed & (1 << 36) - 1
+    if not num_samples:
+        raise DataError("a FLAC file that does not tell its length: a stream, or cut short. Write it anew.")
+    return Header("FLAC", sample_rate, channels, num_samples)
+
+
+def _ogg(data):
+    first = data[27 + data[26] :][:30] if len(data) > 26 else b""
+    last = data.rfind(b"OggS")
+    flags, granule = struct.unpack_from("<Bq", data, last + 5)
+    lengths = data[last + 27 : last + 27 + data[last + 26]]
+    if not flags & 4 or last + 27 + len(lengths) + sum(lengths) > len(data):
+        raise DataError("its last page is not marked as the end: the file is cut short. Fetch it again.")
+    if first[:7] == b"\x01vorbis":
+        channels, sample_rate = struct.unpack_from("<BI", first, 11)
+        return Header("OGG", sample_rate, channels, granule if granule >= 0 else None)
+    if first[:8] == b"OpusHead":
+        channels, skipped, sample_rate = struct.unpack_from("<BHI", first, 9)
+        # As libsndfile has it: the rate that the sound had before, if Opus knows it.
+        sample_rate = sample_rate if sample_rate in (8_000, 12_000, 16_000, 24_000) else 48_000
+        return Header("OGG", sample_rate, channels, max(granule - skipped, 0) * sample_rate // 48_000)
+    raise DataError(f"an Ogg file of another kind than Vorbis and Opus: {first[:8]}. Convert it.")
+
+
+def _first_frame(data):
+    """Where the first frame of an MP3 may begin: after a tag and the zeros behind it."""
+    start = _tag_length(data)
+    while start < len(data) and not data[start]:
+        start += 1
+    return start
+
+
+def _mp3_frame(head):
+    """(rate in Hz, channels) of a frame of layer III, or None."""
+    word = int.from_bytes(head, "big")
+    version, layer, kbits, rate = word >> 19 & 3, word >> 17 & 3, word >> 12 & 15, word >> 10 & 3
+    if word >> 21 != 0x7FF or version == 1 or layer != 1 or rate == 3 or kbits == 15:
+        return None
+    return MP3_HZ[version][rate], 1 if word >> 6 & 3 == 3 else 2
+
+
+def _mp3(data):
+    sample_rate, channels = _mp3_frame(data[_first_frame(data) :][:4])
+    return Header("MP3", sample_rate, channels, None)
