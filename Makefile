@@ -29,6 +29,7 @@ bench: demo  ## Speed beside others; each prints its table.
 	$(BIN)/python benchmarks/frontends.py
 	$(BIN)/python benchmarks/disturbances.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/long_recording.py
 
 clean:
 	rm -rf .venv .venv-io demo runs tfrecords/demo

@@ -12,6 +12,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's chatter would
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
+hear_option = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Hear in another way, as predict.pool=max."
+)
 
 
 class Commands(click.Group):
@@ -169,8 +172,9 @@ def pictures(experiment, paths, overrides, out, versions, sample_rate):
 @click.option("--records", type=FOLDER, help="Other records than the run was trained on.")
 @click.option("--held-out", is_flag=True, help="Measure on the held-out curated clips of all folds trained so far.")
 @click.option("--csv", "path", type=FILE, help="Write what is measured class by class to this file.")
-@click.option("--out", type=FOLDER, help="Write all tables into this folder: overall, classes, clips, calibration.")
-def evaluate(run, stage, records, held_out, path, out):
+@click.option("--out", type=FOLDER, help="Write overall, classes, clips, calibration and scores into this folder.")
+@hear_option
+def evaluate(run, stage, records, held_out, path, out, overrides):
     """Measure RUN on the labelled test clips of its records.
 
     Intervals of 95 % and what chance gets stand beside each number. Thresholds of
@@ -178,18 +182,19 @@ def evaluate(run, stage, records, held_out, path, out):
 
     Example: audiotag evaluate runs/densenet --out runs/densenet/test
     """
-    from audiotag import files
     from audiotag.inference import evaluate as judge
+    from audiotag.inference.predict import heard_as
+    from audiotag.inference.scores import write_scores
     from audiotag.run import open_run
 
-    run = open_run(run)
-    if held_out and (stage or records):
-        raise click.UsageError("--held-out reads what fit wrote of the last stage: leave --stage and --records out.")
+    run = heard_as(open_run(run), overrides)
+    if held_out and (stage or records or overrides):
+        raise click.UsageError("--held-out reads what fit wrote: leave --stage, --records and --set out.")
     clips, logits = judge.held_out_clips(run) if held_out else judge.score_test_clips(run, records=records, stage=stage)
     tables = judge.judge(clips, logits, run.vocabulary, thresholds=judge.thresholds(run, clips, logits, held_out))
     click.echo(judge.in_words(tables))
     if path:
-        files.write_text(path, judge.as_csv(tables["classes"]))
+        write_scores(path, tables["classes"])
     if out:
         judge.write_tables(out, tables)
 
@@ -198,37 +203,48 @@ def evaluate(run, stage, records, held_out, path, out):
 @click.argument("model", metavar="RUN|SAVEDMODEL", type=FOLDER)
 @click.argument("paths", metavar="FILES...", nargs=-1, required=True, type=FILE)
 @click.option("--top", default=3, show_default=True, type=click.IntRange(min=1), help="Classes to show a file.")
-@click.option("--csv", "csv", type=FILE, help="Write the scores of all classes to this file.")
-def predict(model, paths, top, csv):
+@click.option("--csv", type=FILE, help="Write probabilities and logits of all classes to this file, .csv or .parquet.")
+@click.option("--timeline", type=FILE, help="Write when each class is heard to this CSV file.")
+@click.option("--threshold", default=0.5, show_default=True, type=click.FloatRange(0, 1), help="For --timeline.")
+@hear_option
+def predict(model, paths, top, csv, timeline, threshold, overrides):
     """Tell what is heard in audio FILES of any length, rate and number of channels.
 
+    \b
     Example: audiotag predict runs/demo/saved_model bell.wav street.mp3
+             audiotag predict runs/demo day.flac --timeline day.csv --set predict.overlap=0
     """
-    from audiotag import files
     from audiotag.inference import predict as scoring
     from audiotag.inference.export import load_listener
+    from audiotag.inference.scores import scores_table, write_scores
 
-    listen, hearing, vocabulary = load_listener(model)
-    table = scoring.score_files(listen, paths, hearing=hearing, vocabulary=vocabulary)
-    click.echo(scoring.best_classes(table, top))
+    listener = load_listener(model, overrides)
+    if timeline:
+        logits, heard = scoring.score_timelines(listener, paths, threshold=threshold)
+        write_scores(timeline, heard)
+    else:
+        logits = scoring.score_files(listener, paths)
+    click.echo(scoring.best_classes(paths, logits, listener.vocabulary, top))
     if csv:
-        files.write_text(csv, table.to_csv(index=False, lineterminator="\n"))
+        write_scores(csv, scores_table(paths, logits, listener.vocabulary))
 
 
 @main.command()
 @click.argument("run", type=FOLDER)
 @click.option("--out", type=FILE, help="The file to write; submission.csv in RUN by default.")
 @click.option("--like", "sample", type=FILE, help="sample_submission.csv, whose order of rows to follow.")
-def submit(run, out, sample):
+@hear_option
+def submit(run, out, sample, overrides):
     """Score the test clips of RUN's records for a competition.
 
     Example: audiotag submit runs/densenet --like FSDKaggle2019/sample_submission.csv
     """
     from audiotag.inference.evaluate import score_test_clips
+    from audiotag.inference.predict import heard_as
     from audiotag.inference.submission import write_submission
     from audiotag.run import open_run
 
-    run = open_run(run)
+    run = heard_as(open_run(run), overrides)
     clips, scores = score_test_clips(run)
     out = out or run.folder / "submission.csv"
     write_submission(out, clips, scores, run.vocabulary, sample=sample)
@@ -239,12 +255,15 @@ def submit(run, out, sample):
 @click.argument("run", type=FOLDER)
 @click.argument("folder", type=FOLDER)
 @click.option("--overwrite", is_flag=True, help="Replace the folder if it is there.")
-def export(run, folder, overwrite):
+@hear_option
+def export(run, folder, overwrite, overrides):
     """Write RUN as a SavedModel into FOLDER.
 
     Example: audiotag export runs/densenet serving/densenet/1
     """
     from audiotag.inference import export as exporting
+    from audiotag.inference.predict import heard_as
     from audiotag.run import open_run
 
-    click.echo(f"SavedModel: {exporting.export(open_run(run), folder, overwrite=overwrite)}")
+    run = heard_as(open_run(run), overrides)
+    click.echo(f"SavedModel: {exporting.export(run, folder, overwrite=overwrite)}")

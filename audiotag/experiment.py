@@ -121,11 +121,14 @@ class Folds(Section):
 
 
 class Predict(Section):
-    """How a whole clip is heard: the share that windows overlap, and how their answers become one."""
+    """How a whole clip is heard: where windows lie on it, and how their answers become one."""
 
-    overlap: float = Field(default=0.5, ge=0, lt=1)
-    pool: Literal["mean", "max"] = "mean"
+    overlap: float = Field(default=0.5, ge=0, lt=1)  # the share that covering windows hear again
+    pool: Literal["mean", "max", "log_mean_exp"] = "mean"
     flips: bool = False  # hear the four flips of every picture; only where flips are labels
+    # From the beginning to the end; end to end without the tail, as M. Pinto published; anywhere; all at once.
+    windows: Literal["covering", "slices", "random", "whole"] = "covering"
+    count: int = Field(default=8, ge=1)  # how many are random
 
 
 class Experiment(Section):

@@ -15,6 +15,7 @@ from audiotag.data import demo as demo_module
 from audiotag.data.manifest import read_manifest
 from audiotag.inference.export import load_listener
 from audiotag.inference.predict import score_files
+from audiotag.inference.scores import read_scores
 
 
 def call(*arguments):
@@ -110,18 +111,36 @@ def test_evaluate_prints_a_row_a_class_and_a_row_a_part(run, tmp_path):
 
 
 def test_predict_prints_the_best_classes_and_writes_them_all(run, saved_model, wavs, tmp_path):
-    listen, hearing, vocabulary = load_listener(run.folder)
-    expected = score_files(listen, wavs, hearing=hearing, vocabulary=vocabulary)
+    vocabulary = run.vocabulary
+    expected = score_files(load_listener(run.folder), wavs)
     for model in (run.folder, saved_model):
         output = call("predict", model, *wavs, "--top", 2, "--csv", tmp_path / "scores.csv")
         lines = [line for line in output.splitlines() if line.startswith((str(wavs[0].parent), "  "))]
         assert len(lines) == 3 * len(wavs)
         assert lines[0] == str(wavs[0])
-        assert lines[1].split()[-1] == expected.loc[0, list(vocabulary)].astype(float).idxmax()
-        table = pd.read_csv(tmp_path / "scores.csv")
-        assert table.columns.tolist() == ["fname", *vocabulary]
-        assert table["fname"].tolist() == [str(path) for path in wavs]
-        np.testing.assert_allclose(table[list(vocabulary)], expected[list(vocabulary)], atol=1e-5)
+        assert lines[1].split()[-1] == vocabulary[expected[0].argmax()]
+        names, logits, columns = read_scores(tmp_path / "scores.csv")
+        assert (names, columns) == ([str(path) for path in wavs], vocabulary)
+        np.testing.assert_allclose(logits, expected, atol=1e-4)
+
+
+def test_predict_tells_when_each_class_is_heard(run, wavs, tmp_path):
+    changed = ["--set", "predict.overlap=0", "--threshold", 0.05]
+    call("predict", run.folder, *wavs[:2], "--timeline", tmp_path / "timeline.csv", *changed)
+    rows = read(tmp_path / "timeline.csv")
+    assert rows[0] == ["fname", "start", "end", "class", "probability"] and len(rows) > 1
+    assert {row[0] for row in rows[1:]} <= {str(path) for path in wavs[:2]}
+    assert all(float(row[4]) >= 0.05 and float(row[1]) < float(row[2]) for row in rows[1:])
+
+
+def test_a_run_may_be_heard_in_another_way(run, tmp_path):
+    for command in (["evaluate", run.folder], ["submit", run.folder, "--out", tmp_path / "out.csv"]):
+        assert mistake(*command, "--set", "model.name=resnet50").startswith(
+            "Error: --set model.name=resnet50: a trained run changes only in how it is heard. Expected one of: predict."
+        )
+    call("submit", run.folder, "--out", tmp_path / "mean.csv")
+    call("submit", run.folder, "--out", tmp_path / "max.csv", "--set", "predict.pool=max")
+    assert read(tmp_path / "mean.csv") != read(tmp_path / "max.csv")
 
 
 def test_submit_follows_the_sample(own_run, demo, tmp_path):
@@ -141,7 +160,7 @@ def test_submit_follows_the_sample(own_run, demo, tmp_path):
 
 def test_export_says_where_it_put_the_model(run, tmp_path):
     assert call("export", run.folder, tmp_path / "1").splitlines()[-1] == f"SavedModel: {tmp_path / '1'}"
-    assert load_listener(tmp_path / "1")[2] == run.vocabulary
+    assert load_listener(tmp_path / "1").vocabulary == run.vocabulary
 
 
 # A user's mistake: one line, and 1

@@ -211,7 +211,7 @@ def test_no_key_is_ignored(write, place, value, message):
         ("stages.0.callbacks.1.name", "EarlyStoping", "stages[0].callbacks[1]: there is no part 'EarlyStoping'. Did "),
         ("stages.0.subset", "test", "stages[0].subset[0]: there is no 'test'. Accepted: curated, noisy."),
         ("window.short_clips", "zeroes", "window.short_clips: there is no 'zeroes'. Did you mean 'zeros'? Accepted: "),
-        ("predict.pool", "median", "predict.pool: there is no 'median'. Did you mean 'mean'? Accepted: mean, max."),
+        ("predict.pool", "median", "predict.pool: there is no 'median'. Did you mean 'mean'? Accepted: mean, max, lo"),
         ("precision", "mixed_fp16", "precision: there is no 'mixed_fp16'. Did you mean 'mixed_float16'? Accepted: flo"),
     ],
 )

@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
 
-from audiotag import files
 from audiotag.data.clips import read_clips
 from audiotag.data.labels import multi_hot
 from audiotag.data.manifest import read_manifest
 from audiotag.errors import DataError
 from audiotag.inference import decisions
 from audiotag.inference.predict import load_taggers, score_logits
+from audiotag.inference.scores import can_write_parquet, scores_table, write_scores
 from audiotag.metrics import (
     areas_under_roc,
     average_precisions,
@@ -116,11 +116,14 @@ def check_scores(clips, logits):
 
 
 def judge(clips, logits, vocabulary, *, thresholds=None):
-    """{name: table} of all that can be said of scores on labelled clips: overall, classes, clips, calibration."""
+    """{name: table} of all that can be said of scores on labelled clips.
+
+    Its tables are overall, classes, clips, calibration and the scores.
+    """
     overall, classes = evaluate(clips, logits, vocabulary, thresholds=thresholds)
     reliability = decisions.calibration(labelled(clips, logits, vocabulary), expit(logits))
     tables = {"overall": overall, "classes": classes, "clips": judge_clips(clips, logits, vocabulary)}
-    return tables | {"calibration": reliability}
+    return tables | {"calibration": reliability, "scores": scores_table(clips["name"], logits, vocabulary)}
 
 
 def in_words(tables):
@@ -135,15 +138,12 @@ def in_words(tables):
 
 
 def write_tables(folder, tables):
-    """Writes each table as CSV into a folder."""
+    """Writes each table as CSV into a folder, and the scores as Parquet too where pyarrow is installed."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
-        files.write_text(folder / f"{name}.csv", as_csv(table))
-
-
-def as_csv(table):
-    """A table as the text of a CSV file; numbers keep their last bit."""
-    return table.to_csv(index=False, lineterminator="\n")
+        write_scores(folder / f"{name}.csv", table)
+    if can_write_parquet():
+        write_scores(folder / "scores.parquet", tables["scores"])
 
 
 def evaluate(clips, logits, vocabulary, *, thresholds=None):

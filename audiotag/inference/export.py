@@ -8,8 +8,8 @@ import keras
 import tensorflow as tf
 
 from audiotag import files
-from audiotag.errors import DataError
-from audiotag.inference.predict import load_taggers, probabilities
+from audiotag.errors import ConfigError, DataError
+from audiotag.inference.predict import Listener, hear, heard_as, load_taggers
 from audiotag.run import open_run
 
 
@@ -17,12 +17,13 @@ def export(run, folder, *, overwrite=False):
     """Writes the SavedModel of a run's last stage; several folds become one model, their mean.
 
     Its signatures:
-      - `serving_default(waveform float32 [B, N])` → {"probabilities": float32 [B, K]}, for any N >= 1.
-        Waveforms are in -1 to 1 at the model's rate; zeros at the end of the shorter clips of a
-        batch are not heard.
+      - `serving_default(waveform float32 [B, N])` → {"probabilities": float32 [B, K], "logits": the same
+        before the sigmoid, to rank by}, for any N >= 1.
+        Waveforms are in -1 to 1 at the model's rate; zeros at the end of the shorter clips of a batch are not heard.
       - `class_names()` → string [K], also the lines of assets/class_names.txt.
       - `sample_rate()` → int32, in Hz.
       - `hearing()` → string: as JSON, how files were read into the records (sample_rate, trim, trim_db, peak_db).
+      - `listening()` → string: as JSON, how long recordings are heard (window_samples, hop, pool).
 
     Raises:
         DataError: The folder exists, or the run is not trained. With `overwrite` it may be a SavedModel.
@@ -33,6 +34,12 @@ def export(run, folder, *, overwrite=False):
     if folder.exists() and not (folder / "saved_model.pb").is_file():
         raise DataError(f"{folder}: exists and is no SavedModel, so it is not overwritten. Choose another folder.")
     taggers = load_taggers(run)
+    listening = listening_of(taggers)
+
+    def answers(waveform):
+        logits = hear(taggers, waveform)
+        return {"probabilities": tf.sigmoid(logits), "logits": logits}
+
     archive = keras.export.ExportArchive()
     for tagger in taggers:
         archive.track(tagger)
@@ -48,40 +55,56 @@ def export(run, folder, *, overwrite=False):
         archive.track(names)
         archive.add_endpoint(
             "serving_default",
-            lambda waveform: {"probabilities": probabilities(taggers, waveform)},
+            answers,
             input_signature=[tf.TensorSpec([None, None], tf.float32, name="waveform")],
         )
         numbers = tf.range(len(run.vocabulary), dtype=tf.int64)
         archive.add_endpoint("class_names", lambda: names.lookup(numbers), input_signature=[])
         archive.add_endpoint("sample_rate", lambda: tf.constant(run.sample_rate), input_signature=[])
         archive.add_endpoint("hearing", lambda: tf.constant(json.dumps(run.hearing)), input_signature=[])
+        archive.add_endpoint("listening", lambda: tf.constant(json.dumps(listening)), input_signature=[])
         with files.whole_folder(folder) as unfinished:
             archive.write_out(str(unfinished), verbose=False)
     return folder
 
 
-def load_listener(folder):
-    """What `score_files` needs, from a SavedModel that `export` wrote or from the directory of a run.
+def listening_of(taggers):
+    """How taggers hear a long recording: window_samples, hop and pool."""
+    tagger = taggers[0]
+    return {"window_samples": tagger.window_samples, "hop": tagger.hop, "pool": tagger.pool}
 
-    Returns:
-        (listen, hearing, vocabulary): `listen` turns a waveform [1, N] into probabilities [1, K], and
-        `hearing` are the options with which `read_waveform` reads a file as the model knows them.
+
+def run_listener(run):
+    """The `Listener` of a run's last stage, the mean of its folds."""
+    taggers = load_taggers(run)
+    heard = tf.function(lambda waveform: hear(taggers, waveform), reduce_retracing=True)
+    return Listener(
+        lambda waveform: heard(tf.constant(waveform)).numpy(), run.hearing, run.vocabulary, **listening_of(taggers)
+    )
+
+
+def load_listener(folder, overrides=()):
+    """The `Listener` in a SavedModel that `export` wrote, or in the directory of a run.
+
+    Args:
+        folder: Either.
+        overrides: Texts such as "predict.pool=max", for a run.
 
     Raises:
         DataError: The folder is neither, or damaged.
+        ConfigError: An override says what audiotag cannot do, or is meant for a SavedModel.
     """
     folder = Path(folder)
     if not (folder / "saved_model.pb").is_file():
-        run = open_run(folder)
-        taggers = load_taggers(run)
-        hear = tf.function(lambda waveform: probabilities(taggers, waveform), reduce_retracing=True)
-        return lambda waveform: hear(tf.constant(waveform)).numpy(), run.hearing, run.vocabulary
+        return run_listener(heard_as(open_run(folder), overrides))
+    if overrides:
+        raise ConfigError(f"{folder}: a SavedModel hears as it was exported. Give the directory of its run instead.")
     try:
         model = tf.saved_model.load(str(folder))
         vocabulary = tuple(name.decode() for name in model.class_names().numpy())
-        hearing = json.loads(model.hearing().numpy())
+        hearing, listening = json.loads(model.hearing().numpy()), json.loads(model.listening().numpy())
         serve = model.signatures["serving_default"]
     except (AttributeError, KeyError, OSError, ValueError, tf.errors.OpError) as error:
         reason = str(error).splitlines()[0]
-        raise DataError(f"{folder}: damaged, or a SavedModel that audiotag did not export: {reason}") from error
-    return lambda waveform: serve(waveform=tf.constant(waveform))["probabilities"].numpy(), hearing, vocabulary
+        raise DataError(f"{folder}: damaged, or a SavedModel that this audiotag did not export: {reason}") from error
+    return Listener(lambda w: serve(waveform=tf.constant(w))["logits"].numpy(), hearing, vocabulary, **listening)

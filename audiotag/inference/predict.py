@@ -1,6 +1,8 @@
 """Scores for clips: of the records, for metrics and submissions, or of any audio files."""
 
-import keras
+import dataclasses
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 import tensorflow as tf
@@ -9,11 +11,15 @@ from scipy.special import expit, log_expit, logsumexp
 from audiotag import progress
 from audiotag.data.audio import read_waveform
 from audiotag.data.pipeline import damage_named, evaluation_batches
-from audiotag.errors import DataError
+from audiotag.errors import ConfigError, DataError
+from audiotag.experiment import Predict, load
+from audiotag.inference.timeline import events, hear_windows, seconds_of
 from audiotag.models.tagger import build_tagger
+from audiotag.models.windows import clip_lengths, pooled
 from audiotag.training.checkpoint import load_weights
 
 BATCH_SIZE = 32  # windows at a time
+LONG_SECONDS = 600  # beyond which a recording is heard window by window
 
 
 def load_taggers(run, stage=None):
@@ -52,10 +58,40 @@ def load_tagger(run, fold, stage):
     return tagger
 
 
-def probabilities(taggers, waveform):
-    """What several taggers think on average: waveform [B, N] → float32 [B, K] in 0 to 1."""
-    answers = [keras.ops.sigmoid(tagger(waveform, training=False)) for tagger in taggers]  # E of [B, K]
-    return sum(answers) / len(answers)
+def heard_as(run, overrides):
+    """The run, heard in another way than its experiment says.
+
+    Args:
+        run: A `Run`.
+        overrides: Texts such as "predict.pool=max".
+
+    Raises:
+        ConfigError: A text is about anything but `predict`, or says what audiotag cannot do.
+    """
+    for text in overrides:
+        if not text.startswith("predict."):
+            raise ConfigError(
+                f"--set {text}: a trained run changes only in how it is heard. Expected one of: "
+                f"{', '.join(f'predict.{key}' for key in Predict.model_fields)}."
+            )
+    return dataclasses.replace(run, experiment=load(run.folder / "experiment.json", overrides))
+
+
+def hear(taggers, waveform):
+    """What several taggers think on average: waveform [B, N] → logits float32 [B, K]."""
+    return pooled(tf.stack([_answer(tagger, waveform) for tagger in taggers], axis=1), True, "mean")
+
+
+def _answer(tagger, waveform):
+    """The logits of one tagger [B, K]; clips that are heard whole are heard one by one, each in its own length."""
+    if tagger.laid != "whole":
+        return tagger(waveform, training=False)
+
+    def alone(clip):
+        length = clip_lengths(clip[None])[0, 0]
+        return tagger(clip[None, :length], training=False)[0]
+
+    return tf.map_fn(alone, waveform, fn_output_signature=tf.TensorSpec([tagger.num_classes], tf.float32))
 
 
 def score_records(taggers, manifest, clips, *, label="score"):
@@ -94,31 +130,80 @@ def mean_logits(logits, axis=0):
     return logsumexp(log_expit(logits), axis=axis) - logsumexp(log_expit(-logits), axis=axis)
 
 
-def score_files(listen, paths, *, hearing, vocabulary):
-    """Scores of audio files, read as make-records read the clips, but for the rounding to 16 bits.
+@dataclasses.dataclass(frozen=True)
+class Listener:
+    """A model that answers for waveforms: of a run, of an ensemble or a SavedModel.
 
     Args:
-        listen: A function: waveform float32 [1, N] → probabilities [1, K].
-        paths: Audio files of any length, rate and number of channels.
-        hearing: How `read_waveform` reads a file as `listen` expects it: its options.
+        logits: A function: waveform float32 [B, N] → logits float32 [B, K].
+        hearing: How `read_waveform` reads a file as the model expects it: its options.
         vocabulary: The K class names.
+        window_samples: The samples that it hears at once.
+        hop: Samples from one window to the next on a long recording.
+        pool: How answers for windows become one, as in `predict.pool`.
+    """
+
+    logits: Callable
+    hearing: dict
+    vocabulary: tuple[str, ...]
+    window_samples: int
+    hop: int
+    pool: str
+
+
+def score_files(listener, paths):
+    """Scores of audio files, read as make-records read the clips, but for the rounding to 16 bits.
+
+    Recordings of more than ten minutes are heard window by window, and nothing is trimmed off them.
+
+    Args:
+        listener: A `Listener`.
+        paths: Audio files of any length, rate and number of channels.
 
     Returns:
-        A table: `fname` and a column of probabilities a class, one row a file.
+        Logits float64 [len(paths), K].
     """
-    scores = [
-        np.asarray(listen(read_waveform(path, **hearing)[None]))[0]
-        for path in progress.bar(paths, total=len(paths), unit="file", label="predict")
-    ]
-    table = pd.DataFrame(np.stack(scores).astype("float64"), columns=list(vocabulary))
-    table.insert(0, "fname", [str(path) for path in paths])
-    return table
+    scores = []
+    for path in progress.bar(paths, total=len(paths), unit="file", label="predict"):
+        if seconds_of(path) > LONG_SECONDS:
+            logits = pool_windows(hear_windows(listener, path)[2], listener.pool)
+        else:
+            logits = np.asarray(listener.logits(read_waveform(path, **listener.hearing)[None]))[0]
+        scores.append(logits.astype("float64"))
+    return np.stack(scores)
 
 
-def best_classes(table, top):
-    """A table of scores in words: for each file its `top` classes and their probabilities."""
+def score_timelines(listener, paths, *, threshold):
+    """Scores of audio files that are heard window by window, and when each class is heard.
+
+    Args:
+        listener: A `Listener`.
+        paths: Audio files of any length, rate and number of channels. Nothing is trimmed off them.
+        threshold: From which probability on a class is heard.
+
+    Returns:
+        (logits float64 [len(paths), K], table): `table` has the columns fname, start, end (seconds), class,
+        probability.
+    """
+    scores, tables = [], []
+    for path in progress.bar(paths, total=len(paths), unit="file", label="predict"):
+        starts, ends, logits = hear_windows(listener, path)
+        scores.append(pool_windows(logits, listener.pool))
+        heard = events(starts, ends, expit(logits.astype("float64")), listener.vocabulary, threshold=threshold)
+        heard.insert(0, "fname", str(path))
+        tables.append(heard)
+    return np.stack(scores), pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
+
+
+def pool_windows(logits, pool):
+    """One answer of those of all windows: [W, K] → float64 [K]."""
+    return np.asarray(pooled(tf.constant(logits[None], tf.float64), True, pool))[0]
+
+
+def best_classes(names, logits, vocabulary, top):
+    """Scores in words: for each file its `top` classes and their probabilities."""
     lines = []
-    for row in table.set_index("fname").itertuples():
-        pairs = sorted(zip(row[1:], table.columns[1:]), key=lambda pair: -pair[0])[:top]
-        lines.append(f"{row.Index}\n" + "\n".join(f"  {score:6.1%}  {name}" for score, name in pairs))
+    for name, row in zip(names, expit(logits)):
+        best = np.argsort(-row, kind="stable")[:top]
+        lines += [str(name), *(f"  {row[label]:6.1%}  {vocabulary[label]}" for label in best)]
     return "\n".join(lines)

@@ -11,7 +11,8 @@ from audiotag.errors import ConfigError
 from audiotag.experiment import options
 from audiotag.layers import AUGMENTS, FRONTENDS, LABELLED, PICTURES, WAVEFORMS, RawWave, ToPicture
 from audiotag.layers.flips import FLIPS, FlipLabels
-from audiotag.models import MODELS
+from audiotag.models import MODELS, windows
+from audiotag.models.windows import pooled
 
 
 class Tagger(keras.Model):
@@ -34,9 +35,12 @@ class Tagger(keras.Model):
         window_samples: n, the samples in a window.
         short_clips: What fills a window when the clip is shorter: "repeat" the clip, or "zeros" on
             both sides.
-        overlap: Share of a window that the next one hears again, 0 to below 1. The last window
-            ends where the clip ends.
-        pool: "mean" of the windows' probabilities, or their "max".
+        laid: How windows lie: "covering", the last of which ends where the clip ends; "slices" without overlap or
+            tail; "random"; or "whole", a clip in one window as long as itself. Clips that share a batch are
+            then to have the same `whole_window`, or the shorter ones are heard as part of a longer window.
+        overlap: Share of a window that the next one hears again, 0 to below 1.
+        count: How many windows are random.
+        pool: "mean" of the windows' probabilities, their "max", or "log_mean_exp" of their logits.
         flips: Hear the four flips of every picture and average them; only where flips are labels.
         one_label: The network's logits are those of a softmax, for one label a clip. Outside training the
             answer is log p / (1 - p) of each class all the same.
@@ -53,7 +57,9 @@ class Tagger(keras.Model):
         num_classes,
         window_samples,
         short_clips="repeat",
+        laid="covering",
         overlap=0.5,
+        count=8,
         pool="mean",
         flips=False,
         one_label=False,
@@ -65,7 +71,9 @@ class Tagger(keras.Model):
         self.num_classes = num_classes
         self.window_samples = window_samples
         self.short_clips = short_clips
+        self.laid = laid
         self.overlap = overlap
+        self.count = count
         self.pool = pool
         self.flips = flips
         self.one_label = one_label
@@ -75,9 +83,9 @@ class Tagger(keras.Model):
         if training:
             picture, labels = self.ear((waveform, labels), training=True)
             return self.network(picture, training=True), labels
-        windows, heard = self.windows(waveform)  # [B, W, n], [B, W]
-        batch, num_windows, _ = ops.shape(windows)
-        logits = self.window_logits(ops.reshape(windows, (-1, self.window_samples)))  # [B * W, F K]
+        sounds, heard = self.windows(waveform)  # [B, W, n], [B, W]
+        batch, num_windows, n = ops.shape(sounds)
+        logits = self.window_logits(ops.reshape(sounds, (-1, n)))  # [B * W, F K]
         logits = ops.reshape(logits, (batch, num_windows, logits.shape[-1]))  # [B, W, F K]
         logits = pooled(logits, heard[:, :, None], self.pool)  # [B, F K]
         if not self.flips:
@@ -100,6 +108,11 @@ class Tagger(keras.Model):
             logits, labels = (ops.max(ops.reshape(tensor, blocks), axis=1) for tensor in y_pred)  # [B, K] both
             y_pred, y = logits, ops.cast(labels >= 0.5, "float32")
         return super().compute_metrics(x, y, y_pred, sample_weight)
+
+    @property
+    def hop(self):
+        """Samples from the beginning of a covering window to that of the next."""
+        return max(1, round(self.window_samples * (1 - self.overlap)))
 
     def window_logits(self, windows):
         """The logits of windows [B, n], one answer a flip: float32 [B, F K], with F = 4 for flips, else 1."""
@@ -156,26 +169,17 @@ class Tagger(keras.Model):
             windows that a shorter clip has from those beyond its end.
         """
         size, n = ops.shape(waveform)[1], self.window_samples
-        places = ops.arange(1, size + 1, dtype="int32")
-        length = ops.max(ops.where(waveform != 0, places, 0), axis=1, keepdims=True)  # [B, 1]
-        length = ops.where(length == 0, size, length)  # silence is heard whole
-        hop = max(1, round(n * (1 - self.overlap)))
-        larger = max if isinstance(size, int) else ops.maximum  # JAX wants known numbers to stay plain numbers
-        num_windows = 1 + (larger(size - n, 0) + hop - 1) // hop
-        number = ops.arange(num_windows, dtype="int32")[None]  # [1, W]
-        beyond = ops.maximum(length - n, 0)  # [B, 1]
-        heard = number * hop < beyond + hop  # [B, W]
-        start = ops.minimum(number * hop, beyond)  # [B, W]
-        place = start[:, :, None] + ops.arange(n, dtype="int32")  # [B, W, n]
-        length = length[:, :, None]  # [B, 1, 1]
-        if self.short_clips == "repeat":
-            place = place % length
+        length = windows.clip_lengths(waveform)  # [B, 1]
+        if self.laid == "slices":
+            start, heard = windows.slices(length, size, n)
+        elif self.laid == "random":
+            start, heard = windows.scattered(length, size, n, count=self.count)
+        elif self.laid == "whole":
+            n = windows.whole_window(size, n)
+            start, heard = windows.covering(length, size, n, hop=n)
         else:
-            place = place - ops.maximum(n - length, 0) // 2
-        inside = (place >= 0) & (place < length)
-        place = ops.reshape(ops.where(inside, place, 0), (ops.shape(waveform)[0], -1))  # [B, W * n]
-        windows = ops.reshape(ops.take_along_axis(waveform, place, axis=1), ops.shape(inside))  # [B, W, n]
-        return ops.where(inside, windows, 0.0), heard
+            start, heard = windows.covering(length, size, n, hop=self.hop)
+        return windows.cut(waveform, start, length, n, short_clips=self.short_clips), heard
 
 
 def log_odds(logits):
@@ -188,28 +192,6 @@ def log_odds(logits):
     """
     itself = 1e30 * ops.eye(logits.shape[-1])  # [K, K]
     return logits - ops.logsumexp(logits[:, None, :] - itself, axis=-1)
-
-
-def pooled(logits, heard, pool):
-    """Logits of the mean, or the maximum, of the windows' probabilities, exact for any logits.
-
-    The logit of the mean is log(sum of p) - log(sum of 1 - p), with both sums taken
-    in logarithms, so that no probability rounds to 0 or 1 and makes a tie.
-
-    Args:
-        logits: [B, W, K].
-        heard: bool [B, W, 1]: which windows count, at least one of each clip; or True.
-        pool: "mean" or "max".
-
-    Returns:
-        [B, K].
-    """
-    nothing = -1e30
-    if pool == "max":
-        return ops.max(ops.where(heard, logits, nothing), axis=1)
-    present = ops.where(heard, ops.log_sigmoid(logits), nothing)
-    absent = ops.where(heard, ops.log_sigmoid(-logits), nothing)
-    return ops.logsumexp(present, axis=1) - ops.logsumexp(absent, axis=1)
 
 
 def build_tagger(experiment, *, sample_rate, num_classes, stage=None):
@@ -230,7 +212,8 @@ def build_tagger(experiment, *, sample_rate, num_classes, stage=None):
     window_samples = round(experiment.window.seconds * sample_rate)
     if window_samples < 1:
         raise ConfigError(f"window.seconds: {experiment.window.seconds} s at {sample_rate} Hz hold no sample.")
-    window = keras.Input((window_samples,), dtype="float32", name="waveform")  # [B, n]
+    whole = experiment.predict.windows == "whole"
+    window = keras.Input((None if whole else window_samples,), dtype="float32", name="waveform")  # [B, n]
     labels = keras.Input((num_classes,), dtype="float32", name="labels")  # [B, K]
     seeds = itertools.count(experiment.seed)
     own = stage is not None and stage.augment is not None
@@ -246,6 +229,11 @@ def build_tagger(experiment, *, sample_rate, num_classes, stage=None):
         sound = _chain("augment", stage.augment if own else experiment.augment, AUGMENTS, sound, seeds)
         ear = keras.Model((window, labels), sound, name="ear")
         picture, answers = sound
+        if whole and picture.shape[2] is not None:
+            raise ConfigError(
+                f'predict.windows: "whole" needs pictures as long as their sound, but these have {picture.shape[2]} '
+                "frames always. Leave out the step that fixes their length, or choose other windows."
+            )
         with _blamed_on(f"model {experiment.model.name}"):
             network = MODELS[experiment.model.name](picture.shape[1:], answers.shape[1], **options(experiment.model))
     tagger = Tagger(
@@ -254,7 +242,9 @@ def build_tagger(experiment, *, sample_rate, num_classes, stage=None):
         num_classes=num_classes,
         window_samples=window_samples,
         short_clips=experiment.window.short_clips,
+        laid=experiment.predict.windows,
         overlap=experiment.predict.overlap,
+        count=experiment.predict.count,
         pool=experiment.predict.pool,
         flips=experiment.predict.flips,
         one_label=experiment.labels == "one",

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from audiotag.errors import DataError
+from audiotag.errors import ConfigError, DataError
 from audiotag.inference.export import export, load_listener
-from audiotag.inference.predict import load_taggers, probabilities
+from audiotag.inference.predict import hear, heard_as, load_taggers
 
 RATE = 16_000
 SECONDS = (0.05, 0.3, 0.99, 1.0, 1.01, 2.5, 7.3, 60.0)
@@ -23,7 +23,9 @@ model = tf.saved_model.load(sys.argv[1])
 serve = model.signatures["serving_default"]
 answers = {}
 for key, waveform in np.load(sys.argv[2]).items():
-    answers[key] = serve(waveform=tf.constant(waveform))["probabilities"].numpy()
+    heard = serve(waveform=tf.constant(waveform))
+    answers[key] = heard["probabilities"].numpy()
+    answers[f"logits {key}"] = heard["logits"].numpy()
 np.savez(sys.argv[3], **answers)
 print(model.sample_rate().numpy(), *[name.decode() for name in model.class_names().numpy()])
 print(*sys.modules)
@@ -72,9 +74,11 @@ def test_it_answers_for_a_sample_and_for_a_minute(served):
 
 def test_it_answers_what_the_run_answers(served, run):
     waveforms, answers, _ = served
-    listen, _, _ = load_listener(run.folder)
+    listener = load_listener(run.folder)
     for key, waveform in waveforms.items():
-        np.testing.assert_allclose(answers[key], listen(waveform), atol=1e-5, err_msg=key)
+        logits = listener.logits(waveform)
+        np.testing.assert_allclose(answers[f"logits {key}"], logits, atol=1e-4, err_msg=key)
+        np.testing.assert_allclose(answers[key], 1 / (1 + np.exp(-logits)), atol=1e-5, err_msg=key)
 
 
 def test_a_clip_among_31_strangers_gets_the_answer_it_gets_alone(served):
@@ -90,21 +94,37 @@ def test_it_knows_its_classes_and_its_rate(served, saved_model, run):
 
 
 def test_it_goes_on_knowing_them_where_it_is_copied_to(saved_model, run, tmp_path):
-    listen, hearing, vocabulary = load_listener(shutil.copytree(saved_model, tmp_path / "copy"))
-    assert (hearing, tuple(vocabulary)) == (run.hearing, run.vocabulary)
-    assert hearing["sample_rate"] == 16_000 and set(hearing) == {"sample_rate", "trim", "trim_db", "peak_db"}
-    np.testing.assert_allclose(
-        listen(noise(1.5, 0)[None]), load_listener(run.folder)[0](noise(1.5, 0)[None]), atol=1e-5
-    )
+    copied, own = load_listener(shutil.copytree(saved_model, tmp_path / "copy")), load_listener(run.folder)
+    assert (copied.hearing, copied.vocabulary) == (run.hearing, run.vocabulary)
+    assert set(copied.hearing) == {"sample_rate", "trim", "trim_db", "peak_db"}
+    assert (copied.window_samples, copied.hop, copied.pool) == (own.window_samples, own.hop, own.pool)
+    assert (own.window_samples, own.hop, own.pool) == (16_000, 8_000, "mean")
+    np.testing.assert_allclose(copied.logits(noise(1.5, 0)[None]), own.logits(noise(1.5, 0)[None]), atol=1e-4)
+
+
+@pytest.mark.parametrize("change", ["windows=whole", "windows=random", "pool=max"])
+def test_it_may_hear_in_another_way(run, tmp_path, change):
+    changed = heard_as(run, [f"predict.{change}"])
+    listener = load_listener(export(changed, tmp_path / "saved"))
+    batch = padded([noise(2.2, 0), noise(0.7, 1), noise(7.3, 2)])
+    expected = load_listener(run.folder, [f"predict.{change}"]).logits(batch)
+    np.testing.assert_allclose(listener.logits(batch), expected, atol=1e-4)
+    np.testing.assert_allclose(listener.logits(batch)[:1], listener.logits(noise(2.2, 0)[None]), atol=1e-4)
+    assert np.abs(expected - load_listener(run.folder).logits(batch)).max() > 1e-3
+
+
+def test_a_saved_model_hears_as_it_was_exported(saved_model):
+    with pytest.raises(ConfigError, match="tiny: a SavedModel hears as it was exported. Give the directory of its run"):
+        load_listener(saved_model, ["predict.pool=max"])
 
 
 def test_several_folds_are_one_model(run, tmp_path):
     folder = shutil.copytree(run.folder, tmp_path / "run")
     shutil.copytree(folder / "fold-0" / "noisy", folder / "fold-1" / "curated")
     both = dataclasses.replace(run, folder=folder)
-    listen, _, _ = load_listener(export(both, tmp_path / "saved"))
+    listener = load_listener(export(both, tmp_path / "saved"))
     waveform = noise(2.2, 0)[None]
-    np.testing.assert_allclose(listen(waveform), probabilities(load_taggers(both), waveform), atol=1e-5)
+    np.testing.assert_allclose(listener.logits(waveform), hear(load_taggers(both), waveform), atol=1e-4)
 
 
 def test_it_never_overwrites_unasked_and_removes_nothing_but_a_saved_model(run, tmp_path):
@@ -164,7 +184,7 @@ def test_a_damaged_saved_model_is_refused(saved_model, tmp_path, damage):
         (folder / "saved_model.pb").write_bytes((folder / "saved_model.pb").read_bytes()[:5000])
     else:
         shutil.rmtree(folder / {"without variables": "variables", "without its asset": "assets"}[damage])
-    with pytest.raises(DataError, match="saved: damaged, or a SavedModel that audiotag did not export"):
+    with pytest.raises(DataError, match="saved: damaged, or a SavedModel that this audiotag did not export"):
         load_listener(folder)
 
 
@@ -172,5 +192,5 @@ def test_a_saved_model_of_others_is_refused(tmp_path):
     other = tf.Module()
     other.double = tf.function(lambda x: 2 * x, input_signature=[tf.TensorSpec([])])
     tf.saved_model.save(other, str(tmp_path / "other"))
-    with pytest.raises(DataError, match="other: damaged, or a SavedModel that audiotag did not export"):
+    with pytest.raises(DataError, match="other: damaged, or a SavedModel that this audiotag did not export"):
         load_listener(tmp_path / "other")

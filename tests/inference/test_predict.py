@@ -2,24 +2,26 @@ import dataclasses
 import shutil
 
 import numpy as np
-import pandas as pd
 import pytest
 import soundfile as sf
 import tensorflow as tf
+from scipy.special import expit
 
 from audiotag.data.clips import read_clips
 from audiotag.data.layouts import find_clips
 from audiotag.data.manifest import read_manifest
 from audiotag.data.records import write_records
-from audiotag.errors import DataError
+from audiotag.errors import ConfigError, DataError
 from audiotag.inference import predict
 from audiotag.inference.export import load_listener
 from audiotag.inference.predict import (
     best_classes,
+    hear,
+    heard_as,
     load_tagger,
     load_taggers,
-    probabilities,
     score_files,
+    score_logits,
     score_records,
 )
 
@@ -53,12 +55,10 @@ def test_each_clip_has_its_own_row_whatever_the_batch(run, records, clips, score
 
 
 def test_files_get_the_scores_that_their_records_get(run, clips, scores, wavs):
-    listen, hearing, vocabulary = load_listener(run.folder)
-    table = score_files(listen, wavs, hearing=hearing, vocabulary=vocabulary)
-    assert table.columns.tolist() == ["fname", *run.vocabulary]
-    assert table["fname"].tolist() == [str(path) for path in wavs]
+    logits = score_files(load_listener(run.folder), wavs)
+    assert logits.shape == (20, 14) and logits.dtype == "float64"
     rows = [clips["name"].tolist().index(path.name) for path in wavs]
-    np.testing.assert_allclose(table[list(vocabulary)], scores[rows], atol=1e-5)
+    np.testing.assert_allclose(expit(logits), scores[rows], atol=1e-5)
 
 
 def test_files_are_trimmed_and_scaled_as_their_records_were(run, tmp_path):
@@ -74,12 +74,11 @@ def test_files_are_trimmed_and_scaled_as_their_records_were(run, tmp_path):
     clips = read_clips(tmp_path / "records" / "clips.csv").query("subset == 'test'").reset_index(drop=True)
     assert (clips["trimmed_start_seconds"] > 0.3).all() and (clips["gain_db"] > 10).all()
     scores = score_records(load_taggers(run), manifest, clips)
-    listen, _, vocabulary = load_listener(run.folder)
+    listener = load_listener(run.folder)
     paths = [tmp_path / "audio" / name for name in clips["name"]]
-    read = score_files(listen, paths, hearing=manifest.hearing, vocabulary=vocabulary)[list(vocabulary)]
-    np.testing.assert_allclose(read, scores, atol=1e-4)
-    untreated = score_files(listen, paths, hearing=run.hearing, vocabulary=vocabulary)[list(vocabulary)]
-    assert np.abs(untreated.to_numpy() - scores).max() > 1e-2
+    read = score_files(dataclasses.replace(listener, hearing=manifest.hearing), paths)
+    np.testing.assert_allclose(expit(read), scores, atol=1e-4)
+    assert np.abs(expit(score_files(listener, paths)) - scores).max() > 1e-2
 
 
 def test_several_folds_are_averaged_as_probabilities(two_folds, records, clips, scores):
@@ -91,7 +90,7 @@ def test_several_folds_are_averaged_as_probabilities(two_folds, records, clips, 
     np.testing.assert_allclose(both, (scores + noisy) / 2, atol=1e-7)
     waveform = np.random.default_rng(0).uniform(-1, 1, (3, 20_000)).astype("float32")
     alone = [tf.sigmoid(tagger(waveform)).numpy() for tagger in taggers]
-    np.testing.assert_allclose(probabilities(taggers, waveform), np.mean(alone, axis=0), atol=1e-6)
+    np.testing.assert_allclose(tf.sigmoid(hear(taggers, waveform)), np.mean(alone, axis=0), atol=1e-6)
 
 
 def test_nearly_certain_clips_are_not_tied(run, records, clips, monkeypatch):
@@ -129,19 +128,45 @@ def test_a_damaged_shard_is_named(run, records, clips, tmp_path):
         score_records(load_taggers(run), manifest, clips)
 
 
+def test_logits_tell_apart_what_rounds_to_one(run, records, clips):
+    tagger = load_taggers(run)[0]
+    kernel, bias = tagger.network.get_layer("logits").weights
+    kernel.assign(0 * kernel)
+    bias.assign(np.arange(14, dtype="float32") + 40)  # float64 knows no probability between these and 1
+    logits = score_logits([tagger, tagger], read_manifest(records), clips.head(2))
+    np.testing.assert_allclose(logits, np.tile(np.arange(14) + 40, (2, 1)), rtol=1e-5)
+    assert (np.diff(logits, axis=1) > 0).all()
+
+
+@pytest.mark.parametrize("change", ["windows=whole", "windows=slices", "windows=random", "pool=max"])
+def test_a_run_may_be_heard_in_another_way_and_alone_or_in_a_batch_alike(run, records, clips, scores, change):
+    changed = heard_as(run, [f"predict.{change}"])
+    taggers = load_taggers(changed)
+    logits = score_logits(taggers, read_manifest(records), clips)
+    assert np.abs(expit(logits) - scores).max() > 1e-4
+    one = clips.iloc[[clips["num_samples"].argmax()]].reset_index(drop=True)
+    alone = score_logits(taggers, read_manifest(records), one)
+    np.testing.assert_allclose(alone[0], logits[clips["num_samples"].argmax()], atol=1e-4)
+
+
+def test_only_the_hearing_of_a_trained_run_may_change(run):
+    with pytest.raises(ConfigError, match="--set seed=3: a trained run changes only in how it is heard. Expected "):
+        heard_as(run, ["seed=3"])
+    with pytest.raises(ConfigError, match="predict.pool: "):
+        heard_as(run, ["predict.pool=best"])
+
+
 def test_the_best_classes_stand_first():
-    table = pd.DataFrame(
-        {"fname": ["a b.wav", "c.wav"], "Bark": [0.25, 0.9], "Church bell": [0.5, 0.0], "Meow": [1.0, 0.1]}
-    )
-    assert best_classes(table, 2).splitlines() == [
+    logits = np.array([[-1.0, 0.0, 40.0], [2.0, -30.0, -2.0]])
+    assert best_classes(["a b.wav", "c.wav"], logits, ("Bark", "Church bell", "Meow"), 2).splitlines() == [
         "a b.wav",
         "  100.0%  Meow",
         "   50.0%  Church bell",
         "c.wav",
-        "   90.0%  Bark",
-        "   10.0%  Meow",
+        "   88.1%  Bark",
+        "   11.9%  Meow",
     ]
-    assert len(best_classes(table, 99).splitlines()) == 8
+    assert len(best_classes(["a", "b"], logits, ("Bark", "Church bell", "Meow"), 99).splitlines()) == 8
 
 
 def test_the_weights_that_training_began_with_are_not_needed_any_more(run, tiny, monkeypatch):

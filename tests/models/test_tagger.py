@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy.special import expit, logit
 
 from audiotag.data.clips import read_clips
 from audiotag.data.manifest import read_manifest
@@ -12,7 +13,7 @@ from audiotag.errors import ConfigError
 from audiotag.experiment import load
 from audiotag.layers import FlipLabels
 from audiotag.metrics import Lwlrap, lwlrap
-from audiotag.models.tagger import Tagger, build_tagger, log_odds, pooled
+from audiotag.models.tagger import Tagger, build_tagger, log_odds
 
 DEMO = Path(__file__).parents[2] / "experiments" / "demo.json"
 SAMPLE_RATE = 16_000
@@ -44,85 +45,7 @@ def padded(clips):
     return batch
 
 
-# Pooling
-
-
-def logit_of_the_mean(logits):
-    """[W, K] → [K], in float64: no probability is rounded, neither near 0 nor near 1."""
-    logits = logits.astype("float64")
-    present, absent = 1 / (1 + np.exp(-logits)), 1 / (1 + np.exp(logits))
-    return np.log(present.mean(axis=0)) - np.log(absent.mean(axis=0))
-
-
-@pytest.mark.parametrize("largest", [1, 20, 200])
-def test_the_mean_is_that_of_the_probabilities(largest):
-    rng = np.random.default_rng(0)
-    logits = rng.uniform(-largest, largest, (6, 4, 7)).astype("float32")
-    heard = np.arange(4) < np.array([[1], [2], [3], [4], [4], [4]])  # [B, W]
-    answer = pooled(logits, heard[:, :, None], "mean")
-    expected = [logit_of_the_mean(clip[windows]) for clip, windows in zip(logits, heard)]
-    np.testing.assert_allclose(answer, expected, rtol=2e-6, atol=2e-6)
-
-
-def test_the_maximum_is_that_of_the_windows_heard():
-    logits = np.random.default_rng(0).uniform(-200, 200, (6, 4, 7)).astype("float32")
-    heard = np.arange(4) < np.array([[1], [2], [3], [4], [4], [4]])
-    answer = pooled(logits, heard[:, :, None], "max")
-    np.testing.assert_array_equal(answer, [clip[windows].max(axis=0) for clip, windows in zip(logits, heard)])
-
-
-@pytest.mark.parametrize("pool", ["mean", "max"])
-@pytest.mark.parametrize("sign", [-1, 1])
-def test_classes_that_are_nearly_certain_stay_apart(pool, sign):
-    logits = np.tile(sign * np.arange(180, 201, dtype="float32"), (1, 3, 1))  # their probabilities are all 0 or all 1
-    answer = np.asarray(pooled(logits, np.full((1, 3, 1), True), pool))[0]
-    np.testing.assert_allclose(answer, logits[0, 0], rtol=1e-6)
-    assert len(set(answer)) == 21
-
-
 # Windows
-
-
-def windows_by_hand(clip, n, hop, short_clips):
-    """A plain loop: from the start by hops, and the last window ends where the clip ends."""
-    if len(clip) < n and short_clips == "repeat":
-        return [[clip[i % len(clip)] for i in range(n)]]
-    if len(clip) < n:
-        before = (n - len(clip)) // 2
-        return [[0.0] * before + list(clip) + [0.0] * (n - len(clip) - before)]
-    windows, start = [], 0
-    while start + n < len(clip):
-        windows.append(list(clip[start : start + n]))
-        start += hop
-    return [*windows, list(clip[len(clip) - n :])]
-
-
-@pytest.mark.parametrize("short_clips", ["repeat", "zeros"])
-@pytest.mark.parametrize(("overlap", "hop"), [(0.0, 16), (0.5, 8), (0.75, 4), (0.6, 6), (0.99, 1)])
-@pytest.mark.parametrize("length", [1, 2, 5, 15, 16, 17, 20, 24, 25, 31, 32, 33, 47, 64, 100])
-def test_windows_are_those_of_a_plain_loop(length, overlap, hop, short_clips):
-    tagger = Tagger(None, None, num_classes=5, window_samples=16, short_clips=short_clips, overlap=overlap)
-    clip = noise(length)
-    windows, heard = tagger.windows(clip[None])
-    np.testing.assert_array_equal(windows[0], np.array(windows_by_hand(clip, 16, hop, short_clips), "float32"))
-    assert np.all(heard)
-    assert set(clip) <= set(np.asarray(windows).ravel())  # every sample is heard
-
-
-@pytest.mark.parametrize("short_clips", ["repeat", "zeros"])
-@pytest.mark.parametrize("overlap", [0.0, 0.5, 0.75])
-def test_in_a_batch_each_clip_has_its_own_windows(overlap, short_clips):
-    tagger = Tagger(None, None, num_classes=5, window_samples=16, short_clips=short_clips, overlap=overlap)
-    clips = [noise(length, seed=length) for length in (40, 1, 16, 100, 17, 99)]
-    windows, heard = map(np.asarray, tagger.windows(padded(clips)))
-    for i, clip in enumerate(clips):
-        np.testing.assert_array_equal(windows[i][heard[i]], tagger.windows(clip[None])[0][0])
-
-
-def test_zeros_inside_a_clip_are_part_of_it():
-    clip = np.concatenate([np.zeros(20), noise(1), np.zeros(30), noise(1)]).astype("float32")
-    windows, _ = Tagger(None, None, num_classes=5, window_samples=16, overlap=0.5).windows(clip[None])
-    np.testing.assert_array_equal(windows[0], np.array(windows_by_hand(clip, 16, 8, "repeat"), "float32"))
 
 
 @pytest.mark.parametrize("short_clips", ["repeat", "zeros"])
@@ -174,10 +97,11 @@ def test_while_training_the_dice_are_thrown_and_otherwise_not(tagger):
 def test_a_clip_is_the_mean_of_its_windows():
     tagger = small_tagger("predict.overlap=0.75")
     clip = noise(3 * tagger.window_samples + 123)
-    windows = windows_by_hand(clip, tagger.window_samples, tagger.window_samples // 4, "repeat")
-    logits = np.concatenate([tagger.window_logits(np.array([window], "float32")) for window in windows])
+    n = tagger.window_samples
+    windows = [clip[start : start + n] for start in [*range(0, 2 * n + 123, n // 4), 2 * n + 123]]
+    logits = np.concatenate([tagger.window_logits(window[None]) for window in windows])
     assert len(logits) == 10
-    np.testing.assert_allclose(tagger(clip[None])[0], logit_of_the_mean(logits), atol=1e-5)
+    np.testing.assert_allclose(tagger(clip[None])[0], logit(expit(logits).mean(axis=0)), atol=1e-5)
 
 
 def test_strangers_in_the_batch_change_nothing(tagger):
@@ -215,7 +139,49 @@ def test_half_precision_gives_float32_logits_that_are_nearly_the_same(precision)
 
 def test_the_experiment_decides_how_windows_are_laid_and_pooled():
     tagger = small_tagger("predict.overlap=0.25", "predict.pool=max", "window.short_clips=zeros")
-    assert (tagger.window_samples, tagger.overlap, tagger.pool, tagger.short_clips) == (8000, 0.25, "max", "zeros")
+    assert (tagger.window_samples, tagger.hop, tagger.pool, tagger.short_clips) == (8000, 6000, "max", "zeros")
+    assert tagger.laid == "covering"
+    tagger = small_tagger("predict.windows=random", "predict.count=3")
+    assert np.asarray(tagger.windows(noise(1, 30_000))[0]).shape == (1, 3, 8000)
+
+
+WHOLE = {
+    "conv_skip": ("model.filters=[8,16]",),
+    "vgg_gap": ('model={"name": "vgg_gap", "width": 4}', "window.seconds=4.0"),
+    "xresnet18": ('model={"name": "xresnet18"}', 'picture=[{"name": "standardise"}, {"name": "repeat_channels"}]'),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_whole_clip_is_one_window_of_the_same_network(name):
+    keras.utils.set_random_seed(1)
+    overrides = ["window.seconds=0.5", *WHOLE[name]]
+    build = lambda *more: build_tagger(load(DEMO, [*overrides, *more]), sample_rate=SAMPLE_RATE, num_classes=5)
+    whole, cut = build("predict.windows=whole"), build()
+    cut.set_weights(whole.get_weights())
+    n = cut.window_samples
+    for length in (n // 2, n):  # no longer than a window: no difference
+        np.testing.assert_allclose(whole(noise(1, length)), cut(noise(1, length)), atol=1e-4)
+    clip = noise(1, 2 * n)
+    windows, heard = whole.windows(clip)
+    np.testing.assert_array_equal(windows, clip[:, None])
+    assert np.abs(np.asarray(whole(clip)) - np.asarray(cut(clip))).max() > 1e-4  # another question
+
+
+def test_strangers_of_about_the_same_length_change_nothing_for_whole_clips():
+    tagger = small_tagger("predict.windows=whole")
+    clips = [noise(length, seed=length) for length in (11_500, 15_000, 16_000)]  # all are filled up to 16,000
+    batch = np.zeros((3, 16_000), "float32")
+    for row, clip in zip(batch, clips):
+        row[: len(clip)] = clip
+    for row, clip in enumerate(clips):
+        np.testing.assert_allclose(tagger(batch)[row], tagger(clip[None])[0], atol=1e-5)
+
+
+def test_whole_clips_need_pictures_as_long_as_their_sound():
+    resized = 'picture=[{"name": "resize", "height": 32, "width": 48}]'
+    with pytest.raises(ConfigError, match='"whole" needs pictures as long as their sound, but these have 48 frames al'):
+        small_tagger(resized, "predict.windows=whole")
 
 
 @pytest.mark.parametrize(
@@ -313,7 +279,7 @@ def test_four_flips_are_each_read_in_their_own_columns_and_averaged():
     ):
         blocks.append(np.asarray(four.network(turned))[:, 5 * number : 5 * number + 5])
     np.testing.assert_allclose(one(window), blocks[0], atol=1e-5)
-    expected = [logit_of_the_mean(np.stack([block[clip] for block in blocks])) for clip in range(2)]
+    expected = logit(expit(np.stack(blocks)).mean(axis=0))
     np.testing.assert_allclose(four(window), expected, atol=1e-5)
 
 

@@ -1,0 +1,107 @@
+import dataclasses
+import tracemalloc
+
+import numpy as np
+import pytest
+import soundfile as sf
+
+from audiotag.data.audio import read_waveform
+from audiotag.errors import DataError
+from audiotag.inference import predict
+from audiotag.inference.export import load_listener
+from audiotag.inference.predict import Listener, score_files, score_timelines
+from audiotag.inference.timeline import events, hear_windows, windows_of
+
+HEARING = {"sample_rate": 16_000, "trim": None, "trim_db": 60.0, "peak_db": None}
+
+
+def loudness(windows):
+    """A listener's answer: is a window loud in its first, or second, half?"""
+    halves = np.stack(np.array_split(np.abs(windows), 2, axis=1), axis=1).max(axis=2)  # [B, 2]
+    return (100 * (halves - 0.5)).astype("float32")
+
+
+LOUD = Listener(loudness, HEARING, ("first", "second"), 16_000, 8_000, "max")
+
+
+def windows_by_hand(sound, n, hop):
+    """(start, window) of a plain loop over a whole sound."""
+    found, start = [], 0
+    while start + n < len(sound):
+        found.append((start, sound[start : start + n].tolist()))
+        start += hop
+    return [*found, (max(len(sound) - n, 0), sound[-n:].tolist())]
+
+
+@pytest.mark.parametrize("length", [1, 5, 15, 16, 17, 31, 32, 33, 100])
+@pytest.mark.parametrize("hop", [3, 8, 16])
+def test_windows_are_the_same_however_the_sound_is_cut_into_blocks(length, hop):
+    sound = np.arange(length, dtype="float32")
+    expected = windows_by_hand(sound, 16, hop)
+    for block in (1, 2, 7, 16, 33, 1000):
+        blocks = np.split(sound, range(block, length, block))
+        assert [(start, window.tolist()) for start, window in windows_of(blocks, 16, hop)] == expected
+
+
+def test_a_bang_is_heard_when_it_is(tmp_path):
+    sound = np.zeros(44_100 * 20, "float32")
+    sound[44_100 * 12 : 44_100 * 12 + 2_000] = 0.9
+    sf.write(tmp_path / "bang.wav", np.stack([sound, sound], axis=1), 44_100)
+    logits, table = score_timelines(LOUD, [tmp_path / "bang.wav"], threshold=0.5)
+    assert (logits > 0).all()
+    assert table.columns.tolist() == ["fname", "start", "end", "class", "probability"]
+    assert table["class"].tolist() == ["second", "first"]
+    assert table["start"].tolist() == [11.5, 12.0] and table["end"].tolist() == [12.5, 13.0]
+
+
+def test_windows_that_touch_are_one_event_and_thresholds_divide():
+    starts, ends = np.arange(5) * 1.0, np.arange(5) + 2.0
+    probabilities = np.array([[0.9, 0.1], [0.6, 0.1], [0.1, 0.55], [0.1, 0.1], [0.8, 0.1]])
+    assert events(starts, ends, probabilities, "ab").values.tolist() == [
+        [0.0, 3.0, "a", 0.9], [2.0, 4.0, "b", 0.55], [4.0, 6.0, "a", 0.8],
+    ]  # fmt: skip
+    assert len(events(starts, ends, probabilities, "ab", threshold=0.7)) == 2
+    assert events(starts, ends, probabilities, "ab", threshold=0.95).empty
+
+
+def test_a_long_recording_gets_the_answer_of_a_short_one(run, tmp_path, monkeypatch):
+    listener = load_listener(run.folder)
+    sound = 0.3 * np.random.default_rng(0).standard_normal(22_050 * 7).astype("float32")
+    sf.write(tmp_path / "noise.wav", sound, 22_050, subtype="FLOAT")
+    for changed in (listener, dataclasses.replace(listener, hearing=listener.hearing | {"peak_db": -6.0})):
+        monkeypatch.setattr(predict, "LONG_SECONDS", 600)
+        expected = score_files(changed, [tmp_path / "noise.wav"])
+        monkeypatch.setattr(predict, "LONG_SECONDS", 5)
+        np.testing.assert_allclose(score_files(changed, [tmp_path / "noise.wav"]), expected, atol=1e-2)
+    starts, ends, logits = hear_windows(listener, tmp_path / "noise.wav")
+    assert starts[:3].tolist() == [0, 0.5, 1] and ends[-1] == 7
+    waveform = read_waveform(tmp_path / "noise.wav", sample_rate=16_000)
+    expected = listener.logits(waveform[None, 24_000:40_000])[0]
+    np.testing.assert_allclose(logits[3], expected, atol=1e-2)
+
+
+def test_memory_does_not_grow_with_the_recording(tmp_path):
+    peaks = {}
+    for minutes in (1, 16):
+        with sf.SoundFile(tmp_path / f"{minutes}.wav", "w", 16_000, 1) as file:
+            for _ in range(minutes):
+                file.write(np.zeros(60 * 16_000, "float32"))
+        tracemalloc.start()
+        hear_windows(LOUD, tmp_path / f"{minutes}.wav")
+        peaks[minutes] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peaks[16] < 1.2 * peaks[1] and peaks[16] < 40e6
+
+
+def test_what_cannot_be_decoded_is_named(tmp_path):
+    (tmp_path / "text.wav").write_text("no sound")
+    with pytest.raises(DataError, match=r"text\.wav: cannot be decoded"):
+        hear_windows(LOUD, tmp_path / "text.wav")
+    with pytest.raises(DataError, match=r"nowhere\.wav: cannot be decoded"):
+        hear_windows(LOUD, tmp_path / "nowhere.wav")
+    sf.write(tmp_path / "empty.wav", np.zeros(0, "float32"), 16_000)
+    with pytest.raises(DataError, match=r"empty\.wav: a header but no samples"):
+        hear_windows(LOUD, tmp_path / "empty.wav")
+    sf.write(tmp_path / "nan.wav", np.full(100, np.nan, "float32"), 16_000, subtype="FLOAT")
+    with pytest.raises(DataError, match=r"nan\.wav: samples near 0 s are NaN or infinite"):
+        hear_windows(LOUD, tmp_path / "nan.wav")
