@@ -1,5 +1,8 @@
 """When is each class heard? Recordings of any length, window by window, in as much memory as a minute takes."""
 
+from pathlib import Path
+from stat import S_ISREG
+
 import numpy as np
 import pandas as pd
 import soundfile as sf
@@ -7,6 +10,7 @@ import soxr
 
 from audiotag.errors import DataError
 
+SMALL_BYTES = 1 << 20  # ten minutes of any codec are more
 BLOCK = 1 << 18  # samples to decode at a time
 WINDOWS_AT_ONCE = 64
 
@@ -95,10 +99,11 @@ def events(starts, ends, probabilities, vocabulary, *, threshold=0.5):
 
 
 def seconds_of(path):
-    """How long a recording is, as its header says; 0 where it says nothing sensible."""
+    """How long a recording is, as its header says; 0 where it is no file, says nothing sensible, or is small."""
     try:
-        return sf.info(path).duration
-    except (sf.LibsndfileError, OSError):
+        found = Path(path).stat()
+        return sf.info(path).duration if S_ISREG(found.st_mode) and found.st_size > SMALL_BYTES else 0.0
+    except (sf.LibsndfileError, OSError, ValueError):
         return 0.0
 
 

@@ -7,7 +7,7 @@ import soundfile as sf
 
 from audiotag.data.audio import read_waveform
 from audiotag.errors import DataError
-from audiotag.inference import predict
+from audiotag.inference import predict, timeline
 from audiotag.inference.export import load_listener
 from audiotag.inference.predict import Listener, score_files, score_timelines
 from audiotag.inference.timeline import events, hear_windows, windows_of
@@ -66,6 +66,7 @@ def test_windows_that_touch_are_one_event_and_thresholds_divide():
 
 def test_a_long_recording_gets_the_answer_of_a_short_one(run, tmp_path, monkeypatch):
     listener = load_listener(run.folder)
+    monkeypatch.setattr(timeline, "SMALL_BYTES", 1000)
     sound = 0.3 * np.random.default_rng(0).standard_normal(22_050 * 7).astype("float32")
     sf.write(tmp_path / "noise.wav", sound, 22_050, subtype="FLOAT")
     for changed in (listener, dataclasses.replace(listener, hearing=listener.hearing | {"peak_db": -6.0})):
@@ -91,6 +92,15 @@ def test_memory_does_not_grow_with_the_recording(tmp_path):
         peaks[minutes] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert peaks[16] < 1.2 * peaks[1] and peaks[16] < 40e6
+
+
+def test_what_is_no_file_or_no_sound_has_no_length(tmp_path, monkeypatch):
+    monkeypatch.setattr(timeline, "SMALL_BYTES", 10)
+    (tmp_path / "text.wav").write_text("no sound at all")
+    for path in ("/dev/zero", tmp_path / "nowhere.wav", tmp_path / "text.wav", tmp_path):
+        assert timeline.seconds_of(path) == 0
+    sf.write(tmp_path / "second.wav", np.zeros(8_000), 8_000)
+    assert timeline.seconds_of(tmp_path / "second.wav") == 1
 
 
 def test_what_cannot_be_decoded_is_named(tmp_path):
