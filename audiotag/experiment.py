@@ -75,6 +75,7 @@ Optimizer = part("audiotag.training.optimizers", "OPTIMIZERS", given=("name",))
 Schedule = part("audiotag.schedules", "SCHEDULES", given=("learning_rate", "epochs", "steps_per_epoch"))
 # restore_best_weights would be undone by the training state; ModelCheckpoint keeps the best.
 Callback = part("audiotag.training.callbacks", "CALLBACKS", given=("path", "log_dir", "restore_best_weights"))
+Rule = part("audiotag.training.selection", "RULES", given=("truth", "scores"))
 Subsets = Annotated[
     tuple[Literal["curated", "noisy"], ...],
     Field(min_length=1),
@@ -88,6 +89,18 @@ class Window(Section):
 
     seconds: float = Field(gt=0)
     short_clips: Literal["repeat", "zeros"] = "repeat"
+
+
+class Select(Section):
+    """Which noisy clips a stage hears: those whose labels are confirmed by models that never heard them."""
+
+    rule: Rule
+    scored_by: str  # the earlier stage
+    per_class: int | None = Field(default=None, ge=1)  # clips of each class taken, the most confident; None is all
+    # With rounds the stage is trained so many times, each from the round before, which also scores the clips anew;
+    # the round with the best lwlrap on held-out clips stays.
+    rounds: int = Field(default=1, ge=1)
+    keep: bool = True  # what one round took stays taken in the next, and per_class more may come
 
 
 class Stage(Section):
@@ -109,6 +122,7 @@ class Stage(Section):
     trunk_rate: float = Field(default=1.0, ge=0)  # times the learning rate, below the head; 0 freezes all there
     loss: Loss
     augment: tuple[Augment, ...] | None = None  # instead of the experiment's, for this stage
+    select: Select | None = None  # None hears all noisy clips that are not held out
     callbacks: tuple[Callback, ...] = ()
 
 
@@ -118,6 +132,7 @@ class Folds(Section):
     count: int = Field(default=5, ge=2)
     by: Literal["labels", "official"] = "labels"  # alike in their labels; or as the dataset numbers them from 1
     held_out: tuple[int, ...] = Field(default=(0,), min_length=1)
+    noisy: bool = False  # cut the noisy clips too, so that each can be scored by models that never heard it
 
 
 class Predict(Section):
@@ -140,6 +155,7 @@ class Experiment(Section):
     expect: str
     seed: int = Field(default=2019, ge=0, lt=2**31)
     records: str
+    corrections: str | None = None  # a CSV file of other labels and weights for single clips
     window: Window
     waveform: tuple[Waveform, ...] = ()  # what happens before the front end
     frontend: FrontEnd
@@ -166,6 +182,7 @@ class Experiment(Section):
             _check_callbacks(stage, where)
             _check_clips(stage, where)
             _check_steps(stage, where)
+            _check_select(self, stage, where)
             if (stage.loss.name == "categorical_crossentropy") != (self.labels == "one"):
                 raise _at(
                     f"{where}.loss",
@@ -214,6 +231,25 @@ def dump(experiment):
     return experiment.model_dump_json(indent=2) + "\n"
 
 
+def passes(experiment):
+    """The stages in the order of their training; one of several rounds is as many, called NAME/1, NAME/2 and so on."""
+    for stage in experiment.stages:
+        if stage.select is None or stage.select.rounds == 1:
+            yield stage
+            continue
+        before = {"start_from": stage.start_from, "select": stage.select}
+        for number in range(1, stage.select.rounds + 1):
+            name = f"{stage.name}/{number}"
+            yield stage.model_copy(update=before | {"name": name})
+            before = {"start_from": name, "select": stage.select.model_copy(update={"scored_by": name})}
+
+
+def stage_named(experiment, name):
+    """The stage of this name, or of which this is a round."""
+    (found,) = (stage for stage in experiment.stages if stage.name == name.split("/")[0])
+    return found
+
+
 def options(section):
     """What a named part was told: its keys without `name`."""
     return section.model_dump(exclude={"name"})
@@ -257,6 +293,32 @@ def _check_clips(stage, where):
         raise _at(
             f"{where}.validation_freq",
             f"the last of {stage.epochs} epochs must be judged. Expected one of their divisors.",
+        )
+
+
+def _check_select(experiment, stage, where):
+    """Refuses a selection among clips that the stage does not hear, or by models that heard them."""
+    if stage.select is None:
+        return
+    earlier = [other.name for other in experiment.stages[: experiment.stages.index(stage)]]
+    if stage.select.scored_by not in earlier:
+        hint = lookup.nearest(stage.select.scored_by, earlier)
+        raise _at(
+            f"{where}.select.scored_by",
+            f"no earlier stage is called {stage.select.scored_by!r}. {hint}Accepted: {', '.join(earlier) or 'none'}.",
+        )
+    if "noisy" not in stage.subset:
+        raise _at(f"{where}.select", 'chooses among noisy clips. Add "noisy" to the subset.')
+    every = set(range(experiment.folds.count))
+    if experiment.folds.noisy and set(experiment.folds.held_out) != every:
+        raise _at(
+            "folds.held_out",
+            f"every fold's model scores the noisy clips of its fold. Expected all of {sorted(every)}.",
+        )
+    if stage.select.rounds > 1 and not experiment.folds.noisy:
+        raise _at(
+            f"{where}.select.rounds",
+            'from the second round on, a model would score clips that it heard. Add "noisy": true to the folds.',
         )
 
 

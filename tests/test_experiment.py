@@ -179,7 +179,7 @@ def test_nothing_changes_later(write):
             True,
             "stages[0].callbacks[1].EarlyStopping: unknown key 'restore_best_weights'. Accepted: name, monitor, ",
         ),
-        ("folds.number", 3, "folds: unknown key 'number'. Accepted: count, by, held_out."),
+        ("folds.number", 3, "folds: unknown key 'number'. Accepted: count, by, held_out, noisy."),
         ("predict.overlaps", 3, "predict: unknown key 'overlaps'. Did you mean 'overlap'? Accepted: overlap, pool, fl"),
     ],
 )

@@ -14,7 +14,8 @@ def shares(clips, vocabulary, *, subsets=None, balanced=False):
     FSDKaggle2019 heard 1 % noisy, 42 % corrected and 57 % curated clips).
 
     Args:
-        clips: Rows of a table of clips; uses `subset` and `labels`.
+        clips: Rows of a table of clips; uses `subset` and `labels`, and `weight`, where there is one: beside a
+            clip of weight 1, one of weight 0.5 is drawn half as often.
         vocabulary: The K class names.
         subsets: {subset: its share}, in any unit; None draws all clips alike. Within a subset all clips
             are alike, unless balanced.
@@ -44,5 +45,7 @@ def shares(clips, vocabulary, *, subsets=None, balanced=False):
         if balanced:
             truth = multi_hot(clips["labels"][inside], vocabulary)  # [n, K]
             alike = (truth / np.maximum(truth.sum(axis=0), 1)).sum(axis=1)  # each class gives its clips 1 in all
+        if "weight" in clips:
+            alike = alike * clips["weight"][inside].to_numpy()
         answer[inside] = share * alike / alike.sum()
     return answer / answer.sum()

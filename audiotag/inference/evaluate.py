@@ -24,6 +24,7 @@ from audiotag.metrics import (
     precisions,
     precisions_at_k,
 )
+from audiotag.training import crossval
 
 RESAMPLES = 300  # for the intervals: the clips are drawn anew so often
 
@@ -61,29 +62,30 @@ def held_out_clips(run):
     Raises:
         DataError: No fold is trained to its end yet, or a fold's table is not of the clips it held out.
     """
-    paths = {fold: run.folder / f"fold-{fold}" / "out_of_fold.csv" for fold in range(run.experiment.folds.count)}
+    last = run.experiment.stages[-1].name
+    paths = {fold: run.stage_folder(fold, last) / "curated_scores.csv" for fold in range(run.experiment.folds.count)}
     paths = {fold: path for fold, path in paths.items() if path.is_file()}
     if not paths:
         raise DataError(f"{run.folder}: no fold is trained to its end yet. Finish the run with: audiotag fit")
-    folds = pd.read_csv(run.folder / "folds.csv", index_col="name", dtype={"name": str})["fold"]
-    tables = {fold: read_out_of_fold(path, folds == fold) for fold, path in paths.items()}
+    clips = read_clips(read_manifest(run.experiment.records).directory / "clips.csv")
+    clips = crossval.training_clips(run, clips).drop(columns="usage")
+    names = {fold: set(crossval.held_out_clips(clips, fold)["name"]) for fold in paths}
+    tables = {fold: read_out_of_fold(path, names[fold]) for fold, path in paths.items()}
     scores = pd.concat([table.assign(usage=f"fold {fold}") for fold, table in tables.items()], ignore_index=True)
-    clips = read_clips(read_manifest(run.experiment.records).directory / "clips.csv").drop(columns="usage")
     clips = scores[["name", "usage"]].merge(clips, on="name", how="left", validate="one_to_one")
     # No number below 1 lies nearer to it than 2 ** -53, whose logit is 36.7.
     return clips, np.nan_to_num(logit(scores[list(run.vocabulary)].to_numpy()), nan=np.nan, posinf=37.0)
 
 
 def read_out_of_fold(path, held_out):
-    """A fold's out_of_fold.csv, once it scores exactly the clips that the fold held out.
+    """A fold's curated_scores.csv, once it scores exactly the clips that the fold held out.
 
     Args:
         path: The file.
-        held_out: bool Series by name of clip.
+        held_out: Names of the clips.
     """
     table = pd.read_csv(path, dtype={"name": str}, keep_default_na=False, na_values=["", "nan"])
-    expected = set(held_out.index[held_out])
-    heard, missing = set(table["name"]) - expected, expected - set(table["name"])
+    heard, missing = set(table["name"]) - held_out, held_out - set(table["name"])
     if heard:
         raise DataError(f"{path}: scores clips that its model was trained on: {_some(heard)}. Train the fold anew.")
     if missing:

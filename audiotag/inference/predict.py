@@ -12,7 +12,7 @@ from audiotag import progress
 from audiotag.data.audio import read_waveform
 from audiotag.data.pipeline import damage_named, evaluation_batches
 from audiotag.errors import ConfigError, DataError
-from audiotag.experiment import Predict, load
+from audiotag.experiment import Predict, load, stage_named
 from audiotag.inference.timeline import events, hear_windows, seconds_of
 from audiotag.models.tagger import build_tagger
 from audiotag.models.windows import clip_lengths, pooled
@@ -44,7 +44,6 @@ def load_taggers(run, stage=None):
 
 def load_tagger(run, fold, stage):
     """The model of one fold after one stage."""
-    (trained,) = (s for s in run.experiment.stages if s.name == stage)
     model = run.experiment.model
     if hasattr(model, "weights"):  # those that training began with are neither needed nor, maybe, here
         model = model.model_copy(update={"weights": None})
@@ -52,7 +51,7 @@ def load_tagger(run, fold, stage):
         run.experiment.model_copy(update={"model": model}),
         sample_rate=run.sample_rate,
         num_classes=len(run.vocabulary),
-        stage=trained,
+        stage=stage_named(run.experiment, stage),
     )
     load_weights(tagger, run.weights(fold, stage))
     return tagger

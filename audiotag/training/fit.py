@@ -7,19 +7,17 @@ import math
 
 import keras
 import numpy as np
-import pandas as pd
 import tensorflow as tf
 
 from audiotag import files
 from audiotag.data.clips import read_clips
-from audiotag.data.folds import official_folds, stratified_folds
-from audiotag.data.labels import multi_hot, split_labels
+from audiotag.data.labels import multi_hot
 from audiotag.data.manifest import read_manifest
 from audiotag.data.pipeline import Stopwatch, damage_named, evaluation_batches, training_batches
 from audiotag.data.sampling import shares
-from audiotag.errors import ConfigError, DataError
-from audiotag.experiment import options
-from audiotag.inference.predict import load_tagger, score_records
+from audiotag.errors import ConfigError
+from audiotag.experiment import options, passes, stage_named
+from audiotag.inference.predict import load_tagger
 from audiotag.losses import LOSSES
 from audiotag.metrics import Lwlrap
 from audiotag.models.tagger import build_tagger
@@ -34,6 +32,7 @@ from audiotag.training.callbacks import (
     sigterm_heeded,
 )
 from audiotag.training.checkpoint import before, resume, save_weights
+from audiotag.training.crossval import best_round, heard_clips, held_out_clips, training_clips, unheard_scores
 from audiotag.training.optimizers import build_optimizer
 
 
@@ -44,6 +43,9 @@ def fit(experiment, folder, *, fold=None, restart=False, say=print):
     trained one after the other on what is left, and the clips held out tell how
     good each epoch is. The same experiment, seed and processor give the same
     weights, killed in between or not.
+
+    Where the models of all folds together select the noisy clips of a stage, all
+    folds are trained up to there before any goes on.
 
     Args:
         experiment: An `Experiment`.
@@ -66,36 +68,36 @@ def fit(experiment, folder, *, fold=None, restart=False, say=print):
     run = start_run(folder, experiment, manifest, restart=restart)
     if experiment.deterministic:
         tf.config.experimental.enable_op_determinism()
-    folds = curated_folds(run, clips)
+    clips = training_clips(run, clips)
+    asked = experiment.folds.held_out if fold is None else (fold,)
     with damage_named(manifest):
-        for held_out in experiment.folds.held_out if fold is None else [fold]:
-            judges = (folds == held_out).sum()
+        for group in _together(experiment):
+            for held_out in asked:
+                with _one_writer(run.folder / f"fold-{held_out}"):
+                    for index, stage in group:
+                        known = run.finished(held_out, stage.name)
+                        known = known or _fit_stage(run, manifest, clips, held_out, index, stage)
+                        say(
+                            f"{stage.name} stage, fold {held_out}: lwlrap {known['val_lwlrap']:.4f} on "
+                            f"{len(held_out_clips(clips, held_out))} held-out curated clips, epoch "
+                            f"{known['best_epoch'] + 1} of {known['epochs']}."
+                        )
+            _settle_rounds(run, asked, group[-1][1], say)
+        last = experiment.stages[-1].name
+        for held_out in asked:
             with _one_writer(run.folder / f"fold-{held_out}"):
-                for index, stage in enumerate(experiment.stages):
-                    known = run.finished(held_out, stage.name)
-                    known = known or _fit_stage(run, manifest, clips, folds, held_out, index)
-                    say(
-                        f"{stage.name} stage, fold {held_out}: lwlrap {known['val_lwlrap']:.4f} on {judges} held-out "
-                        f"curated clips, epoch {known['best_epoch'] + 1} of {known['epochs']}."
-                    )
-                _write_out_of_fold(run, manifest, clips, folds, held_out)
+                unheard_scores(run, manifest, clips, held_out, last, "curated")
     return run
 
 
-def curated_folds(run, clips):
-    """The fold of every curated clip, a Series by name, as folds.csv of the run says."""
-    path = run.folder / "folds.csv"
-    if not path.is_file():
-        curated = clips[clips["subset"] == "curated"].set_index("name", drop=False)
-        if curated.empty:
-            raise DataError(f"{run.experiment.records}: holds no curated clips, and some must be held out to judge by.")
-        asked = run.experiment.folds
-        if asked.by == "official":
-            folds = official_folds(curated, asked.count)
-        else:
-            folds = stratified_folds(curated, asked.count, seed=run.experiment.seed, groups="group")
-        files.write_text(path, folds.rename("fold").sort_index().to_csv(lineterminator="\n"))
-    return pd.read_csv(path, index_col="name", dtype={"name": str})["fold"]
+def _together(experiment):
+    """Groups of (index, pass): a fold goes through a group without waiting for the other folds."""
+    groups = []
+    for index, stage in enumerate(passes(experiment)):
+        if not groups or (stage.select is not None and experiment.folds.noisy):
+            groups.append([])
+        groups[-1].append((index, stage))
+    return groups
 
 
 def _one_writer(folder):
@@ -106,20 +108,20 @@ def _one_writer(folder):
     )
 
 
-def _fit_stage(run, manifest, clips, folds, held_out, index):
-    """Trains one stage of one fold; what is known of it then."""
-    stage = run.experiment.stages[index]
+def _fit_stage(run, manifest, clips, held_out, index, stage):
+    """Trains one of the passes for one fold; what is known of it then."""
     folder = run.stage_folder(held_out, stage.name)
     folder.mkdir(parents=True, exist_ok=True)
     files.sweep(folder)
-    heard = _heard_clips(run, manifest, clips, folds, held_out, stage)
+    heard = heard_clips(run, manifest, clips, held_out, stage)
+    files.write_text(folder / "heard.csv", heard[["name", "labels", "weight"]].to_csv(index=False, lineterminator="\n"))
     steps = stage.steps if stage.steps is not None else max(1, len(heard) // stage.batch_size)  # the pipeline refuses 0
-    tagger = _compiled_tagger(run, held_out, index, steps)
-    with _blamed_on(f"stages[{index}]"):
+    tagger = _compiled_tagger(run, held_out, index, stage, steps)
+    with _blamed_on(f"stages.{stage.name}"):
         callbacks = [_callback(part, folder) for part in stage.callbacks]
     state = folder / "state.npz"
-    batches = _batches(run, manifest, heard, index)
-    judges = _judged_by(run, manifest, clips, folds, held_out, stage.batch_size)
+    batches = _batches(run, manifest, heard, index, stage)
+    judges = _judged_by(run, manifest, held_out_clips(clips, held_out), stage.batch_size)
     draws = _draws(run, heard, stage, steps)
     while True:
         notes = resume(state, tagger)
@@ -157,14 +159,14 @@ def _clips_of_step(manifest, heard, how, epoch, step):
     return heard["name"].iloc[named].tolist()
 
 
-def _compiled_tagger(run, held_out, index, steps):
+def _compiled_tagger(run, held_out, index, stage, steps):
     """The model as a stage begins with it, compiled for so many steps an epoch."""
-    experiment, stage = run.experiment, run.experiment.stages[index]
+    experiment = run.experiment
     keras.utils.set_random_seed(experiment.seed + 1000 * index + held_out)
     tagger = build_tagger(experiment, sample_rate=run.sample_rate, num_classes=len(run.vocabulary), stage=stage)
     if stage.start_from is not None:
         tagger.take_over(load_tagger(run, held_out, stage.start_from))
-    with _blamed_on(f"stages[{index}]"):
+    with _blamed_on(f"stages.{stage.name}"):
         if stage.trunk_rate == 0:
             for layer in tagger.trunk():
                 layer.trainable = False
@@ -181,9 +183,9 @@ def _compiled_tagger(run, held_out, index, steps):
     return tagger
 
 
-def _batches(run, manifest, heard, index):
+def _batches(run, manifest, heard, index, stage):
     """`training_batches` of a stage, with all but the epochs and the draws told."""
-    experiment, stage = run.experiment, run.experiment.stages[index]
+    experiment = run.experiment
     return functools.partial(
         training_batches,
         manifest,
@@ -198,20 +200,9 @@ def _batches(run, manifest, heard, index):
 
 def _draws(run, heard, stage, steps):
     """What tells `training_batches` to draw clips with replacement, where the stage asks for it."""
-    if stage.steps is None and stage.shares is None and not stage.balanced:
+    if stage.steps is None and stage.shares is None and not stage.balanced and (heard["weight"] == 1).all():
         return {}
     return {"shares": shares(heard, run.vocabulary, subsets=stage.shares, balanced=stage.balanced), "steps": steps}
-
-
-def _heard_clips(run, manifest, clips, folds, held_out, stage):
-    """The clips that a stage trains on: its subsets without those held out, nor those of several labels if so asked."""
-    heard = clips[clips["subset"].isin(stage.subset) & (clips["name"].map(folds) != held_out)]
-    if run.experiment.labels == "one":
-        heard = heard[heard["labels"].map(split_labels).map(len) == 1]
-    for subset in stage.subset:
-        if not (heard["subset"] == subset).any():
-            raise DataError(f"{manifest.directory}: holds no {subset} clips, which stage {stage.name!r} trains on.")
-    return heard
 
 
 def _callback(part, folder):
@@ -221,17 +212,13 @@ def _callback(part, folder):
     return CALLBACKS[part.name](**options(part), **places.get(part.name, {}))
 
 
-def _judged_by(run, manifest, clips, folds, held_out, batch_size):
+def _judged_by(run, manifest, judges, batch_size):
     """Batches of (waveform, truth) of the held-out clips, whole."""
-    judges = _held_out_clips(clips, folds, held_out)
+    judges = judges.reset_index(drop=True)
     truth = tf.constant(multi_hot(judges["labels"], run.vocabulary))  # [clips, K]
     window_samples = round(run.experiment.window.seconds * run.sample_rate)
     batches = evaluation_batches(manifest, judges, window_samples=window_samples, batch_size=batch_size)
     return batches.map(lambda waveform, row: (waveform, tf.gather(truth, row)))
-
-
-def _held_out_clips(clips, folds, held_out):
-    return clips[clips["name"].map(folds) == held_out].reset_index(drop=True)
 
 
 def _finish_stage(folder, tagger, notes):
@@ -257,16 +244,18 @@ def _finish_stage(folder, tagger, notes):
     return known
 
 
-def _write_out_of_fold(run, manifest, clips, folds, held_out):
-    """Writes what the fold's final model thinks of the clips it never saw: fold-K/out_of_fold.csv."""
-    path = run.folder / f"fold-{held_out}" / "out_of_fold.csv"
-    if path.is_file():
+def _settle_rounds(run, asked, stage, say):
+    """After the last round of a stage, writes its finished.json for each fold asked for: that of the best round."""
+    name, _, number = stage.name.partition("/")
+    if not number or int(number) < stage.select.rounds:
         return
-    judges = _held_out_clips(clips, folds, held_out)
-    tagger = load_tagger(run, held_out, run.experiment.stages[-1].name)
-    scores = pd.DataFrame(score_records([tagger], manifest, judges, label="out of fold"), columns=list(run.vocabulary))
-    scores.insert(0, "name", judges["name"])
-    files.write_text(path, scores.to_csv(index=False, lineterminator="\n"))
+    folds = run.experiment.folds.held_out
+    best = best_round(run, folds, stage_named(run.experiment, name))
+    for fold in asked:
+        known = run.finished(fold, f"{name}/{best}")
+        known |= {"weights": f"{best}/{known['weights']}", "round": best}
+        files.write_text(run.stage_folder(fold, name) / "finished.json", json.dumps(known, indent=2) + "\n")
+    say(f"{name} stage: round {best} of {number} is the best.")
 
 
 @contextlib.contextmanager

@@ -39,3 +39,9 @@ def test_balanced_within_each_subset():
 def test_a_subset_that_is_not_there_is_named():
     with pytest.raises(ConfigError, match="test clips shall be drawn, but there are none"):
         shares(CLIPS, VOCABULARY, subsets={"test": 1.0})
+
+
+def test_a_weight_makes_a_clip_rarer_within_its_subset():
+    weighted = CLIPS.assign(weight=[0.5, 1, 1, 1, 1, 1])
+    found = shares(weighted, VOCABULARY, subsets={"noisy": 0.2, "curated": 0.8})
+    np.testing.assert_allclose(found, [0.04, 0.08, 0.08, *[0.8 / 3] * 3])

@@ -157,7 +157,7 @@ def own_run(run, tmp_path):
 
 
 def test_held_out_clips_must_be_those_that_training_never_heard(own_run):
-    path = own_run.folder / "fold-0" / "out_of_fold.csv"
+    path = own_run.stage_folder(0, "curated") / "curated_scores.csv"
     table = pd.read_csv(path)
     folds = pd.read_csv(own_run.folder / "folds.csv")
     heard = folds["name"][folds["fold"] == 1].iloc[0]

@@ -5,15 +5,14 @@ import random
 import re
 import shutil
 import subprocess
-import sys
 import time
 
-import h5py
 import keras
 import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
+from kills import Stopped, arrays_in, fit_command, run_until
 
 from audiotag import files
 from audiotag.data.clips import read_clips
@@ -31,6 +30,7 @@ from audiotag.layers import LogMel
 from audiotag.metrics import lwlrap
 from audiotag.models.tagger import Tagger, build_tagger
 from audiotag.training.checkpoint import load_weights
+from audiotag.training.crossval import heard_clips, training_clips
 
 module = importlib.import_module("audiotag.training.fit")  # not the function of the same name
 ONE_EPOCH = ("stages.noisy.epochs=1", "stages.curated.epochs=1")
@@ -58,10 +58,6 @@ def no_training(monkeypatch):
     monkeypatch.setattr(Tagger, "fit", lambda *args, **options: pytest.fail("trained"))
 
 
-class Stopped(BaseException):
-    """What a test raises in the place of `kill -9`."""
-
-
 def stop(*args, **options):
     raise Stopped
 
@@ -72,7 +68,8 @@ def stop(*args, **options):
 def test_a_run_holds_what_it_should(run):
     held = {str(path.relative_to(run.folder)) for path in run.folder.rglob("*") if path.is_file()}
     stage_files = {"history.csv", "best.weights.h5", "finished.json"}
-    assert held >= {"experiment.json", "environment.json", "records.json", "folds.csv", "fold-0/out_of_fold.csv"}
+    assert held >= {"experiment.json", "environment.json", "records.json", "folds.csv"}
+    assert held >= {"fold-0/noisy/heard.csv", "fold-0/curated/heard.csv", "fold-0/curated/curated_scores.csv"}
     assert held >= {f"fold-0/{stage}/{name}" for stage in ("noisy", "curated") for name in stage_files}
     assert not [name for name in held if "unfinished" in name or "state" in name]
 
@@ -103,7 +100,7 @@ def test_its_history_and_its_verdict_agree(run):
 
 def test_its_scores_out_of_fold_give_the_lwlrap_that_was_monitored(run, records):
     folds = pd.read_csv(run.folder / "folds.csv", index_col="name")["fold"]
-    scores = pd.read_csv(run.folder / "fold-0" / "out_of_fold.csv", index_col="name")
+    scores = pd.read_csv(run.stage_folder(0, "curated") / "curated_scores.csv", index_col="name")
     assert set(scores.index) == set(folds.index[folds == 0])
     assert scores.columns.tolist() == list(run.vocabulary)
     labels = read_clips(records / "clips.csv").set_index("name")["labels"]
@@ -220,7 +217,7 @@ def test_one_fold_alone_and_what_it_holds_out_is_never_trained_on(tiny, tmp_path
     assert trained_on[1] == set(folds.index) - held_out
     assert [path.name for path in run.folder.glob("fold-*")] == ["fold-1"]
     assert run.trained_folds("curated") == [1]
-    assert set(pd.read_csv(run.folder / "fold-1" / "out_of_fold.csv")["name"]) == held_out
+    assert set(pd.read_csv(run.stage_folder(1, "curated") / "curated_scores.csv")["name"]) == held_out
 
 
 def test_a_fold_that_does_not_exist_is_refused(tiny, tmp_path):
@@ -252,9 +249,9 @@ def test_a_batch_that_clips_cannot_fill_is_an_error(tiny, tmp_path):
 
 def test_a_setting_that_keras_refuses_is_named_by_its_place(tiny, tmp_path):
     callbacks = '[{"name": "ReduceLROnPlateau", "factor": 2}]'
-    with pytest.raises(ConfigError, match=r"^stages\[0\]: ReduceLROnPlateau does not support a factor >= 1"):
+    with pytest.raises(ConfigError, match=r"^stages\.noisy: ReduceLROnPlateau does not support a factor >= 1"):
         fit(tiny(f"stages.noisy.callbacks={callbacks}"), tmp_path / "run")
-    with pytest.raises(ConfigError, match=r"^stages\[0\]: label_smoothing must be from 0 to below 1"):
+    with pytest.raises(ConfigError, match=r"^stages\.noisy: label_smoothing must be from 0 to below 1"):
         fit(tiny("stages.noisy.loss.label_smoothing=2"), tmp_path / "other")
 
 
@@ -267,13 +264,12 @@ def test_without_a_best_epoch_a_stage_ends_with_the_average_that_was_judged(tiny
     folds = pd.read_csv(run.folder / "folds.csv", index_col="name")["fold"]
     judges = clips[clips["name"].map(folds) == 0].reset_index(drop=True)
     truth = [[label in labels.split(",") for label in run.vocabulary] for labels in judges["labels"]]
-    scores = pd.read_csv(run.folder / "fold-0" / "out_of_fold.csv", index_col="name").loc[judges["name"]]
+    scores = pd.read_csv(run.stage_folder(0, "noisy") / "curated_scores.csv", index_col="name").loc[judges["name"]]
     assert lwlrap(np.array(truth, int), scores.to_numpy()) == pytest.approx(run.finished(0, "noisy")["val_lwlrap"])
 
 
 def test_a_trunk_at_rate_nought_stays_as_it_began_statistics_included(again, tiny):
     shutil.rmtree(again / "fold-0" / "curated")
-    (again / "fold-0" / "out_of_fold.csv").unlink()
     experiment = tiny("stages.curated.trunk_rate=0.0")
     (again / "experiment.json").write_text(dump(experiment))
     fit(experiment, again)
@@ -361,32 +357,6 @@ def test_xla_trains_too(tiny, tmp_path):
 # `kill -9`
 
 
-def fit_command(path, folder, overrides=()):
-    sets = [part for override in overrides for part in ("--set", override)]
-    return [sys.executable, "-m", "audiotag", "fit", str(path), "--run", str(folder), *sets]
-
-
-def run_until(command, sign, count, pause):
-    """Runs a command until `count` of its lines have matched `sign`, waits a moment and kills it."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    with process:
-        for line in process.stdout:
-            count -= bool(re.search(sign, line))
-            if count == 0:
-                break
-        time.sleep(pause)
-        process.kill()
-    return process.returncode
-
-
-def arrays_in(path):
-    """{name: array} of every dataset in an HDF5 file."""
-    arrays = {}
-    with h5py.File(path) as file:
-        file.visititems(lambda name, node: arrays.update({name: node[()]} if isinstance(node, h5py.Dataset) else {}))
-    return arrays
-
-
 def test_killed_five_times_it_ends_with_the_same_weights(tiny_file, tmp_path):
     seed = random.randrange(1_000_000)
     print(f"moments drawn with seed {seed}")  # shown when the test fails
@@ -424,7 +394,7 @@ def test_killed_five_times_it_ends_with_the_same_weights(tiny_file, tmp_path):
         assert list(ours) == list(theirs)
         for name in ours:
             np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
-    for name in ("fold-0/out_of_fold.csv", "experiment.json", "folds.csv"):
+    for name in ("fold-0/curated/curated_scores.csv", "experiment.json", "folds.csv"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
     assert (tmp_path / "killed" / "saved_model" / "saved_model.pb").is_file()
     assert not list((tmp_path / "killed").rglob(".unfinished*"))
@@ -462,11 +432,10 @@ def test_shuffled_labels_teach_nothing(tiny, more_records, tmp_path, monkeypatch
 # Which clips a stage hears, and who judges
 
 
-def heard_by(experiment, run, records, held_out=0):
-    clips = read_clips(records / "clips.csv")
-    folds = pd.read_csv(run.folder / "folds.csv", index_col="name")["fold"]
-    manifest, stage = read_manifest(records), experiment.stages[0]
-    return module._heard_clips(dataclasses.replace(run, experiment=experiment), manifest, clips, folds, held_out, stage)
+def heard_by(experiment, again, records, held_out=0):
+    run = dataclasses.replace(again, experiment=experiment)
+    clips = training_clips(run, read_clips(records / "clips.csv"))
+    return heard_clips(run, read_manifest(records), clips, held_out, experiment.stages[0])
 
 
 def test_a_stage_may_hear_both_subsets_and_never_what_is_held_out(run, records, tiny):
@@ -487,7 +456,7 @@ def test_a_softmax_hears_clips_of_one_label_and_keeps_all_columns(run, records, 
     assert set(heard["name"]) == {clip.name for clip in everything.itertuples() if "," not in clip.labels}
     assert 0 < len(heard) < len(everything)
     softmax = fit(experiment, tmp_path / "softmax")
-    scores = pd.read_csv(softmax.folder / "fold-0" / "out_of_fold.csv", index_col="name")
+    scores = pd.read_csv(softmax.stage_folder(0, "curated") / "curated_scores.csv", index_col="name")
     assert scores.columns.tolist() == list(run.vocabulary)
     np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-5)  # one window or a mean of several: shares of one label
     history = pd.read_csv(softmax.stage_folder(0, "curated") / "history.csv")

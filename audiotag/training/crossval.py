@@ -1,0 +1,211 @@
+"""Who trains on which clip, and whose judgement of a clip counts: that of models that never heard it.
+
+Every curated clip has a fold, and with `"noisy": true` every noisy one. The model of
+a fold trains on no clip of its fold, in no stage, so it may judge them all. What a
+stage did train on stands in its heard.csv; whatever folds.csv says later, no model
+judges a clip that stands there.
+"""
+
+import functools
+
+import numpy as np
+import pandas as pd
+
+from audiotag import files
+from audiotag.data.clips import read_table
+from audiotag.data.corrections import corrected, read_corrections, write_corrections
+from audiotag.data.folds import official_folds, stratified_folds
+from audiotag.data.labels import split_labels
+from audiotag.errors import DataError
+from audiotag.experiment import options, passes
+from audiotag.inference.predict import load_tagger, score_records
+from audiotag.training.selection import RULES, select
+
+
+def training_clips(run, clips):
+    """The clips that the run may train on, corrected, with the columns `weight` and `part`: the fold, or -1."""
+    folds = _folds(run, clips)
+    clips = clips[clips["subset"].isin(("curated", "noisy"))].reset_index(drop=True)
+    clips = clips.assign(weight=1.0, part=clips["name"].map(folds).fillna(-1).astype(int))
+    corrections = _corrections(run)
+    return clips if corrections is None else corrected(clips, corrections, source=run.experiment.corrections)
+
+
+def _folds(run, clips):
+    """The fold of every clip that is held out at times, a Series by name, as folds.csv of the run says.
+
+    Raises:
+        DataError: folds.csv names a clip twice, other clips than are to be held out, or parts a group.
+    """
+    path, asked = run.folder / "folds.csv", run.experiment.folds
+    subsets = [clips[clips["subset"] == subset] for subset in (("curated", "noisy") if asked.noisy else ("curated",))]
+    subsets = [table.set_index("name", drop=False) for table in subsets]
+    if subsets[0].empty:
+        raise DataError(f"{run.experiment.records}: holds no curated clips, and some must be held out to judge by.")
+    if not path.is_file():
+        if asked.by == "official":
+            folds = [official_folds(table, asked.count) for table in subsets]
+        else:
+            seed = run.experiment.seed
+            folds = [stratified_folds(table, asked.count, seed=seed, groups="group") for table in subsets]
+        folds = pd.concat(folds).rename("fold").sort_index()
+        files.write_text(path, folds.to_csv(lineterminator="\n"))
+    table, clips = pd.read_csv(path, dtype={"name": str}), pd.concat(subsets)
+    twice = table["name"][table["name"].duplicated()]
+    if len(twice):
+        raise DataError(f"{path}: clip {twice.iloc[0]!r} stands there twice, so it may be in two folds. {ANEW}")
+    strange = sorted(set(table["name"]) ^ set(clips["name"]))
+    if strange:
+        raise DataError(f"{path}: clip {strange[0]!r} is there or in the records, but not in both. {ANEW}")
+    folds = table.set_index("name")["fold"]
+    grouped = clips[clips["group"] != ""]
+    parted = folds[grouped["name"]].groupby(grouped["group"].to_numpy()).nunique()
+    if (parted > 1).any():
+        raise DataError(f"{path}: clips of the recording {parted.index[parted > 1][0]!r} are in two folds. {ANEW}")
+    return folds
+
+
+ANEW = "Train the run anew with --restart."
+
+
+def _corrections(run):
+    """The corrections that the experiment names, kept in the run; None where it names none."""
+    if run.experiment.corrections is None:
+        return None
+    kept = run.folder / "corrections.csv"
+    now = read_corrections(run.experiment.corrections, run.vocabulary)
+    if not kept.is_file():
+        write_corrections(kept, now)
+    before = read_corrections(kept, run.vocabulary)
+    if not before.equals(now.sort_values("clip", ignore_index=True)):
+        raise DataError(f"{run.experiment.corrections}: has changed since the run began, see {kept}. {ANEW}")
+    return before
+
+
+def held_out_clips(clips, held_out):
+    """The curated clips of a fold: they judge its model."""
+    return clips[(clips["subset"] == "curated") & (clips["part"] == held_out) & (clips["weight"] > 0)]
+
+
+def heard_clips(run, manifest, clips, held_out, stage):
+    """The clips that a stage of a fold trains on, and their weights.
+
+    Args:
+        run: The `Run`.
+        manifest: What `read_manifest` answers.
+        clips: What `training_clips` answers.
+        held_out: The fold.
+        stage: One of the `passes` of the experiment.
+
+    Returns:
+        Rows of `clips`: those of the stage's subsets without those held out, those that its selection leaves out,
+        those of weight 0, and those of several labels if the experiment says so.
+
+    Raises:
+        DataError: None is left of a subset.
+    """
+    if stage.select is not None:
+        clips = corrected(clips, _selected(run, manifest, clips, held_out, stage), source="the selection")
+    heard = clips[clips["subset"].isin(stage.subset) & (clips["part"] != held_out) & (clips["weight"] > 0)]
+    if run.experiment.labels == "one":
+        heard = heard[heard["labels"].map(split_labels).map(len) == 1]
+    for subset in stage.subset:
+        if not (heard["subset"] == subset).any() and (stage.select is None or subset != "noisy"):
+            raise DataError(f"{manifest.directory}: holds no {subset} clips, which stage {stage.name!r} trains on.")
+    return heard
+
+
+def _selected(run, manifest, clips, held_out, stage):
+    """What a stage's selection says of the noisy clips; kept in corrections.csv of the stage."""
+    path = run.stage_folder(held_out, stage.name) / "corrections.csv"
+    if not path.is_file():
+        asked = stage.select
+        judges = range(run.experiment.folds.count) if run.experiment.folds.noisy else [held_out]
+        scores = pd.concat([unheard_scores(run, manifest, clips, fold, asked.scored_by, "noisy") for fold in judges])
+        noisy = clips[(clips["subset"] == "noisy") & (clips["weight"] > 0)]
+        before = run.stage_folder(held_out, asked.scored_by) / "corrections.csv"
+        again = asked.keep and asked.scored_by.startswith(f"{stage.name.split('/')[0]}/")  # not the first round
+        table = select(
+            noisy,
+            scores.set_index("name").loc[noisy["name"], list(run.vocabulary)].to_numpy(),
+            run.vocabulary,
+            rule=functools.partial(RULES[asked.rule.name], **options(asked.rule)),
+            per_class=asked.per_class,
+            kept=read_corrections(before, run.vocabulary) if again else None,
+            source=f"{asked.rule.name}, scored by {asked.scored_by}",
+        )
+        write_corrections(path, table)
+    return read_corrections(path, run.vocabulary)
+
+
+def unheard_scores(run, manifest, clips, fold, stage, subset):
+    """Probabilities of clips by the model of a fold that held them out; kept in SUBSET_scores.csv of the stage.
+
+    Without folds of the noisy clips, any noisy clips are held out from a model that trained on curated ones alone.
+
+    Args:
+        run: The `Run`.
+        manifest: What `read_manifest` answers.
+        clips: What `training_clips` answers.
+        fold: The fold whose model judges.
+        stage: Name of one of the `passes`; it must be finished.
+        subset: "curated" or "noisy".
+
+    Returns:
+        A table: `name` and a column of probabilities a class, one row a clip.
+
+    Raises:
+        DataError: The stage is not trained, or its model has heard one of the clips.
+    """
+    parted = subset == "curated" or run.experiment.folds.noisy
+    judged = clips[(clips["subset"] == subset) & (clips["part"] == (fold if parted else -1))]
+    heard = _heard_by(run, fold, stage)
+    leaked = judged["name"][judged["name"].isin(heard)]
+    if len(leaked):
+        hint = ANEW if parted else 'Add "noisy": true to the folds, and hold all of them out.'
+        raise DataError(
+            f"{run.stage_folder(fold, stage)}: its model has trained on clip {leaked.iloc[0]!r} and {len(leaked) - 1} "
+            f"others that it should judge unheard. {hint}"
+        )
+    path = run.stage_folder(fold, stage) / f"{subset}_scores.csv"
+    if not path.is_file():
+        label = f"{stage}, fold {fold}, on {subset}"
+        scores = score_records([load_tagger(run, fold, stage)], manifest, judged.reset_index(drop=True), label=label)
+        table = pd.DataFrame(scores, columns=list(run.vocabulary))
+        table.insert(0, "name", judged["name"].to_numpy())
+        files.write_text(path, table.to_csv(index=False, lineterminator="\n"))
+    table = read_table(path, ["name", *run.vocabulary])
+    return table.astype(dict.fromkeys(run.vocabulary, float)).reset_index(drop=True)
+
+
+def _heard_by(run, fold, stage):
+    """Names of all clips that a stage's model has trained on, in it and in the stages that it started from."""
+    start_from = {each.name: each.start_from for each in passes(run.experiment)}
+    last_round = {each.name.split("/")[0]: each.name for each in passes(run.experiment)}
+    names = set()
+    while stage is not None:
+        stage = last_round.get(stage, stage)  # it has heard what those before it heard
+        path = run.stage_folder(fold, stage) / "heard.csv"
+        if not path.is_file():
+            raise DataError(
+                f"{run.folder}: stage {stage!r} of fold {fold} is not trained yet, and its model is to judge clips. "
+                f"Train it with: audiotag fit --fold {fold}"
+            )
+        names |= set(read_table(path, ["name"])["name"])
+        stage = start_from[stage]
+    return names
+
+
+def mean_unheard(run, manifest, clips, stage, subset):
+    """`unheard_scores` of all trained folds; the mean where several models judged a clip."""
+    tables = [unheard_scores(run, manifest, clips, fold, stage, subset) for fold in run.trained_folds(stage)]
+    return pd.concat(tables).groupby("name", sort=True).mean().reset_index()
+
+
+def best_round(run, folds, stage):
+    """The number of the round, from 1, with the highest mean lwlrap on the held-out clips of some folds."""
+    verdicts = [
+        [run.finished(fold, f"{stage.name}/{number}")["val_lwlrap"] for fold in folds]
+        for number in range(1, stage.select.rounds + 1)
+    ]  # [rounds, folds]
+    return 1 + int(np.mean(verdicts, axis=1).argmax())

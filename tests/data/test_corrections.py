@@ -1,0 +1,60 @@
+import pandas as pd
+import pytest
+
+from audiotag.data.corrections import corrected, read_corrections, write_corrections
+from audiotag.errors import DataError
+
+VOCABULARY = ("Bark", "Meow")
+TABLE = pd.DataFrame(
+    {
+        "clip": ["1.wav", "2.wav"],
+        "labels": ["Bark,Meow", "Meow"],
+        "weight": [0.1, 0.0],
+        "reason": ["heard, both", "=1+1"],
+        "source": ["by hand", ""],
+    }
+)
+
+
+def test_what_is_written_is_read(tmp_path):
+    write_corrections(tmp_path / "corrections.csv", TABLE[::-1])
+    pd.testing.assert_frame_equal(read_corrections(tmp_path / "corrections.csv", VOCABULARY), TABLE)
+
+
+def test_by_hand_three_columns_are_enough(tmp_path):
+    path = tmp_path / "corrections.csv"
+    path.write_text("weight,clip,labels\n1,1.wav,Bark\n0,2.wav,\n")
+    assert read_corrections(path, VOCABULARY)["reason"].tolist() == ["", ""]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("1.wav,Brak,1", r"corrections\.csv line 3: unknown label 'Brak'\. Did you mean 'Bark'\?"),
+        ("0.wav,Bark,1", r"corrections\.csv line 3: clip '0\.wav' stands in corrections\.csv line 2 already"),
+        ("1.wav,Bark,much", r"corrections\.csv line 3: weight is 'much'\. Expected a number"),
+        ("1.wav,Bark,-1", r"corrections\.csv line 3: weight is -1\.0\. Expected a number from 0"),
+        ("1.wav,Bark,nan", r"corrections\.csv line 3: weight is nan\. Expected a number from 0"),
+        ("1.wav,,1", r"corrections\.csv line 3: labels are empty"),
+    ],
+)
+def test_a_wrong_row_is_named(tmp_path, row, message):
+    path = tmp_path / "corrections.csv"
+    path.write_text(f"clip,labels,weight\n0.wav,Bark,1\n{row}\n")
+    with pytest.raises(DataError, match=message):
+        read_corrections(path, VOCABULARY)
+
+
+def test_labels_and_weights_change_and_nothing_else():
+    clips = pd.DataFrame({"name": ["2.wav", "1.wav", "3.wav"], "labels": ["Bark"] * 3, "fold": [1, 2, 3]})
+    after = corrected(clips, TABLE)
+    assert after["labels"].tolist() == ["Meow", "Bark,Meow", "Bark"]
+    assert after["weight"].tolist() == [0.0, 0.1, 1.0]
+    assert after["fold"].tolist() == [1, 2, 3]
+    assert corrected(after, TABLE[:0])["weight"].tolist() == [0.0, 0.1, 1.0]
+
+
+def test_a_correction_of_a_clip_that_is_not_there_is_named():
+    clips = pd.DataFrame({"name": ["1.wav"], "labels": ["Bark"]})
+    with pytest.raises(DataError, match=r"corrections: there is no training clip '2\.wav' \(1 such rows in all\)"):
+        corrected(clips, TABLE)

@@ -1,0 +1,301 @@
+import dataclasses
+import importlib
+import json
+import random
+import shutil
+import subprocess
+
+import numpy as np
+import pandas as pd
+import pytest
+from kills import Stopped, arrays_in, fit_command, run_until
+
+from audiotag.data.clips import read_clips
+from audiotag.data.manifest import read_manifest
+from audiotag.errors import ConfigError, DataError
+from audiotag.experiment import passes
+from audiotag.training import crossval
+from audiotag.training.crossval import training_clips, unheard_scores
+
+module = importlib.import_module("audiotag.training.fit")  # not the function of the same name
+PART = {"batch_size": 8, "optimizer": {"name": "adam", "learning_rate": 0.01}, "loss": {"name": "binary_crossentropy"}}
+BOTH = ["curated", "noisy"]
+RULE = {"name": "verified", "at_least": 0.0}
+VERIFY = {"rule": RULE, "scored_by": "all", "per_class": 1, "rounds": 2}
+STAGES = [
+    PART | {"name": "all", "subset": BOTH, "epochs": 1},
+    PART | {"name": "verified", "subset": BOTH, "epochs": 1, "start_from": "all", "select": VERIFY},
+]
+ROUNDS = ("model.filters=[8]", f"stages={json.dumps(STAGES)}", 'folds={"count": 2, "held_out": [0, 1], "noisy": true}')
+
+
+def fit(experiment, folder, **more):
+    return module.fit(experiment, folder, say=lambda sentence: None, **more)
+
+
+@pytest.fixture(scope="module")
+def verified(tiny, tmp_path_factory):
+    """A run of self-verification in two rounds on two folds. Tests may read it and must not write into it."""
+    return fit(tiny(*ROUNDS), tmp_path_factory.mktemp("runs") / "verified")
+
+
+@pytest.fixture
+def again(verified, tmp_path):
+    """A copy of it, to write into."""
+    return dataclasses.replace(verified, folder=shutil.copytree(verified.folder, tmp_path / "again"))
+
+
+def table(run, fold, stage, name):
+    return pd.read_csv(run.stage_folder(fold, stage) / name, keep_default_na=False)
+
+
+def folds_of(run):
+    return pd.read_csv(run.folder / "folds.csv", index_col="name")["fold"]
+
+
+# Who hears what
+
+
+def test_no_stage_hears_a_clip_of_the_fold_that_its_model_is_to_judge(verified, records):
+    folds = folds_of(verified)
+    train = read_clips(records / "clips.csv").query("subset != 'test'")
+    assert set(folds.index) == set(train["name"])
+    for stage in passes(verified.experiment):
+        for fold in (0, 1):
+            assert set(folds[table(verified, fold, stage.name, "heard.csv")["name"]]) == {1 - fold}
+
+
+def test_curated_and_noisy_clips_are_stratified_apart(verified, records):
+    train = read_clips(records / "clips.csv").query("subset != 'test'")
+    sizes = train.groupby(["subset", train["name"].map(folds_of(verified))]).size()
+    assert sizes.to_dict() == {(subset, fold): 20 for subset in BOTH for fold in (0, 1)}
+
+
+def test_of_the_noisy_clips_a_stage_hears_those_that_were_confirmed(verified, records):
+    subset = read_clips(records / "clips.csv").set_index("name")["subset"]
+    for fold in (0, 1):
+        for number in (1, 2):
+            verdict = table(verified, fold, f"verified/{number}", "corrections.csv").set_index("clip")["weight"]
+            heard = table(verified, fold, f"verified/{number}", "heard.csv")["name"]
+            taken = set(verdict.index[verdict > 0])
+            assert {name for name in heard if subset[name] == "noisy"} == taken & set(heard)
+            assert taken - set(heard) == {name for name in taken if folds_of(verified)[name] == fold}
+            assert set(verdict.index) == set(subset.index[subset == "noisy"])
+
+
+def test_both_folds_are_told_the_same_verdicts(verified):
+    for number in (1, 2):
+        first, second = (table(verified, fold, f"verified/{number}", "corrections.csv") for fold in (0, 1))
+        pd.testing.assert_frame_equal(first, second)
+
+
+def test_what_one_round_took_stays_and_more_may_come(verified):
+    first, second = (table(verified, 0, f"verified/{number}", "corrections.csv") for number in (1, 2))
+    before, after = (set(verdict["clip"][verdict["weight"] > 0]) for verdict in (first, second))
+    assert before <= after
+    for verdict in (before, after - before):
+        labels = first.set_index("clip")["labels"][sorted(verdict)]
+        assert labels.str.get_dummies(",").sum().max() <= 1
+    assert set(second["reason"][second["clip"].isin(before)]) == {"taken before"}
+
+
+def test_the_verdict_of_a_clip_follows_from_the_scores_of_the_model_that_held_it_out(verified, records):
+    scores = pd.concat([table(verified, fold, "all", "noisy_scores.csv") for fold in (0, 1)]).set_index("name")
+    assert set(table(verified, 0, "all", "noisy_scores.csv")["name"]).isdisjoint(
+        table(verified, 0, "all", "heard.csv")["name"]
+    )
+    labels = read_clips(records / "clips.csv").set_index("name")["labels"]
+    for clip in table(verified, 0, "verified/1", "corrections.csv").itertuples():
+        given = scores.loc[clip.clip, labels[clip.clip].split(",")]
+        others = scores.loc[clip.clip].drop(given.index)
+        assert clip.reason.startswith("confirmed") == (given.min() > others.max())
+        assert clip.reason.split(", ")[1] == f"{given.mean():.3f}"
+
+
+def test_the_best_round_on_held_out_clips_stays(verified):
+    verdicts = [[verified.finished(fold, f"verified/{n}")["val_lwlrap"] for fold in (0, 1)] for n in (1, 2)]
+    best = 1 + int(np.argmax(np.mean(verdicts, axis=1)))
+    for fold in (0, 1):
+        known = verified.finished(fold, "verified")
+        assert known["round"] == best
+        assert verified.weights(fold, "verified") == verified.weights(fold, f"verified/{best}")
+        assert known["val_lwlrap"] == verdicts[best - 1][fold]
+
+
+def test_a_second_round_starts_from_the_first(verified, monkeypatch):
+    assert [(stage.name, stage.start_from) for stage in passes(verified.experiment)] == [
+        ("all", None),
+        ("verified/1", "all"),
+        ("verified/2", "verified/1"),
+    ]
+
+
+def test_from_curated_clips_alone_a_fold_selects_without_the_others(tiny, tmp_path):
+    stages = [
+        PART | {"name": "curated", "subset": "curated", "epochs": 1},
+        PART
+        | {"name": "selected", "subset": BOTH, "epochs": 1}
+        | {"select": {"rule": {"name": "pseudo_labels", "at_least": 0.4}, "scored_by": "curated"}},
+    ]
+    run = fit(tiny("model.filters=[8]", f"stages={json.dumps(stages)}"), tmp_path / "run")
+    verdict = table(run, 0, "selected", "corrections.csv").set_index("clip")
+    heard = table(run, 0, "selected", "heard.csv").set_index("name")
+    taken = verdict[verdict["weight"] > 0]
+    assert 0 < len(taken)
+    assert heard.loc[taken.index, "labels"].to_dict() == taken["labels"].to_dict()
+    assert len(heard) == len(taken) + (folds_of(run) != 0).sum()
+
+
+# What a selection may not do
+
+
+SELECTED = f'stages.curated.select={json.dumps({"rule": RULE, "scored_by": "noisy"})}'
+
+
+def test_a_model_that_heard_the_noisy_clips_may_not_judge_them(tiny, tmp_path):
+    both = 'stages.curated.subset=["curated","noisy"]'
+    with pytest.raises(DataError, match=r"noisy: its model has trained on clip '\S+' and 39 others .*Add \"noisy\": tr"):
+        fit(tiny(both, SELECTED, "stages.noisy.epochs=1"), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([SELECTED], 'stages[1].select: chooses among noisy clips. Add "noisy" to the subset.'),
+        (
+            ['stages.curated.subset=["noisy"]', SELECTED.replace('"noisy"', '"nosy"')],
+            "stages[1].select.scored_by: no earlier stage is called 'nosy'. Did you mean 'noisy'? Accepted: noisy.",
+        ),
+        (
+            ['stages.curated.subset=["noisy"]', SELECTED, 'folds={"noisy": true}'],
+            "folds.held_out: every fold's model scores the noisy clips of its fold. Expected all of [0, 1, 2, 3, 4].",
+        ),
+        (
+            ['stages.curated.subset=["noisy"]', SELECTED, "stages.curated.select.rounds=2"],
+            'stages[1].select.rounds: from the second round on, a model would score clips that it heard. Add',
+        ),
+    ],
+)
+def test_a_selection_that_cannot_be_is_refused_before_training(tiny, overrides, message):
+    with pytest.raises(ConfigError) as refusal:
+        tiny(*overrides)
+    assert message in str(refusal.value)
+
+
+def test_a_fold_alone_waits_for_the_others_where_they_judge(tiny, tmp_path):
+    with pytest.raises(DataError, match=r"stage 'all' of fold 0 is not trained yet.*audiotag fit --fold 0"):
+        fit(tiny(*ROUNDS), tmp_path / "run", fold=1)
+    assert (tmp_path / "run" / "fold-1" / "all" / "finished.json").is_file()
+
+
+# Leaks, planted
+
+
+def judge_again(run, stage="all"):
+    manifest = read_manifest(run.experiment.records)
+    clips = training_clips(run, read_clips(manifest.directory / "clips.csv"))
+    for fold in (0, 1):
+        unheard_scores(run, manifest, clips, fold, stage, "noisy")
+
+
+def test_a_clip_in_two_folds_is_found(again):
+    path = again.folder / "folds.csv"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines, lines[1][:-1] + str(1 - int(lines[1][-1]))]) + "\n")
+    with pytest.raises(DataError, match=rf"folds\.csv: clip '{lines[1][:-2]}' stands there twice"):
+        judge_again(again)
+
+
+def test_a_clip_that_changed_its_fold_is_not_judged_by_a_model_that_heard_it(again, records):
+    path = again.folder / "folds.csv"
+    noisy = read_clips(records / "clips.csv").query("subset == 'noisy'")["name"].iloc[0]
+    fold = int(folds_of(again)[noisy])
+    path.write_text(path.read_text().replace(f"{noisy},{fold}", f"{noisy},{1 - fold}"))
+    with pytest.raises(DataError, match=f"its model has trained on clip '{noisy}' and 0 others that it should judge"):
+        judge_again(again)
+
+
+def test_a_verified_clip_in_its_verifiers_training_set_is_found(again):
+    verdict = table(again, 0, "verified/1", "corrections.csv")
+    clip = verdict["clip"][verdict["weight"] > 0].iloc[0]
+    fold = folds_of(again)[clip]
+    heard = again.stage_folder(fold, "all") / "heard.csv"
+    heard.write_text(heard.read_text() + f"{clip},Beep,1.0\n")
+    for stage in ("all", "verified/1", "verified/2", "verified"):  # those that began with its weights, too
+        with pytest.raises(DataError, match=f"its model has trained on clip '{clip}'"):
+            judge_again(again, stage)
+
+
+def test_a_recording_in_two_folds_is_found(again, records):
+    clips = read_clips(records / "clips.csv")
+    two = clips.query("subset == 'curated'")["name"].map(folds_of(again))
+    clips.loc[[two.index[two == 0][0], two.index[two == 1][0]], "group"] = "one recording"
+    with pytest.raises(DataError, match=r"folds\.csv: clips of the recording 'one recording' are in two folds"):
+        training_clips(again, clips)
+
+
+# Corrections
+
+
+def test_corrections_change_what_is_heard_and_never_a_fold(tiny, records, verified, tmp_path):
+    noisy = read_clips(records / "clips.csv").query("subset == 'noisy'")["name"].tolist()
+    path = tmp_path / "corrections.csv"
+    path.write_text(f"clip,labels,weight\n{noisy[0]},Beep,1\n{noisy[1]},Beep,0\n{noisy[2]},Beep,0.5\n")
+    stages = f"stages={json.dumps(STAGES[:1])}"
+    experiment = tiny(*ROUNDS[:1], stages, ROUNDS[2], f"corrections={path}")
+    run = fit(experiment, tmp_path / "run")
+    assert folds_of(run).to_dict() == folds_of(verified).to_dict()
+    heard = pd.concat([table(run, fold, "all", "heard.csv") for fold in (0, 1)]).set_index("name")
+    assert heard.loc[noisy[0]].tolist() == ["Beep", 1.0]
+    assert heard.loc[noisy[2]].tolist() == ["Beep", 0.5]
+    assert len(heard) == 79
+    assert noisy[1] not in heard.index
+    path.write_text(f"clip,labels,weight\n{noisy[0]},Beep,0\n")
+    with pytest.raises(DataError, match=r"corrections\.csv: has changed since the run began, see .*run/corr"):
+        fit(experiment, run.folder)
+
+
+# Kills
+
+
+def test_stopped_anywhere_it_ends_with_the_same_result(tiny, verified, tmp_path, monkeypatch):
+    """Between stages, rounds and folds, before and after each file that they leave."""
+    write, steps = crossval.files.write_text, []
+
+    def stop_sometimes(path, text):
+        steps.append(path)
+        if len(steps) % 5 == 3:
+            raise Stopped
+        write(path, text)
+
+    monkeypatch.setattr(crossval.files, "write_text", stop_sometimes)
+    stops = 0
+    while True:
+        try:
+            fit(tiny(*ROUNDS), tmp_path / "stopped")
+            break
+        except Stopped:
+            stops += 1
+    assert stops > 3
+    assert_same(verified.folder, tmp_path / "stopped")
+
+
+def test_killed_inside_a_round_it_ends_with_the_same_result(tiny_file, verified, tmp_path):
+    seed = random.randrange(1_000_000)
+    print(f"moments drawn with seed {seed}")  # shown when the test fails
+    command = fit_command(tiny_file, tmp_path / "killed", ROUNDS)
+    for sign in ("^verified/1, fold 1", "^verified/2, fold 0"):
+        run_until(command, sign, 1, random.Random(seed).uniform(0, 0.5))
+    subprocess.run(command, check=True, capture_output=True)
+    assert_same(verified.folder, tmp_path / "killed")
+
+
+def assert_same(whole, other):
+    tables = {path.relative_to(whole) for path in whole.rglob("*.csv")}
+    assert tables == {path.relative_to(other) for path in other.rglob("*.csv")}
+    for name in tables:
+        assert (whole / name).read_bytes() == (other / name).read_bytes(), name
+    for path in whole.rglob("*.weights.h5"):
+        ours, theirs = arrays_in(path), arrays_in(other / path.relative_to(whole))
+        for name in ours:
+            np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
