@@ -200,6 +200,31 @@ def evaluate(run, stage, records, held_out, path, out, overrides):
 
 
 @main.command()
+@click.argument("run", type=FOLDER)
+@click.option("--stage", help="The stage whose models judge; the last by default.")
+@click.option("--top", default=20, show_default=True, type=click.IntRange(min=1), help="Clips to show.")
+@click.option("--csv", "path", type=FILE, help="Write all to this file: a table of corrections, to be edited.")
+def suspects(run, stage, top, path):
+    """Rank the training clips of RUN by how much models that never heard them disagree with their labels.
+
+    Edit the labels and weights of the file that --csv writes, name it as "corrections" in
+    an experiment, and fit goes by it.
+
+    Example: audiotag suspects runs/fsd_like --csv corrections.csv
+    """
+    from audiotag import files
+    from audiotag.inference import suspects as judging
+    from audiotag.run import open_run
+
+    table = judging.suspects(open_run(run), stage=stage)
+    for clip in table.head(top).itertuples():
+        click.echo(f"{clip.clip}  given {clip.labels}: {clip.reason}")
+    click.echo(f"{(table['margin'] > 0).sum()} of {len(table)} clips would rather have other labels.")
+    if path:
+        files.write_text(path, table.to_csv(index=False, lineterminator="\n"))
+
+
+@main.command()
 @click.argument("model", metavar="RUN|SAVEDMODEL", type=FOLDER)
 @click.argument("paths", metavar="FILES...", nargs=-1, required=True, type=FILE)
 @click.option("--top", default=3, show_default=True, type=click.IntRange(min=1), help="Classes to show a file.")

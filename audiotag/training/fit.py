@@ -15,7 +15,7 @@ from audiotag.data.labels import multi_hot
 from audiotag.data.manifest import read_manifest
 from audiotag.data.pipeline import Stopwatch, damage_named, evaluation_batches, training_batches
 from audiotag.data.sampling import shares
-from audiotag.errors import ConfigError
+from audiotag.errors import ConfigError, DataError
 from audiotag.experiment import options, passes, stage_named
 from audiotag.inference.predict import load_tagger
 from audiotag.losses import LOSSES

@@ -87,6 +87,7 @@ ORDER = [
     "audiotag.training.crossval",
     "audiotag.training.fit",
     "audiotag.inference.scores",
+    "audiotag.inference.suspects",
     "audiotag.inference.decisions",
     "audiotag.inference.evaluate",
     "audiotag.inference.submission",

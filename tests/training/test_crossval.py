@@ -154,7 +154,7 @@ SELECTED = f'stages.curated.select={json.dumps({"rule": RULE, "scored_by": "nois
 
 def test_a_model_that_heard_the_noisy_clips_may_not_judge_them(tiny, tmp_path):
     both = 'stages.curated.subset=["curated","noisy"]'
-    with pytest.raises(DataError, match=r"noisy: its model has trained on clip '\S+' and 39 others .*Add \"noisy\": tr"):
+    with pytest.raises(DataError, match=r"noisy: its model has trained on clip '\S+' and 39 others .*Add \"noisy\""):
         fit(tiny(both, SELECTED, "stages.noisy.epochs=1"), tmp_path / "run")
 
 
@@ -220,7 +220,7 @@ def test_a_verified_clip_in_its_verifiers_training_set_is_found(again):
     clip = verdict["clip"][verdict["weight"] > 0].iloc[0]
     fold = folds_of(again)[clip]
     heard = again.stage_folder(fold, "all") / "heard.csv"
-    heard.write_text(heard.read_text() + f"{clip},Beep,1.0\n")
+    heard.write_text(heard.read_text() + f"{clip},Bell,1.0\n")
     for stage in ("all", "verified/1", "verified/2", "verified"):  # those that began with its weights, too
         with pytest.raises(DataError, match=f"its model has trained on clip '{clip}'"):
             judge_again(again, stage)
@@ -240,17 +240,17 @@ def test_a_recording_in_two_folds_is_found(again, records):
 def test_corrections_change_what_is_heard_and_never_a_fold(tiny, records, verified, tmp_path):
     noisy = read_clips(records / "clips.csv").query("subset == 'noisy'")["name"].tolist()
     path = tmp_path / "corrections.csv"
-    path.write_text(f"clip,labels,weight\n{noisy[0]},Beep,1\n{noisy[1]},Beep,0\n{noisy[2]},Beep,0.5\n")
+    path.write_text(f"clip,labels,weight\n{noisy[0]},Bell,1\n{noisy[1]},Bell,0\n{noisy[2]},Bell,0.5\n")
     stages = f"stages={json.dumps(STAGES[:1])}"
     experiment = tiny(*ROUNDS[:1], stages, ROUNDS[2], f"corrections={path}")
     run = fit(experiment, tmp_path / "run")
     assert folds_of(run).to_dict() == folds_of(verified).to_dict()
     heard = pd.concat([table(run, fold, "all", "heard.csv") for fold in (0, 1)]).set_index("name")
-    assert heard.loc[noisy[0]].tolist() == ["Beep", 1.0]
-    assert heard.loc[noisy[2]].tolist() == ["Beep", 0.5]
+    assert heard.loc[noisy[0]].tolist() == ["Bell", 1.0]
+    assert heard.loc[noisy[2]].tolist() == ["Bell", 0.5]
     assert len(heard) == 79
     assert noisy[1] not in heard.index
-    path.write_text(f"clip,labels,weight\n{noisy[0]},Beep,0\n")
+    path.write_text(f"clip,labels,weight\n{noisy[0]},Bell,0\n")
     with pytest.raises(DataError, match=r"corrections\.csv: has changed since the run began, see .*run/corr"):
         fit(experiment, run.folder)
 
