@@ -1,0 +1,169 @@
+"""Ways with unreliable labels, side by side: the same tiny network, as many windows, three seeds.
+
+Trains experiments/noise.json with the stages of each way, on the real recordings of
+benchmarks/fsd_like_from_esc10.py, whose noisy_truth.csv tells which noisy labels are right:
+
+    python benchmarks/fsd_like_from_esc10.py --esc10 ESC-10 --out fsd_like
+    audiotag make-records fsd_like --sample-rate 22050
+    python benchmarks/noisy_labels.py --source fsd_like
+
+Prints lwlrap on the test clips, and how often what a way takes for right is right. Goes on where it was stopped.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from audiotag.data.clips import read_clips
+from audiotag.data.labels import multi_hot
+from audiotag.data.manifest import read_manifest
+from audiotag.experiment import load
+from audiotag.inference.predict import load_tagger, score_records
+from audiotag.inference.suspects import suspects
+from audiotag.metrics import lwlrap
+from audiotag.training.fit import fit
+
+STEPS = 600  # batches of 24 windows that every model of every way hears
+EVERY_FOLD = {"count": 5, "held_out": [0, 1, 2, 3, 4], "noisy": True}
+
+
+def stage(name, subset, steps, **more):
+    """A stage of so many steps; noisy and curated clips half and half."""
+    both = {"curated": 0.5, "noisy": 0.5} if subset == ["curated", "noisy"] else None
+    return {
+        "name": name,
+        "subset": subset,
+        "epochs": 1,
+        "steps": steps,
+        "shares": both,
+        "batch_size": 24,
+        "optimizer": {"name": "adam", "learning_rate": 3e-3},
+        "schedule": {"name": "one_cycle"},
+        "loss": {"name": "binary_crossentropy", "label_smoothing": 0.1},
+    } | more
+
+
+def select(rule, scored_by, **more):
+    """A selection among the noisy clips."""
+    return {"rule": rule, "scored_by": scored_by} | more
+
+
+BOTH = ["curated", "noisy"]
+MASKS = [
+    {"name": "frequency_mask", "max_width": 6, "count": 2},
+    {"name": "time_mask", "max_width": 10, "count": 2},
+]
+WAYS = {
+    "curated only": ([stage("curated", "curated", STEPS)], None),
+    "noisy only": ([stage("noisy", "noisy", STEPS)], None),
+    "both together": ([stage("both", BOTH, STEPS)], None),
+    "noisy, then curated": (
+        [stage("noisy", "noisy", STEPS // 2), stage("curated", "curated", STEPS // 2, start_from="noisy")],
+        None,
+    ),
+    "selection": (
+        [
+            stage("curated", "curated", STEPS // 3),
+            stage("selected", BOTH, STEPS * 2 // 3, select=select({"name": "ranked"}, "curated")),
+        ],
+        None,
+    ),
+    "self-verification": (
+        [
+            stage("both", BOTH, STEPS // 3),
+            stage(
+                "verified",
+                BOTH,
+                STEPS // 6,
+                start_from="both",
+                augment=MASKS,
+                optimizer={"name": "adam", "learning_rate": 1e-3},
+                schedule={"name": "hold_then_linear"},
+                select=select({"name": "verified", "at_least": 0.6}, "both", rounds=4),
+            ),
+        ],
+        EVERY_FOLD,
+    ),
+    "noise-aware": (
+        [
+            stage(
+                "both",
+                BOTH,
+                STEPS,
+                shares={"curated": 0.75, "noisy": 0.25},
+                loss={"name": "soft_bootstrapping", "beta": 0.7, "through_targets": True},
+            )
+        ],
+        None,
+    ),
+    "pseudo-labels": (
+        [
+            stage("curated", "curated", STEPS // 3),
+            stage(
+                "relabelled",
+                BOTH,
+                STEPS * 2 // 3,
+                select=select({"name": "pseudo_labels", "at_least": 0.4}, "curated"),
+            ),
+        ],
+        None,
+    ),
+}
+
+
+def main():
+    """Trains what is not trained yet, and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source", type=Path, default="fsd_like", help="the folder with noisy_truth.csv")
+    parser.add_argument("--records", default="tfrecords/fsd_like")
+    parser.add_argument("--experiment", type=Path, default=Path(__file__).parents[1] / "experiments" / "noise.json")
+    parser.add_argument("--runs", type=Path, default="runs/noise")
+    parser.add_argument("--ways", nargs="*", default=list(WAYS), choices=list(WAYS))
+    parser.add_argument("--seeds", nargs="*", type=int, default=[1, 2, 3])
+    told = parser.parse_args()
+    right = pd.read_csv(told.source / "noisy_truth.csv", index_col="fname")["right"] > 0
+    for way in told.ways:
+        rows = [measure(told, way, seed, right) for seed in told.seeds]
+        print(f"{way:20s} lwlrap {spread([row.pop('lwlrap') for row in rows])}", end="")
+        for key in rows[0]:
+            print(f"  {key} {spread([row[key] for row in rows])}", end="")
+        print(flush=True)
+
+
+def measure(told, way, seed, right):
+    """lwlrap of the model of fold 0 on the test clips; precision and recall of the clips taken for right, or wrong."""
+    stages, folds = WAYS[way]
+    overrides = [f"seed={seed}", f"records={told.records}", f"stages={json.dumps(stages)}"]
+    overrides += [f"folds={json.dumps(folds)}"] if folds else []
+    folder = told.runs / f"{way.replace(', ', '-').replace(' ', '-')}-{seed}"
+    run = fit(load(told.experiment, overrides), folder, say=lambda sentence: None)
+    last, manifest = run.experiment.stages[-1], read_manifest(told.records)
+    clips = read_clips(manifest.directory / "clips.csv").query("subset == 'test'").reset_index(drop=True)
+    scores = score_records([load_tagger(run, 0, last.name)], manifest, clips)
+    row = {"lwlrap": lwlrap(multi_hot(clips["labels"], run.vocabulary), scores)}
+    if last.select is not None:
+        final = last.name if last.select.rounds == 1 else f"{last.name}/{run.finished(0, last.name)['round']}"
+        taken = pd.read_csv(run.stage_folder(0, final) / "corrections.csv", index_col="clip")["weight"] > 0
+        row |= found("right", taken, right)
+    elif way == "curated only":
+        doubted = suspects(run).query("subset == 'noisy'").set_index("clip")["margin"] > 0
+        row |= found("wrong", doubted, ~right)
+    return row
+
+
+def found(what, taken, truly):
+    """Precision and recall of the clips taken to be something."""
+    truly = truly[taken.index]
+    return {f"{what} precision": truly[taken].mean(), f"{what} recall": taken[truly].mean()}
+
+
+def spread(values):
+    """The mean and the extremes."""
+    return f"{np.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+
+
+if __name__ == "__main__":
+    main()
