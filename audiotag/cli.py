@@ -12,6 +12,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's chatter would
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
+PATH = click.Path(path_type=Path)
+model_argument = click.argument("model", metavar="RUN|ENSEMBLE", type=PATH)
 hear_option = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Hear in another way, as predict.pool=max."
 )
@@ -167,31 +169,32 @@ def pictures(experiment, paths, overrides, out, versions, sample_rate):
 
 
 @main.command()
-@click.argument("run", type=FOLDER)
+@model_argument
 @click.option("--stage", help="The stage whose weights to take; the last by default.")
 @click.option("--records", type=FOLDER, help="Other records than the run was trained on.")
 @click.option("--held-out", is_flag=True, help="Measure on the held-out curated clips of all folds trained so far.")
 @click.option("--csv", "path", type=FILE, help="Write what is measured class by class to this file.")
 @click.option("--out", type=FOLDER, help="Write overall, classes, clips, calibration and scores into this folder.")
 @hear_option
-def evaluate(run, stage, records, held_out, path, out, overrides):
-    """Measure RUN on the labelled test clips of its records.
+def evaluate(model, stage, records, held_out, path, out, overrides):
+    """Measure a run, or an ensemble of runs, on the labelled test clips of its records.
 
     Intervals of 95 % and what chance gets stand beside each number. Thresholds of
     yes and no are those that fit the clips held out from training best.
 
+    \b
     Example: audiotag evaluate runs/densenet --out runs/densenet/test
+             audiotag evaluate ensembles/demo.json --held-out
     """
     from audiotag.inference import evaluate as judge
-    from audiotag.inference.predict import heard_as
+    from audiotag.inference.ensemble import answers_and_thresholds, open_model
     from audiotag.inference.scores import write_scores
-    from audiotag.run import open_run
 
-    run = heard_as(open_run(run), overrides)
-    if held_out and (stage or records or overrides):
-        raise click.UsageError("--held-out reads what fit wrote: leave --stage, --records and --set out.")
-    clips, logits = judge.held_out_clips(run) if held_out else judge.score_test_clips(run, records=records, stage=stage)
-    tables = judge.judge(clips, logits, run.vocabulary, thresholds=judge.thresholds(run, clips, logits, held_out))
+    model = open_model(model, overrides)
+    if held_out and records:
+        raise click.UsageError("--held-out measures on the records that the run was trained on: leave --records out.")
+    clips, logits, thresholds = answers_and_thresholds(model, records=records, stage=stage, held_out=held_out)
+    tables = judge.judge(clips, logits, model.vocabulary, thresholds=thresholds)
     click.echo(judge.in_words(tables))
     if path:
         write_scores(path, tables["classes"])
@@ -225,7 +228,7 @@ def suspects(run, stage, top, path):
 
 
 @main.command()
-@click.argument("model", metavar="RUN|SAVEDMODEL", type=FOLDER)
+@click.argument("model", metavar="RUN|ENSEMBLE|SAVEDMODEL", type=PATH)
 @click.argument("paths", metavar="FILES...", nargs=-1, required=True, type=FILE)
 @click.option("--top", default=3, show_default=True, type=click.IntRange(min=1), help="Classes to show a file.")
 @click.option("--csv", type=FILE, help="Write probabilities and logits of all classes to this file, .csv or .parquet.")
@@ -255,40 +258,55 @@ def predict(model, paths, top, csv, timeline, threshold, overrides):
 
 
 @main.command()
-@click.argument("run", type=FOLDER)
-@click.option("--out", type=FILE, help="The file to write; submission.csv in RUN by default.")
+@model_argument
+@click.option("--out", type=FILE, help="The file to write; submission.csv in the run's directory by default.")
 @click.option("--like", "sample", type=FILE, help="sample_submission.csv, whose order of rows to follow.")
 @hear_option
-def submit(run, out, sample, overrides):
-    """Score the test clips of RUN's records for a competition.
+def submit(model, out, sample, overrides):
+    """Score the test clips of a run's, or an ensemble's, records for a competition.
 
     Example: audiotag submit runs/densenet --like FSDKaggle2019/sample_submission.csv
     """
-    from audiotag.inference.evaluate import score_test_clips
-    from audiotag.inference.predict import heard_as
-    from audiotag.inference.submission import write_submission
-    from audiotag.run import open_run
+    from scipy.special import expit
 
-    run = heard_as(open_run(run), overrides)
-    clips, scores = score_test_clips(run)
-    out = out or run.folder / "submission.csv"
-    write_submission(out, clips, scores, run.vocabulary, sample=sample)
-    click.echo(f"{len(clips)} rows, {len(run.vocabulary)} classes: {out}")
+    from audiotag.inference.ensemble import hear_test_clips, open_model
+    from audiotag.inference.submission import write_submission
+
+    model = open_model(model, overrides)
+    clips, logits = hear_test_clips(model)
+    out = out or model.folder / "submission.csv"
+    model.folder.mkdir(exist_ok=True)
+    write_submission(out, clips, expit(logits), model.vocabulary, sample=sample)
+    click.echo(f"{len(clips)} rows, {len(model.vocabulary)} classes: {out}")
 
 
 @main.command()
-@click.argument("run", type=FOLDER)
+@model_argument
 @click.argument("folder", type=FOLDER)
 @click.option("--overwrite", is_flag=True, help="Replace the folder if it is there.")
 @hear_option
-def export(run, folder, overwrite, overrides):
-    """Write RUN as a SavedModel into FOLDER.
+def export(model, folder, overwrite, overrides):
+    """Write a run, or an ensemble of runs, as one SavedModel into FOLDER.
 
     Example: audiotag export runs/densenet serving/densenet/1
     """
     from audiotag.inference import export as exporting
-    from audiotag.inference.predict import heard_as
-    from audiotag.run import open_run
+    from audiotag.inference.ensemble import open_model
 
-    run = heard_as(open_run(run), overrides)
-    click.echo(f"SavedModel: {exporting.export(run, folder, overwrite=overwrite)}")
+    saved = exporting.export(open_model(model, overrides), folder, overwrite=overwrite)
+    click.echo(f"SavedModel: {saved}")
+
+
+@main.command()
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=FOLDER)
+@click.option("--out", required=True, type=FILE, help="The file to write, as ensembles/X.json.")
+@click.option("--combine", default="arithmetic", show_default=True, help="Or geometric, ranks, ridge, learned.")
+def ensemble(runs, out, combine):
+    """Write a file in which RUNs answer as one; edit it for weights, stages and folds.
+
+    Example: audiotag ensemble runs/densenet runs/resnet --combine geometric --out ensembles/two.json
+    """
+    from audiotag.inference.ensemble import write_ensemble
+
+    write_ensemble(out, runs, combine=combine)
+    click.echo(f"Measure it: audiotag evaluate {out}")

@@ -197,16 +197,17 @@ class Experiment(Section):
         return self
 
 
-def load(path, overrides=()):
-    """Reads an experiment file.
+def load(path, overrides=(), *, kind=Experiment):
+    """Reads an experiment file, or another kind of file that is as strict.
 
     Args:
         path: A JSON file as in experiments/.
         overrides: Texts such as "stages.noisy.epochs=3", each of which replaces one value of the
             file; an entry of a list is named by its index or by its `name`.
+        kind: The `Section` that the file holds.
 
     Returns:
-        An `Experiment`, with every default filled in.
+        An `Experiment`, or what `kind` says, with every default filled in.
 
     Raises:
         ConfigError: The file cannot be read or says something audiotag cannot do.
@@ -221,7 +222,7 @@ def load(path, overrides=()):
     for override in overrides:
         _override(content, override)
     try:
-        return Experiment.model_validate(_unchangeable(content))
+        return kind.model_validate(_unchangeable(content))
     except ValidationError as error:
         raise ConfigError("\n".join(f"{path}: {_sentence(fault)}" for fault in error.errors())) from error
 

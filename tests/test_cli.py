@@ -268,7 +268,7 @@ def test_a_place_that_cannot_be_written_to(run, tmp_path):
         (["predict", "runs/demo", "."], "is a directory"),
         (["predict", "runs/demo", "a.wav", "--top", "0"], "0 is not in the range"),
         (["export", "runs/demo"], "Missing argument 'FOLDER'"),
-        (["evaluate", __file__], "is a file"),
+        (["check-records", __file__], "is a file"),
     ],
 )
 def test_wrong_usage_says_how_to_use_it(arguments, message):

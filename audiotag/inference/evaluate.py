@@ -24,18 +24,20 @@ from audiotag.metrics import (
     precisions,
     precisions_at_k,
 )
+from audiotag.run import open_run
 from audiotag.training import crossval
 
 RESAMPLES = 300  # for the intervals: the clips are drawn anew so often
 
 
-def score_test_clips(run, *, records=None, stage=None):
+def score_test_clips(run, *, records=None, stage=None, fold=None):
     """(clips, logits): the test clips of a run's records, and what the run thinks of them.
 
     Args:
         run: A `Run`.
         records: A directory of records; None is the one of the experiment.
         stage: The stage whose weights to take; None is the last.
+        fold: The only fold to hear; None is the mean of all.
 
     Returns:
         A table of clips, and logits float64 [len(clips), K].
@@ -51,30 +53,36 @@ def score_test_clips(run, *, records=None, stage=None):
     clips = clips[clips["subset"] == "test"].reset_index(drop=True)
     if clips.empty:
         raise DataError(f"{manifest.directory}: holds no test clips.")
-    return clips, score_logits(load_taggers(run, stage), manifest, clips)
+    return clips, score_logits(load_taggers(run, stage, fold), manifest, clips)
 
 
-def held_out_clips(run):
+def held_out_clips(run, stage=None):
     """(clips, logits): the curated clips that were held out so far, and what the model that never heard them thinks.
 
-    `usage` of the clips is "fold K", so that `evaluate` measures each fold too.
+    `usage` of the clips is "fold K", so that `evaluate` measures each fold too. What fit wrote of the last stage is
+    read; another stage, or another way to hear, is scored now.
 
     Raises:
         DataError: No fold is trained to its end yet, or a fold's table is not of the clips it held out.
     """
     last = run.experiment.stages[-1].name
+    as_written = stage in (None, last) and run.experiment.predict == open_run(run.folder).experiment.predict
     paths = {fold: run.stage_folder(fold, last) / "curated_scores.csv" for fold in range(run.experiment.folds.count)}
     paths = {fold: path for fold, path in paths.items() if path.is_file()}
     if not paths:
         raise DataError(f"{run.folder}: no fold is trained to its end yet. Finish the run with: audiotag fit")
-    clips = read_clips(read_manifest(run.experiment.records).directory / "clips.csv")
-    clips = crossval.training_clips(run, clips).drop(columns="usage")
-    names = {fold: set(crossval.held_out_clips(clips, fold)["name"]) for fold in paths}
-    tables = {fold: read_out_of_fold(path, names[fold]) for fold, path in paths.items()}
-    scores = pd.concat([table.assign(usage=f"fold {fold}") for fold, table in tables.items()], ignore_index=True)
-    clips = scores[["name", "usage"]].merge(clips, on="name", how="left", validate="one_to_one")
-    # No number below 1 lies nearer to it than 2 ** -53, whose logit is 36.7.
-    return clips, np.nan_to_num(logit(scores[list(run.vocabulary)].to_numpy()), nan=np.nan, posinf=37.0)
+    manifest = read_manifest(run.experiment.records)
+    known = crossval.training_clips(run, read_clips(manifest.directory / "clips.csv"))
+    clips, scores = [], []
+    for fold, path in paths.items():
+        table = read_out_of_fold(path, set(crossval.held_out_clips(known, fold)["name"]))
+        clips.append(table[["name"]].merge(known, on="name", how="left", validate="one_to_one"))
+        clips[-1]["usage"] = f"fold {fold}"
+        if as_written:  # no number below 1 lies nearer to it than 2 ** -53, whose logit is 36.7
+            scores.append(np.nan_to_num(logit(table[list(run.vocabulary)].to_numpy()), nan=np.nan, posinf=37.0))
+        else:
+            scores.append(score_logits(load_taggers(run, stage, fold), manifest, clips[-1]))
+    return pd.concat(clips, ignore_index=True), np.concatenate(scores)
 
 
 def read_out_of_fold(path, held_out):
@@ -87,25 +95,20 @@ def read_out_of_fold(path, held_out):
     table = pd.read_csv(path, dtype={"name": str}, keep_default_na=False, na_values=["", "nan"])
     heard, missing = set(table["name"]) - held_out, held_out - set(table["name"])
     if heard:
-        raise DataError(f"{path}: scores clips that its model was trained on: {_some(heard)}. Train the fold anew.")
+        raise DataError(f"{path}: scores clips that its model was trained on: {some(heard)}. Train the fold anew.")
     if missing:
-        raise DataError(f"{path}: has no scores of held-out clips: {_some(missing)}. Train the fold anew.")
+        raise DataError(f"{path}: has no scores of held-out clips: {some(missing)}. Train the fold anew.")
     return table
 
 
-def thresholds(run, clips, logits, held_out):
-    """Above which logit each class is heard, fitted on clips that training never heard: [K] or [len(clips), K].
+def fit_thresholds(clips, logits, vocabulary):
+    """Above which logit each class is heard, fitted on clips that training never heard: [K]."""
+    return decisions.fit_thresholds(labelled(clips, logits, vocabulary), logits)
 
-    Clips that are held out themselves get thresholds of the other folds. Where no fold is trained to its end,
-    or the records of the run are gone, it is 0 for all: probability 1/2.
-    """
-    if held_out:
-        return decisions.fit_across(labelled(clips, logits, run.vocabulary), logits, clips["usage"])
-    try:
-        judges, scores = held_out_clips(run)
-    except DataError:
-        return np.full(len(run.vocabulary), decisions.EVEN)
-    return decisions.fit_thresholds(labelled(judges, scores, run.vocabulary), scores)
+
+def fit_thresholds_across(clips, logits, vocabulary):
+    """The same for the very clips that they are fitted on, each with the thresholds of the other folds: [clips, K]."""
+    return decisions.fit_across(labelled(clips, logits, vocabulary), logits, clips["usage"])
 
 
 def check_scores(clips, logits):
@@ -114,7 +117,7 @@ def check_scores(clips, logits):
         raise DataError(f"{len(logits)} rows of scores for {len(clips)} clips. Expected one row a clip.")
     strange = clips["name"][np.isnan(logits).any(axis=1)]
     if len(strange):
-        raise DataError(f"The scores of {len(strange)} clips are NaN: {_some(strange)}. Did training diverge?")
+        raise DataError(f"The scores of {len(strange)} clips are NaN: {some(strange)}. Did training diverge?")
 
 
 def judge(clips, logits, vocabulary, *, thresholds=None):
@@ -301,7 +304,12 @@ def _mean(values):
     return float(known.mean()) if known.size else float("nan")
 
 
-def _some(names):
-    """Up to three names, and how many more."""
+def some(names):
+    """Up to three names in words, and how many more.
+
+    Example:
+        >>> some(["d.wav", "a.wav", "b.wav", "c.wav"])
+        'a.wav, b.wav, c.wav and 1 more'
+    """
     names = sorted(names)
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

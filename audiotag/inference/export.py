@@ -1,5 +1,6 @@
 """A SavedModel for serving: waveforms in, probabilities by name out, class names inside."""
 
+import dataclasses
 import json
 import tempfile
 from pathlib import Path
@@ -9,12 +10,12 @@ import tensorflow as tf
 
 from audiotag import files
 from audiotag.errors import ConfigError, DataError
-from audiotag.inference.predict import Listener, hear, heard_as, load_taggers
-from audiotag.run import open_run
+from audiotag.inference.ensemble import listener, open_model
+from audiotag.inference.predict import Listener
 
 
-def export(run, folder, *, overwrite=False):
-    """Writes the SavedModel of a run's last stage; several folds become one model, their mean.
+def export(model, folder, *, overwrite=False):
+    """Writes the SavedModel of a run's last stage, the mean of its folds, or of an ensemble.
 
     Its signatures:
       - `serving_default(waveform float32 [B, N])` → {"probabilities": float32 [B, K], "logits": the same
@@ -33,11 +34,11 @@ def export(run, folder, *, overwrite=False):
         raise DataError(f"{folder}: exists already. Choose another folder, or --overwrite.")
     if folder.exists() and not (folder / "saved_model.pb").is_file():
         raise DataError(f"{folder}: exists and is no SavedModel, so it is not overwritten. Choose another folder.")
-    taggers = load_taggers(run)
-    listening = listening_of(taggers)
+    taggers, ear = listener(model)
+    listening = {"window_samples": ear.window_samples, "hop": ear.hop, "pool": ear.pool}
 
     def answers(waveform):
-        logits = hear(taggers, waveform)
+        logits = ear.logits(waveform)
         return {"probabilities": tf.sigmoid(logits), "logits": logits}
 
     archive = keras.export.ExportArchive()
@@ -45,7 +46,7 @@ def export(run, folder, *, overwrite=False):
         archive.track(tagger)
     with tempfile.TemporaryDirectory() as scratch:
         lines = Path(scratch) / "class_names.txt"
-        lines.write_text("".join(f"{name}\n" for name in run.vocabulary), encoding="utf-8")
+        lines.write_text("".join(f"{name}\n" for name in ear.vocabulary), encoding="utf-8")
         names = tf.lookup.StaticHashTable(  # reads the asset, so that the two cannot differ
             tf.lookup.TextFileInitializer(
                 str(lines), tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER, tf.string, tf.lookup.TextFileIndex.WHOLE_LINE
@@ -58,45 +59,32 @@ def export(run, folder, *, overwrite=False):
             answers,
             input_signature=[tf.TensorSpec([None, None], tf.float32, name="waveform")],
         )
-        numbers = tf.range(len(run.vocabulary), dtype=tf.int64)
+        numbers = tf.range(len(ear.vocabulary), dtype=tf.int64)
         archive.add_endpoint("class_names", lambda: names.lookup(numbers), input_signature=[])
-        archive.add_endpoint("sample_rate", lambda: tf.constant(run.sample_rate), input_signature=[])
-        archive.add_endpoint("hearing", lambda: tf.constant(json.dumps(run.hearing)), input_signature=[])
+        archive.add_endpoint("sample_rate", lambda: tf.constant(ear.hearing["sample_rate"]), input_signature=[])
+        archive.add_endpoint("hearing", lambda: tf.constant(json.dumps(ear.hearing)), input_signature=[])
         archive.add_endpoint("listening", lambda: tf.constant(json.dumps(listening)), input_signature=[])
         with files.whole_folder(folder) as unfinished:
             archive.write_out(str(unfinished), verbose=False)
     return folder
 
 
-def listening_of(taggers):
-    """How taggers hear a long recording: window_samples, hop and pool."""
-    tagger = taggers[0]
-    return {"window_samples": tagger.window_samples, "hop": tagger.hop, "pool": tagger.pool}
-
-
-def run_listener(run):
-    """The `Listener` of a run's last stage, the mean of its folds."""
-    taggers = load_taggers(run)
-    heard = tf.function(lambda waveform: hear(taggers, waveform), reduce_retracing=True)
-    return Listener(
-        lambda waveform: heard(tf.constant(waveform)).numpy(), run.hearing, run.vocabulary, **listening_of(taggers)
-    )
-
-
 def load_listener(folder, overrides=()):
-    """The `Listener` in a SavedModel that `export` wrote, or in the directory of a run.
+    """The `Listener` in a SavedModel that `export` wrote, in the directory of a run, or of an ensemble's file.
 
     Args:
-        folder: Either.
+        folder: Any of them.
         overrides: Texts such as "predict.pool=max", for a run.
 
     Raises:
-        DataError: The folder is neither, or damaged.
+        DataError: It is none of them, or damaged.
         ConfigError: An override says what audiotag cannot do, or is meant for a SavedModel.
     """
     folder = Path(folder)
     if not (folder / "saved_model.pb").is_file():
-        return run_listener(heard_as(open_run(folder), overrides))
+        _, ear = listener(open_model(folder, overrides))
+        traced = tf.function(ear.logits, reduce_retracing=True)
+        return dataclasses.replace(ear, logits=lambda waveform: traced(tf.constant(waveform)).numpy())
     if overrides:
         raise ConfigError(f"{folder}: a SavedModel hears as it was exported. Give the directory of its run instead.")
     try:

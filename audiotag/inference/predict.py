@@ -22,21 +22,24 @@ BATCH_SIZE = 32  # windows at a time
 LONG_SECONDS = 600  # beyond which a recording is heard window by window
 
 
-def load_taggers(run, stage=None):
+def load_taggers(run, stage=None, fold=None):
     """The trained models of a run, one a fold.
 
     Args:
         run: A `Run`.
         stage: The stage whose weights to take; None is the last.
+        fold: The only fold to take; None takes all that are trained.
 
     Raises:
-        DataError: No fold has finished the stage.
+        DataError: No fold, or not this one, has finished the stage.
     """
     names = [s.name for s in run.experiment.stages]
     stage = names[-1] if stage is None else stage
     if stage not in names:
         raise DataError(f"{run.folder}: has no stage {stage!r}. Accepted: {', '.join(names)}.")
-    folds = run.trained_folds(stage)
+    folds = [trained for trained in run.trained_folds(stage) if fold in (None, trained)]
+    if not folds and fold is not None:
+        raise DataError(f"{run.folder}: stage {stage!r} of fold {fold} is not trained. Name another fold.")
     if not folds:
         raise DataError(f"{run.folder}: stage {stage!r} is not trained yet. Finish the run with: audiotag fit")
     return [load_tagger(run, fold, stage) for fold in folds]

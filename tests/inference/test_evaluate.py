@@ -12,15 +12,17 @@ from audiotag.data.layouts import find_clips
 from audiotag.data.manifest import read_manifest, write_manifest
 from audiotag.data.records import write_records
 from audiotag.errors import DataError
-from audiotag.inference.decisions import fit_thresholds
+from audiotag.inference import decisions
 from audiotag.inference.evaluate import (
     bootstrap,
     evaluate,
+    fit_thresholds,
+    fit_thresholds_across,
     held_out_clips,
     judge_clips,
     score_test_clips,
-    thresholds,
 )
+from audiotag.inference.predict import heard_as
 from audiotag.metrics import lwlrap, mean_average_precision_at_k
 
 VOCABULARY = ("Bark", "Meow", "Purr", "Siren")
@@ -175,13 +177,25 @@ def test_held_out_clips_must_be_those_that_training_never_heard(own_run):
 
 
 def test_thresholds_come_from_the_held_out_clips(run):
-    clips, logits = score_test_clips(run)
     judges, scores = held_out_clips(run)
-    fitted = fit_thresholds(multi_hot(judges["labels"], run.vocabulary), scores)
-    np.testing.assert_array_equal(thresholds(run, clips, logits, held_out=False), fitted)
-    assert (thresholds(run, judges, scores, held_out=True) == 0).all()  # one fold alone: nobody else could tell
-    untrained = dataclasses.replace(run, folder=run.folder.parent)
-    assert (thresholds(untrained, clips, logits, held_out=False) == 0).all()
+    expected = decisions.fit_thresholds(multi_hot(judges["labels"], run.vocabulary), scores)
+    np.testing.assert_array_equal(fit_thresholds(judges, scores, run.vocabulary), expected)
+    assert (fit_thresholds_across(judges, scores, run.vocabulary) == 0).all()  # one fold alone: nobody else could tell
+    halves = judges.assign(usage=["fold 0", "fold 1"] * 4)
+    across = fit_thresholds_across(halves, scores, run.vocabulary)
+    odd = fit_thresholds(judges.iloc[1::2], scores[1::2], run.vocabulary)
+    np.testing.assert_array_equal(across[::2], np.tile(odd, (4, 1)))
+
+
+def test_held_out_clips_are_scored_anew_where_fit_wrote_something_else(run):
+    clips, written = held_out_clips(run)
+    again, logits = held_out_clips(dataclasses.replace(run, experiment=run.experiment), "curated")
+    np.testing.assert_array_equal(logits, written)
+    changed = heard_as(run, ["predict.overlap=0.75"])
+    for answer in (held_out_clips(changed), held_out_clips(run, "noisy")):
+        assert answer[0].equals(clips)
+        assert 1e-3 < np.abs(answer[1] - written).max() < 20
+    np.testing.assert_allclose(held_out_clips(heard_as(run, ["predict.count=3"]))[1], written, atol=1e-5)
 
 
 def test_clips_without_labels_cannot_be_measured():

@@ -90,6 +90,8 @@ ORDER = [
     "audiotag.inference.suspects",
     "audiotag.inference.decisions",
     "audiotag.inference.evaluate",
+    "audiotag.inference.combining",
+    "audiotag.inference.ensemble",
     "audiotag.inference.submission",
     "audiotag.inference.export",
     "audiotag.reporting",
