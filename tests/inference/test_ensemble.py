@@ -189,9 +189,9 @@ def test_a_member_trained_on_clips_that_it_would_be_fitted_on_is_refused(other, 
     folds = pd.read_csv(other / "folds.csv", index_col="name")["fold"]
     swapped = folds.replace({0: 1, 1: 0})
     swapped.to_csv(other / "folds.csv")
-    scores = pd.read_csv(other / "fold-0" / "out_of_fold.csv")
+    scores = pd.read_csv(other / "fold-0" / "curated" / "curated_scores.csv")
     own = swapped.index[swapped == 0]
-    pd.concat([scores] * 9).head(len(own)).assign(name=own).to_csv(other / "fold-0" / "out_of_fold.csv", index=False)
+    pd.concat([scores] * 9).head(len(own)).assign(name=own).to_csv(other / "fold-0" / "curated" / "curated_scores.csv", index=False)
     choir = open_model(write({}, {"run": str(other)}, combine="ridge"))
     trained = sorted(folds.index[folds == 1])
     message = rf"tiny: was trained on {len(trained)} clips that the ensemble would be fitted on: {trained[0]}, "
