@@ -77,7 +77,11 @@ def make_demo(folder, seed):
 )
 @click.option("--trim-db", default=60.0, show_default=True, help="For --trim loudest, in dB.")
 @click.option("--peak-db", type=float, help="Peak of every record in dBFS, as -0.1; by default the recordings' own.")
-@click.option("--workers", type=click.IntRange(min=1), help="Processes that decode; one a core by default.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    help="Processes that decode; one a core by default. 0 decodes in this one, at the mercy of broken files.",
+)
 @click.option("--clips-per-shard", default=128, show_default=True, type=click.IntRange(min=1), help="At most.")
 @click.option("--keep-known-bad", is_flag=True, help="Keep the six clips of FSDKaggle2019 that are known to be bad.")
 @click.option(
@@ -234,8 +238,9 @@ def suspects(run, stage, top, path):
 @click.option("--csv", type=FILE, help="Write probabilities and logits of all classes to this file, .csv or .parquet.")
 @click.option("--timeline", type=FILE, help="Write when each class is heard to this CSV file.")
 @click.option("--threshold", default=0.5, show_default=True, type=click.FloatRange(0, 1), help="For --timeline.")
+@click.option("--trust", is_flag=True, help="Run a SavedModel even if it does what audiotag's own never do.")
 @hear_option
-def predict(model, paths, top, csv, timeline, threshold, overrides):
+def predict(model, paths, top, csv, timeline, threshold, trust, overrides):
     """Tell what is heard in audio FILES of any length, rate and number of channels.
 
     \b
@@ -246,7 +251,7 @@ def predict(model, paths, top, csv, timeline, threshold, overrides):
     from audiotag.inference.export import load_listener
     from audiotag.inference.scores import scores_table, write_scores
 
-    listener = load_listener(model, overrides)
+    listener = load_listener(model, overrides, trust=trust)
     if timeline:
         logits, heard = scoring.score_timelines(listener, paths, threshold=threshold)
         write_scores(timeline, heard)

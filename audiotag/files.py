@@ -11,6 +11,8 @@ from pathlib import Path
 from audiotag.errors import DataError
 
 UNFINISHED = ".unfinished-"
+# How cells begin that spreadsheets run, the full-width forms too; and what marks such a cell as text.
+FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20", "'")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -86,6 +88,29 @@ def write_text(path, text):
     """Writes `text` as UTF-8 with line feeds, whole or not at all."""
     with whole_file(path) as unfinished:
         unfinished.write_bytes(text.encode())
+
+
+def csv_text(table):
+    """A pandas table as CSV; texts in it, and its header, are as `as_cell` has them."""
+    table = table.copy()
+    for column in table.select_dtypes(exclude=["number", "bool"]):
+        table[column] = table[column].map(as_cell)
+    return table.rename(columns=as_cell).to_csv(index=False, lineterminator="\n")
+
+
+def as_cell(text):
+    """A text as it may stand in a CSV file that somebody opens in a spreadsheet, which runs what looks like a formula.
+
+    Example:
+        >>> as_cell("=1+1"), from_cell(as_cell("=1+1")), as_cell("1+1")
+        ("'=1+1", '=1+1', '1+1')
+    """
+    return f"'{text}" if str(text).startswith(FORMULAS) else text
+
+
+def from_cell(text):
+    """The text that `as_cell` was given."""
+    return text[1:] if text.startswith("'") else text
 
 
 def sync(path):

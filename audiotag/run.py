@@ -58,7 +58,7 @@ class Run:
             raise DataError(
                 f"{self.folder}: stage {stage!r} of fold {fold} is not trained yet. Finish it with: audiotag fit"
             )
-        path = self.stage_folder(fold, stage) / known["weights"]
+        path = self.stage_folder(fold, stage) / Path(known["weights"]).name
         if not path.is_file() or files.sha256(path) != known["sha256"]:
             raise DataError(
                 f"{path}: missing or damaged: its SHA-256 is not that in finished.json. Train anew with --restart."

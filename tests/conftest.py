@@ -39,6 +39,45 @@ def _no_determinism_left_behind():
         config.disable_op_determinism()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Counts the trials of a check; a test that has no tally is one."""
+    report = yield
+    tally = item.funcargs.get("tally") if hasattr(item, "funcargs") else None
+    if report.when == "call":
+        if tally and tally.faults and not report.failed:
+            report.outcome, report.longrepr = "failed", "\n".join(tally.faults)
+        tried, failed = (tally.tried, len(tally.faults)) if tally else (1, int(report.failed))
+        if report.failed and not failed:
+            tried, failed = tried + 1, 1
+        for mark in item.iter_markers("check"):
+            if not report.skipped:
+                said = tally.said if tally else []
+                report.user_properties.append(("check", [mark.args[0], tried, failed, report.duration, said]))
+    return report
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Prints the checks of docs/reliability.md: tried, passed, failed."""
+    reports = [report for some in terminalreporter.stats.values() for report in some]
+    checks, said = {}, []
+    for report in reports:
+        for key, value in getattr(report, "user_properties", ()):
+            if key == "check" and report.when == "call":
+                name, tried, failed, seconds, lines = value
+                sums = checks.setdefault(name, [0, 0, 0.0])
+                checks[name] = [sums[0] + tried, sums[1] + failed, sums[2] + seconds]
+                said += [f"{name}: {line}" for line in lines]
+    if checks:
+        terminalreporter.section("checks of docs/reliability.md")
+        terminalreporter.write_line(f"{'check':<6}{'tried':>9}{'passed':>9}{'failed':>9}{'seconds':>9}")
+        for name in sorted(checks, key=lambda name: (name[0], int(name[1:]))):
+            tried, failed, seconds = checks[name]
+            terminalreporter.write_line(f"{name:<6}{tried:>9}{tried - failed:>9}{failed:>9}{seconds:>9.1f}")
+        for line in sorted(said):
+            terminalreporter.write_line(line)
+
+
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory):
     """A dataset as make-demo writes it, of 40 curated, 40 noisy and 20 test clips."""

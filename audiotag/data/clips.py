@@ -11,7 +11,7 @@ import pandas as pd
 
 from audiotag.data.labels import known_labels, split_labels
 from audiotag.errors import DataError
-from audiotag.files import write_text
+from audiotag.files import as_cell, from_cell, write_text
 from audiotag.lookup import nearest
 
 SUBSETS = ("curated", "noisy", "test")
@@ -143,6 +143,7 @@ def write_clips(path, table):
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(kinds)
+    kinds = {column: as_cell if kind is str else kind for column, kind in kinds.items()}
     writer.writerows(zip(*([kind(value) for value in table[column]] for column, kind in kinds.items())))
     write_text(path, text.getvalue())
 
@@ -162,7 +163,10 @@ def read_clips(path):
     """
     table = read_table(path, COLUMNS)
     kinds = _kinds(table.columns, where=f"{path} line 1")
-    columns = {column: table[column] if kind is str else numbers(table[column], kind) for column, kind in kinds.items()}
+    columns = {
+        column: table[column].map(from_cell) if kind is str else numbers(table[column], kind)
+        for column, kind in kinds.items()
+    }
     table = pd.DataFrame(columns, index=table.index).reset_index()
     check_clips(table)
     return table.drop(columns="row")

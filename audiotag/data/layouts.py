@@ -242,6 +242,8 @@ def audio_names(source):
                 f"{entry.path}: a link to a folder, and links are not followed. Put the folder itself there."
             )
         if name.lower().endswith(AUDIO_SUFFIXES):
+            if re.search("[\ud800-\udfff]", name):
+                raise DataError(f"{source}: the name {name!r} has bytes that are not UTF-8. Rename it.")
             names.append(name)
     if not names:
         raise DataError(f"{source}: no audio in its folders. Expected files that end in {', '.join(AUDIO_SUFFIXES)}.")

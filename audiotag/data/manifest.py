@@ -146,6 +146,16 @@ def read_manifest(directory):
     return manifest
 
 
+def refuse_damage(manifest):
+    """Reads every byte of the shards.
+
+    Raises:
+        DataError: Names those that are not what make-records wrote.
+    """
+    if damage := list(damaged_shards(manifest)):
+        raise DataError("\n".join([*damage, "Make the records anew with --overwrite."]))
+
+
 def damaged_shards(manifest):
     """Yields a sentence for every shard whose bytes are not those that make-records wrote."""
     for shard in manifest.shards:

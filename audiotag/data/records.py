@@ -393,7 +393,7 @@ def _write_rejects(out, clips, rejects):
         [{"name": r["name"], "subset": rows[r["name"]].subset, "reason": r["reason"]} for r in rejects],
         columns=["name", "subset", "reason"],
     )
-    files.write_text(out / "rejects.csv", table.sort_values("name").to_csv(index=False, lineterminator="\n"))
+    files.write_text(out / "rejects.csv", files.csv_text(table.sort_values("name")))
 
 
 def _bad_clips(out, clips, rejects):

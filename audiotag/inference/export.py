@@ -12,6 +12,7 @@ from audiotag import files
 from audiotag.errors import ConfigError, DataError
 from audiotag.inference.ensemble import listener, open_model
 from audiotag.inference.predict import Listener
+from audiotag.inference.screening import foreign_operations
 
 
 def export(model, folder, *, overwrite=False):
@@ -69,15 +70,16 @@ def export(model, folder, *, overwrite=False):
     return folder
 
 
-def load_listener(folder, overrides=()):
+def load_listener(folder, overrides=(), *, trust=False):
     """The `Listener` in a SavedModel that `export` wrote, in the directory of a run, or of an ensemble's file.
 
     Args:
         folder: Any of them.
         overrides: Texts such as "predict.pool=max", for a run.
+        trust: Whether a SavedModel may have operations that those of `export` never have.
 
     Raises:
-        DataError: It is none of them, or damaged.
+        DataError: It is none of them, or damaged, or a SavedModel that would do more than compute.
         ConfigError: An override says what audiotag cannot do, or is meant for a SavedModel.
     """
     folder = Path(folder)
@@ -87,6 +89,11 @@ def load_listener(folder, overrides=()):
         return dataclasses.replace(ear, logits=lambda waveform: traced(tf.constant(waveform)).numpy())
     if overrides:
         raise ConfigError(f"{folder}: a SavedModel hears as it was exported. Give the directory of its run instead.")
+    if not trust and (foreign := foreign_operations(folder)):
+        raise DataError(
+            f"{folder}: a SavedModel is a program, and this one does what audiotag's own never do: "
+            f"{', '.join(foreign)}. If you know who made it and trust them, say --trust."
+        )
     try:
         model = tf.saved_model.load(str(folder))
         vocabulary = tuple(name.decode() for name in model.class_names().numpy())

@@ -36,7 +36,7 @@ def write_scores(path, table):
     """
     path = Path(path)
     if path.suffix != ".parquet":
-        files.write_text(path, table.to_csv(index=False, lineterminator="\n"))
+        files.write_text(path, files.csv_text(table))
         return
     if not can_write_parquet():
         raise ConfigError(f"{path}: Parquet needs pyarrow. Install it with: pip install 'audiotag[parquet]'")
@@ -56,7 +56,11 @@ def read_scores(path):
         DataError: The file is no such table.
     """
     path = Path(path)
-    table = pd.read_parquet(path, engine="pyarrow") if path.suffix == ".parquet" else read_table(path, ["fname"])
+    if path.suffix == ".parquet":
+        table = pd.read_parquet(path, engine="pyarrow")
+    else:
+        table = read_table(path, ["fname"]).rename(columns=files.from_cell)
+        table["fname"] = table["fname"].map(files.from_cell)
     vocabulary = tuple(column.removesuffix(LOGIT) for column in table if column.endswith(LOGIT))
     if not vocabulary or list(table) != list(scores_table([], np.zeros((0, len(vocabulary))), vocabulary)):
         raise DataError(f"{path}: no table of scores. Expected fname, a column a class, and one CLASS logit each.")

@@ -4,7 +4,10 @@ import hashlib
 import inspect
 import json
 import sys
+import zipfile
+from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 
@@ -13,6 +16,8 @@ from audiotag.errors import DataError
 
 # The notes of a training that has not begun; `steps_done` are those of the epoch after `epochs_done`.
 FRESH = {"epochs_done": 0, "steps_done": 0, "stop_training": False, "history": [], "callbacks": {}, "measured": []}
+
+MOST_WEIGHTS = 100_000  # in a file; the largest networks have a few thousand
 
 
 def save_weights(model, path, *, keep=None):
@@ -29,15 +34,61 @@ def save_weights(model, path, *, keep=None):
 
 
 def load_weights(model, path):
-    """Reads weights that `save_weights` wrote for a model of the same experiment.
+    """Reads weights that `save_weights` wrote for a model of the same experiment, by their names and shapes alone.
 
     Raises:
-        DataError: The file is absent, damaged, or holds the weights of another network.
+        DataError: The file is absent, damaged, holds the weights of another network, or more than weights.
     """
+    check_weights(path)
     try:
         model.load_weights(path)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise DataError(f"{path}: no weights for this network: {error}") from error
+
+
+def check_weights(path):
+    """Refuses an HDF5 file that holds anything but plain numbers in its own bytes.
+
+    Links, storage in other files, filters, types that are made of code, and shapes larger than the
+    file are how such files have been turned against those who load them.
+
+    Raises:
+        DataError: Says what the file holds.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            fault, promised = _strange(file)
+    except Exception as error:  # h5py's own kinds
+        raise DataError(f"{path}: no weights for this network: {error}") from error
+    if fault is None and promised > Path(path).stat().st_size:
+        fault = f"promises {promised} bytes of numbers"
+    if fault is not None:
+        raise DataError(f"{path}: no weights for this network: {fault}. Files of weights hold plain numbers only.")
+
+
+def _strange(file):
+    """(what is in an HDF5 file besides plain numbers, or None; the bytes of numbers that it promises)."""
+    groups, promised, seen = [file], 0, set()
+    while groups:
+        group = groups.pop()
+        for name in group:
+            link = group.get(name, getlink=True)
+            if not isinstance(link, h5py.HardLink):
+                return f"{name!r} is a link", promised
+            node = group[name]
+            address = h5py.h5o.get_info(node.id).addr
+            if address in seen or len(seen) > MOST_WEIGHTS:
+                return f"{name!r} stands in several places, or there are too many", promised
+            seen.add(address)
+            if isinstance(node, h5py.Group):
+                groups.append(node)
+                continue
+            if not isinstance(node, h5py.Dataset) or node.dtype.kind not in "fiub":
+                return f"{name!r} is not made of numbers", promised
+            if node.external or node.is_virtual or node.id.get_create_plist().get_nfilters():
+                return f"{name!r} is packed, or lies in another file", promised
+            promised += node.size * node.dtype.itemsize
+    return None, promised
 
 
 def save_state(path, model, callbacks, history, *, steps_done=0):
@@ -115,6 +166,8 @@ def resume(path, model):
 def _read_state(path):
     """The arrays in a file of `save_state`, if they are those that were written."""
     with open(path, "rb") as data, np.load(data) as file:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in file.zip.infolist()):
+            raise ValueError("it is packed")
         arrays = dict(file)
     expected = str(arrays.pop("sha256"))
     if expected != _digest(arrays.values()):

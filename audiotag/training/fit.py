@@ -12,7 +12,7 @@ import tensorflow as tf
 from audiotag import files
 from audiotag.data.clips import read_clips
 from audiotag.data.labels import multi_hot
-from audiotag.data.manifest import read_manifest
+from audiotag.data.manifest import read_manifest, refuse_damage
 from audiotag.data.pipeline import Stopwatch, damage_named, evaluation_batches, training_batches
 from audiotag.data.sampling import shares
 from audiotag.errors import ConfigError, DataError
@@ -70,6 +70,8 @@ def fit(experiment, folder, *, fold=None, restart=False, say=print):
         tf.config.experimental.enable_op_determinism()
     clips = training_clips(run, clips)
     asked = experiment.folds.held_out if fold is None else (fold,)
+    if not all(run.finished(held_out, stage.name) for held_out in asked for stage in passes(experiment)):
+        refuse_damage(manifest)
     with damage_named(manifest):
         for group in _together(experiment):
             for held_out in asked:

@@ -515,6 +515,7 @@ def test_every_kind_of_audio_is_found(tmp_path, suffix):
         ("train/dog/1.wav", "train/dog/1.wav: expected <label>/<file>"),
         ("Male speech, man/1.wav", "the folder 'Male speech, man' has a comma, which parts labels. Rename it"),
         ("do\tg/1.wav", "file name .* is not a plain path"),
+        ("do\udcffg/1.wav", "the name 'do.udcffg/1.wav' has bytes that are not UTF-8. Rename it"),
     ],
 )
 def test_a_file_in_no_class_is_refused(tmp_path, more, message):

@@ -93,6 +93,7 @@ ORDER = [
     "audiotag.inference.combining",
     "audiotag.inference.ensemble",
     "audiotag.inference.submission",
+    "audiotag.inference.screening",
     "audiotag.inference.export",
     "audiotag.reporting",
     "audiotag.reporting.pictures",

@@ -1,0 +1,126 @@
+"""What the checks of docs/reliability.md share: the tier, the count of what was tried, and processes to mistreat."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+FULL = os.environ.get("AUDIOTAG_TIER", "fast") == "full"
+
+
+@pytest.fixture(scope="session")
+def tier():
+    """A function of how often the fast tier tries, and how often the full one: the one that is asked for."""
+    return lambda fast, full: full if FULL else fast
+
+
+class Tally:
+    """Counts what was tried, and remembers what failed; a test with one fails when its trials did."""
+
+    def __init__(self):
+        self.tried, self.faults, self.said = 0, [], []
+
+    @contextlib.contextmanager
+    def trial(self, what):
+        """One thing that is tried."""
+        self.tried += 1
+        try:
+            yield
+        except (Exception, pytest.fail.Exception) as error:
+            self.faults.append(f"{what}: {type(error).__name__}: {error}")
+
+    def say(self, line):
+        """A figure that is neither right nor wrong, as those of others are; it stands below the table."""
+        self.said.append(line)
+
+
+@pytest.fixture
+def tally():
+    return Tally()
+
+
+class Job:
+    """A process that `audiotag` runs in."""
+
+    def __init__(self, ask, pid, log):
+        self.ask, self.pid, self.log = ask, pid, log
+
+    def wait(self, seconds=300):
+        """Its exit code; a failure if it does not end in time."""
+        code = self.ask({"wait": self.pid, "seconds": seconds})
+        assert code is not None, f"still running after {seconds} s: {self.output()[-500:]}"
+        return code
+
+    def kill(self, sign=signal.SIGKILL):
+        os.kill(self.pid, sign)
+        return self
+
+    def output(self):
+        return self.log.read_text(errors="replace")
+
+    def shows(self, sign, seconds=120):
+        """Waits until its output has `sign` in it; False where it ends or takes longer."""
+        end = time.monotonic() + seconds
+        while sign not in self.output():
+            if time.monotonic() > end or self.ended():
+                return False
+            time.sleep(0.005)
+        return True
+
+    def ended(self):
+        state = Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        return state == "Z"
+
+
+@pytest.fixture(scope="session")
+def start(tmp_path_factory):
+    """A function that starts `audiotag ARGV...`, or a script, in a process of its own: a `Job`, at once."""
+    logs = tmp_path_factory.mktemp("logs")
+    environment = os.environ | {"PYTHONPATH": str(HERE.parents[1]), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    zygote = subprocess.Popen(
+        [sys.executable, str(HERE / "zygote.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment,
+    )
+
+    def ask(question):
+        zygote.stdin.write(json.dumps(question) + "\n")
+        zygote.stdin.flush()
+        return json.loads(zygote.stdout.readline())
+
+    numbers = iter(range(1_000_000))
+
+    def started(*argv, script=None, **faults):
+        log = logs / f"{next(numbers)}.txt"
+        log.touch()
+        job = {"argv": [str(word) for word in argv], "log": str(log), "script": script and str(script)}
+        faults = {key: str(value) if isinstance(value, Path) else value for key, value in faults.items()}
+        return Job(ask, ask(job | {"faults": faults}), log)
+
+    yield started
+    zygote.communicate()  # its input has ended, and so does it
+
+
+@pytest.fixture(scope="session")
+def files_below():
+    """A function: {path: bytes} of the files below a folder, or of those alone that are no scratch."""
+
+    def tree(folder, hidden=True):
+        paths = [path for path in folder.rglob("*") if path.is_file()]
+        return {
+            str(path.relative_to(folder)): path.read_bytes()
+            for path in paths
+            if hidden or not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        }
+
+    return tree

@@ -1,0 +1,74 @@
+"""Faults for a process to meet: at the n-th thing it does to files it dies, fails or finds the disk full.
+
+What Python does (open for writing, fsync, rename, unlink, mkdir) is counted; what C libraries write is met by a limit
+on the size of files, which the kernel keeps at the exact byte.
+"""
+
+import builtins
+import errno
+import io
+import os
+import resource
+import signal
+import time
+
+COUNTED = ("open", "fsync", "replace", "unlink", "mkdir")
+
+
+def install(folder, at=None, what="kill", report=None):
+    """Counts from now on; at operation number `at`, from 1, `what` happens.
+
+    Args:
+        folder: Operations elsewhere are not counted.
+        at: None only counts.
+        what: "kill"; a name in errno, such as "ENOSPC"; "sleep S"; "limit N" lets no file grow beyond N bytes from then
+            on, "kill at byte N" kills the process that tries.
+        report: A file that gets the number of operations so far.
+    """
+    folder, done = str(folder), [0]
+
+    def met(place):
+        name = os.readlink(f"/proc/self/fd/{place}") if isinstance(place, int) else os.fspath(place)
+        if not str(name).startswith(folder) or name == report:
+            return
+        done[0] += 1
+        if report:
+            with true_open(report, "w") as file:
+                file.write(str(done[0]))
+        if done[0] == at:
+            happen(what)
+
+    def counted(function):
+        def call(place, *more, **options):
+            met(place)
+            return function(place, *more, **options)
+
+        return call
+
+    true_open = builtins.open
+    for name in COUNTED:
+        setattr(os, name, counted(getattr(os, name)))
+
+    def open_counted(place, mode="r", *more, **options):
+        if not isinstance(place, int) and set(mode) & set("wax+"):
+            met(place)
+        return true_open(place, mode, *more, **options)
+
+    builtins.open = io.open = open_counted
+
+
+def happen(what):
+    kind, _, number = what.rpartition(" ")
+    if what == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif kind == "sleep":
+        time.sleep(float(number))
+    elif kind == "limit":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(number), resource.RLIM_INFINITY))
+    elif kind == "kill at byte":
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(number), resource.RLIM_INFINITY))
+    else:
+        number = getattr(errno, what)
+        raise OSError(number, os.strerror(number))
