@@ -42,7 +42,7 @@ def foreign_operations(folder):
     try:
         model = saved_model_pb2.SavedModel.FromString(path.read_bytes())
     except Exception as error:  # protobuf's own
-        raise DataError(f"{folder}: damaged, or a SavedModel that audiotag did not export: {error}") from error
+        raise DataError(f"{folder}: damaged, or a SavedModel that this audiotag did not export: {error}") from error
     foreign = set()
     for graph in model.meta_graphs:
         if not graph.HasField("object_graph_def"):
