@@ -149,6 +149,7 @@ def test_nothing_changes_later(write):
         experiment.window.seconds = 3.0
 
 
+@pytest.mark.check("C7")
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
@@ -187,6 +188,7 @@ def test_no_key_is_ignored(write, place, value, message):
     assert message in refusal(write(changed(place, value)))
 
 
+@pytest.mark.check("C7")
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
@@ -219,6 +221,7 @@ def test_a_word_that_is_not_known_names_the_nearest_and_those_that_are(write, pl
     assert message in refusal(write(changed(place, value)))
 
 
+@pytest.mark.check("C7")
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
@@ -264,11 +267,13 @@ def test_a_value_of_another_kind_is_refused_with_its_place(write, place, value, 
     assert message in refusal(write(changed(place, value)))
 
 
+@pytest.mark.check("C7")
 @pytest.mark.parametrize("key", [key for key in FILE if key not in ("picture", "augment", "folds", "predict")])
 def test_a_key_without_a_default_must_be_there(write, key):
     assert refusal(write({k: v for k, v in FILE.items() if k != key})) == f"{key}: this key is missing."
 
 
+@pytest.mark.check("C7")
 def test_a_part_without_a_name_is_refused(write):
     assert refusal(write(changed("augment.0", {"max_width": 3}))).startswith("augment[0]: Unable to extract tag")
 
@@ -284,6 +289,7 @@ def test_every_fault_is_named_at_once(write):
     ]
 
 
+@pytest.mark.check("C7")
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
@@ -338,6 +344,7 @@ def test_names_that_lead_nowhere_are_refused(write, place, value, message):
     assert message in refusal(write(changed(place, value)))
 
 
+@pytest.mark.check("C7")
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -394,6 +401,7 @@ def test_overrides_are_taken_in_order(write):
     assert load(write(FILE), ["seed=1", "seed=2"]).seed == 2
 
 
+@pytest.mark.check("C7")
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -441,6 +449,7 @@ def test_a_wrong_file_fails_before_tensorflow_could_start(write, tmp_path):
     assert not Path(tmp_path / "run").exists()
 
 
+@pytest.mark.check("C7")
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

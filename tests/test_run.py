@@ -132,6 +132,7 @@ def test_weights_of_a_stage_that_is_not_finished_are_refused(begun):
         begun.weights(1, "noisy")
 
 
+@pytest.mark.check("E1")
 def test_weights_that_were_lost_or_altered_are_refused(begun):
     path = finish(begun, 0, "noisy")
     message = r"best\.weights\.h5: missing or damaged: its SHA-256 is not that in finished\.json\. Train anew with"

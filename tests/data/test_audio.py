@@ -113,6 +113,7 @@ INT24, INT32 = rng.integers(-(2**23), 2**23, 1_000), rng.integers(-(2**31), 2**3
 UINT8, REAL = rng.integers(0, 2**8, 1_000), rng.uniform(-1, 1, 1_000)
 
 
+@pytest.mark.check("C4")
 @pytest.mark.parametrize(
     "header, samples, reference",
     [
@@ -135,6 +136,7 @@ def test_channels_are_mixed_to_their_mean(heard, channels):
     np.testing.assert_allclose(waveform, sound.mean(axis=1) / 32_768, rtol=0, atol=LSB)
 
 
+@pytest.mark.check("C1")
 def test_opposite_channels_are_silence_and_not_an_error(heard):
     sound = np.stack([SOUND // 2, -(SOUND // 2)], axis=1)
     np.testing.assert_array_equal(heard(riff(fmt(channels=2), data(sound))), np.zeros(len(SOUND)))
@@ -143,6 +145,7 @@ def test_opposite_channels_are_silence_and_not_an_error(heard):
 JUNK, LIST = chunk(b"JUNK", bytes(27)), chunk(b"LIST", b"INFOISFT\x0d\0\0\0Lavf58.76.100\0")
 
 
+@pytest.mark.check("C1")
 @pytest.mark.parametrize(
     "chunks",
     [
@@ -158,11 +161,13 @@ def test_chunks_that_are_not_sound_are_passed_over(heard, chunks):
     np.testing.assert_array_equal(to_pcm(heard(riff(*chunks))), SOUND)
 
 
+@pytest.mark.check("C1")
 @pytest.mark.parametrize("size", [0, 36, 0xFFFFFFFF])
 def test_the_outermost_length_is_not_what_counts(heard, size):
     np.testing.assert_array_equal(to_pcm(heard(riff(fmt(), data(), size=size))), SOUND)
 
 
+@pytest.mark.check("C4")
 @pytest.mark.parametrize(
     "name, options",
     [
@@ -201,18 +206,21 @@ def test_the_telephone_s_256_levels_are_heard_too(heard, encoding):
     assert np.corrcoef(waveform, tone)[0, 1] > 0.9
 
 
+@pytest.mark.check("C1")
 @pytest.mark.parametrize("encoding", ["IMA_ADPCM", "MS_ADPCM", "GSM610", "NMS_ADPCM_16", "G721_32"])
 def test_old_codecs_whose_decoders_are_known_to_break_are_not(heard, encoding):
     with pytest.raises(DataError, match="1.wav: WAV encoding [0-9]+ with [0-9] bits; expected 8, 16, .* Convert it"):
         heard(written(np.zeros(8_000), format="WAV", subtype=encoding, sample_rate=8_000))
 
 
+@pytest.mark.check("C1")
 def test_digital_silence_is_kept(heard):
     np.testing.assert_array_equal(heard(riff(fmt(), data(np.zeros(300, "<i2")))), np.zeros(300))
     silence = heard(riff(fmt(sample_rate=44_100), data(np.zeros(44_100, "<i2"))))
     np.testing.assert_array_equal(silence, np.zeros(RATE))
 
 
+@pytest.mark.check("C1")
 def test_one_sample_is_a_clip(heard):
     assert heard(riff(fmt(), data(SOUND[:1]))).shape == (1,)
 
@@ -279,12 +287,14 @@ BAD_WAVS = {
 }
 
 
+@pytest.mark.check("C1")
 @pytest.mark.parametrize("content, message", BAD_WAVS.values(), ids=BAD_WAVS)
 def test_a_bad_wav_is_refused_with_the_reason_and_the_way_out(heard, content, message):
     with pytest.raises(DataError, match=f"1.wav: .*{message}"):
         heard(content)
 
 
+@pytest.mark.check("C1")
 @pytest.mark.parametrize(
     "name, content, message",
     [
@@ -304,6 +314,7 @@ def test_bad_files_of_other_formats_are_refused_too(heard, name, content, messag
         heard(content, name)
 
 
+@pytest.mark.check("C1")
 @pytest.mark.parametrize(
     "name, message",
     [
@@ -322,11 +333,13 @@ def test_what_is_not_a_file_is_refused(tmp_path, name, message):
         read_waveform(tmp_path / name, sample_rate=RATE)
 
 
+@pytest.mark.check("C1")
 def test_a_clip_too_short_for_the_rate_is_refused(heard):
     with pytest.raises(DataError, match="1.wav: too short: 1 samples at 96000 Hz leave none at 16000 Hz. Take it"):
         heard(riff(fmt(sample_rate=96_000), data(SOUND[:1])))
 
 
+@pytest.mark.check("C1")
 def test_a_clip_too_long_once_resampled_is_refused(heard, monkeypatch):
     monkeypatch.setattr(headers, "MOST_SAMPLES", 1_500)
     assert len(heard(riff(fmt(), data()))) == 1_000
@@ -334,6 +347,7 @@ def test_a_clip_too_long_once_resampled_is_refused(heard, monkeypatch):
         heard(riff(fmt(), data()), sample_rate=32_000)
 
 
+@pytest.mark.check("C1")
 def test_a_file_that_does_not_tell_its_length_is_read_up_to_the_limit_only(heard, monkeypatch):
     monkeypatch.setattr(audio, "MOST_SAMPLES", 10_000)
     monkeypatch.setattr(audio, "BLOCK", 5_000)
@@ -341,6 +355,7 @@ def test_a_file_that_does_not_tell_its_length_is_read_up_to_the_limit_only(heard
         heard(MP3, "1.mp3")
 
 
+@pytest.mark.check("C1")
 def test_no_cut_of_a_wav_goes_unnoticed(heard):
     whole = riff(JUNK, fmt(), data(SOUND[:50]))
     for length in range(len(whole)):

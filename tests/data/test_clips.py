@@ -67,6 +67,7 @@ PATHS_THAT_ARE_NOT_PLAIN = [
 ]  # fmt: skip
 
 
+@pytest.mark.check("C6")
 @pytest.mark.parametrize("name", PATHS_THAT_ARE_NOT_PLAIN)
 def test_a_name_that_is_not_a_plain_path_is_refused(name):
     with pytest.raises(
@@ -82,6 +83,7 @@ def test_an_unusual_but_plain_name_is_accepted(name):
     check_clips(table(clip(name)))
 
 
+@pytest.mark.check("C5")
 @pytest.mark.parametrize(
     "bad, message",
     [
@@ -110,6 +112,7 @@ def test_a_bad_row_is_named(bad, message):
         check_clips(table(clip("ok.wav", "curated"), clip("t.wav", "test"), bad))
 
 
+@pytest.mark.check("C5")
 @pytest.mark.parametrize("column", clip())
 def test_a_table_without_a_column_is_refused(column):
     with pytest.raises(
@@ -118,6 +121,7 @@ def test_a_table_without_a_column_is_refused(column):
         check_clips(table(clip()).drop(columns=column))
 
 
+@pytest.mark.check("C5")
 def test_an_empty_table_is_refused():
     with pytest.raises(DataError, match="The table of clips is empty"):
         check_clips(table(clip()).iloc[:0])
@@ -129,6 +133,7 @@ def test_a_level_that_is_not_finite_is_refused(value):
         check_clips(table(heard("a.wav") | {"rms": value}))
 
 
+@pytest.mark.check("C5")
 def test_an_unknown_label_names_its_row():
     clips = table(clip(row="x.csv line 2"), clip("t.wav", "test", labels="Brak", row="test.csv line 9"))
     check_labels(clips, ["Bark", "Brak"])
@@ -182,6 +187,7 @@ def test_an_unknown_column_is_not_dropped_in_silence(tmp_path):
     assert not (tmp_path / "clips.csv").exists()
 
 
+@pytest.mark.check("C5")
 @pytest.mark.parametrize(
     "text, message",
     [
@@ -225,6 +231,7 @@ def test_a_clips_csv_that_is_not_there_is_said_so(tmp_path):
 GOOD = 'fname,labels\na.wav,Bark\nb.wav,"Bark,Meow"\n'
 
 
+@pytest.mark.check("C5")
 @pytest.mark.parametrize(
     "content",
     [
@@ -254,12 +261,14 @@ def test_a_row_knows_the_line_it_begins_on(file):
     assert read.index.tolist() == ["labels.csv line 2", "labels.csv line 5"]
 
 
+@pytest.mark.check("C5")
 def test_letters_composed_and_decomposed_are_the_same(file):
     assert read_table(file("fname,labels\na\u0308.wav,Ba\u0308r\n"), COLUMNS).values.tolist() == [
         ["\xe4.wav", "B\xe4r"]
     ]
 
 
+@pytest.mark.check("C5")
 @pytest.mark.parametrize(
     "content, message",
     [

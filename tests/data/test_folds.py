@@ -88,6 +88,7 @@ def test_small_tables_come_near_the_best_of_all_ways_to_deal(seed):
     assert unevenness(stratified_folds(table, 2, seed=0)) <= min(map(unevenness, ways)) + 1.0
 
 
+@pytest.mark.check("C8")
 @settings(max_examples=40, deadline=None)
 @given(
     labels=st.lists(
@@ -111,6 +112,7 @@ def test_every_clip_has_one_fold_and_no_fold_is_empty(labels, num_folds, seed, g
         assert (folds.groupby(groups).nunique()[lambda count: count.index != ""] == 1).all()
 
 
+@pytest.mark.check("D9")
 def test_the_order_of_the_rows_does_not_matter():
     table = random_table(200, 10, seed=1)
     mixed = table.sample(frac=1, random_state=0)
@@ -119,6 +121,7 @@ def test_the_order_of_the_rows_does_not_matter():
     )
 
 
+@pytest.mark.check("D9")
 def test_one_seed_repeats_and_another_differs():
     table = random_table(200, 10, seed=1)
     folds = stratified_folds(table, 5, seed=1)
@@ -131,6 +134,7 @@ def test_the_series_has_the_index_of_the_table():
     assert stratified_folds(table, 4, seed=0).index.equals(table.index)
 
 
+@pytest.mark.check("D9")
 @pytest.mark.parametrize("as_series", [False, True])
 def test_a_group_is_never_parted(as_series):
     table = random_table(300, 8, seed=2)

@@ -150,6 +150,7 @@ def test_without_a_vocabulary_file_the_training_labels_are_the_vocabulary(tmp_pa
     assert find_clips(tmp_path).vocabulary == ("Bark", "Meow")
 
 
+@pytest.mark.check("C5")
 @pytest.mark.parametrize(
     "text, message",
     [
@@ -187,6 +188,7 @@ def test_another_dataset_may_use_the_name_of_a_known_bad_clip(tmp_path):
     assert found.layout == "csv" and found.excluded == {}
 
 
+@pytest.mark.check("C5")
 @pytest.mark.parametrize(
     "table, text, line, message",
     [
@@ -245,6 +247,7 @@ def test_audio_that_no_table_lists_is_passed_over(tmp_path):
     assert len(find_clips(tmp_path).clips) == 5
 
 
+@pytest.mark.check("C6")
 @pytest.mark.parametrize("kind", ["folder", "fifo", "broken link", "hidden"])
 def test_what_is_no_regular_file_counts_as_absent(tmp_path, kind):
     make(
@@ -266,6 +269,7 @@ def test_what_is_no_regular_file_counts_as_absent(tmp_path, kind):
         find_clips(tmp_path)
 
 
+@pytest.mark.check("C6")
 def test_a_link_out_of_the_folder_is_refused(tmp_path):
     make(tmp_path, {"canary.wav": None})
     source = make(tmp_path / "data", KAGGLE)
@@ -287,6 +291,7 @@ def test_a_link_inside_the_folder_and_a_linked_folder_of_audio_are_fine(tmp_path
     assert find_clips(source).clips["path"][0] == str(tmp_path / "elsewhere" / "a.wav")
 
 
+@pytest.mark.check("C6")
 def test_a_clip_behind_a_linked_folder_is_not_found(tmp_path):
     make(tmp_path, {"outside/a.wav": None})
     source = make(tmp_path / "data", {"labels.csv": "fname,labels\nlink/a.wav,Bark\nb.wav,Meow\n", "b.wav": None})
@@ -295,6 +300,7 @@ def test_a_clip_behind_a_linked_folder_is_not_found(tmp_path):
         find_clips(source)
 
 
+@pytest.mark.check("C6")
 def test_nothing_outside_the_source_is_opened(tmp_path):
     opened = []
     names = ["../canary.wav", "{}/canary.wav", "link.wav", "link/canary.wav", "audio/../../canary.wav", "/dev/zero"]
@@ -317,6 +323,7 @@ def test_nothing_outside_the_source_is_opened(tmp_path):
     assert not [path for path in opened if "canary" in path or path == "/dev/zero" or path == str(tmp_path)]
 
 
+@pytest.mark.check("C6")
 def test_a_name_is_found_in_either_unicode_form(tmp_path):
     composed = unicodedata.normalize("NFC", "Geräusch.wav")
     decomposed = unicodedata.normalize("NFD", composed)
@@ -388,6 +395,7 @@ def test_a_csv_may_say_subset_usage_fold_and_group(tmp_path):
     ]
 
 
+@pytest.mark.check("C5")
 @pytest.mark.parametrize(
     "table, message",
     [
@@ -507,6 +515,7 @@ def test_every_kind_of_audio_is_found(tmp_path, suffix):
     assert len(find_clips(make(tmp_path, dict.fromkeys([f"dog/1.{suffix}", f"cat/1.{suffix}"]))).clips) == 2
 
 
+@pytest.mark.check("C5")
 @pytest.mark.parametrize(
     "more, message",
     [
@@ -536,6 +545,7 @@ def test_a_class_that_only_the_test_has_is_refused(tmp_path):
         find_clips(tmp_path)
 
 
+@pytest.mark.check("C6")
 def test_a_linked_folder_is_not_followed(tmp_path):
     make(tmp_path, {"outside/1.wav": None})
     source = make(tmp_path / "data", FOLDERS)

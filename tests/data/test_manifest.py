@@ -96,6 +96,7 @@ def test_equal_content_has_one_text_and_one_digest():
 # Not whole
 
 
+@pytest.mark.check("B3")
 def test_a_missing_shard_is_named(out):
     shards(out)[2].unlink()
     for check in (read_manifest, lambda out: list(check_records(out))):
@@ -103,6 +104,7 @@ def test_a_missing_shard_is_named(out):
             check(out)
 
 
+@pytest.mark.check("B3")
 @pytest.mark.parametrize("change", [-1, -200, 1], ids=["a byte less", "cut short", "a byte more"])
 def test_a_shard_of_another_length_is_named(out, change):
     content = shards(out)[1].read_bytes()
@@ -113,6 +115,7 @@ def test_a_shard_of_another_length_is_named(out, change):
         read_manifest(out)
 
 
+@pytest.mark.check("B1")
 def test_a_flipped_bit_anywhere_in_a_shard_is_found_and_the_shard_named(out):
     manifest = read_manifest(out)
     content = shards(out)[1].read_bytes()
@@ -135,6 +138,7 @@ def test_every_damaged_shard_is_named(out):
     assert ["00000-of" in damage[0], "00003-of" in damage[1], len(damage)] == [True, True, 2]
 
 
+@pytest.mark.check("B3")
 def test_swapped_shards_are_found(out):
     first, second = shards(out)[0], shards(out)[2]  # of the same length
     one, other = first.read_bytes(), second.read_bytes()
@@ -143,6 +147,7 @@ def test_swapped_shards_are_found(out):
     assert ["clips-00000" in line or "clips-00002" in line for line in check_records(out)] == [True, True]
 
 
+@pytest.mark.check("B3")
 def test_swapped_records_within_a_shard_are_found(out):
     content = shards(out)[0].read_bytes()
     record = len(content) // 4
@@ -154,6 +159,7 @@ def test_swapped_records_within_a_shard_are_found(out):
 # The manifest itself and the tables
 
 
+@pytest.mark.check("B1")
 def test_a_flipped_bit_anywhere_in_the_manifest_is_refused(out):
     content = (out / NAME).read_bytes()
     for bit in bits(content, every=29):
@@ -162,6 +168,7 @@ def test_a_flipped_bit_anywhere_in_the_manifest_is_refused(out):
             read_manifest(out)
 
 
+@pytest.mark.check("B3")
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"7", b"null", b'{"sha256": "00"}', b"\xff", bytes(100)])
 def test_something_else_in_its_place_is_refused(out, content):
     (out / NAME).write_bytes(content)
@@ -169,6 +176,7 @@ def test_something_else_in_its_place_is_refused(out, content):
         read_manifest(out)
 
 
+@pytest.mark.check("B3")
 def test_the_same_content_in_another_writing_is_refused(out):
     content = json.loads((out / NAME).read_bytes())
     (out / NAME).write_text(json.dumps(content))
@@ -176,6 +184,7 @@ def test_the_same_content_in_another_writing_is_refused(out):
         read_manifest(out)
 
 
+@pytest.mark.check("B2")
 def test_a_cut_manifest_is_refused(out):
     content = (out / NAME).read_bytes()
     for length in np.linspace(0, len(content) - 1, 40, dtype=int):
@@ -195,6 +204,7 @@ def test_no_directory_tells_how_to_make_one(tmp_path):
         read_manifest(tmp_path / "none")
 
 
+@pytest.mark.check("B3")
 @pytest.mark.parametrize("version", [1, 3])
 def test_another_schema_version_is_refused(whole, out, monkeypatch, version):
     manifest = manifests.Manifest(**{**vars(read_manifest(whole)), "directory": out})
@@ -209,6 +219,7 @@ def test_another_schema_version_is_refused(whole, out, monkeypatch, version):
         read_manifest(out)
 
 
+@pytest.mark.check("B1")
 @pytest.mark.parametrize("table", ["clips.csv", "rejects.csv"])
 def test_an_altered_table_is_refused(out, table):
     content = (out / table).read_bytes()
@@ -218,6 +229,7 @@ def test_an_altered_table_is_refused(out, table):
             read_manifest(out)
 
 
+@pytest.mark.check("B3")
 @pytest.mark.parametrize("table", ["clips.csv", "rejects.csv"])
 def test_a_missing_table_is_refused(out, table):
     (out / table).unlink()

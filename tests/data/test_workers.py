@@ -26,6 +26,7 @@ def test_a_slow_entry_does_not_mix_up_the_others():
     assert list(in_order(time.sleep, [0.3, 0, 0, 0.1, 0], workers=2)) == [(None, None)] * 5
 
 
+@pytest.mark.check("A7")
 @pytest.mark.parametrize("sign", [signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE])
 def test_an_entry_that_its_worker_dies_of_is_lost_and_only_it(sign):
     entries = [HARMLESS, sign, HARMLESS, HARMLESS, sign]
@@ -38,6 +39,7 @@ def test_a_worker_that_leaves_is_told_by_its_code():
     assert list(in_order(os._exit, [3], workers=1)) == [(None, "its decoder ended the process with code 3")]
 
 
+@pytest.mark.check("A7")
 def test_an_entry_that_takes_too_long_is_lost(monkeypatch):
     monkeypatch.setattr(workers, "SECONDS", 0.5)
     started = time.monotonic()
@@ -45,6 +47,7 @@ def test_an_entry_that_takes_too_long_is_lost(monkeypatch):
     assert time.monotonic() - started < 20
 
 
+@pytest.mark.check("A7")
 def test_an_entry_that_takes_too_much_memory_is_lost():
     answers = list(in_order(bytes, [3, workers.MEMORY + (1 << 30), 2], workers=1))
     assert answers == [(bytes(3), None), (None, "decoding it takes more than 4 GiB of memory"), (bytes(2), None)]
@@ -56,6 +59,7 @@ def test_an_error_of_ours_is_raised_here():
     assert multiprocessing.active_children() == []
 
 
+@pytest.mark.check("A7")
 def test_a_worker_that_somebody_ends_is_replaced_and_nothing_is_lost():
     def end_one():
         while not multiprocessing.active_children():
@@ -67,6 +71,7 @@ def test_a_worker_that_somebody_ends_is_replaced_and_nothing_is_lost():
     assert list(in_order(time.sleep, [0.2] * 12, workers=2)) == [(None, None)] * 12
 
 
+@pytest.mark.check("A7")
 def test_one_that_is_ended_twice_is_no_fault_of_the_entry():
     with pytest.raises(DataError, match="A worker process died, perhaps for want of memory. Run make-records again.*"):
         list(in_order(signal.raise_signal, [HARMLESS, signal.SIGKILL], workers=1))

@@ -1,11 +1,14 @@
 """What the checks of docs/reliability.md share: the tier, the count of what was tried, and processes to mistreat."""
 
 import contextlib
+import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -109,6 +112,26 @@ def start(tmp_path_factory):
 
     yield started
     zygote.communicate()  # its input has ended, and so does it
+
+
+@pytest.fixture
+def tmp_path(tmp_path):
+    """In memory where there is room: a process that dies leaves its files there as well, and fsync takes no time."""
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK) or shutil.disk_usage(memory).free < 2 << 30:
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def faults():
+    """`faults.installed`: the same in this process, for the time of a block."""
+    spec = importlib.util.spec_from_file_location("faults", HERE / "faults.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.installed
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,29 @@
 """A: records are made once and whole, whatever happens to the process that makes them."""
 
+import errno
+import json
+import os
 import random
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+
+from audiotag.data.clips import read_clips
+from audiotag.data.layouts import find_clips
+from audiotag.data.manifest import read_manifest
+from audiotag.data.records import check_records, write_records
+from audiotag.errors import AudiotagError
 
 SUBSETS = ("curated", "noisy", "test")
 OPTIONS = ("--sample-rate", 16_000, "--clips-per-shard", 64)
+SMALL = {"sample_rate": 16_000, "clips_per_shard": 8, "workers": 0}
 
 
 @pytest.fixture(scope="module")
@@ -22,41 +38,204 @@ def clips(recordings, tmp_path_factory):
 def made(clips, start, files_below, tmp_path_factory):
     """The records of `clips`, made undisturbed: {name: bytes}; and how many operations that took."""
     out, count = tmp_path_factory.mktemp("made") / "out", tmp_path_factory.mktemp("made") / "count"
-    assert start("make-records", clips, "--out", out, *OPTIONS, "--workers", 1, folder=out, report=count).wait() == 0
+    assert make(start, clips, out, report=count).wait() == 0
     return files_below(out), int(count.read_text())
+
+
+def make(start, clips, out, *, workers=0, **faults):
+    if faults:
+        faults["folder"] = out
+    return start("make-records", clips, "--out", out, *OPTIONS, "--workers", workers, **faults)
 
 
 @pytest.fixture
 def expect_made(clips, made, start, files_below):
     """A function that makes the records in a folder to their end, and fails where they are not those of `made`."""
 
-    def finish(out, *more):
+    def whole_so_far(out):
         under_final_names = files_below(out, hidden=False)
         altered = {name for name, content in under_final_names.items() if made[0].get(name) != content}
-        assert altered <= {"rejects.csv"}, f"not whole under a final name: {altered}"
-        job = start("make-records", clips, "--out", out, *OPTIONS, "--workers", 1, *more)
+        assert not altered, f"not whole under a final name: {altered}"
+
+    def finish(out):
+        whole_so_far(out)
+        job = make(start, clips, out)
         assert job.wait() == 0, job.output()[-500:]
         assert files_below(out) == made[0]
 
+    finish.whole_so_far = whole_so_far
     return finish
 
 
-def moments(made, size, many):
-    """`many` (operation, what) at which a process may be killed: between operations, and at a byte of a file."""
-    dice = random.Random(7)
+def moments(made, many, seed=7):
+    """`many` faults that kill: between two operations, and at a byte of a file."""
+    dice, size = random.Random(seed), max(map(len, made[0].values()))
     between = [{"at": at, "what": "kill"} for at in range(1, made[1] + 1)]
-    inside = [{"at": at, "what": f"kill at byte {dice.randrange(size)}"} for at in range(1, made[1], 3)]
-    every = max(1, len(between + inside) // many)
-    return (between + inside)[dice.randrange(every) :: every]
+    inside = [{"at": at, "what": f"kill at byte {dice.randrange(size)}"} for at in range(1, made[1] + 1)]
+    dice.shuffle(between)
+    return [moment for pair in zip(between, inside) for moment in pair][:many]
 
 
 @pytest.mark.check("A1")
 def test_killed_anywhere_it_goes_on_to_the_same_bytes(clips, made, start, expect_made, tier, tally, tmp_path):
-    size = max(map(len, made[0].values()))
-    for number, moment in enumerate(moments(made, size, tier(16, 220))):
-        out = tmp_path / str(number)
+    for number, moment in enumerate(moments(made, tier(20, 240))):
         with tally.trial(moment):
-            job = start("make-records", clips, "--out", out, *OPTIONS, "--workers", 1, folder=out, **moment)
-            assert job.wait() != 1, job.output()[-500:]
+            job = make(start, clips, tmp_path / str(number), workers=int(number % 10 == 0), **moment)
+            assert job.wait() in (0, -signal.SIGKILL, -signal.SIGXFSZ), job.output()[-500:]
+            expect_made(tmp_path / str(number))
+        shutil.rmtree(tmp_path / str(number), ignore_errors=True)
+
+
+@pytest.mark.check("A2")
+def test_killed_again_and_again_it_goes_on_to_the_same_bytes(clips, made, start, expect_made, tier, tally, tmp_path):
+    for number in range(tier(5, 50)):
+        with tally.trial(f"series {number}"):
+            for moment in moments(made, 2 + number % 4, seed=number):
+                make(start, clips, tmp_path / str(number), **moment).wait()
+                expect_made.whole_so_far(tmp_path / str(number))
+            expect_made(tmp_path / str(number))
+        shutil.rmtree(tmp_path / str(number), ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def small(recordings, tmp_path_factory):
+    """Forty clips and their records in six shards."""
+    folder = tmp_path_factory.mktemp("small")
+    source, _ = recordings(folder / "in", 40 + np.arange(40), subsets=SUBSETS)
+    write_records(source, folder / "out", **SMALL)
+    return source, folder / "out"
+
+
+@pytest.mark.check("A3")
+def test_whatever_operation_fails_it_says_so_and_goes_on_later(small, faults, files_below, tier, tally, tmp_path):
+    source, whole = small
+    kinds = ["ENOSPC", "EIO", "EDQUOT", "EACCES", "ESTALE", "EROFS"]
+    with faults(tmp_path / "count") as count:
+        write_records(source, tmp_path / "count", **SMALL)
+    for at in range(1, count[0] + 1):
+        for kind in tier([kinds[at % 2]], kinds):
+            out = tmp_path / f"{at}-{kind}"
+            with tally.trial(f"{kind} at {at}"):
+                try:
+                    with faults(out, at, kind):
+                        write_records(source, out, **SMALL)
+                except (AudiotagError, OSError) as error:  # what the command line prints without a traceback
+                    assert os.strerror(getattr(errno, kind)) in str(error)
+                    assert not (out / "manifest.json").exists() or not list(check_records(out))
+                assert files_below(out, hidden=False).items() <= files_below(whole).items()
+                write_records(source, out, **SMALL)
+                assert files_below(out) == files_below(whole)
+            shutil.rmtree(out, ignore_errors=True)
+
+
+@pytest.mark.check("A4")
+def test_a_full_disk_stops_it_and_it_goes_on_when_there_is_room(clips, made, start, expect_made, tier, tally, tmp_path):
+    dice, size = random.Random(4), max(map(len, made[0].values()))
+    old = tmp_path / "old"
+    shutil.copytree(clips, tmp_path / "other")
+    assert make(start, tmp_path / "other", old).wait() == 0
+    before = {path.name: path.read_bytes() for path in old.iterdir()}
+    for number in range(tier(5, 50)):
+        out, limit = tmp_path / str(number), dice.randrange(size)
+        with tally.trial(f"no file over {limit} bytes"):
+            job = make(start, clips, out, at=dice.randrange(1, made[1]), what=f"limit {limit}")
+            code = job.wait()
+            assert code in (0, 1), code
+            if code:
+                said = job.output()
+                assert "Error: " in said and "Traceback" not in said and "same command again" in said, said[-500:]
+                assert not (out / "manifest.json").exists()
             expect_made(out)
         shutil.rmtree(out, ignore_errors=True)
+    with tally.trial("a whole set is left alone"):
+        job = start("make-records", clips, "--out", old, "--sample-rate", 8_000, folder=old, at=1, what="limit 100")
+        assert job.wait() == 1
+        assert {path.name: path.read_bytes() for path in old.iterdir() if path.is_file()} == before
+
+
+@pytest.mark.check("A5")
+def test_of_two_at_once_one_makes_the_records(clips, made, start, files_below, tier, tally, tmp_path):
+    dice = random.Random(5)
+    for number in range(tier(5, 50)):
+        out = tmp_path / str(number)
+        with tally.trial(number):
+            first = make(start, clips, out, at=dice.randrange(1, made[1]), what="sleep 1")
+            time.sleep(dice.random())
+            second = make(start, clips, out)
+            codes = second.wait(), first.wait()
+            assert 0 in codes, codes
+            assert codes == (0, 0) or "another make-records is writing here" in second.output() + first.output()
+            assert files_below(out) == made[0]
+        shutil.rmtree(out, ignore_errors=True)
+
+
+@pytest.mark.check("A6")
+def test_workers_order_and_hash_seed_change_no_byte(clips, made, files_below, tier, tally, tmp_path):
+    header, *rows = (clips / "labels.csv").read_text().splitlines()
+    copy = shutil.copytree(clips, tmp_path / "in")
+    for number in range(tier(3, 28)):
+        workers = (1, 2, 4, 8)[number % 4]
+        with tally.trial(f"{workers} workers, seed {number}"):
+            mixed = np.random.default_rng(number).permutation(rows)
+            (copy / "labels.csv").write_text("\n".join([header, *mixed]) + "\n")
+            command = [sys.executable, "-m", "audiotag", "make-records", copy, "--out", tmp_path / str(number)]
+            environment = os.environ | {"PYTHONHASHSEED": str(number), "PYTHONPATH": str(Path(__file__).parents[2])}
+            command = [*map(str, [*command, *OPTIONS, "--workers", workers])]
+            subprocess.run(command, check=True, capture_output=True, env=environment)
+            assert files_below(tmp_path / str(number)) == made[0]
+
+
+def workers_of(job):
+    """The ids of the processes that decode for a job: the children of its child that forks them."""
+    children = {}
+    for place in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            pid, rest = place.read_text().split(" (", 1)
+            children.setdefault(int(rest.rsplit(") ", 1)[1].split()[1]), []).append(int(pid))
+        except OSError:  # it has ended
+            pass
+    return [worker for server in children.get(job.pid, []) for worker in children.get(server, [])]
+
+
+@pytest.mark.check("A7")
+def test_a_worker_that_is_killed_costs_nothing(clips, made, start, expect_made, tier, tally, tmp_path):
+    dice = random.Random(7)
+    for number in range(tier(5, 50)):
+        with tally.trial(number):
+            job = make(start, clips, tmp_path / str(number), workers=2, at=12, what="sleep 0.3")
+            end = time.monotonic() + 30
+            while not (workers := workers_of(job)):
+                assert time.monotonic() < end
+                time.sleep(0.01)
+            time.sleep(dice.uniform(0, 0.3))
+            if number % 5:
+                os.kill(dice.choice(workers), signal.SIGKILL)
+                assert job.wait(30) == 0, job.output()[-500:]
+            else:
+                job.kill().wait()
+                end = time.monotonic() + 10
+                while any(Path(f"/proc/{worker}").exists() for worker in workers):
+                    assert time.monotonic() < end, "workers outlive the process that started them"
+                    time.sleep(0.02)
+            expect_made(tmp_path / str(number))
+        shutil.rmtree(tmp_path / str(number), ignore_errors=True)
+
+
+SPOILT = [b"", b"no sound", b"RIFF" + bytes(4) + b"WAVE", b"ID3", b"fLaC" + bytes(60), b"OggS" + bytes(60)]
+
+
+@pytest.mark.check("A8")
+def test_every_row_is_written_or_rejected(recordings, tier, tally, tmp_path):
+    for number in range(tier(10, 100)):
+        dice = random.Random(number)
+        with tally.trial(number):
+            folder, out = tmp_path / str(number) / "in", tmp_path / str(number) / "out"
+            source, _ = recordings(folder, [50] * 24, subsets=SUBSETS)
+            for name in dice.sample(source.clips["name"].tolist(), dice.randrange(20)):
+                (folder / "audio" / name).write_bytes(dice.choice(SPOILT))
+            write_records(find_clips(folder), out, skip_bad=True, **SMALL)
+            written = read_clips(out / "clips.csv")["name"].tolist()
+            rejected = pd.read_csv(out / "rejects.csv")["name"].tolist()
+            assert sorted(written + rejected) == source.clips["name"].tolist()
+            assert sorted(name for shard in read_manifest(out).shards for name in shard.clips) == sorted(written)
+            assert json.loads((out / "manifest.json").read_text())["options"]["skip_bad"]

@@ -92,6 +92,7 @@ def test_an_epoch_that_is_no_better_leaves_the_file_alone(tmp_path):
     assert path.stat() == before
 
 
+@pytest.mark.check("D2")
 def test_a_save_that_dies_in_the_middle_leaves_the_old_best(tmp_path, monkeypatch):
     path, model = tmp_path / "best.weights.h5", network()
     callback = ModelCheckpoint(path)
@@ -108,6 +109,7 @@ def test_a_save_that_dies_in_the_middle_leaves_the_old_best(tmp_path, monkeypatc
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
+@pytest.mark.check("D2")
 @pytest.mark.parametrize("kept", [0, 1])
 def test_where_a_kill_came_before_the_state_the_best_that_it_tells_of_is_taken_back(tmp_path, kept):
     callback, model = ModelCheckpoint(tmp_path / "best.weights.h5"), network()
@@ -155,6 +157,7 @@ def test_the_file_is_whole_after_every_epoch(tmp_path):
 # StopAtNan
 
 
+@pytest.mark.check("D6")
 @pytest.mark.parametrize(("step", "bad"), [(0, np.nan), (3, np.inf), (7, np.nan), (11, np.nan)])
 def test_a_loss_that_is_not_finite_stops_within_a_step_and_names_step_and_clips(tmp_path, step, bad):
     inputs, truth = np.random.default_rng(0).normal(size=(2, 12, 4))
@@ -171,6 +174,7 @@ def test_a_loss_that_is_not_finite_stops_within_a_step_and_names_step_and_clips(
     assert len(seen) <= step + 1
 
 
+@pytest.mark.check("D6")
 def test_weights_that_broke_in_the_last_step_are_not_saved(tmp_path):
     class Break(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
@@ -218,6 +222,7 @@ def fit(folder, *, until):
     return model
 
 
+@pytest.mark.check("D3")
 @pytest.mark.parametrize("stops", [[1], [3], [5], [1, 2, 3, 4, 5, 6, 7]])
 def test_stopped_and_resumed_everything_ends_the_same(tmp_path, stops):
     whole = fit(tmp_path / "whole", until=10)
@@ -234,6 +239,7 @@ def test_stopped_and_resumed_everything_ends_the_same(tmp_path, stops):
     assert len(history.splitlines()) < 11  # stopped early, both
 
 
+@pytest.mark.check("D3")
 def test_stopped_early_it_stays_stopped(tmp_path):
     fit(tmp_path, until=10)
     before = (tmp_path / "state.npz").read_bytes()
@@ -268,6 +274,7 @@ def test_tensorboard_goes_on_too(tmp_path):
     assert checkpoint.load_state(state, network())["epochs_done"] == 4
 
 
+@pytest.mark.check("D5")
 @pytest.mark.parametrize("step", [0, 2, 3])
 def test_sigterm_lets_the_step_end_saves_and_exits_with_143(tmp_path, capsys, step):
     class Ask(keras.callbacks.Callback):

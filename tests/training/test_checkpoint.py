@@ -63,6 +63,7 @@ def test_weights_come_back(weights):
     assert_same_weights(other, network())
 
 
+@pytest.mark.check("D10")
 def test_a_save_that_dies_in_the_middle_leaves_the_old_file(weights, monkeypatch):
     before = weights.read_bytes()
 
@@ -145,6 +146,7 @@ def test_callbacks_get_their_numbers_back_and_keep_their_settings(tmp_path):
     assert (again.patience, again.min_delta) == (5, 0.1)  # Keras flips the sign in place, once
 
 
+@pytest.mark.check("D10")
 def test_a_save_that_dies_in_the_middle_leaves_the_old_state(state, monkeypatch):
     before = state.read_bytes()
 

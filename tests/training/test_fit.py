@@ -173,6 +173,7 @@ def weights_at_the_start(monkeypatch):
     return weights
 
 
+@pytest.mark.check("D4")
 def test_a_stage_begins_with_the_best_weights_of_the_one_it_names(again, tiny, monkeypatch):
     shutil.rmtree(again / "fold-0" / "curated")
     began_with = weights_at_the_start(monkeypatch)
@@ -283,6 +284,7 @@ def test_a_trunk_at_rate_nought_stays_as_it_began_statistics_included(again, tin
 # What may go wrong while training
 
 
+@pytest.mark.check("B4")
 def test_a_damaged_shard_is_named(tiny, records, tmp_path):
     copy = shutil.copytree(records, tmp_path / "records")
     shard = next(shard for shard in read_manifest(copy).shards if shard.subset == "noisy")
@@ -302,6 +304,7 @@ def test_a_damaged_shard_is_named(tiny, records, tmp_path):
     )
 
 
+@pytest.mark.check("D6")
 @pytest.mark.parametrize("callbacks", ['[{"name": "ModelCheckpoint"}]', "[]"])
 def test_training_that_diverges_is_an_error(tiny, tmp_path, callbacks):
     wild = ("stages.noisy.optimizer.learning_rate=1e38", f"stages.noisy.callbacks={callbacks}")
@@ -313,6 +316,7 @@ def test_training_that_diverges_is_an_error(tiny, tmp_path, callbacks):
     assert not (tmp_path / "run" / "fold-0" / "noisy" / "finished.json").exists()
 
 
+@pytest.mark.check("D3")
 def test_stopped_early_and_killed_it_stays_stopped(tiny, tmp_path, monkeypatch):
     still = (
         "stages.noisy.epochs=9",
