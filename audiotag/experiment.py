@@ -91,11 +91,23 @@ class Window(Section):
     short_clips: Literal["repeat", "zeros"] = "repeat"
 
 
+class Predict(Section):
+    """How a whole clip is heard: where windows lie on it, and how their answers become one."""
+
+    overlap: float = Field(default=0.5, ge=0, lt=1)  # the share that covering windows hear again
+    pool: Literal["mean", "max", "log_mean_exp"] = "mean"
+    flips: bool = False  # hear the four flips of every picture; only where flips are labels
+    # From the beginning to the end; end to end without the tail, as M. Pinto published; anywhere; all at once.
+    windows: Literal["covering", "slices", "random", "whole"] = "covering"
+    count: int = Field(default=8, ge=1)  # how many are random
+
+
 class Select(Section):
     """Which noisy clips a stage hears: those whose labels are confirmed by models that never heard them."""
 
     rule: Rule
     scored_by: str  # the earlier stage
+    predict: Predict | None = None  # how the clips are heard for it; None is as in the experiment
     per_class: int | None = Field(default=None, ge=1)  # clips of each class taken, the most confident; None is all
     # With rounds the stage is trained so many times, each from the round before, which also scores the clips anew;
     # the round with the best lwlrap on held-out clips stays.
@@ -133,17 +145,6 @@ class Folds(Section):
     by: Literal["labels", "official"] = "labels"  # alike in their labels; or as the dataset numbers them from 1
     held_out: tuple[int, ...] = Field(default=(0,), min_length=1)
     noisy: bool = False  # cut the noisy clips too, so that each can be scored by models that never heard it
-
-
-class Predict(Section):
-    """How a whole clip is heard: where windows lie on it, and how their answers become one."""
-
-    overlap: float = Field(default=0.5, ge=0, lt=1)  # the share that covering windows hear again
-    pool: Literal["mean", "max", "log_mean_exp"] = "mean"
-    flips: bool = False  # hear the four flips of every picture; only where flips are labels
-    # From the beginning to the end; end to end without the tail, as M. Pinto published; anywhere; all at once.
-    windows: Literal["covering", "slices", "random", "whole"] = "covering"
-    count: int = Field(default=8, ge=1)  # how many are random
 
 
 class Experiment(Section):

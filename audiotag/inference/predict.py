@@ -45,13 +45,13 @@ def load_taggers(run, stage=None, fold=None):
     return [load_tagger(run, fold, stage) for fold in folds]
 
 
-def load_tagger(run, fold, stage):
-    """The model of one fold after one stage."""
+def load_tagger(run, fold, stage, *, predict=None):
+    """The model of one fold after one stage; it hears clips as `predict` says, or else as the experiment does."""
     model = run.experiment.model
     if hasattr(model, "weights"):  # those that training began with are neither needed nor, maybe, here
         model = model.model_copy(update={"weights": None})
     tagger = build_tagger(
-        run.experiment.model_copy(update={"model": model}),
+        run.experiment.model_copy(update={"model": model, "predict": predict or run.experiment.predict}),
         sample_rate=run.sample_rate,
         num_classes=len(run.vocabulary),
         stage=stage_named(run.experiment, stage),

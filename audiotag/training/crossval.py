@@ -121,7 +121,8 @@ def _selected(run, manifest, clips, held_out, stage):
     if not path.is_file():
         asked = stage.select
         judges = range(run.experiment.folds.count) if run.experiment.folds.noisy else [held_out]
-        scores = pd.concat([unheard_scores(run, manifest, clips, fold, asked.scored_by, "noisy") for fold in judges])
+        scores = [unheard_scores(run, manifest, clips, fold, asked.scored_by, "noisy", wanted=stage) for fold in judges]
+        scores = pd.concat(scores)
         noisy = clips[(clips["subset"] == "noisy") & (clips["weight"] > 0)]
         before = run.stage_folder(held_out, asked.scored_by) / "corrections.csv"
         again = asked.keep and asked.scored_by.startswith(f"{stage.name.split('/')[0]}/")  # not the first round
@@ -138,7 +139,7 @@ def _selected(run, manifest, clips, held_out, stage):
     return read_corrections(path, run.vocabulary)
 
 
-def unheard_scores(run, manifest, clips, fold, stage, subset):
+def unheard_scores(run, manifest, clips, fold, stage, subset, *, wanted=None):
     """Probabilities of clips by the model of a fold that held them out; kept in SUBSET_scores.csv of the stage.
 
     Without folds of the noisy clips, any noisy clips are held out from a model that trained on curated ones alone.
@@ -150,6 +151,7 @@ def unheard_scores(run, manifest, clips, fold, stage, subset):
         fold: The fold whose model judges.
         stage: Name of one of the `passes`; it must be finished.
         subset: "curated" or "noisy".
+        wanted: The stage that selects by them, which may want the clips heard in its own way.
 
     Returns:
         A table: `name` and a column of probabilities a class, one row a clip.
@@ -167,10 +169,13 @@ def unheard_scores(run, manifest, clips, fold, stage, subset):
             f"{run.stage_folder(fold, stage)}: its model has trained on clip {leaked.iloc[0]!r} and {len(leaked) - 1} "
             f"others that it should judge unheard. {hint}"
         )
-    path = run.stage_folder(fold, stage) / f"{subset}_scores.csv"
+    own = wanted and wanted.select.predict
+    name = f"{subset}_scores_for_{wanted.name.replace('/', '-')}.csv" if own else f"{subset}_scores.csv"
+    path = run.stage_folder(fold, stage) / name
     if not path.is_file():
         label = f"{stage}, fold {fold}, on {subset}"
-        scores = score_records([load_tagger(run, fold, stage)], manifest, judged.reset_index(drop=True), label=label)
+        taggers = [load_tagger(run, fold, stage, predict=own)]
+        scores = score_records(taggers, manifest, judged.reset_index(drop=True), label=label)
         table = pd.DataFrame(scores, columns=list(run.vocabulary))
         table.insert(0, "name", judged["name"].to_numpy())
         files.write_text(path, table.to_csv(index=False, lineterminator="\n"))

@@ -22,6 +22,7 @@ every_file = pytest.mark.parametrize("path", FILES, ids=[path.stem for path in F
 def test_there_are_experiments():
     systems = {"conv_skip", "densenet", "resnet", "mobilenet", "xresnet18", "xresnet18_f2", "xresnet34", "xresnet50"}
     systems |= {"convnext", "conv1d", "mfcc", "vgg_gap", "vgg_gap_narrow", "vgg_gap_filterbank"}
+    systems |= {"vgg_gap_verified", "xresnet18_selected"}
     assert {"demo", "fsd_like"} | systems <= {path.stem for path in FILES}
 
 

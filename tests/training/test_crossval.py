@@ -21,7 +21,8 @@ module = importlib.import_module("audiotag.training.fit")  # not the function of
 PART = {"batch_size": 8, "optimizer": {"name": "adam", "learning_rate": 0.01}, "loss": {"name": "binary_crossentropy"}}
 BOTH = ["curated", "noisy"]
 RULE = {"name": "verified", "at_least": 0.0}
-VERIFY = {"rule": RULE, "scored_by": "all", "per_class": 1, "rounds": 2}
+RANDOM = {"windows": "random", "count": 3}
+VERIFY = {"rule": RULE, "scored_by": "all", "predict": RANDOM, "per_class": 1, "rounds": 2}
 STAGES = [
     PART | {"name": "all", "subset": BOTH, "epochs": 1},
     PART | {"name": "verified", "subset": BOTH, "epochs": 1, "start_from": "all", "select": VERIFY},
@@ -100,8 +101,9 @@ def test_what_one_round_took_stays_and_more_may_come(verified):
 
 
 def test_the_verdict_of_a_clip_follows_from_the_scores_of_the_model_that_held_it_out(verified, records):
-    scores = pd.concat([table(verified, fold, "all", "noisy_scores.csv") for fold in (0, 1)]).set_index("name")
-    assert set(table(verified, 0, "all", "noisy_scores.csv")["name"]).isdisjoint(
+    by_random_windows = "noisy_scores_for_verified-1.csv"
+    scores = pd.concat([table(verified, fold, "all", by_random_windows) for fold in (0, 1)]).set_index("name")
+    assert set(table(verified, 0, "all", by_random_windows)["name"]).isdisjoint(
         table(verified, 0, "all", "heard.csv")["name"]
     )
     labels = read_clips(records / "clips.csv").set_index("name")["labels"]
