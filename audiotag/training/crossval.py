@@ -34,35 +34,44 @@ def training_clips(run, clips):
 def _folds(run, clips):
     """The fold of every clip that is held out at times, a Series by name, as folds.csv of the run says.
 
+    A noisy clip of the same recording as a curated one goes where that goes.
+
     Raises:
         DataError: folds.csv names a clip twice, other clips than are to be held out, or parts a group.
     """
-    path, asked = run.folder / "folds.csv", run.experiment.folds
-    subsets = [clips[clips["subset"] == subset] for subset in (("curated", "noisy") if asked.noisy else ("curated",))]
-    subsets = [table.set_index("name", drop=False) for table in subsets]
-    if subsets[0].empty:
+    path = run.folder / "folds.csv"
+    curated, noisy = (clips[clips["subset"] == subset].set_index("name", drop=False) for subset in ("curated", "noisy"))
+    if curated.empty:
         raise DataError(f"{run.experiment.records}: holds no curated clips, and some must be held out to judge by.")
+    shared = noisy["group"].isin(set(curated["group"]) - {""})
     if not path.is_file():
-        if asked.by == "official":
-            folds = [official_folds(table, asked.count) for table in subsets]
-        else:
-            seed = run.experiment.seed
-            folds = [stratified_folds(table, asked.count, seed=seed, groups="group") for table in subsets]
-        folds = pd.concat(folds).rename("fold").sort_index()
-        files.write_text(path, folds.to_csv(lineterminator="\n"))
-    table, clips = pd.read_csv(path, dtype={"name": str}), pd.concat(subsets)
+        folds = _deal(run, curated)
+        of_group = dict(zip(curated["group"], folds))
+        beside = noisy["group"][shared].map(of_group)
+        alone = _deal(run, noisy[~shared]) if run.experiment.folds.noisy else beside[:0]
+        folds = pd.concat([folds, beside, alone]).astype(int)
+        files.write_text(path, folds.rename("fold").sort_index().to_csv(lineterminator="\n"))
+    held = pd.concat([curated, noisy if run.experiment.folds.noisy else noisy[shared]])
+    table = pd.read_csv(path, dtype={"name": str})
     twice = table["name"][table["name"].duplicated()]
     if len(twice):
         raise DataError(f"{path}: clip {twice.iloc[0]!r} stands there twice, so it may be in two folds. {ANEW}")
-    strange = sorted(set(table["name"]) ^ set(clips["name"]))
+    strange = sorted(set(table["name"]) ^ set(held["name"]))
     if strange:
         raise DataError(f"{path}: clip {strange[0]!r} is there or in the records, but not in both. {ANEW}")
     folds = table.set_index("name")["fold"]
-    grouped = clips[clips["group"] != ""]
+    grouped = held[held["group"] != ""]
     parted = folds[grouped["name"]].groupby(grouped["group"].to_numpy()).nunique()
     if (parted > 1).any():
         raise DataError(f"{path}: clips of the recording {parted.index[parted > 1][0]!r} are in two folds. {ANEW}")
     return folds
+
+
+def _deal(run, clips):
+    asked = run.experiment.folds
+    if asked.by == "official":
+        return official_folds(clips, asked.count)
+    return stratified_folds(clips, asked.count, seed=run.experiment.seed, groups="group")
 
 
 ANEW = "Train the run anew with --restart."
@@ -160,7 +169,7 @@ def unheard_scores(run, manifest, clips, fold, stage, subset, *, wanted=None):
         DataError: The stage is not trained, or its model has heard one of the clips.
     """
     parted = subset == "curated" or run.experiment.folds.noisy
-    judged = clips[(clips["subset"] == subset) & (clips["part"] == (fold if parted else -1))]
+    judged = clips[(clips["subset"] == subset) & ((clips["part"] == fold) | (not parted))]
     heard = _heard_by(run, fold, stage)
     leaked = judged["name"][judged["name"].isin(heard)]
     if len(leaked):

@@ -204,7 +204,9 @@ def _draws(run, heard, stage, steps):
     """What tells `training_batches` to draw clips with replacement, where the stage asks for it."""
     if stage.steps is None and stage.shares is None and not stage.balanced and (heard["weight"] == 1).all():
         return {}
-    return {"shares": shares(heard, run.vocabulary, subsets=stage.shares, balanced=stage.balanced), "steps": steps}
+    present = set(heard["subset"])  # a selection may have taken none
+    subsets = stage.shares and {subset: share for subset, share in stage.shares.items() if subset in present}
+    return {"shares": shares(heard, run.vocabulary, subsets=subsets, balanced=stage.balanced), "steps": steps}
 
 
 def _callback(part, folder):

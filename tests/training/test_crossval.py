@@ -228,6 +228,22 @@ def test_a_verified_clip_in_its_verifiers_training_set_is_found(again):
             judge_again(again, stage)
 
 
+@pytest.mark.parametrize("noisy", [True, False])
+def test_a_noisy_clip_goes_where_the_curated_clip_of_its_recording_goes(again, records, noisy):
+    clips = read_clips(records / "clips.csv")
+    for subset in BOTH:
+        some = clips.index[clips["subset"] == subset][:12]
+        clips.loc[some, "group"] = [f"recording {number}" for number in range(12)]
+    (again.folder / "folds.csv").unlink()
+    folds = again.experiment.folds.model_copy(update={"noisy": noisy})
+    again = dataclasses.replace(again, experiment=again.experiment.model_copy(update={"folds": folds}))
+    known = training_clips(again, clips)
+    together = known[known["group"] != ""].groupby("group")["part"].agg(["nunique", "size", "min"])
+    assert together.to_dict("list") == {"nunique": [1] * 12, "size": [2] * 12, "min": together["min"].tolist()}
+    assert set(together["min"]) == {0, 1}
+    assert (known["part"] == -1).sum() == (0 if noisy else 28)
+
+
 def test_a_recording_in_two_folds_is_found(again, records):
     clips = read_clips(records / "clips.csv")
     two = clips.query("subset == 'curated'")["name"].map(folds_of(again))
