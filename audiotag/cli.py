@@ -125,6 +125,25 @@ def check_records(directory):
 
 
 @main.command()
+@click.argument("source", type=click.Path(exists=True, path_type=Path))
+@click.option("--out", default="explore.html", show_default=True, type=FILE, help="The page to write.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes that decode; one a core by default.")
+def explore(source, out, workers):
+    """Show what is in SOURCE: classes, labels together, lengths, silence, clipping, doubles.
+
+    SOURCE is records, recordings as make-records takes them, or FSDKaggle2019.meta, tables without sound.
+
+    Example: audiotag explore tfrecords/fsdkaggle2019 --out explore.html
+    """
+    from audiotag.reporting import explore as exploring
+
+    clips, vocabulary = exploring.read_source(source, num_workers=workers)
+    tables = exploring.explore(clips, vocabulary)
+    exploring.write_exploration(out, source, clips, vocabulary, tables)
+    click.echo(f"{exploring.in_words(tables)}\nPage: {out}")
+
+
+@main.command()
 @click.argument("experiment", type=FILE)
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Replace a value, as stages.noisy.epochs=3."
@@ -170,6 +189,23 @@ def pictures(experiment, paths, overrides, out, versions, sample_rate):
 
     draw_sheet(plan, paths, out, versions=versions, sample_rate=sample_rate)
     click.echo(f"{len(paths)} clips: {out}")
+
+
+@main.command()
+@click.argument("run", type=FOLDER)
+@click.option("--out", type=FILE, help="The page to write; report.html in RUN by default.")
+def report(run, out):
+    """Write what came of RUN as one page: curves, classes, confusions, calibration, the worst clips to listen to.
+
+    Example: audiotag report runs/densenet
+    """
+    from audiotag.reporting.report import write_report
+    from audiotag.run import open_run
+
+    run = open_run(run)
+    out = out or run.folder / "report.html"
+    write_report(run, out)
+    click.echo(f"Page: {out}")
 
 
 @main.command()

@@ -191,7 +191,8 @@ def test_a_member_trained_on_clips_that_it_would_be_fitted_on_is_refused(other, 
     swapped.to_csv(other / "folds.csv")
     scores = pd.read_csv(other / "fold-0" / "curated" / "curated_scores.csv")
     own = swapped.index[swapped == 0]
-    pd.concat([scores] * 9).head(len(own)).assign(name=own).to_csv(other / "fold-0" / "curated" / "curated_scores.csv", index=False)
+    path = other / "fold-0" / "curated" / "curated_scores.csv"
+    pd.concat([scores] * 9).head(len(own)).assign(name=own).to_csv(path, index=False)
     choir = open_model(write({}, {"run": str(other)}, combine="ridge"))
     trained = sorted(folds.index[folds == 1])
     message = rf"tiny: was trained on {len(trained)} clips that the ensemble would be fitted on: {trained[0]}, "

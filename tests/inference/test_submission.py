@@ -1,12 +1,15 @@
 import csv
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from audiotag.data.clips import read_table
 from audiotag.errors import DataError
-from audiotag.inference.submission import write_submission
+from audiotag.inference.submission import best_labels, write_submission
 
+REAL = Path(__file__).parents[3] / "shared" / "data" / "fsdkaggle2018" / "test_post_competition.csv"
 VOCABULARY = ("Meow", "Bark", "Church bell")  # not in the order of the alphabet
 NAMES = ("c.wav", "a.wav", "b.wav")
 SCORES = np.array([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6], [0.7, 0.8, 1 / 3]])
@@ -83,3 +86,53 @@ def test_a_sample_that_is_not_there_is_refused(tmp_path):
         write_submission(
             tmp_path / "out.csv", pd.DataFrame({"name": NAMES}), SCORES, VOCABULARY, sample=tmp_path / "nowhere.csv"
         )
+
+
+# 2018: three labels a clip
+
+
+VOCABULARY_2018 = ("None", "Bark", "Hi-hat", "Squeak")
+
+
+def submit_2018(tmp_path, sample, scores):
+    (tmp_path / "sample.csv").write_text(sample)
+    clips = pd.DataFrame({"name": NAMES})
+    write_submission(tmp_path / "out.csv", clips, scores, VOCABULARY_2018, sample=tmp_path / "sample.csv")
+    return (tmp_path / "out.csv").read_text().splitlines()
+
+
+def test_a_sample_with_a_column_of_labels_gets_three_the_best_first(tmp_path):
+    scores = np.array([[0.1, 0.2, 0.3, 0.4], [0.9, 0.5, 0.6, 0.1], [0.2, 0.2, 0.1, 0.2]])
+    sample = "fname,label\nb.wav,None\na.wav,Laughter Hi-Hat None\nc.wav,\n"
+    assert submit_2018(tmp_path, sample, scores) == [
+        "fname,label",
+        "b.wav,None Bark Squeak",
+        "a.wav,None Hi-hat Bark",
+        "c.wav,Squeak Hi-hat Bark",
+    ]
+    read = pd.read_csv(tmp_path / "out.csv", keep_default_na=False)
+    assert read["label"].tolist()[0].split() == ["None", "Bark", "Squeak"]
+
+
+def test_its_clips_are_checked_too(tmp_path):
+    with pytest.raises(DataError, match=r"sample.csv: names other clips than were scored, such as b.wav \(2 in all\)"):
+        submit_2018(tmp_path, "fname,label\na.wav,None\nc.wav,None\nd.wav,None\n", np.zeros((3, 4)))
+    with pytest.raises(DataError, match="class 'Church bell' holds a space, which parts labels in this kind of file"):
+        best_labels(SCORES, VOCABULARY)
+
+
+@pytest.mark.skipif(not REAL.is_file(), reason="the tables of FSDKaggle2018 are not beside the checkout")
+def test_the_real_table_of_2018_has_none_as_text_and_every_clip_gets_three_labels(tmp_path):
+    asked = read_table(REAL, ["fname", "label"])
+    assert (asked["label"] == "None").sum() == 7800 and len(asked) == 9400
+    vocabulary = sorted(set(asked["label"]) - {"None"})
+    assert len(vocabulary) == 41
+    asked[["fname", "label"]].to_csv(tmp_path / "sample.csv", index=False)
+    clips = pd.DataFrame({"name": asked["fname"].to_numpy()[::-1]})
+    scores = np.random.default_rng(0).random((9400, 41))
+    write_submission(tmp_path / "out.csv", clips, scores, vocabulary, sample=tmp_path / "sample.csv")
+    written = read_table(tmp_path / "out.csv", ["fname", "label"])
+    assert written["fname"].tolist() == asked["fname"].tolist()
+    labels = written["label"].str.split(" ")
+    assert (labels.map(len) == 3).all() and set(labels.explode()) <= set(vocabulary)
+    assert labels.iloc[0][0] == vocabulary[scores[-1].argmax()]

@@ -1,0 +1,92 @@
+import base64
+import io
+
+import matplotlib.image
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile as sf
+
+from audiotag.reporting.page import (
+    cells,
+    count_bar,
+    drawn,
+    interval_bar,
+    line_chart,
+    picture_url,
+    reliability_chart,
+    sound_url,
+    violin,
+    write_page,
+)
+
+HOSTILE = "<script>alert(1)</script>\"'"
+
+
+def decoded(url):
+    return io.BytesIO(base64.b64decode(url.split(",", 1)[1]))
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 44_100, 20_000])
+def test_a_sound_comes_back(rate):
+    seconds = np.arange(2 * rate) / rate
+    tone = (0.5 * np.sin(2 * np.pi * 440 * seconds)).astype("float32")
+    url = sound_url(tone, rate)
+    sound, heard_rate = sf.read(decoded(url))
+    assert url.startswith("data:audio/mpeg;base64,") and len(url) < 70_000
+    assert len(sound) / heard_rate == pytest.approx(2, abs=0.1)
+    spectrum = np.abs(np.fft.rfft(sound * np.hanning(len(sound))))
+    assert spectrum.argmax() * heard_rate / len(sound) == pytest.approx(440, abs=3)
+    assert np.abs(sound).max() == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_picture_has_a_pixel_a_frame_and_band_with_low_bands_below():
+    decibels = np.zeros((50, 20))
+    decibels[:, 0] = 80  # the lowest band is loud
+    picture = matplotlib.image.imread(decoded(picture_url(decibels)))
+    assert picture.shape[:2] == (20, 50)
+    assert picture[-1, :, :3].mean() > 0.8 and picture[:-1, :, :3].max() < 0.05
+    assert np.isfinite(matplotlib.image.imread(decoded(picture_url(np.zeros((3, 4)))))).all()  # silence
+
+
+def test_words_in_charts_are_escaped():
+    chart = line_chart({HOSTILE: ([1, 2], [0.1, np.nan])}, x=HOSTILE, y=HOSTILE)
+    assert "<script" not in chart and "&lt;script&gt;" in chart
+    assert line_chart({}, x="epoch", y="loss") == ""
+
+
+def test_a_line_goes_through_its_points():
+    chart = line_chart({"fold 0": ([1, 2, 3], [0.0, 0.5, 1.0])}, x="epoch", y="lwlrap")
+    assert 'points="48.0,210.0 338.0,112.5 628.0,15.0"' in chart
+
+
+def test_bars_are_as_long_as_their_shares():
+    bar = interval_bar(0.5, 0.25, 1.0, 0.1)
+    assert 'width="80.0"' in bar and 'x1="40.0" x2="160.0"' in bar and 'x1="16.0"' in bar
+    assert count_bar([10, 30], 40).count("<rect") == 2 and 'width="120.0"' in count_bar([10, 30], 40)
+
+
+def test_a_violin_is_thickest_where_most_values_are():
+    shape = violin(np.random.default_rng(0).normal(3, 0.3, 200), 12)
+    points = [tuple(map(float, pair.split(","))) for pair in shape.split('points="')[1].split('"')[0].split()]
+    thickest = min(points, key=lambda point: point[1])
+    assert thickest[0] == pytest.approx(160 * 3 / 12, abs=4)
+    assert violin([], 12) == ""
+    assert "polygon" in violin([1.0, 1.0], 12)
+
+
+def test_reliability_is_drawn_where_it_is():
+    table = pd.DataFrame({"answers": [10], "probability": [0.5], "share": [1.0]})
+    assert 'cx="140.0" cy="10.0"' in reliability_chart(table)
+
+
+def test_what_a_template_is_given_is_escaped_and_charts_are_not(tmp_path):
+    table = pd.DataFrame({HOSTILE: [HOSTILE], "share": [np.nan]})
+    table["chart"] = drawn([count_bar([1], 1)])
+    content = {name: cells(table) for name in ("subsets", "labels_per_clip", "classes", "pairs")}
+    write_page(
+        tmp_path / "page.html", "explore.html", title=HOSTILE, source=HOSTILE, version="0", cards=[], bars=[HOSTILE],
+        measured=False, **content,
+    )  # fmt: skip
+    text = (tmp_path / "page.html").read_text()
+    assert "<script" not in text and "<svg" in text and "–" in text
