@@ -7,6 +7,7 @@ of its own. Memory is the most that the process held, TensorFlow included.
 """
 
 import argparse
+import os
 import resource
 import subprocess
 import sys
@@ -24,18 +25,22 @@ def main():
     parser.add_argument("--clips", default="demo/test", type=Path)
     parser.add_argument("--minutes", type=float, nargs="*", default=[6, 60])
     args = parser.parse_args()
-    print(f"{'minutes':>8} {'seconds':>8} {'times real time':>16} {'MB at most':>11} {'events':>7}")
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    print(f"{'minutes':>8} {'seconds':>8} {'of CPU':>7} {'times real time':>16} {'MB at most':>11} {'events':>7}")
     with tempfile.TemporaryDirectory() as folder:
         for minutes in args.minutes:
             recording, timeline = Path(folder) / f"{minutes}.flac", Path(folder) / "timeline.csv"
             write_recording(recording, args.clips, 60 * minutes)
             command = [sys.executable, "-m", "audiotag", "predict", args.model, recording, "--timeline", timeline]
-            begun = time.perf_counter()
+            begun, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
             subprocess.run(list(map(str, command)), check=True, capture_output=True)
             seconds = time.perf_counter() - begun
-            most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1000  # of the largest child so far
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+            most = after.ru_maxrss / 1000  # of the largest child so far
             events = len(timeline.read_text().splitlines()) - 1
-            print(f"{minutes:8g} {seconds:8.1f} {60 * minutes / seconds:16.0f} {most:11.0f} {events:7}", flush=True)
+            speed = 60 * minutes / seconds
+            print(f"{minutes:8g} {seconds:8.1f} {busy:7.1f} {speed:16.0f} {most:11.0f} {events:7}", flush=True)
 
 
 def write_recording(path, clips, seconds):
