@@ -124,16 +124,16 @@ def main():
     parser.add_argument("--ways", nargs="*", default=list(WAYS), choices=list(WAYS))
     parser.add_argument("--seeds", nargs="*", type=int, default=[1, 2, 3])
     told = parser.parse_args()
-    right = pd.read_csv(told.source / "noisy_truth.csv", index_col="fname")["right"] > 0
+    truth = pd.read_csv(told.source / "noisy_truth.csv", index_col="fname")["true"].map(as_set)
     for way in told.ways:
-        rows = [measure(told, way, seed, right) for seed in told.seeds]
+        rows = [measure(told, way, seed, truth) for seed in told.seeds]
         print(f"{way:20s} lwlrap {spread([row.pop('lwlrap') for row in rows])}", end="")
         for key in rows[0]:
             print(f"  {key} {spread([row[key] for row in rows])}", end="")
         print(flush=True)
 
 
-def measure(told, way, seed, right):
+def measure(told, way, seed, truth):
     """lwlrap of the model of fold 0 on the test clips; precision and recall of the clips taken for right, or wrong."""
     stages, folds = WAYS[way]
     overrides = [f"seed={seed}", f"records={told.records}", f"stages={json.dumps(stages)}"]
@@ -146,17 +146,21 @@ def measure(told, way, seed, right):
     row = {"lwlrap": lwlrap(multi_hot(clips["labels"], run.vocabulary), scores)}
     if last.select is not None:
         final = last.name if last.select.rounds == 1 else f"{last.name}/{run.finished(0, last.name)['round']}"
-        taken = pd.read_csv(run.stage_folder(0, final) / "corrections.csv", index_col="clip")["weight"] > 0
-        row |= found("right", taken, right)
+        verdict = pd.read_csv(run.stage_folder(0, final) / "corrections.csv", index_col="clip")
+        row |= found("right", verdict["weight"] > 0, verdict["labels"].map(as_set) == truth[verdict.index])
     elif way == "curated only":
-        doubted = suspects(run).query("subset == 'noisy'").set_index("clip")["margin"] > 0
-        row |= found("wrong", doubted, ~right)
+        doubted = suspects(run).query("subset == 'noisy'").set_index("clip")
+        row |= found("wrong", doubted["margin"] > 0, doubted["labels"].map(as_set) != truth[doubted.index])
     return row
+
+
+def as_set(labels):
+    """The labels of a clip without their order."""
+    return frozenset(labels.split(","))
 
 
 def found(what, taken, truly):
     """Precision and recall of the clips taken to be something."""
-    truly = truly[taken.index]
     return {f"{what} precision": truly[taken].mean(), f"{what} recall": taken[truly].mean()}
 
 
