@@ -264,7 +264,7 @@ def suspects(run, stage, top, path):
         click.echo(f"{clip.clip}  given {clip.labels}: {clip.reason}")
     click.echo(f"{(table['margin'] > 0).sum()} of {len(table)} clips would rather have other labels.")
     if path:
-        files.write_text(path, table.to_csv(index=False, lineterminator="\n"))
+        files.write_text(path, files.csv_text(table))
 
 
 @main.command()

@@ -43,7 +43,7 @@ class Run:
         return self.folder / f"fold-{fold}" / stage
 
     def finished(self, fold, stage):
-        """What is known of a finished stage (weights, sha256, epochs, best_epoch, val_lwlrap), or None."""
+        """What is known of a finished stage (weights, sha256, epochs, best_epoch, val_lwlrap, maybe round), or None."""
         path = self.stage_folder(fold, stage) / "finished.json"
         return json.loads(path.read_text()) if path.is_file() else None
 
@@ -58,7 +58,8 @@ class Run:
             raise DataError(
                 f"{self.folder}: stage {stage!r} of fold {fold} is not trained yet. Finish it with: audiotag fit"
             )
-        path = self.stage_folder(fold, stage) / Path(known["weights"]).name
+        folder = self.stage_folder(fold, f"{stage}/{int(known['round'])}" if "round" in known else stage)
+        path = folder / Path(known["weights"]).name
         if not path.is_file() or files.sha256(path) != known["sha256"]:
             raise DataError(
                 f"{path}: missing or damaged: its SHA-256 is not that in finished.json. Train anew with --restart."

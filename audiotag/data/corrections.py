@@ -17,7 +17,7 @@ def write_corrections(path, table):
             is drawn, beside 1 for others), and in words `reason` and `source`.
     """
     table = table[[*COLUMNS]].sort_values("clip")
-    files.write_text(path, table.to_csv(index=False, lineterminator="\n"))
+    files.write_text(path, files.csv_text(table))
 
 
 def read_corrections(path, vocabulary):
@@ -40,7 +40,7 @@ def read_corrections(path, vocabulary):
         >>> read_corrections(path, ["Bark"])["weight"].tolist()
         [0.5]
     """
-    table = read_table(path, COLUMNS[:3])
+    table = read_table(path, COLUMNS[:3]).map(files.from_cell)
     seen = {}
     for row, clip, labels in zip(table.index, table["clip"], table["labels"]):
         if clip in seen:

@@ -205,7 +205,7 @@ def _heard_by(run, fold, stage):
                 f"{run.folder}: stage {stage!r} of fold {fold} is not trained yet, and its model is to judge clips. "
                 f"Train it with: audiotag fit --fold {fold}"
             )
-        names |= set(read_table(path, ["name"])["name"])
+        names |= set(read_table(path, ["name"])["name"].map(files.from_cell))
         stage = start_from[stage]
     return names
 

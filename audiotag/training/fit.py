@@ -116,7 +116,7 @@ def _fit_stage(run, manifest, clips, held_out, index, stage):
     folder.mkdir(parents=True, exist_ok=True)
     files.sweep(folder)
     heard = heard_clips(run, manifest, clips, held_out, stage)
-    files.write_text(folder / "heard.csv", heard[["name", "labels", "weight"]].to_csv(index=False, lineterminator="\n"))
+    files.write_text(folder / "heard.csv", files.csv_text(heard[["name", "labels", "weight"]]))
     steps = stage.steps if stage.steps is not None else max(1, len(heard) // stage.batch_size)  # the pipeline refuses 0
     tagger = _compiled_tagger(run, held_out, index, stage, steps)
     with _blamed_on(f"stages.{stage.name}"):
@@ -256,8 +256,7 @@ def _settle_rounds(run, asked, stage, say):
     folds = run.experiment.folds.held_out
     best = best_round(run, folds, stage_named(run.experiment, name))
     for fold in asked:
-        known = run.finished(fold, f"{name}/{best}")
-        known |= {"weights": f"{best}/{known['weights']}", "round": best}
+        known = run.finished(fold, f"{name}/{best}") | {"round": best}
         files.write_text(run.stage_folder(fold, name) / "finished.json", json.dumps(known, indent=2) + "\n")
     say(f"{name} stage: round {best} of {number} is the best.")
 
