@@ -309,6 +309,9 @@ def _check_select(experiment, stage, where):
             f"{where}.select.scored_by",
             f"no earlier stage is called {stage.select.scored_by!r}. {hint}Accepted: {', '.join(earlier) or 'none'}.",
         )
+    for key, value in options(stage.select.rule).items():
+        if not 0 <= value <= 1:
+            raise _at(f"{where}.select.rule.{key}", f"is {value}. Expected a number from 0 to 1.")
     if "noisy" not in stage.subset:
         raise _at(f"{where}.select", 'chooses among noisy clips. Add "noisy" to the subset.')
     every = set(range(experiment.folds.count))

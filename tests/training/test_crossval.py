@@ -169,6 +169,10 @@ def test_a_model_that_heard_the_noisy_clips_may_not_judge_them(tiny, tmp_path):
             "stages[1].select.scored_by: no earlier stage is called 'nosy'. Did you mean 'noisy'? Accepted: noisy.",
         ),
         (
+            ['stages.curated.subset=["noisy"]', SELECTED, "stages.curated.select.rule.at_least=95"],
+            "stages[1].select.rule.at_least: is 95.0. Expected a number from 0 to 1.",
+        ),
+        (
             ['stages.curated.subset=["noisy"]', SELECTED, 'folds={"noisy": true}'],
             "folds.held_out: every fold's model scores the noisy clips of its fold. Expected all of [0, 1, 2, 3, 4].",
         ),
