@@ -215,8 +215,9 @@ def report(run, out):
 @click.option("--held-out", is_flag=True, help="Measure on the held-out curated clips of all folds trained so far.")
 @click.option("--csv", "path", type=FILE, help="Write what is measured class by class to this file.")
 @click.option("--out", type=FOLDER, help="Write overall, classes, clips, calibration and scores into this folder.")
+@click.option("--members", is_flag=True, help="Show what each member of an ensemble adds to it, and nothing else.")
 @hear_option
-def evaluate(model, stage, records, held_out, path, out, overrides):
+def evaluate(model, stage, records, held_out, path, out, members, overrides):
     """Measure a run, or an ensemble of runs, on the labelled test clips of its records.
 
     Intervals of 95 % and what chance gets stand beside each number. Thresholds of
@@ -227,10 +228,13 @@ def evaluate(model, stage, records, held_out, path, out, overrides):
              audiotag evaluate ensembles/demo.json --held-out
     """
     from audiotag.inference import evaluate as judge
-    from audiotag.inference.ensemble import answers_and_thresholds, open_model
+    from audiotag.inference.ensemble import answers_and_thresholds, effects_in_words, open_model
     from audiotag.inference.scores import write_scores
 
     model = open_model(model, overrides)
+    if members:
+        click.echo(effects_in_words(model, held_out=held_out))
+        return
     if held_out and records:
         raise click.UsageError("--held-out measures on the records that the run was trained on: leave --records out.")
     clips, logits, thresholds = answers_and_thresholds(model, records=records, stage=stage, held_out=held_out)

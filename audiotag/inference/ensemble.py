@@ -275,6 +275,18 @@ def member_effects(choir, clips, logits):
     return pd.DataFrame(rows)
 
 
+def effects_in_words(choir, *, held_out=False):
+    """What `member_effects` finds on test clips, or on held-out ones, for a terminal.
+
+    Raises:
+        ConfigError: It is a run, which has no members.
+    """
+    if isinstance(choir, Run):
+        raise ConfigError(f"{choir.folder}: a run has no members. Give an ensemble's file, or see: audiotag report")
+    clips, logits = held_out_member_scores(choir) if held_out else member_scores(choir)
+    return member_effects(choir, clips, logits).to_string(index=False, float_format="%.4f")
+
+
 def listener(model):
     """(taggers, listener): the models inside a run or an ensemble, and the `Listener` they make together.
 

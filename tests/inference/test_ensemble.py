@@ -18,6 +18,7 @@ from audiotag.inference.ensemble import (
     Ensemble,
     answers_and_thresholds,
     combiner,
+    effects_in_words,
     hear_held_out_clips,
     hear_test_clips,
     held_out_member_scores,
@@ -270,6 +271,7 @@ def test_the_commands_take_an_ensemble_where_they_take_a_run(run, wavs, tmp_path
     )
     assert "lwlrap" in call("evaluate", path, "--out", tmp_path / "tables")
     assert "fold 0" in call("evaluate", path, "--held-out")
+    assert call("evaluate", path, "--members").split()[:3] == ["member", "alone", "without_it"]
     assert call("submit", path).splitlines()[-1] == f"20 rows, 14 classes: {tmp_path / 'both' / 'submission.csv'}"
     assert call("export", path, tmp_path / "saved").splitlines()[-1] == f"SavedModel: {tmp_path / 'saved'}"
     assert call("predict", path, wavs[0]).splitlines()[-4:] == call("predict", run.folder, wavs[0]).splitlines()[-4:]
@@ -281,6 +283,11 @@ def test_a_file_that_would_be_refused_is_not_written(run, tmp_path):
     )
     assert result.exit_code == 1 and "there is no part 'vote'" in result.output
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_has_no_members(run):
+    with pytest.raises(ConfigError, match="tiny: a run has no members. Give an ensemble's file, or see: audiotag repo"):
+        effects_in_words(open_model(run.folder))
 
 
 def test_an_ensemble_has_no_records_of_its_own(write):

@@ -113,6 +113,13 @@ def test_hostile_labels_do_no_harm(run, judged, tmp_path, look, monkeypatch):
     assert page.get_by_text(HOSTILE[0]).count() >= 1
 
 
+def test_without_labelled_test_clips_the_held_out_ones_judge(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_hear_test_clips", lambda run: None)
+    write_report(run, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    assert "Measured on 8 held-out curated clips." in text and "fold 0" in text and "Disputed" not in text
+
+
 def test_confused_pairs_as_counted_by_hand():
     clips = pd.DataFrame({"labels": ["Bark", "Bark", "Bark,Rain", "Rain", "Meow"]})
     logits = np.array([[1, 0, 0], [0, 1, 0], [0, 1, 0], [0, 0, 1], [1, 0, 0]], float)
