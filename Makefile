@@ -5,7 +5,7 @@ RIGHT := import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do $$p -c '$(RIGHT)' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: demo test lint test-io bench clean
+.PHONY: demo test torture lint test-io bench clean
 
 demo: .venv/ready  ## The main job on synthesised clips: make them, pack them, train on noisy then curated labels, export.
 	test -d demo || $(BIN)/audiotag make-demo demo
@@ -16,6 +16,9 @@ demo: .venv/ready  ## The main job on synthesised clips: make them, pack them, t
 
 test: lint  ## Lint, tests and the examples in the docstrings.
 	$(BIN)/pytest -q -n auto --dist loadfile --durations=10
+
+torture: .venv/torture  ## The checks of docs/reliability.md in full, hours of kills, flipped bits and broken files.
+	AUDIOTAG_TIER=full $(BIN)/pytest -q -n auto --dist loadfile tests/reliability
 
 lint: .venv/ready
 	$(BIN)/flake8 audiotag tests benchmarks setup.py
@@ -38,6 +41,10 @@ clean:
 	@test -n "$(PYTHON)" || { echo "audiotag needs Python 3.10 to 3.13; give one with PYTHON=..." >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --editable '.[tests,backends]'
+	touch $@
+
+.venv/torture: .venv/ready
+	$(BIN)/pip install --quiet --editable '.[torture]'
 	touch $@
 
 .venv-io/ready: setup.cfg setup.py

@@ -90,6 +90,16 @@ def write_text(path, text):
         unfinished.write_bytes(text.encode())
 
 
+def ask_for_room(path, size):
+    """Makes a file of so many bytes at `path`, to be overwritten: OSError where the disk has no room for it."""
+    with open(path, "wb") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that cannot promise
+                raise
+
+
 def csv_text(table):
     """A pandas table as CSV; texts in it, and its header, are as `as_cell` has them."""
     table = table.copy()

@@ -47,13 +47,17 @@ def pytest_runtest_makereport(item, call):
     if report.when == "call":
         if tally and tally.faults and not report.failed:
             report.outcome, report.longrepr = "failed", "\n".join(tally.faults)
-        tried, failed = (tally.tried, len(tally.faults)) if tally else (1, int(report.failed))
-        if report.failed and not failed:
-            tried, failed = tried + 1, 1
         for mark in item.iter_markers("check"):
-            if not report.skipped:
-                said = tally.said if tally else []
-                report.user_properties.append(("check", [mark.args[0], tried, failed, report.duration, said]))
+            counts = dict(tally.counts) if tally else {None: ((*mark.args, 1)[1], int(report.failed))}
+            if report.failed and not any(failed for _, failed in counts.values()):
+                counts[None] = counts.get(None, (0, 0))[0] + 1, 1
+            said = tally.said if tally else []
+            for name, (tried, failed) in counts.items() if not report.skipped else ():
+                seconds = 0 if name else report.duration
+                report.user_properties.append(("check", [name or mark.args[0], tried, failed, seconds, said]))
+                said = []
+            if said and not counts:
+                report.user_properties.append(("check", [mark.args[0], 0, 0, report.duration, said]))
     return report
 
 

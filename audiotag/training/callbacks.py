@@ -212,13 +212,12 @@ class SaveState(keras.callbacks.Callback):
         """Gives the callbacks their counters back, which they have just set to nought."""
         checkpoint.restore_callbacks(self.callbacks, self.notes["callbacks"])
 
-    def on_epoch_begin(self, epoch, logs=None):
-        """Gives the metrics back what they had summed up, where the epoch is one that was left half done."""
-        for variable, value in zip(self.model.metrics_variables, self.notes["measured"]):
-            variable.assign(value)
-
     def on_train_batch_end(self, batch, logs=None):
         """Writes the state if asked to stop; after the last step it is time enough at the end of the epoch."""
+        if self.notes["measured"]:  # in an epoch left half done; before a batch Keras' metrics have no variables yet
+            for variable, value in zip(self.model.metrics_variables, self.notes["measured"], strict=True):
+                variable.assign(value + variable)
+            self.notes = self.notes | {"measured": []}
         if self.asked_to_stop and batch + 1 < self.params["steps"]:
             self._save(self.notes["history"], steps_done=self.notes["steps_done"] + batch + 1)
 

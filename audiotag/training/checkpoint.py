@@ -28,7 +28,12 @@ def save_weights(model, path, *, keep=None):
         path: Ends in .weights.h5.
         keep: Where the weights go that were there before; None throws them away.
     """
+    sizes = [variable.nbytes for variable in map(keras.ops.convert_to_numpy, model.variables)]
+    if getattr(model, "optimizer", None) is not None:  # Keras saves its variables, too
+        sizes += [variable.nbytes for variable in map(keras.ops.convert_to_numpy, model.optimizer.variables)]
     with files.whole_file(path, keep=keep) as unfinished:
+        # HDF5 ends the process where the disk is full, so ask for room beforehand: the numbers, and a page for each.
+        files.ask_for_room(unfinished, sum(sizes) + 4096 * (len(sizes) + 16))
         model.save_weights(unfinished)
         return files.sha256(unfinished)
 

@@ -28,16 +28,22 @@ class Tally:
     """Counts what was tried, and remembers what failed; a test with one fails when its trials did."""
 
     def __init__(self):
-        self.tried, self.faults, self.said = 0, [], []
+        self.counts, self.faults, self.said = {}, [], []
 
     @contextlib.contextmanager
-    def trial(self, what):
-        """One thing that is tried."""
-        self.tried += 1
+    def trial(self, what, check=None):
+        """One thing that is tried; for another check than the test's, if one is named."""
+        self.count(check, 1, 0)
         try:
             yield
         except (Exception, pytest.fail.Exception) as error:
+            self.count(check, 0, 1)
             self.faults.append(f"{what}: {type(error).__name__}: {error}")
+
+    def count(self, check, tried, failed):
+        """Many at once."""
+        before = self.counts.get(check, (0, 0))
+        self.counts[check] = before[0] + tried, before[1] + failed
 
     def say(self, line):
         """A figure that is neither right nor wrong, as those of others are; it stands below the table."""

@@ -1,0 +1,284 @@
+"""D: a training that is killed, stopped, starved of disk or diverging loses nothing and ends as it would have."""
+
+import contextlib
+import importlib
+import io
+import json
+import random
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+
+from audiotag import files
+from audiotag.errors import ConfigError
+
+HERE = Path(__file__).parent
+FIT, KERAS = HERE / "fit_alone.py", HERE / "keras_alone.py"
+EPOCHS = 3
+STAGES = ("noisy", "curated")
+CALLBACKS = [{"name": "CSVLogger"}, {"name": "ModelCheckpoint"}]
+PLATEAU = {"name": "ReduceLROnPlateau", "patience": 1, "min_delta": 0.02, "factor": 0.7}
+STOPPING = {"name": "EarlyStopping", "monitor": "val_lwlrap", "patience": 8}
+OVERRIDES = [
+    "model.filters=[8]",
+    *(f"stages.{stage}.{part}" for stage in STAGES for part in (f"epochs={EPOCHS}", "batch_size=8")),
+    f"stages.noisy.callbacks={json.dumps([*CALLBACKS, PLATEAU, STOPPING])}",
+    'stages.curated.schedule={"name": "one_cycle"}',
+    "stages.curated.optimizer.use_ema=true",
+]
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_file, start, tmp_path_factory):
+    """An undisturbed run, and how many operations on files it took."""
+    folder, count = tmp_path_factory.mktemp("whole") / "run", tmp_path_factory.mktemp("count") / "count"
+    job = start(tiny_file, folder, *OVERRIDES, script=FIT, folder=folder, report=count)
+    assert job.wait() == 0, job.output()[-1000:]
+    return folder, int(count.read_text())
+
+
+@pytest.fixture
+def resume(tiny_file, start, tmp_path):
+    """A function that goes on with the run in a folder, and meets a fault on the way: a `Job`."""
+
+    def go_on(name, *more, **fault):
+        folder = tmp_path / name
+        return start(tiny_file, folder, *OVERRIDES, *more, script=FIT, **fault and {"folder": folder}, **fault)
+
+    return go_on
+
+
+def same(whole, other):
+    """Fails where two runs did not end with the same weights, scores and history."""
+    for stage in STAGES:
+        ours, theirs = (folder / "fold-0" / stage for folder in (whole, other))
+        history = (theirs / "history.csv").read_bytes()
+        assert pd.read_csv(theirs / "history.csv")["epoch"].tolist() == list(range(EPOCHS)), "epochs not each once"
+        assert history == (ours / "history.csv").read_bytes()
+        known, expected = (json.loads((folder / "finished.json").read_text()) for folder in (theirs, ours))
+        assert known | {"sha256": ""} == expected | {"sha256": ""}
+        assert known["sha256"] == files.sha256(theirs / known["weights"])
+        arrays, expected = (arrays_in(folder / known["weights"]) for folder in (theirs, ours))
+        assert len(arrays) == len(expected) and all(map(np.array_equal, arrays, expected)), "other weights"
+    assert not list(other.rglob("state.npz")) and not list(other.rglob(".unfinished*"))
+
+
+def arrays_in(path):
+    """Every array in an HDF5 file, in order; what layers are called in it depends on how many there were before."""
+    arrays = []
+    with h5py.File(path) as file:
+        file.visititems(lambda _, node: arrays.append(node[()]) if isinstance(node, h5py.Dataset) else None)
+    return arrays
+
+
+def moments(operations, many, seed, kinds):
+    dice = random.Random(seed)
+    return [{"at": dice.randrange(2, operations), "what": dice.choice(kinds)} for _ in range(many)]
+
+
+@contextlib.contextmanager
+def polled(pattern, folder):
+    """Reads the files that fit a pattern all the while: yields [times read, times it could not be read]."""
+    counts, over = [0, 0], threading.Event()
+
+    def poll():
+        while not over.is_set():
+            for path in folder.rglob(pattern):
+                try:
+                    data = path.read_bytes()
+                    with h5py.File(io.BytesIO(data)) as file:
+                        file.visititems(lambda _, node: node[()] if isinstance(node, h5py.Dataset) else None)
+                except FileNotFoundError:
+                    continue
+                except Exception:
+                    counts[1] += 1
+                counts[0] += 1
+            time.sleep(0.002)
+
+    thread = threading.Thread(target=poll)
+    thread.start()
+    try:
+        yield counts
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.mark.check("D1")
+def test_killed_anywhere_it_ends_with_the_same_weights(whole, resume, tier, tally, tmp_path):
+    kinds = ["kill", "kill at byte 300", "kill at byte 9000", "kill at byte 20000"]
+    with polled("best.weights.h5", tmp_path) as reads:
+        for number in range(tier(2, 13)):
+            name, done = f"run{number}", None
+            for moment in moments(whole[1], 4, number, kinds):
+                with tally.trial(f"{number}: {moment}"):
+                    job = resume(name, **moment)
+                    assert job.wait() in (0, -signal.SIGKILL, -signal.SIGXFSZ), job.output()[-1000:]
+                    first = tmp_path / name / "fold-0" / "noisy" / "finished.json"
+                    if done:
+                        with tally.trial("stage 1 stays done", check="D4"):
+                            assert first.stat().st_mtime_ns == done
+                    done = first.exists() and first.stat().st_mtime_ns
+            with tally.trial(f"{number}: the end", check="D4"):
+                job = resume(name)
+                assert job.wait() == 0, job.output()[-1000:]
+                same(whole[0], tmp_path / name)
+    tally.count("D2", *reads)
+
+
+@pytest.mark.check("D5")
+def test_sigterm_saves_within_the_step(whole, resume, tier, tally, tmp_path):
+    dice = random.Random(5)
+    for number in range(tier(1, 4)):
+        name = f"run{number}"
+        for step in (1, 2, dice.randrange(3, 9), dice.randrange(2, 9), dice.randrange(1, 4)):
+            with tally.trial(f"{number}: in step {step}"):
+                job = resume(name, "--sigterm", step)
+                assert job.wait() == 143, job.output()[-1000:]
+                assert "Stopped by SIGTERM after" in job.output() and "all is saved" in job.output()
+        with tally.trial(f"{number}: while nothing is trained"):
+            job = resume(name)
+            time.sleep(0.5)
+            assert job.kill(signal.SIGTERM).wait(60) == -signal.SIGTERM  # which a shell calls 143, too
+        with tally.trial(f"{number}: the end"):
+            job = resume(name)
+            assert job.wait() == 0, job.output()[-1000:]
+            same(whole[0], tmp_path / name)
+
+
+@pytest.mark.check("D10")
+def test_a_full_disk_costs_the_epoch_alone(whole, resume, tier, tally, tmp_path):
+    kinds = ["ENOSPC", "limit 2000", "limit 12000", "EIO"]
+    for number in range(tier(1, 7)):
+        for moment in moments(whole[1], 3, number + 50, kinds):
+            with tally.trial(f"{number}: {moment}"):
+                job = resume(f"run{number}", **moment)
+                code, said = job.wait(), job.output()
+                assert code in (0, 1), said[-1000:]
+                assert code == 0 or "Error: " in said and "Traceback" not in said, said[-2000:]
+        with tally.trial(f"{number}: the end"):
+            job = resume(f"run{number}")
+            assert job.wait() == 0, job.output()[-1000:]
+            same(whole[0], tmp_path / f"run{number}")
+
+
+@pytest.mark.check("D7")
+def test_the_same_seed_gives_the_same_and_another_another(whole, resume, tier, tally, tmp_path):
+    for number in range(tier(1, 5)):
+        with tally.trial(f"the same, {number}"):
+            assert resume(f"same{number}").wait() == 0
+            same(whole[0], tmp_path / f"same{number}")
+        with tally.trial(f"another, {number}"):
+            assert resume(f"other{number}", f"seed={number}").wait() == 0
+            with pytest.raises(AssertionError):
+                same(whole[0], tmp_path / f"other{number}")
+
+
+@pytest.mark.check("D6")
+def test_a_broken_clip_stops_training_and_the_state_before_stays(tiny, monkeypatch, tier, tally, tmp_path):
+    module = importlib.import_module("audiotag.training.fit")
+    batches, saved = module.training_batches, []
+    monkeypatch.setattr(module, "_finish_stage", lambda *args: pytest.fail("it went on"))
+    for number in range(tier(2, 20)):
+        bad = 5 + number % 10  # of 5 steps an epoch: in the second or third epoch
+
+        def broken(*args, epochs, **more):
+            whole = batches(*args, epochs=epochs, **more)
+            if len(epochs) == 1:  # those that are named
+                return whole
+            hurt = lambda step, batch: (tf.where(step == bad, np.nan, batch[0]), batch[1])
+            return whole.enumerate().map(hurt)
+
+        with tally.trial(f"step {bad}"):
+            monkeypatch.setattr(module, "training_batches", broken)
+            folder = tmp_path / f"run{number}"
+            with pytest.raises(ConfigError) as error:
+                module.fit(tiny(*OVERRIDES), folder, say=lambda sentence: None)
+            said = str(error.value)
+            assert f"the loss is nan in step {bad % 5 + 1} of epoch {bad // 5 + 1}, with the clips " in said
+            names = said.split("with the clips ")[1].split(". What was saved")[0].split(", ")
+            assert len(set(names)) == 8 and set(names) <= set(pd.read_csv(folder / "fold-0/noisy/heard.csv")["name"])
+            saved.append((folder / "fold-0" / "noisy" / "state.npz").is_file())
+            assert saved[-1]
+
+
+@pytest.mark.check("D9")
+def test_folds_that_are_done_are_not_trained_again(tiny_file, start, tally, tmp_path):
+    stage = json.loads(tiny_file.read_text())["stages"][0] | {"epochs": 1}
+    folds = 'folds={"count": 5, "held_out": [0, 1, 2, 3, 4]}'
+    overrides = ["model.filters=[8]", f"stages={json.dumps([stage])}", folds]
+    job = start(tiny_file, tmp_path / "run", *overrides, script=FIT)
+    with tally.trial("killed in fold 3 of 5"):
+        assert job.shows("noisy, fold 2 1/"), job.output()[-1000:]
+        job.kill().wait()
+        done = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("finished.json")}
+        dealt = (tmp_path / "run" / "folds.csv").read_bytes()
+        assert len(done) >= 2
+    with tally.trial("the end"):
+        job = start(tiny_file, tmp_path / "run", *overrides, script=FIT)
+        assert job.wait() == 0, job.output()[-1000:]
+        assert {path: path.stat().st_mtime_ns for path in done} == done
+        assert (tmp_path / "run" / "folds.csv").read_bytes() == dealt
+        assert len(list((tmp_path / "run").rglob("finished.json"))) == 5
+
+
+# The same for Keras alone
+
+
+def keras_series(start, folder, faults, double=""):
+    """What becomes of Keras' own callbacks: [resumes that crashed, epochs trained twice, whether the end differs]."""
+    crashed = 0
+    for fault in [*faults, {}]:
+        for _ in range(2):
+            options = fault and {"folder": folder, **fault}
+            code = start(folder, "", double, script=KERAS, **options).wait()
+            if code == 1:  # neither killed nor done
+                crashed += 1
+                shutil.rmtree(folder / "backup", ignore_errors=True)  # what a user does then
+                (folder / "epochs.jsonl").unlink(missing_ok=True)
+                continue
+            break
+    epochs = [int(line) for line in (folder / "epochs.jsonl").read_text().split()]
+    return crashed, len(epochs) - len(set(epochs)), np.load(folder / "final.npz")
+
+
+@pytest.mark.check("D1")
+@pytest.mark.parametrize("double", ["", "double_checkpoint"])
+def test_killed_training_as_keras_callbacks_take_it(start, tier, tally, tmp_path, double):
+    count = tmp_path / "count"
+    folder = tmp_path / "whole"
+    assert start(folder, "", double, script=KERAS, folder=folder, report=count).wait() == 0
+    expected, operations = np.load(folder / "final.npz"), int(count.read_text())
+    kinds = ["kill", "kill", "kill at byte 300", "kill at byte 100000"]
+    crashed = twice = different = series = 0
+    with polled("best.weights.h5", tmp_path) as reads:
+        for number in range(tier(3, 25)):
+            faults = moments(max(operations, 3), 2, number, kinds)
+            more = keras_series(start, tmp_path / f"run{number}", faults, double)
+            crashed, twice, series = crashed + more[0], twice + more[1], series + 1
+            different += any(not np.array_equal(more[2][name], expected[name]) for name in expected.files)
+    tally.say(
+        f"Keras' BackupAndRestore{' with double_checkpoint' * bool(double)}: of {series} trainings killed twice, "
+        f"{different} end with other weights; {crashed} resumes crash, {twice} epochs are trained twice; "
+        f"ModelCheckpoint's best could not be read {reads[1]} of {reads[0]} times"
+    )
+
+
+@pytest.mark.check("D6")
+def test_nan_as_keras_callbacks_take_it(start, tally, tmp_path):
+    code, backup = start(tmp_path / "nan", "20", script=KERAS).wait(), tmp_path / "nan" / "backup"
+    epochs = len((tmp_path / "nan" / "epochs.jsonl").read_text().split())
+    weights = np.load(tmp_path / "nan" / "final.npz")
+    bad = any(np.isnan(weights[name]).any() for name in weights.files)
+    tally.say(
+        f"Keras' TerminateOnNaN and BackupAndRestore: exit {code} after {epochs} epochs, without a step or clip; the "
+        f"model is {'NaN' if bad else 'finite'}, the backup is {'kept' if backup.exists() else 'gone'}"
+    )
