@@ -83,6 +83,7 @@ def test_what_is_too_loud_is_clipped_and_does_not_wrap():
     assert to_pcm(waveform).tolist() == [32_767, 32_767, 32_767, -32_768, -32_768, -32_768, 32_767, 32_767]
 
 
+@pytest.mark.check("C1")
 def test_a_float_file_beyond_full_scale_is_clipped(heard):
     loud = np.array([0.5, 1.0, 3.0, -1.0, -3.0], "<f4")
     waveform = heard(riff(fmt(32, samples_are=FLOAT), data(loud)))
@@ -184,6 +185,7 @@ def test_lossless_formats_come_through_exactly(heard, name, options):
     np.testing.assert_array_equal(to_pcm(heard(written(SOUND, **options), name)), SOUND)
 
 
+@pytest.mark.check("C1")
 @pytest.mark.parametrize("name, encoding", [("1.ogg", "VORBIS"), ("1.ogg", "OPUS"), ("1.mp3", "MPEG_LAYER_III")])
 def test_lossy_formats_come_through_in_full_length_and_in_place(heard, name, encoding):
     sweep = librosa.chirp(fmin=200, fmax=3_000, sr=48_000, duration=1.0) * 0.5
@@ -192,6 +194,7 @@ def test_lossy_formats_come_through_in_full_length_and_in_place(heard, name, enc
     assert np.sqrt(np.mean((waveform - sweep) ** 2)) < 0.05 * np.sqrt(np.mean(sweep**2))
 
 
+@pytest.mark.check("C1")
 def test_an_mp3_that_does_not_tell_its_length_is_heard(heard):
     tagged = written(SOUND.repeat(3), format="MP3", bitrate_mode="CONSTANT")
     untagged = tagged[tagged.index(tagged[:2], 4) :]  # without the first frame, which tells it

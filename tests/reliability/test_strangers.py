@@ -7,6 +7,7 @@ import pickle
 import resource
 import shutil
 import zipfile
+from html.parser import HTMLParser
 from pathlib import Path
 
 import h5py
@@ -21,6 +22,7 @@ from audiotag.data.clips import read_clips, write_clips
 from audiotag.errors import AudiotagError, DataError
 from audiotag.inference.export import load_listener
 from audiotag.inference.screening import foreign_operations
+from audiotag.reporting import page
 from audiotag.training.checkpoint import load_state, load_weights, save_state, save_weights
 
 HERE = Path(__file__).parent
@@ -302,6 +304,43 @@ def test_a_saved_model_that_does_more_than_compute_needs_trust(canary, tmp_path,
         (tmp_path / "asset" / "saved_model.pb").write_bytes(content)
         with pytest.raises(DataError, match="a file outside its folder"):
             load_listener(tmp_path / "asset")
+
+
+# E3: labels and names in pages
+
+
+HOSTILE = [
+    f"{before}{markup}{after}"
+    for markup in (
+        "<script>x()</script>", '<img src=x onerror="x()">', "<svg onload=x()>", "<a href='javascript:x()'>y</a>",
+        "<iframe srcdoc='<script>x()</script>'>",
+    )
+    for before, after in (("", ""), ('">', ""), ("'>", ""), ("</td></text></title>", "<!--"), ("]]>&lt;", "&#x3c;"))
+]  # fmt: skip
+
+
+class Nodes(HTMLParser):
+    """Collects what would run."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        runs = [name for name, _ in attributes if name.startswith("on") or name in ("href", "src", "srcdoc")]
+        if tag in ("script", "iframe", "img", "a") or runs:
+            self.found.append((tag, runs))
+
+
+@pytest.mark.check("E3")
+def test_no_label_runs_in_a_page(tally):
+    template = page.TEMPLATES.from_string("<td title=\"{{ label }}\">{{ label }}</td>{{ chart | safe }}")
+    for label in HOSTILE:
+        with tally.trial(label):
+            chart = page.line_chart({label: ([1, 2], [0.1, 0.2])}, x=label, y=label)
+            assert Nodes(template.render(label=label, chart=chart)).found == []
+            assert Nodes(label).found  # it would
 
 
 # E4: cells

@@ -5,6 +5,7 @@ import importlib
 import io
 import json
 import random
+import resource
 import shutil
 import signal
 import threading
@@ -12,13 +13,15 @@ import time
 from pathlib import Path
 
 import h5py
+import keras
 import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
 
 from audiotag import files
-from audiotag.errors import ConfigError
+from audiotag.errors import ConfigError, DataError
+from audiotag.training.checkpoint import save_state, save_weights
 
 HERE = Path(__file__).parent
 FIT, KERAS = HERE / "fit_alone.py", HERE / "keras_alone.py"
@@ -170,6 +173,28 @@ def test_a_full_disk_costs_the_epoch_alone(whole, resume, tier, tally, tmp_path)
             same(whole[0], tmp_path / f"run{number}")
 
 
+@pytest.mark.check("D10")
+@pytest.mark.parametrize("limit", [0, 10, 100, 1_000, 5_000, 10_000, 20_000, 30_000, 45_000])
+def test_weights_and_states_that_find_no_room_are_refused_and_the_old_ones_stay(limit, tmp_path):
+    model = keras.Sequential([keras.Input((40,)), keras.layers.Dense(60), keras.layers.Dense(2)])
+    model.compile("adam", "mse")
+    model.train_on_batch(np.zeros((2, 40)), np.zeros((2, 2)))
+    save_weights(model, tmp_path / "best.weights.h5")
+    save_state(tmp_path / "state.npz", model, [], [])
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    others = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, others[1]))
+    try:
+        with pytest.raises(DataError, match="best.weights.h5: File too large: nothing half-written is left"):
+            save_weights(model, tmp_path / "best.weights.h5")
+        if limit < 20_000:
+            with pytest.raises(DataError, match="state.npz: File too large: nothing half-written is left"):
+                save_state(tmp_path / "state.npz", model, [], [])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, others)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 @pytest.mark.check("D7")
 def test_the_same_seed_gives_the_same_and_another_another(whole, resume, tier, tally, tmp_path):
     for number in range(tier(1, 5)):
@@ -260,7 +285,7 @@ def test_killed_training_as_keras_callbacks_take_it(start, tier, tally, tmp_path
     kinds = ["kill", "kill", "kill at byte 300", "kill at byte 100000"]
     crashed = twice = different = series = 0
     with polled("best.weights.h5", tmp_path) as reads:
-        for number in range(tier(3, 25)):
+        for number in range(tier(2, 25)):
             faults = moments(max(operations, 3), 2, number, kinds)
             more = keras_series(start, tmp_path / f"run{number}", faults, double)
             crashed, twice, series = crashed + more[0], twice + more[1], series + 1

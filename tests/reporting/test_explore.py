@@ -111,6 +111,7 @@ def test_a_recording_is_measured(faulty):
 # The page
 
 
+@pytest.mark.check("E3")
 def test_the_page_is_whole_and_hostile_labels_do_no_harm(records, tmp_path, look):
     clips = read_clips(records / "clips.csv").assign(fault="")
     clips.loc[:1, "fault"] = HOSTILE[1]

@@ -96,6 +96,7 @@ def test_it_is_readable_on_a_phone_by_day_and_by_night(page_path, look, scheme):
     assert light[1] - light[0] > 0.7 if scheme == "light" else light[0] - light[1] > 0.7
 
 
+@pytest.mark.check("E3")
 def test_hostile_labels_do_no_harm(run, judged, tmp_path, look, monkeypatch):
     spoil = dict(zip(run.vocabulary, (*HOSTILE, *run.vocabulary[2:])))
     rename = lambda clips: clips.assign(
