@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
+collect_ignore_glob = ["*_alone.py"]  # programs, no tests
 FULL = os.environ.get("AUDIOTAG_TIER", "fast") == "full"
 
 

@@ -33,4 +33,5 @@ def train(experiment, folder, overrides, sigterm):
     fit(load(experiment, overrides), folder, say=click.echo)
 
 
-main(["train", *sys.argv[1:]])
+if __name__ == "__main__":
+    main(["train", *sys.argv[1:]])

@@ -44,4 +44,5 @@ def main(folder, nan_epoch=None, double=""):
     np.savez(folder / "final.npz", *model.get_weights())
 
 
-main(*sys.argv[1:])
+if __name__ == "__main__":
+    main(*sys.argv[1:])
