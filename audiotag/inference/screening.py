@@ -51,7 +51,7 @@ def foreign_operations(folder):
             if asset.filename != Path(asset.filename).name:
                 raise DataError(f"{folder}: the model reads {asset.filename!r}, a file outside its folder.")
         foreign |= {node.op for node in graph.graph_def.node if not _ours(node)}
-        for function in graph.graph_def.library.function:
+        for function in getattr(graph.graph_def, "library").function:
             saver = SAVERS.fullmatch(function.signature.name)
             arguments = {argument.name for argument in function.signature.input_arg}
             for node in function.node_def:
