@@ -63,8 +63,11 @@ def in_order(function, entries, *, workers):
                     for number, answer in worker.taken():
                         answers[number] = answer
                 except EOFError:
-                    (number, entry, died_before), *rest = worker.hands
+                    crew[place] = _Worker(spawn, function)
                     reason = worker.reason()
+                    if not worker.hands:  # it died when its work was done
+                        continue
+                    (number, entry, died_before), *rest = worker.hands
                     if died_before is None:
                         rest.insert(0, (number, entry, reason))
                     elif reason == died_before == _said(-signal.SIGKILL):  # somebody else's doing
@@ -75,7 +78,6 @@ def in_order(function, entries, *, workers):
                     else:
                         answers[number] = None, reason
                     todo.extendleft(reversed(rest))
-                    crew[place] = _Worker(spawn, function)
     finally:
         for worker in crew:
             worker.end()
