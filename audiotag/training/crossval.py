@@ -217,9 +217,18 @@ def mean_unheard(run, manifest, clips, stage, subset):
 
 
 def best_round(run, folds, stage):
-    """The number of the round, from 1, with the highest mean lwlrap on the held-out clips of some folds."""
-    verdicts = [
-        [run.finished(fold, f"{stage.name}/{number}")["val_lwlrap"] for fold in folds]
-        for number in range(1, stage.select.rounds + 1)
-    ]  # [rounds, folds]
-    return 1 + int(np.mean(verdicts, axis=1).argmax())
+    """The number of the round, from 1, with the highest mean lwlrap on the held-out clips of some folds.
+
+    Raises:
+        DataError: A fold has not been through all rounds.
+    """
+    verdicts = np.zeros((stage.select.rounds, len(folds)))  # [rounds, folds]
+    for number, fold in np.ndindex(verdicts.shape):
+        known = run.finished(folds[fold], f"{stage.name}/{number + 1}")
+        if known is None:
+            raise DataError(
+                f"{run.folder}: round {number + 1} of stage {stage.name!r} is not trained in fold {folds[fold]} yet, "
+                f"and all folds choose the best round. Train it with: audiotag fit --fold {folds[fold]}"
+            )
+        verdicts[number, fold] = known["val_lwlrap"]
+    return 1 + int(verdicts.mean(axis=1).argmax())

@@ -194,6 +194,12 @@ def test_a_fold_alone_waits_for_the_others_where_they_judge(tiny, tmp_path):
     assert (tmp_path / "run" / "fold-1" / "all" / "finished.json").is_file()
 
 
+def test_the_best_round_waits_for_all_folds(again):
+    (again.stage_folder(1, "verified/2") / "finished.json").unlink()
+    with pytest.raises(DataError, match=r"round 2 of stage 'verified' is not trained in fold 1 yet.*fit --fold 1"):
+        crossval.best_round(again, (0, 1), again.experiment.stages[1])
+
+
 # Leaks, planted
 
 
