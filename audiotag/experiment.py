@@ -183,7 +183,7 @@ class Experiment(Section):
             _check_callbacks(stage, where)
             _check_clips(stage, where)
             _check_steps(stage, where)
-            _check_select(self, stage, where)
+            _check_select(self, stage, seen[:-1], where)
             if (stage.loss.name == "categorical_crossentropy") != (self.labels == "one"):
                 raise _at(
                     f"{where}.loss",
@@ -298,11 +298,10 @@ def _check_clips(stage, where):
         )
 
 
-def _check_select(experiment, stage, where):
-    """Refuses a selection among clips that the stage does not hear, or by models that heard them."""
+def _check_select(experiment, stage, earlier, where):
+    """Refuses a selection among clips that the stage does not hear, or by models that heard them or come later."""
     if stage.select is None:
         return
-    earlier = [other.name for other in experiment.stages[: experiment.stages.index(stage)]]
     if stage.select.scored_by not in earlier:
         hint = lookup.nearest(stage.select.scored_by, earlier)
         raise _at(

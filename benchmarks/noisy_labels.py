@@ -17,11 +17,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from audiotag.data.clips import read_clips
 from audiotag.data.labels import multi_hot
-from audiotag.data.manifest import read_manifest
 from audiotag.experiment import load
-from audiotag.inference.predict import load_tagger, score_records
+from audiotag.inference.evaluate import score_test_clips
 from audiotag.inference.suspects import suspects
 from audiotag.metrics import lwlrap
 from audiotag.training.fit import fit
@@ -140,9 +138,8 @@ def measure(told, way, seed, truth):
     overrides += [f"folds={json.dumps(folds)}"] if folds else []
     folder = told.runs / f"{way.replace(', ', '-').replace(' ', '-')}-{seed}"
     run = fit(load(told.experiment, overrides), folder, say=lambda sentence: None)
-    last, manifest = run.experiment.stages[-1], read_manifest(told.records)
-    clips = read_clips(manifest.directory / "clips.csv").query("subset == 'test'").reset_index(drop=True)
-    scores = score_records([load_tagger(run, 0, last.name)], manifest, clips)
+    last = run.experiment.stages[-1]
+    clips, scores = score_test_clips(run, fold=0)
     row = {"lwlrap": lwlrap(multi_hot(clips["labels"], run.vocabulary), scores)}
     if last.select is not None:
         final = last.name if last.select.rounds == 1 else f"{last.name}/{run.finished(0, last.name)['round']}"

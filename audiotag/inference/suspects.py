@@ -8,7 +8,7 @@ from audiotag.data.clips import read_clips
 from audiotag.data.labels import multi_hot
 from audiotag.data.manifest import read_manifest
 from audiotag.errors import DataError
-from audiotag.training.crossval import mean_unheard, training_clips
+from audiotag.training.crossval import heard_by, mean_unheard, training_clips
 
 MARGIN = 40.0  # no probability below 1 has a logit above 36.7
 
@@ -34,28 +34,20 @@ def suspects(run, *, stage=None):
         DataError: No fold has finished the stage.
     """
     stage = stage or run.experiment.stages[-1].name
-    if not run.trained_folds(stage):
+    folds = run.trained_folds(stage)
+    if not folds:
         raise DataError(f"{run.folder}: stage {stage!r} is not trained yet. Finish the run with: audiotag fit")
     manifest = read_manifest(run.experiment.records)
     clips = training_clips(run, read_clips(manifest.directory / "clips.csv"))
-    heard_noisy = run.experiment.folds.noisy or not _heard_noisy(run, stage)
+    noisy = set(clips["name"][clips["subset"] == "noisy"])
+    unheard = run.experiment.folds.noisy or not any(noisy & heard_by(run, fold, stage) for fold in folds)
     tables = []
-    for subset in ("curated", "noisy") if heard_noisy else ("curated",):
+    for subset in ("curated", "noisy") if unheard and noisy else ("curated",):
         scores = mean_unheard(run, manifest, clips, stage, subset)
         judged = clips.set_index("name").loc[scores["name"]].reset_index()
         tables.append(_disagreement(judged, scores[list(run.vocabulary)].to_numpy(), run.vocabulary))
     table = pd.concat(tables).sort_values(["margin", "clip"], ascending=[False, True], ignore_index=True)
     return table.assign(source=f"suspects of {run.folder.name}, stage {stage}")
-
-
-def _heard_noisy(run, stage):
-    """Whether a stage, or one that it started from, trained on noisy clips."""
-    stages = {each.name: each for each in run.experiment.stages}
-    while stage is not None:
-        if "noisy" in stages[stage].subset:
-            return True
-        stage = stages[stage].start_from
-    return False
 
 
 def _disagreement(clips, scores, vocabulary):

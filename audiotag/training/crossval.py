@@ -21,6 +21,8 @@ from audiotag.experiment import options, passes
 from audiotag.inference.predict import load_tagger, score_records
 from audiotag.training.selection import RULES, select
 
+ANEW = "Train the run anew with --restart."
+
 
 def training_clips(run, clips):
     """The clips that the run may train on, corrected, with the columns `weight` and `part`: the fold, or -1."""
@@ -72,9 +74,6 @@ def _deal(run, clips):
     if asked.by == "official":
         return official_folds(clips, asked.count)
     return stratified_folds(clips, asked.count, seed=run.experiment.seed, groups="group")
-
-
-ANEW = "Train the run anew with --restart."
 
 
 def _corrections(run):
@@ -170,7 +169,7 @@ def unheard_scores(run, manifest, clips, fold, stage, subset, *, wanted=None):
     """
     parted = subset == "curated" or run.experiment.folds.noisy
     judged = clips[(clips["subset"] == subset) & ((clips["part"] == fold) | (not parted))]
-    heard = _heard_by(run, fold, stage)
+    heard = heard_by(run, fold, stage)
     leaked = judged["name"][judged["name"].isin(heard)]
     if len(leaked):
         hint = ANEW if parted else 'Add "noisy": true to the folds, and hold all of them out.'
@@ -192,8 +191,12 @@ def unheard_scores(run, manifest, clips, fold, stage, subset, *, wanted=None):
     return table.astype(dict.fromkeys(run.vocabulary, float)).reset_index(drop=True)
 
 
-def _heard_by(run, fold, stage):
-    """Names of all clips that a stage's model has trained on, in it and in the stages that it started from."""
+def heard_by(run, fold, stage):
+    """Names of all clips that a stage's model has trained on, in it and in the stages that it started from.
+
+    Raises:
+        DataError: One of the stages has not begun.
+    """
     start_from = {each.name: each.start_from for each in passes(run.experiment)}
     last_round = {each.name.split("/")[0]: each.name for each in passes(run.experiment)}
     names = set()

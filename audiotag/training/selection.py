@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from audiotag.data.labels import multi_hot
-from audiotag.metrics import lwlrap
+from audiotag.metrics import per_clip_lwlrap
 
 
 def exact(truth, scores, *, threshold: float = 0.2):
@@ -43,8 +43,7 @@ def ranked(truth, scores, *, at_least: float = 1.0):
         [[True, False], [False, False]]
     """
     _check_probability("at_least", at_least)
-    measured = np.array([lwlrap(truth[row : row + 1], scores[row : row + 1]) for row in range(len(truth))])
-    return truth & (measured >= at_least)[:, None], _mean_of_given(truth, scores)
+    return truth & (per_clip_lwlrap(truth, scores) >= at_least)[:, None], _mean_of_given(truth, scores)
 
 
 def probable(truth, scores, *, at_least: float = 0.5):

@@ -14,6 +14,7 @@ from audiotag.data.clips import read_clips
 from audiotag.data.manifest import read_manifest
 from audiotag.errors import ConfigError, DataError
 from audiotag.experiment import passes
+from audiotag.inference.suspects import suspects
 from audiotag.training import crossval
 from audiotag.training.crossval import training_clips, unheard_scores
 
@@ -146,6 +147,11 @@ def test_from_curated_clips_alone_a_fold_selects_without_the_others(tiny, tmp_pa
     assert 0 < len(taken)
     assert heard.loc[taken.index, "labels"].to_dict() == taken["labels"].to_dict()
     assert len(heard) == len(taken) + (folds_of(run) != 0).sum()
+
+
+def test_a_round_judges_all_clips_each_by_the_model_of_its_fold(again):
+    table = suspects(again, stage="verified/1")
+    assert table["subset"].value_counts().to_dict() == {"noisy": 40, "curated": 40}
 
 
 # What a selection may not do
