@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from scipy.special import expit, logit
+from sounds import noise, padded
 
 from audiotag.data.clips import read_clips
 from audiotag.data.manifest import read_manifest
@@ -29,20 +30,6 @@ def small_tagger(*overrides, sample_rate=SAMPLE_RATE):
 def tagger(request):
     """A small network with each way to fill a window."""
     return small_tagger(f"window.short_clips={request.param}")
-
-
-def noise(*shape, seed=0):
-    """Noise without a zero in it."""
-    rng = np.random.default_rng(seed)
-    return (rng.choice([-1, 1], shape) * rng.uniform(0.01, 1, shape)).astype("float32")
-
-
-def padded(clips):
-    """[B, N]: zeros after the end of the shorter clips."""
-    batch = np.zeros((len(clips), max(map(len, clips))), "float32")
-    for row, clip in zip(batch, clips):
-        row[: len(clip)] = clip
-    return batch
 
 
 # Windows

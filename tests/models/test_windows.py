@@ -1,24 +1,10 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from sounds import noise, padded
 
 from audiotag.models.tagger import Tagger
 from audiotag.models.windows import WHOLE_STEPS, clip_lengths, pooled, scattered, slices, whole_window
-
-
-def noise(*shape, seed=0):
-    """Noise without a zero in it."""
-    rng = np.random.default_rng(seed)
-    return (rng.choice([-1, 1], shape) * rng.uniform(0.01, 1, shape)).astype("float32")
-
-
-def padded(clips):
-    """[B, N]: zeros after the end of the shorter clips."""
-    batch = np.zeros((len(clips), max(map(len, clips))), "float32")
-    for row, clip in zip(batch, clips):
-        row[: len(clip)] = clip
-    return batch
-
 
 # Pooling
 

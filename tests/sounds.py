@@ -1,0 +1,17 @@
+"""Waveforms for tests, float32 in -1 to 1."""
+
+import numpy as np
+
+
+def noise(*shape, seed=0):
+    """Noise without a zero in it."""
+    rng = np.random.default_rng(seed)
+    return (rng.choice([-1, 1], shape) * rng.uniform(0.01, 1, shape)).astype("float32")
+
+
+def padded(clips):
+    """[B, N]: zeros after the end of the shorter clips."""
+    batch = np.zeros((len(clips), max(map(len, clips))), "float32")
+    for row, clip in zip(batch, clips):
+        row[: len(clip)] = clip
+    return batch
