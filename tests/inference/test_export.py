@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from sounds import padded
 
 from audiotag.errors import ConfigError, DataError
 from audiotag.inference.export import export, load_listener
@@ -34,13 +35,6 @@ print(*sys.modules)
 
 def noise(seconds, seed):
     return (0.3 * np.random.default_rng(seed).standard_normal(round(seconds * RATE))).astype("float32")
-
-
-def padded(clips):
-    batch = np.zeros((len(clips), max(map(len, clips))), "float32")
-    for row, clip in zip(batch, clips):
-        row[: len(clip)] = clip
-    return batch
 
 
 @pytest.fixture(scope="module")
