@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from sounds import padded
+from waveforms import padded
 
 from audiotag.errors import ConfigError, DataError
 from audiotag.inference.export import export, load_listener

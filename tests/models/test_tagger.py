@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from scipy.special import expit, logit
-from sounds import noise, padded
+from waveforms import noise, padded
 
 from audiotag.data.clips import read_clips
 from audiotag.data.manifest import read_manifest

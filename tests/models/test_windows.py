@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from sounds import noise, padded
+from waveforms import noise, padded
 
 from audiotag.models.tagger import Tagger
 from audiotag.models.windows import WHOLE_STEPS, clip_lengths, pooled, scattered, slices, whole_window
