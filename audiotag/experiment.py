@@ -164,6 +164,7 @@ class Experiment(Section):
     augment: tuple[Augment, ...] = ()  # disturbances of the finished picture
     model: Model
     labels: Literal["any", "one"] = "any"  # "one" trains on clips of a single label and answers by a softmax
+    noisy_head: bool = False  # noisy labels teach a head of their own, which never answers
     stages: tuple[Stage, ...] = Field(min_length=1)
     folds: Folds = Folds()
     predict: Predict = Predict()
@@ -347,6 +348,8 @@ def _check_flips(experiment):
             "flip_labels gives the network four times as many answers, so every stage must have it. "
             "Put it into the picture.",
         )
+    if experiment.noisy_head and (in_picture or in_augment):
+        raise _at("noisy_head", "flip_labels makes other heads. Leave out one of them.")
 
 
 def _check_steps(stage, where):

@@ -97,6 +97,7 @@ WAYS = {
         ],
         None,
     ),
+    "separate head": ([stage("both", BOTH, STEPS)], None),
     "pseudo-labels": (
         [
             stage("curated", "curated", STEPS // 3),
@@ -136,6 +137,7 @@ def measure(told, way, seed, truth):
     stages, folds = WAYS[way]
     overrides = [f"seed={seed}", f"records={told.records}", f"stages={json.dumps(stages)}"]
     overrides += [f"folds={json.dumps(folds)}"] if folds else []
+    overrides += ["noisy_head=true"] if way == "separate head" else []
     folder = told.runs / f"{way.replace(', ', '-').replace(' ', '-')}-{seed}"
     run = fit(load(told.experiment, overrides), folder, say=lambda sentence: None)
     last = run.experiment.stages[-1]

@@ -12,6 +12,7 @@ from audiotag.experiment import options
 from audiotag.layers import AUGMENTS, FRONTENDS, LABELLED, PICTURES, WAVEFORMS, RawWave, ToPicture
 from audiotag.layers.flips import FLIPS, FlipLabels
 from audiotag.models import MODELS, windows
+from audiotag.models.heads import HEADS, by_head
 from audiotag.models.windows import pooled
 
 
@@ -44,6 +45,8 @@ class Tagger(keras.Model):
         flips: Hear the four flips of every picture and average them; only where flips are labels.
         one_label: The network's logits are those of a softmax, for one label a clip. Outside training the
             answer is log p / (1 - p) of each class all the same.
+        noisy_head: Noisy labels have a head of their own, which is not heard outside training: labels are as
+            `heads.with_heads` writes them, [B, 2 (K + 1)], and logits [B, 2 K].
 
     Input shape: waveform [B, N], float32 in -1 to 1, any N; while training (waveform [B, n], labels [B, K]).
     Output shape: logits [B, K], float32; while training (logits, labels), as many as the ear has labels.
@@ -63,6 +66,7 @@ class Tagger(keras.Model):
         pool="mean",
         flips=False,
         one_label=False,
+        noisy_head=False,
         **kwargs,
     ):
         super().__init__(dtype="float32", **kwargs)
@@ -77,6 +81,7 @@ class Tagger(keras.Model):
         self.pool = pool
         self.flips = flips
         self.one_label = one_label
+        self.noisy_head = noisy_head
 
     def call(self, inputs, training=False):
         waveform, labels = inputs if isinstance(inputs, (tuple, list)) else (inputs, None)
@@ -99,11 +104,20 @@ class Tagger(keras.Model):
             y_pred, y = y_pred
         elif self.one_label:
             y_pred = ops.log_sigmoid(y_pred)  # log p: a softmax of it gives p back
-        return super().compute_loss(x, y, y_pred, sample_weight, training)
+        if not (self.noisy_head and training):
+            return super().compute_loss(x, y, y_pred, sample_weight, training)
+        logits = ops.reshape(y_pred, (-1, len(HEADS), self.num_classes))  # [B, 2, K]
+        labels, share = by_head(y)  # [B, 2, K], [B, 2]
+        total = 0
+        for head in range(len(HEADS)):
+            total += super().compute_loss(x, labels[:, head], logits[:, head], share[:, head], training)
+        return total
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Measures the logits; a class counts as heard where the disturbances left half of its label or more."""
         if isinstance(y_pred, (tuple, list)):
+            if self.noisy_head:  # the head that answers is measured, by what it is asked
+                y_pred = [tensor[:, : self.num_classes] for tensor in y_pred]
             blocks = (-1, y_pred[0].shape[1] // self.num_classes, self.num_classes)
             logits, labels = (ops.max(ops.reshape(tensor, blocks), axis=1) for tensor in y_pred)  # [B, K] both
             y_pred, y = logits, ops.cast(labels >= 0.5, "float32")
@@ -153,7 +167,7 @@ class Tagger(keras.Model):
         return [*self.ear.layers, *layers]
 
     def _no_labels(self, windows):
-        return ops.zeros((ops.shape(windows)[0], self.num_classes))
+        return ops.zeros((ops.shape(windows)[0], self.ear.inputs[1].shape[1]))
 
     def _learned(self):
         return [layer for layer in self.ear.layers if hasattr(layer, "adapt")]
@@ -214,7 +228,8 @@ def build_tagger(experiment, *, sample_rate, num_classes, stage=None):
         raise ConfigError(f"window.seconds: {experiment.window.seconds} s at {sample_rate} Hz hold no sample.")
     whole = experiment.predict.windows == "whole"
     window = keras.Input((None if whole else window_samples,), dtype="float32", name="waveform")  # [B, n]
-    labels = keras.Input((num_classes,), dtype="float32", name="labels")  # [B, K]
+    num_labels = len(HEADS) * (num_classes + 1) if experiment.noisy_head else num_classes
+    labels = keras.Input((num_labels,), dtype="float32", name="labels")  # [B, K], or [B, 2 (K + 1)]
     seeds = itertools.count(experiment.seed)
     own = stage is not None and stage.augment is not None
     with _precision(experiment.precision):
@@ -235,7 +250,8 @@ def build_tagger(experiment, *, sample_rate, num_classes, stage=None):
                 "frames always. Leave out the step that fixes their length, or choose other windows."
             )
         with _blamed_on(f"model {experiment.model.name}"):
-            network = MODELS[experiment.model.name](picture.shape[1:], answers.shape[1], **options(experiment.model))
+            num_logits = len(HEADS) * num_classes if experiment.noisy_head else answers.shape[1]
+            network = MODELS[experiment.model.name](picture.shape[1:], num_logits, **options(experiment.model))
     tagger = Tagger(
         ear,
         network,
@@ -248,6 +264,7 @@ def build_tagger(experiment, *, sample_rate, num_classes, stage=None):
         pool=experiment.predict.pool,
         flips=experiment.predict.flips,
         one_label=experiment.labels == "one",
+        noisy_head=experiment.noisy_head,
     )
     tagger.build((None, window_samples))
     return tagger

@@ -20,6 +20,7 @@ from audiotag.experiment import options, passes, stage_named
 from audiotag.inference.predict import load_tagger
 from audiotag.losses import LOSSES
 from audiotag.metrics import Lwlrap
+from audiotag.models.heads import with_heads
 from audiotag.models.tagger import build_tagger
 from audiotag.run import start_run
 from audiotag.training.callbacks import (
@@ -188,11 +189,12 @@ def _compiled_tagger(run, held_out, index, stage, steps):
 def _batches(run, manifest, heard, index, stage):
     """`training_batches` of a stage, with all but the epochs and the draws told."""
     experiment = run.experiment
+    truth = multi_hot(heard["labels"], run.vocabulary)
     return functools.partial(
         training_batches,
         manifest,
         heard,
-        multi_hot(heard["labels"], run.vocabulary),
+        with_heads(truth, heard["subset"]) if experiment.noisy_head else truth,
         window_samples=round(experiment.window.seconds * run.sample_rate),
         short_clips=experiment.window.short_clips,
         batch_size=stage.batch_size,

@@ -14,6 +14,7 @@ from audiotag.errors import ConfigError
 from audiotag.experiment import load
 from audiotag.layers import FlipLabels
 from audiotag.metrics import Lwlrap, lwlrap
+from audiotag.models.heads import by_head, with_heads
 from audiotag.models.tagger import Tagger, build_tagger, log_odds
 
 DEMO = Path(__file__).parents[2] / "experiments" / "demo.json"
@@ -286,6 +287,49 @@ def test_a_flip_is_heard_where_it_stands_among_the_steps():
         np.testing.assert_allclose(answers[flip], logits, rtol=1e-4, atol=1e-4)
         seen.add(flip)
     assert flipper.flip == 0 and len(np.unique(answers.round(4), axis=0)) == 4
+
+
+def test_noisy_labels_teach_a_head_of_their_own_and_the_other_answers():
+    tagger = small_tagger("noisy_head=true", "augment=[]", "model.dropout=0.0")
+    loss = keras.losses.BinaryCrossentropy(from_logits=True)
+    tagger.compile(optimizer="sgd", loss=loss, metrics=[Lwlrap(5)])
+    window, truth = batch(tagger)
+    labels = with_heads(truth, ["curated", "noisy", "noisy", "noisy"])
+    with tf.GradientTape() as tape:
+        logits, answered = tagger((window, labels), training=True)
+        value = tagger.compute_loss(None, truth, (logits, answered), training=True)
+    by_hand = loss(truth[:1], logits[:1, :5]) / 4 + loss(truth[1:], logits[1:, 5:]) * 3 / 4
+    np.testing.assert_allclose(value, by_hand, rtol=1e-6)
+    kernel = tagger.network.get_layer("logits").kernel.value
+    assert np.all(np.any(tape.gradient(value, kernel), axis=0))  # both heads learn
+    measured = tagger.compute_metrics(None, truth, (logits, answered))
+    assert float(measured["lwlrap"]) == pytest.approx(lwlrap(truth[:1], np.asarray(logits)[:1, :5]))
+    np.testing.assert_allclose(tagger(window), tagger.network(tagger.ear((window, labels))[0])[:, :5], atol=1e-5)
+
+
+def test_a_noisy_clip_leaves_the_head_that_answers_alone():
+    tagger = small_tagger("noisy_head=true")
+    tagger.compile(optimizer=keras.optimizers.SGD(0.1), loss=keras.losses.BinaryCrossentropy(from_logits=True))
+    window, truth = batch(tagger)
+    before, below = (np.array(layer.get_weights()[0]) for layer in (tagger.network.layers[-1], tagger.network.layers[2]))
+    labels = with_heads(truth, ["noisy"] * 4)
+    tagger.fit((window, labels), labels, verbose=0)
+    after = tagger.network.layers[-1].get_weights()[0]
+    np.testing.assert_array_equal(after[:, :5], before[:, :5])
+    assert np.all(np.any(after[:, 5:] != before[:, 5:], axis=0))
+    assert np.any(tagger.network.layers[2].get_weights()[0] != below)  # all below the heads learns
+
+
+def test_mixed_labels_stay_with_their_heads():
+    tagger = small_tagger("noisy_head=true", MIXUP)
+    window, truth = batch(tagger)
+    labels = with_heads(truth, ["curated", "noisy", "curated", "noisy"])
+    _, mixed = tagger.ear((window, labels), training=True)
+    asked, share = by_head(mixed)
+    np.testing.assert_allclose(np.sum(share, axis=1), 1, rtol=1e-6)
+    assert np.any((np.asarray(share) > 0) & (np.asarray(share) < 1))
+    np.testing.assert_allclose(np.sum(asked, axis=2), np.asarray(share) > 0, rtol=1e-5)  # one label each, whole
+    assert not np.any(np.asarray(asked)[:, 0, [1, 3]]) and not np.any(np.asarray(asked)[:, 1, [0, 2, 4]])
 
 
 def test_one_stage_may_have_disturbances_of_its_own():

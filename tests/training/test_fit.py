@@ -28,6 +28,7 @@ from audiotag.inference.evaluate import evaluate, held_out_clips, score_test_cli
 from audiotag.inference.predict import load_tagger
 from audiotag.layers import LogMel
 from audiotag.metrics import lwlrap
+from audiotag.models.heads import by_head
 from audiotag.models.tagger import Tagger, build_tagger
 from audiotag.training.checkpoint import load_weights
 from audiotag.training.crossval import heard_clips, training_clips
@@ -465,6 +466,24 @@ def test_a_softmax_hears_clips_of_one_label_and_keeps_all_columns(run, records, 
     np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-5)  # one window or a mean of several: shares of one label
     history = pd.read_csv(softmax.stage_folder(0, "curated") / "history.csv")
     assert history["val_loss"].iloc[-1] < 2 * np.log(len(run.vocabulary))
+
+
+def test_each_head_hears_the_clips_of_its_subset(tiny, tmp_path, monkeypatch):
+    asked = []
+    learns = Tagger.fit
+
+    def listening(tagger, batches, **options):
+        asked.extend(by_head(truth) for _, truth in batches)
+        return learns(tagger, batches, **options)
+
+    monkeypatch.setattr(Tagger, "fit", listening)
+    both = ("noisy_head=true", "stages.noisy.epochs=1", 'stages.noisy.subset=["noisy", "curated"]')
+    headed = fit(tiny(*both, only("noisy", tiny(*both))), tmp_path / "headed")
+    labels, share = (np.concatenate(tensors) for tensors in zip(*asked))
+    heard = pd.read_csv(headed.stage_folder(0, "noisy") / "heard.csv")
+    assert len(share) == len(heard) // 16 * 16
+    assert 0 < share[:, 0].sum() < len(share)  # both heads were asked
+    np.testing.assert_array_equal(labels.any(axis=2), share.astype(bool))
 
 
 def test_an_epoch_of_draws_has_as_many_steps_as_asked(tiny, tmp_path):
