@@ -120,3 +120,10 @@ def test_a_picture_too_small_is_refused_with_the_way_out(shape):
 def test_a_width_below_one_is_refused():
     with pytest.raises(ValueError, match="width must be at least 1. Received: width=0"):
         vgg_gap((128, 384, 1), 5, width=0)
+
+
+def test_dropout_may_be_less_than_published():
+    shares = [layer.rate for layer in vgg_gap((128, 384, 1), 5, width=1, dropout=0.5).layers if hasattr(layer, "rate")]
+    assert set(shares) == {0.0, 0.15, 0.25}
+    with pytest.raises(ValueError, match="dropout must be from 0 to 1. Received: dropout=1.5"):
+        vgg_gap((128, 384, 1), 5, dropout=1.5)
