@@ -69,6 +69,15 @@ WAYS = {
         ],
         None,
     ),
+    "selection, going on": (
+        [
+            stage("curated", "curated", STEPS // 3),
+            stage(
+                "selected", BOTH, STEPS * 2 // 3, start_from="curated", select=select({"name": "ranked"}, "curated")
+            ),
+        ],
+        None,
+    ),
     "self-verification": (
         [
             stage("both", BOTH, STEPS // 3),

@@ -9,6 +9,10 @@ import keras
 def trunk(application, input_shape, weights, *, any_size=True, own_scale=False):
     """One of Keras' networks up to the mean over the picture.
 
+    From scratch its batch normalisations keep a shorter memory than Keras gives them, 0.9 for 0.99: a thousand steps
+    of a small training later they would still remember the variance of 1 that they began with, where that of a
+    depthwise convolution is a thousandth, and all pictures would look alike to the finished network.
+
     Args:
         application: Its name in `keras.applications`.
         input_shape: (M, T, C) of a picture of at least 32x32; T and M may be None where `any_size` is true.
@@ -71,6 +75,9 @@ def trunk(application, input_shape, weights, *, any_size=True, own_scale=False):
                 f"channels: {error}"
             ) from error
         raise
+    for layer in network.layers:
+        if weights is None and isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.9
     return keras.Model(picture, network.output, name=application)
 
 

@@ -46,6 +46,19 @@ def test_a_file_of_weights_is_where_it_begins(mobilenet):
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_from_scratch_statistics_are_soon_those_of_the_pictures(mobilenet):
+    """Of the variance of 1 that they began with, nothing may be left where activations vary by a thousandth."""
+    path, _ = mobilenet
+    for weights, momentum in ((None, 0.9), (str(path), 0.99)):
+        layers = trunk("MobileNet", (32, 32, 3), weights).layers
+        assert {layer.momentum for layer in layers if hasattr(layer, "momentum")} == {momentum}
+    scratch = trunk("MobileNet", (32, 32, 3), None)
+    pictures = np.random.default_rng(0).uniform(0, 1, (16, 32, 32, 3)).astype("float32")
+    for _ in range(100):
+        scratch(pictures, training=True)
+    assert np.std(scratch(pictures), axis=0).max() > 0.1 * np.std(scratch(pictures, training=True), axis=0).max()
+
+
 def test_the_files_that_keras_downloads_are_understood(tmp_path, monkeypatch):
     network = moved()
     as_downloaded(network, tmp_path / "mobilenet.h5")
