@@ -1,7 +1,9 @@
 """From an audio file to a mono waveform at the wanted rate, or a sentence that says why not."""
 
+import contextlib
 import io
 import math
+import mmap
 import os
 import stat
 from pathlib import Path
@@ -61,27 +63,56 @@ def treat(whole, rate, *, path, sample_rate, trim, trim_db, peak_db):
     return waveform, (start, end), gain_db
 
 
-def read_bytes(path):
-    """The bytes of a regular file; a pipe or a device, which might never end, is refused."""
+@contextlib.contextmanager
+def opened(path):
+    """A file that holds something, open for reading; a pipe or a device, which might never end, is refused."""
     try:
         with open(path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as file:
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode):
                 raise DataError(f"{path}: cannot be read: a device or a pipe, not a file. Expected an audio file.")
-            if found.st_size > MOST_BYTES:
-                raise DataError(f"{path}: {found.st_size} bytes; a clip has {MOST_BYTES} at most. Cut it into clips.")
-            return file.read(MOST_BYTES)
+            if not found.st_size:
+                raise DataError(f"{path}: the file is empty (0 bytes). Fetch it again or take it off the list.")
+            yield file
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", error)
         raise DataError(f"{path}: cannot be read: {reason}. Expected an audio file.") from error
 
 
+def read_bytes(path):
+    """The bytes of a file that is no larger than a clip may be."""
+    with opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > MOST_BYTES:
+            raise DataError(f"{path}: {size} bytes; a clip has {MOST_BYTES} at most. Cut it into clips.")
+        return file.read(MOST_BYTES)
+
+
 def decode_file(data, *, path):
     """The mono waveform of a file whose bytes are `data`, and its rate; `path` is for the messages."""
-    if not data:
-        raise DataError(f"{path}: the file is empty (0 bytes). Fetch it again or take it off the list.")
+    header = checked_header(data, path=path)
+    blocks, samples = [], 0
+    for block in mono_blocks(io.BytesIO(data), header, path=path):
+        blocks.append(block)
+        samples += len(block)
+        if samples > MOST_SAMPLES:  # of a file that does not tell
+            raise DataError(f"{path}: too long: more than {MOST_SAMPLES} samples. Cut it into clips.")
+    return np.concatenate(blocks), header.sample_rate
+
+
+@contextlib.contextmanager
+def open_recording(path):
+    """A recording of any length, behind the same gate of headers: its `Header` and its sound, as `mono_blocks`."""
+    with opened(path) as file:
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            header = checked_header(data, path=Path(path), any_length=True)
+        yield header, mono_blocks(file, header, path=path)
+
+
+def checked_header(data, *, path, any_length=False):
+    """`read_header` of a file that its name does not belie; `path` is for the messages, too."""
     try:
-        header = read_header(data)
+        header = read_header(data, any_length=any_length)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     if SUFFIXES.get(path.suffix.lower(), header.kind) != header.kind:
@@ -89,43 +120,44 @@ def decode_file(data, *, path):
             f"{path}: the name says {path.suffix}, but the content is {header.kind}. "
             f"Give the file its right suffix or convert it."
         )
+    return header
+
+
+def mono_blocks(file, header, *, path):
+    """Decodes an open file block by block and yields the mean of its channels, float32 [n].
+
+    Raises:
+        DataError: At the block that is wrong; at the end, where fewer samples came than were promised.
+    """
+    head, heard = file.read(4096), 0
+    file.seek(0)
+    # Without a Xing or Info header, libsndfile guesses how long an MP3 is.
+    guessed = header.kind == "MP3" and not (b"Xing" in head or b"Info" in head)
     try:
-        with sf.SoundFile(io.BytesIO(data)) as file:
-            if (file.samplerate, file.channels) != (header.sample_rate, header.channels):
+        with sf.SoundFile(file) as sound:
+            if (sound.samplerate, sound.channels) != (header.sample_rate, header.channels):
                 raise DataError(
                     f"{path}: libsndfile reads another rate or number of channels than its header tells. Write it anew."
                 )
-            # Without a Xing or Info header, libsndfile guesses how long an MP3 is.
-            guessed = header.kind == "MP3" and not (b"Xing" in data[:4096] or b"Info" in data[:4096])
-            promised = 0 if guessed else file.frames
-            waveform = read_mono(file, path)  # [N]
+            promised = 0 if guessed else sound.frames
+            while len(block := sound.read(BLOCK, dtype="float32", always_2d=True)):  # [n, channels]
+                if bad := np.count_nonzero(~np.isfinite(block)):
+                    seconds = heard / header.sample_rate
+                    raise DataError(f"{path}: {bad} samples after {seconds:.0f} s are NaN or infinite. Export it anew.")
+                heard += len(block)
+                yield block.mean(axis=1)
     except sf.LibsndfileError as error:
         raise DataError(
-            f"{path}: libsndfile cannot decode it and says {error.error_string!r}; it begins with {data[:12]}. "
+            f"{path}: libsndfile cannot decode it and says {error.error_string!r}; it begins with {head[:12]}. "
             f"Fetch it again, convert it or take it off the list."
         ) from error
-    if not len(waveform):
+    if not heard:
         raise DataError(f"{path}: a header but no samples. Fetch it again or take it off the list.")
-    if len(waveform) < promised:
+    if heard < promised:
         raise DataError(
-            f"{path}: {promised} samples are promised, {len(waveform)} are there: the file is cut short. "
+            f"{path}: {promised} samples are promised, {heard} are there: the file is cut short. "
             f"Fetch it again, or write it anew with another program."
         )
-    return waveform, header.sample_rate
-
-
-def read_mono(file, path):
-    """The mean of the channels of an open `SoundFile`, read block by block: float32 [N]."""
-    blocks, samples, bad = [np.zeros(0, "float32")], 0, 0
-    while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):  # [n, channels]
-        bad += np.count_nonzero(~np.isfinite(block))
-        blocks.append(block.mean(axis=1))
-        samples += len(block)
-        if samples > MOST_SAMPLES:  # of a file that does not tell
-            raise DataError(f"{path}: too long: more than {MOST_SAMPLES} samples. Cut it into clips.")
-    if bad:
-        raise DataError(f"{path}: {bad} samples are NaN or infinite. Export it anew.")
-    return np.concatenate(blocks)
 
 
 def resample(waveform, *, rate, sample_rate, path):

@@ -9,6 +9,7 @@ LOWEST_HZ, HIGHEST_HZ = 4_000, 384_000  # one file on Freesound claims 1 Hz: 85 
 MOST_CHANNELS = 8
 MOST_SAMPLES = 1 << 26  # a channel, as recorded and as resampled: 25 minutes at 44.1 kHz
 MOST_CHUNKS = 10_000  # files hold a handful; a file of millions would keep us busy
+MOST_PADDING = 1 << 20  # zeros before the first frame of an MP3
 KINDS = "WAV, FLAC, Ogg (Vorbis or Opus), MP3 and AIFF"
 
 # What WAV and AIFF call sound that is not packed, or by a table of 256 numbers: 2 bytes to read, nothing to overflow.
@@ -35,8 +36,12 @@ class Header:
     num_samples: int | None
 
 
-def read_header(data):
-    """The `Header` of a file whose bytes are `data`, if it is of a kind and a size that we decode.
+def read_header(data, *, any_length=False):
+    """The `Header` of a file, if it is of a kind and a size that we decode.
+
+    Args:
+        data: The bytes of the file, or an `mmap` of it.
+        any_length: Whether it may be longer than a clip, as a recording that is heard block by block.
 
     Raises:
         DataError: A sentence without the file's name: another format or encoding, an absurd rate, too many
@@ -51,11 +56,11 @@ def read_header(data):
         header = _reader(data)(data)
     except struct.error:
         raise DataError("its header is cut short. Fetch it again or take it off the list.") from None
-    check_size(header)
+    check_size(header, any_length=any_length)
     return header
 
 
-def check_size(header, *, sample_rate=None):
+def check_size(header, *, sample_rate=None, any_length=False):
     """Refuses a rate, a number of channels or a length that no clip has; as resampled to `sample_rate`, if given."""
     if not LOWEST_HZ <= header.sample_rate <= HIGHEST_HZ:
         raise DataError(
@@ -69,7 +74,7 @@ def check_size(header, *, sample_rate=None):
         samples = round(samples * sample_rate / header.sample_rate)
     if samples == 0 and not sample_rate:
         raise DataError("a header but no samples. Fetch it again or take it off the list.")
-    if samples is not None and samples > MOST_SAMPLES:
+    if samples is not None and samples > MOST_SAMPLES and not any_length:
         raise DataError(
             f"too long: {samples} samples at {sample_rate or header.sample_rate} Hz; a clip has {MOST_SAMPLES} at "
             f"most. Cut it into clips, or take it off the list."
@@ -82,11 +87,11 @@ def _reader(data):
         return _wav
     if data[:4] == b"FORM" and data[8:12] in (b"AIFF", b"AIFC"):
         return _aiff
-    if data[_tag_length(data) :][:4] == b"fLaC":
+    if data[(start := _tag_length(data)) : start + 4] == b"fLaC":
         return _flac
     if data[:4] == b"OggS":
         return _ogg
-    if _mp3_frame(data[_first_frame(data) :][:4]):
+    if _mp3_frame(data, _first_frame(data)):
         return _mp3
     raise DataError(
         f"audiotag cannot decode it: it begins with {data[:12]}. Expected {KINDS}. "
@@ -197,7 +202,7 @@ def _flac(data):
 
 
 def _ogg(data):
-    first = data[27 + data[26] :][:30] if len(data) > 26 else b""
+    first = data[27 + data[26] : 57 + data[26]] if len(data) > 26 else b""
     last = data.rfind(b"OggS")
     flags, granule = struct.unpack_from("<Bq", data, last + 5)
     lengths = data[last + 27 : last + 27 + data[last + 26]]
@@ -217,14 +222,13 @@ def _ogg(data):
 def _first_frame(data):
     """Where the first frame of an MP3 may begin: after a tag and the zeros behind it."""
     start = _tag_length(data)
-    while start < len(data) and not data[start]:
-        start += 1
-    return start
+    padding = data[start : start + MOST_PADDING]
+    return start + len(padding) - len(padding.lstrip(b"\0"))
 
 
-def _mp3_frame(head):
+def _mp3_frame(data, start):
     """(rate in Hz, channels) of a frame of layer III, or None."""
-    word = int.from_bytes(head, "big")
+    word = int.from_bytes(data[start : start + 4], "big")
     version, layer, kbits, rate = word >> 19 & 3, word >> 17 & 3, word >> 12 & 15, word >> 10 & 3
     if word >> 21 != 0x7FF or version == 1 or layer != 1 or rate == 3 or kbits == 15:
         return None
@@ -232,5 +236,5 @@ def _mp3_frame(head):
 
 
 def _mp3(data):
-    sample_rate, channels = _mp3_frame(data[_first_frame(data) :][:4])
+    sample_rate, channels = _mp3_frame(data, _first_frame(data))
     return Header("MP3", sample_rate, channels, None)

@@ -1,17 +1,16 @@
 """When is each class heard? Recordings of any length, window by window, in as much memory as a minute takes."""
 
-from pathlib import Path
-from stat import S_ISREG
+import os
 
 import numpy as np
 import pandas as pd
 import soundfile as sf
 import soxr
 
+from audiotag.data.audio import open_recording
 from audiotag.errors import DataError
 
 SMALL_BYTES = 1 << 20  # ten minutes of any codec are more
-BLOCK = 1 << 18  # samples to decode at a time
 WINDOWS_AT_ONCE = 64
 
 
@@ -22,13 +21,13 @@ def hear_windows(listener, path):
 
     Args:
         listener: A `Listener`.
-        path: An audio file that soundfile reads.
+        path: A WAV, FLAC, Ogg, MP3 or AIFF file.
 
     Returns:
         (starts in seconds float64 [W], ends in seconds float64 [W], logits float32 [W, K]).
 
     Raises:
-        DataError: The file cannot be decoded, or holds no samples.
+        DataError: The file is none that `read_waveform` takes, but for its length.
     """
     rate = listener.hearing["sample_rate"]
     gain = _gain(path, rate, listener.hearing["peak_db"])
@@ -99,32 +98,27 @@ def events(starts, ends, probabilities, vocabulary, *, threshold=0.5):
 
 
 def seconds_of(path):
-    """How long a recording is, as its header says; 0 where it is no file, says nothing sensible, or is small."""
+    """How long a recording is, as its header says; 0 where it is none, or small."""
     try:
-        found = Path(path).stat()
-        return sf.info(path).duration if S_ISREG(found.st_mode) and found.st_size > SMALL_BYTES else 0.0
-    except (sf.LibsndfileError, OSError, ValueError):
+        if os.path.getsize(path) <= SMALL_BYTES:
+            return 0.0
+        with open_recording(path) as (header, _):
+            told = header.num_samples is not None  # an MP3 does not
+            return header.num_samples / header.sample_rate if told else sf.info(path).duration
+    except (DataError, sf.LibsndfileError, OSError, ValueError):
         return 0.0
 
 
 def _blocks(path, rate):
     """Yields a recording as mono float32 at a rate, in blocks."""
-    try:
-        with sf.SoundFile(path) as file:
-            stream = soxr.ResampleStream(file.samplerate, rate, 1, quality="HQ") if file.samplerate != rate else None
-            heard = 0
-            while len(channels := file.read(BLOCK, dtype="float32", always_2d=True)):
-                heard += len(channels)
-                block = channels.mean(axis=1)
-                if not np.isfinite(block).all():
-                    raise DataError(f"{path}: samples near {heard / file.samplerate:.0f} s are NaN or infinite.")
-                yield block if stream is None else stream.resample_chunk(block)
-            if not heard:
-                raise DataError(f"{path}: a header but no samples.")
-            if stream is not None:
-                yield stream.resample_chunk(np.zeros(0, "float32"), last=True)
-    except (sf.LibsndfileError, OSError) as error:
-        raise DataError(f"{path}: cannot be decoded: {error}") from error
+    with open_recording(path) as (header, blocks):
+        if header.sample_rate == rate:
+            yield from blocks
+            return
+        stream = soxr.ResampleStream(header.sample_rate, rate, 1, quality="HQ")
+        for block in blocks:
+            yield stream.resample_chunk(block)
+        yield stream.resample_chunk(np.zeros(0, "float32"), last=True)
 
 
 def _gain(path, rate, peak_db):

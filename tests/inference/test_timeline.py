@@ -1,4 +1,7 @@
 import dataclasses
+import functools
+import os
+import struct
 import tracemalloc
 
 import numpy as np
@@ -6,6 +9,7 @@ import pytest
 import soundfile as sf
 
 from audiotag.data.audio import read_waveform
+from audiotag.data.headers import MOST_SAMPLES
 from audiotag.errors import DataError
 from audiotag.inference import predict, timeline
 from audiotag.inference.export import load_listener
@@ -103,15 +107,34 @@ def test_what_is_no_file_or_no_sound_has_no_length(tmp_path, monkeypatch):
     assert timeline.seconds_of(tmp_path / "second.wav") == 1
 
 
-def test_what_cannot_be_decoded_is_named(tmp_path):
+def test_what_is_no_sound_is_refused_as_a_clip_is(tmp_path):
     (tmp_path / "text.wav").write_text("no sound")
-    with pytest.raises(DataError, match=r"text\.wav: cannot be decoded"):
-        hear_windows(LOUD, tmp_path / "text.wav")
-    with pytest.raises(DataError, match=r"nowhere\.wav: cannot be decoded"):
-        hear_windows(LOUD, tmp_path / "nowhere.wav")
+    os.mkfifo(tmp_path / "pipe.wav")
     sf.write(tmp_path / "empty.wav", np.zeros(0, "float32"), 16_000)
-    with pytest.raises(DataError, match=r"empty\.wav: a header but no samples"):
-        hear_windows(LOUD, tmp_path / "empty.wav")
     sf.write(tmp_path / "nan.wav", np.full(100, np.nan, "float32"), 16_000, subtype="FLOAT")
-    with pytest.raises(DataError, match=r"nan\.wav: samples near 0 s are NaN or infinite"):
-        hear_windows(LOUD, tmp_path / "nan.wav")
+    sf.write(tmp_path / "packed.wav", np.zeros(1_000, "float32"), 16_000, subtype="MS_ADPCM")
+    (tmp_path / "other.mp3").write_bytes((tmp_path / "nan.wav").read_bytes())
+    for name, message in {
+        "text.wav": "audiotag cannot decode it: it begins with b'no sound'",
+        "nowhere.wav": "cannot be read: No such file or directory",
+        "pipe.wav": "cannot be read: a device or a pipe",
+        "empty.wav": "a header but no samples",
+        "nan.wav": "100 samples after 0 s are NaN or infinite",
+        "packed.wav": "WAV encoding 2 with 4 bits",
+        "other.mp3": "the name says .mp3, but the content is WAV",
+    }.items():
+        for read in (functools.partial(hear_windows, LOUD), functools.partial(read_waveform, sample_rate=16_000)):
+            with pytest.raises(DataError, match=f"{name}: {message}"):
+                read(tmp_path / name)
+
+
+def test_a_recording_may_be_longer_than_a_clip(tmp_path):
+    samples, path = MOST_SAMPLES + 1, tmp_path / "long.wav"
+    sf.write(path, np.zeros(0, "int16"), 384_000)
+    with open(path, "r+b") as file:
+        file.seek(40)
+        file.write(struct.pack("<I", 2 * samples))
+        file.truncate(44 + 2 * samples)
+    assert hear_windows(LOUD, path)[1][-1] == pytest.approx(samples / 384_000, abs=1e-3)
+    with pytest.raises(DataError, match="long.wav: too long: 67108865 samples at 384000 Hz"):
+        read_waveform(path, sample_rate=16_000)
