@@ -18,7 +18,7 @@ test: lint  ## Lint, tests and the examples in the docstrings.
 	$(BIN)/pytest -q -n auto --dist loadfile --durations=10
 
 torture: .venv/torture  ## The checks of docs/reliability.md in full, hours of kills, flipped bits and broken files.
-	AUDIOTAG_TIER=full $(BIN)/pytest -q -n auto --dist loadfile tests/reliability
+	AUDIOTAG_TIER=full $(BIN)/pytest -q -n auto --dist loadfile -m check
 
 lint: .venv/ready
 	$(BIN)/flake8 audiotag tests benchmarks setup.py

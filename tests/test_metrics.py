@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose
 from sklearn.metrics import average_precision_score, label_ranking_average_precision_score, roc_auc_score
+from tiers import law
 
 from audiotag.data.labels import multi_hot
 from audiotag.metrics import (
@@ -182,6 +183,13 @@ SHAPE = (8, 5)
 TRUTH = arrays("int8", SHAPE, elements=st.integers(0, 1))
 SCORES = arrays("float64", SHAPE, elements=st.integers(-6, 6).map(float))  # with ties
 quickly = settings(max_examples=60, deadline=None)
+
+
+@law
+@given(truth=TRUTH, scores=SCORES)
+def test_it_is_what_a_loop_over_labels_finds(truth, scores):
+    sums, counts = by_brute_force(truth, scores)
+    assert lwlrap(truth, scores) == pytest.approx(sums.sum() / max(1, counts.sum()), abs=1e-12)
 
 
 @quickly

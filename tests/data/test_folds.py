@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from tiers import law
 
 from audiotag.data.folds import stratified_folds
 from audiotag.data.labels import multi_hot, split_labels
@@ -88,8 +89,7 @@ def test_small_tables_come_near_the_best_of_all_ways_to_deal(seed):
     assert unevenness(stratified_folds(table, 2, seed=0)) <= min(map(unevenness, ways)) + 1.0
 
 
-@pytest.mark.check("C8")
-@settings(max_examples=40, deadline=None)
+@law
 @given(
     labels=st.lists(
         st.sets(st.sampled_from("abcde")).map(lambda each: ",".join(sorted(each))), min_size=2, max_size=30
@@ -110,6 +110,16 @@ def test_every_clip_has_one_fold_and_no_fold_is_empty(labels, num_folds, seed, g
     assert folds.index.equals(table.index) and set(folds) == set(range(num_folds))
     if groups is not None:
         assert (folds.groupby(groups).nunique()[lambda count: count.index != ""] == 1).all()
+
+
+@law
+@given(st.lists(st.sampled_from(["", *"abcde"]), min_size=6, max_size=40), st.integers(2, 6), st.integers(0, 3))
+def test_clips_of_one_label_are_parted_evenly_and_so_are_the_classes(labels, num_folds, seed):
+    table = labelled(*labels)
+    folds = stratified_folds(table, num_folds, seed=seed)
+    for clips in [folds, *(folds[table["labels"] == label] for label in "abcde")]:
+        sizes = clips.value_counts().reindex(range(num_folds), fill_value=0)
+        assert sizes.max() - sizes.min() <= 1
 
 
 @pytest.mark.check("D9")

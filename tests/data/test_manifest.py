@@ -1,11 +1,26 @@
 import json
 import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tiers import law
 
 from audiotag.data import manifest as manifests
-from audiotag.data.manifest import NAME, canonical, damaged_shards, digest, read_manifest, write_manifest
+from audiotag.data.manifest import (
+    NAME,
+    Manifest,
+    Shard,
+    canonical,
+    damaged_shards,
+    digest,
+    read_manifest,
+    write_manifest,
+)
 from audiotag.data.records import check_records, write_records
 from audiotag.errors import DataError
 
@@ -45,6 +60,22 @@ def bits(content, every):
 
 
 # Whole
+
+NAMES = st.lists(st.text(), max_size=5, unique=True).map(tuple)
+SHARDS = st.lists(st.builds(Shard, st.just(""), st.text(), st.integers(0, 99), st.text(), NAMES), max_size=4)
+ANYTHING = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+
+
+@law
+@given(SHARDS, st.dictionaries(st.text(), ANYTHING), st.text(), NAMES)
+def test_any_manifest_comes_back_as_it_was_written(shards, options, plan, vocabulary):
+    with tempfile.TemporaryDirectory() as folder:
+        shards = tuple(replace(shard, file=f"{number}.tfrecord") for number, shard in enumerate(shards))
+        for shard in shards:
+            (Path(folder) / shard.file).write_bytes(bytes(shard.bytes))
+        manifest = Manifest(Path(folder), options, plan, vocabulary, shards, {})
+        write_manifest(manifest)
+        assert read_manifest(folder) == manifest
 
 
 def test_what_is_read_is_what_was_written(whole, tmp_path):

@@ -10,8 +10,9 @@ import pytest
 import soundfile as sf
 import soxr
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from tiers import law
 
 from audiotag.data import records, silence
 from audiotag.data.clips import read_clips
@@ -73,8 +74,7 @@ def by_name(out):
 # The record
 
 
-@pytest.mark.check("C8")
-@settings(deadline=None, max_examples=60)
+@law
 @given(
     name=st.text(min_size=1),
     audio=st.binary(max_size=300),

@@ -13,16 +13,16 @@ import time
 from pathlib import Path
 
 import pytest
+import tiers
 
 HERE = Path(__file__).parent
 collect_ignore_glob = ["*_alone.py"]  # programs, no tests
-FULL = os.environ.get("AUDIOTAG_TIER", "fast") == "full"
 
 
 @pytest.fixture(scope="session")
 def tier():
-    """A function of how often the fast tier tries, and how often the full one: the one that is asked for."""
-    return lambda fast, full: full if FULL else fast
+    """`tiers.tier`."""
+    return tiers.tier
 
 
 class Tally:

@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile as sf
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from tiers import law
 
 from audiotag.data.audio import read_waveform
 from audiotag.data.headers import MOST_SAMPLES, read_header
@@ -254,11 +255,7 @@ def test_no_name_in_a_table_leads_out_of_the_folder(tally, tmp_path):
 # C8: laws
 
 
-EXAMPLES = 1_000 if os.environ.get("AUDIOTAG_TIER") == "full" else 60
-
-
-@pytest.mark.check("C8", EXAMPLES)
-@settings(max_examples=EXAMPLES, deadline=None)
+@law
 @given(
     st.lists(
         st.tuples(st.integers(0, 10**6), st.sampled_from(["curated", "noisy", "test"])),
@@ -277,8 +274,7 @@ def test_every_clip_is_planned_once_whatever_the_order(clips, most, dice):
     assert [shard["name"].tolist() for shard in mixed.values()] == [shard["name"].tolist() for shard in plan.values()]
 
 
-@pytest.mark.check("C8", EXAMPLES)
-@settings(max_examples=EXAMPLES, deadline=None)
+@law
 @given(st.integers(1, 4_000), st.integers(1, 3_000), st.sampled_from(["repeat", "zeros"]))
 def test_windows_hold_every_sample_and_nothing_else(samples, window, short_clips):
     tagger = Tagger(None, None, num_classes=1, window_samples=window, short_clips=short_clips)
