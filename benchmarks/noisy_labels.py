@@ -24,7 +24,6 @@ from audiotag.inference.suspects import suspects
 from audiotag.metrics import lwlrap
 from audiotag.training.fit import fit
 
-STEPS = 600  # batches of 24 windows that every model of every way hears
 EVERY_FOLD = {"count": 5, "held_out": [0, 1, 2, 3, 4], "noisy": True}
 
 
@@ -54,72 +53,43 @@ MASKS = [
     {"name": "frequency_mask", "max_width": 6, "count": 2},
     {"name": "time_mask", "max_width": 10, "count": 2},
 ]
-WAYS = {
-    "curated only": ([stage("curated", "curated", STEPS)], None),
-    "noisy only": ([stage("noisy", "noisy", STEPS)], None),
-    "both together": ([stage("both", BOTH, STEPS)], None),
-    "noisy, then curated": (
-        [stage("noisy", "noisy", STEPS // 2), stage("curated", "curated", STEPS // 2, start_from="noisy")],
-        None,
-    ),
-    "selection": (
-        [
-            stage("curated", "curated", STEPS // 3),
-            stage("selected", BOTH, STEPS * 2 // 3, select=select({"name": "ranked"}, "curated")),
-        ],
-        None,
-    ),
-    "selection, going on": (
-        [
-            stage("curated", "curated", STEPS // 3),
-            stage(
-                "selected", BOTH, STEPS * 2 // 3, start_from="curated", select=select({"name": "ranked"}, "curated")
-            ),
-        ],
-        None,
-    ),
-    "self-verification": (
-        [
-            stage("both", BOTH, STEPS // 3),
-            stage(
-                "verified",
-                BOTH,
-                STEPS // 6,
-                start_from="both",
-                augment=MASKS,
-                optimizer={"name": "adam", "learning_rate": 1e-3},
-                schedule={"name": "hold_then_linear"},
-                select=select({"name": "verified", "at_least": 0.6}, "both", rounds=4),
-            ),
-        ],
-        EVERY_FOLD,
-    ),
-    "noise-aware": (
-        [
-            stage(
-                "both",
-                BOTH,
-                STEPS,
-                shares={"curated": 0.75, "noisy": 0.25},
-                loss={"name": "soft_bootstrapping", "beta": 0.7, "through_targets": True},
-            )
-        ],
-        None,
-    ),
-    "separate head": ([stage("both", BOTH, STEPS)], None),
-    "pseudo-labels": (
-        [
-            stage("curated", "curated", STEPS // 3),
-            stage(
-                "relabelled",
-                BOTH,
-                STEPS * 2 // 3,
-                select=select({"name": "pseudo_labels", "at_least": 0.4}, "curated"),
-            ),
-        ],
-        None,
-    ),
-}
+
+
+def ways(steps):
+    """{name: what it sets of the experiment}; every model hears so many batches of 24 windows."""
+    judge = stage("curated", "curated", steps // 3)
+    soft = {"name": "soft_bootstrapping", "beta": 0.7, "through_targets": True}
+    rounds = {
+        "start_from": "both",
+        "augment": MASKS,
+        "optimizer": {"name": "adam", "learning_rate": 1e-3},
+        "schedule": {"name": "hold_then_linear"},
+        "select": select({"name": "verified", "at_least": 0.6}, "both", rounds=4),
+    }
+    pseudo = select({"name": "pseudo_labels", "at_least": 0.4}, "curated")
+    return {
+        "curated only": {"stages": [stage("curated", "curated", steps)]},
+        "noisy only": {"stages": [stage("noisy", "noisy", steps)]},
+        "both together": {"stages": [stage("both", BOTH, steps)]},
+        "noisy, then curated": {
+            "stages": [
+                stage("noisy", "noisy", steps // 2),
+                stage("curated", "curated", steps // 2, start_from="noisy"),
+            ]
+        },
+        "selection": {
+            "stages": [judge, stage("selected", BOTH, steps * 2 // 3, select=select({"name": "ranked"}, "curated"))]
+        },
+        "self-verification": {
+            "stages": [stage("both", BOTH, steps // 3), stage("verified", BOTH, steps // 6, **rounds)],
+            "folds": EVERY_FOLD,
+        },
+        "noise-aware": {
+            "stages": [stage("both", BOTH, steps, shares={"curated": 0.75, "noisy": 0.25}, loss=soft)],
+        },
+        "separate head": {"stages": [stage("both", BOTH, steps)], "noisy_head": True},
+        "pseudo-labels": {"stages": [judge, stage("relabelled", BOTH, steps * 2 // 3, select=pseudo)]},
+    }
 
 
 def main():
@@ -129,7 +99,8 @@ def main():
     parser.add_argument("--records", default="tfrecords/fsd_like")
     parser.add_argument("--experiment", type=Path, default=Path(__file__).parents[1] / "experiments" / "noise.json")
     parser.add_argument("--runs", type=Path, default="runs/noise")
-    parser.add_argument("--ways", nargs="*", default=list(WAYS), choices=list(WAYS))
+    parser.add_argument("--ways", nargs="*", default=list(ways(0)), choices=list(ways(0)))
+    parser.add_argument("--steps", type=int, default=600, help="batches of 24 windows for each model")
     parser.add_argument("--seeds", nargs="*", type=int, default=[1, 2, 3])
     told = parser.parse_args()
     truth = pd.read_csv(told.source / "noisy_truth.csv", index_col="fname")["true"].map(as_set)
@@ -143,10 +114,9 @@ def main():
 
 def measure(told, way, seed, truth):
     """lwlrap of the model of fold 0 on the test clips; precision and recall of the clips taken for right, or wrong."""
-    stages, folds = WAYS[way]
-    overrides = [f"seed={seed}", f"records={told.records}", f"stages={json.dumps(stages)}"]
-    overrides += [f"folds={json.dumps(folds)}"] if folds else []
-    overrides += ["noisy_head=true"] if way == "separate head" else []
+    settings = ways(told.steps)[way]
+    overrides = [f"seed={seed}", f"records={told.records}"]
+    overrides += [f"{key}={json.dumps(value)}" for key, value in settings.items()]
     folder = told.runs / f"{way.replace(', ', '-').replace(' ', '-')}-{seed}"
     run = fit(load(told.experiment, overrides), folder, say=lambda sentence: None)
     last = run.experiment.stages[-1]
