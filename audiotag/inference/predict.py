@@ -14,6 +14,7 @@ from audiotag.data.pipeline import damage_named, evaluation_batches
 from audiotag.errors import ConfigError, DataError
 from audiotag.experiment import Predict, load, stage_named
 from audiotag.inference.timeline import events, hear_windows, seconds_of
+from audiotag.models.pretrained import LATER
 from audiotag.models.tagger import build_tagger
 from audiotag.models.windows import clip_lengths, pooled
 from audiotag.training.checkpoint import load_weights
@@ -47,17 +48,23 @@ def load_taggers(run, stage=None, fold=None):
 
 def load_tagger(run, fold, stage, *, predict=None):
     """The model of one fold after one stage; it hears clips as `predict` says, or else as the experiment does."""
-    model = run.experiment.model
-    if hasattr(model, "weights"):  # those that training began with are neither needed nor, maybe, here
-        model = model.model_copy(update={"weights": None})
+    experiment = begun_already(run.experiment)
     tagger = build_tagger(
-        run.experiment.model_copy(update={"model": model, "predict": predict or run.experiment.predict}),
+        experiment.model_copy(update={"predict": predict or experiment.predict}),
         sample_rate=run.sample_rate,
         num_classes=len(run.vocabulary),
         stage=stage_named(run.experiment, stage),
     )
     load_weights(tagger, run.weights(fold, stage))
     return tagger
+
+
+def begun_already(experiment):
+    """The experiment without the weights that its network begins with, which are neither needed nor, maybe, here."""
+    model = experiment.model
+    if getattr(model, "weights", None) is None:
+        return experiment
+    return experiment.model_copy(update={"model": model.model_copy(update={"weights": LATER})})
 
 
 def heard_as(run, overrides):

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import keras
 
+LATER = "later"
+
 
 def trunk(application, input_shape, weights, *, any_size=True, own_scale=False):
     """One of Keras' networks up to the mean over the picture.
@@ -18,7 +20,8 @@ def trunk(application, input_shape, weights, *, any_size=True, own_scale=False):
         input_shape: (M, T, C) of a picture of at least 32x32; T and M may be None where `any_size` is true.
         weights: Where it begins: None at random, "imagenet" with the weights Keras downloads (once; they
             need C = 3), or the path of a file of weights, .h5 or .weights.h5, of the same network with
-            `include_top=False`.
+            `include_top=False`. "later" is as these, for one whose finished weights are loaded over it: nothing is
+            read or downloaded.
         any_size: Whether the network can be built for a picture of unknown size.
         own_scale: Whether the network scales its pictures itself, from pixels of 0 to 255. Ours are 0 to 1.
 
@@ -49,7 +52,7 @@ def trunk(application, input_shape, weights, *, any_size=True, own_scale=False):
             f'weights="imagenet" need pictures of 3 channels. Received: input_shape={tuple(input_shape)}. '
             'Add {"name": "repeat_channels"} to the picture, or use weights=None.'
         )
-    if weights not in (None, "imagenet") and not Path(weights).is_file():
+    if weights not in (None, LATER, "imagenet") and not Path(weights).is_file():
         raise FileNotFoundError(
             f'weights must be None, "imagenet" or the path of a file of weights. Received: weights={weights!r}, '
             "where there is no file."
@@ -61,7 +64,11 @@ def trunk(application, input_shape, weights, *, any_size=True, own_scale=False):
             # That pictures have 1 or 3 channels "usually", and the weights of 224x224 are taken for other sizes.
             warnings.simplefilter("ignore", UserWarning)
             network = getattr(keras.applications, application)(
-                include_top=False, weights=weights, input_tensor=pixels, input_shape=input_shape, pooling="avg"
+                include_top=False,
+                weights=None if weights == LATER else weights,
+                input_tensor=pixels,
+                input_shape=input_shape,
+                pooling="avg",
             )
     except Exception as error:  # Keras raises a bare Exception when a download fails
         if weights == "imagenet":
@@ -69,7 +76,7 @@ def trunk(application, input_shape, weights, *, any_size=True, own_scale=False):
                 f"The ImageNet weights of {application} could not be downloaded: {error}. Give weights=... the path of "
                 "a file of weights without the top that was downloaded elsewhere, or None to begin at random."
             ) from error
-        if weights is not None:
+        if weights not in (None, LATER):
             raise ValueError(
                 f"{weights} does not hold the weights of {application} without its top for pictures of {channels} "
                 f"channels: {error}"

@@ -14,6 +14,7 @@ from audiotag.data.clips import read_clips
 from audiotag.data.labels import multi_hot
 from audiotag.data.manifest import read_manifest
 from audiotag.errors import DataError
+from audiotag.inference.predict import begun_already
 from audiotag.layers import AUGMENTS, WAVEFORMS, ToPicture
 from audiotag.layers.flips import FLIPS
 from audiotag.models.tagger import build_tagger
@@ -44,7 +45,7 @@ def draw_sheet(experiment, paths, out, *, versions=3, sample_rate=None):
     hearing |= {"sample_rate": sample_rate} if sample_rate else {}
     if not hearing:
         raise DataError(f"{experiment.records}: no records there to tell the sample rate. Give one with --sample-rate.")
-    tagger = build_tagger(experiment, sample_rate=hearing["sample_rate"], num_classes=len(vocabulary))
+    tagger = build_tagger(begun_already(experiment), sample_rate=hearing["sample_rate"], num_classes=len(vocabulary))
     waveforms = [read_waveform(path, **hearing) for path in paths]
     windows = np.stack([_loudest_window(tagger, waveform) for waveform in waveforms])  # [B, n]
     tagger.adapt(lambda: [windows])

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import shutil
 
 import numpy as np
@@ -169,9 +170,15 @@ def test_the_best_classes_stand_first():
     assert len(best_classes(["a", "b"], logits, ("Bark", "Church bell", "Meow"), 99).splitlines()) == 8
 
 
-def test_the_weights_that_training_began_with_are_not_needed_any_more(run, tiny, monkeypatch):
-    picture = 'picture=[{"name": "resize", "height": 32, "width": 32}]'
-    begun_with = tiny(picture, 'model={"name": "mobilenet", "weights": "gone.weights.h5"}')
+@pytest.mark.parametrize("weights, momentum", [("imagenet", 0.99), ("gone.weights.h5", 0.99), (None, 0.9)])
+def test_the_weights_that_training_began_with_are_not_needed_any_more(run, tiny, monkeypatch, weights, momentum):
+    def download(*args, **options):
+        pytest.fail("downloaded")
+
+    picture = 'picture=[{"name": "resize", "height": 32, "width": 32}, {"name": "repeat_channels"}]'
+    begun_with = tiny(picture, f"model={json.dumps({'name': 'mobilenet', 'weights': weights})}")
+    monkeypatch.setattr("keras.src.applications.mobilenet.file_utils.get_file", download)
     monkeypatch.setattr(predict, "load_weights", lambda tagger, path: None)
-    tagger = load_tagger(dataclasses.replace(run, experiment=begun_with), 0, "curated")
-    assert tagger.network.name == "mobilenet"
+    network = load_tagger(dataclasses.replace(run, experiment=begun_with), 0, "curated").network
+    assert network.name == "mobilenet"
+    assert {layer.momentum for layer in network.layers if hasattr(layer, "momentum")} == {momentum}  # as it was trained
