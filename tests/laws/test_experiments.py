@@ -1,5 +1,6 @@
-"""The law of experiments: every file in experiments/ loads, builds and takes a step."""
+"""The law of experiments: every file in experiments/ loads, builds and takes a step of every stage."""
 
+import json
 import shlex
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +17,24 @@ from audiotag.training.optimizers import build_optimizer
 
 FILES = sorted((Path(__file__).parents[2] / "experiments").glob("*.json"))
 RATES = {"perceptual_mel": 32_000, "log_filterbank": 32_000, "mfcc": 44_100, "raw_wave": 16_000}  # of their records
+BUILT = {"window", "waveform", "frontend", "picture", "augment", "model", "labels", "noisy_head", "predict"}
 every_file = pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
+
+
+def at_random(path):
+    """Overrides that let the network begin without a download."""
+    return ["model.weights=null"] if "weights" in json.loads(path.read_text())["model"] else []
+
+
+def small_form(path):
+    """Overrides of `in_minutes`."""
+    words = shlex.split(load(path).in_minutes)
+    return [word for before, word in pairwise(words) if before == "--set"]
+
+
+def built(experiment, stage):
+    rate = RATES.get(experiment.frontend.name) or 2 * experiment.frontend.high_hz  # bands end where sound does
+    return build_tagger(experiment, sample_rate=int(rate), num_classes=80, stage=stage)
 
 
 def test_there_are_experiments():
@@ -35,25 +53,31 @@ def test_it_says_what_it_claims_and_how_to_run_it(path):
     if experiment.records.startswith("tfrecords/fsdkaggle2019"):  # each has a form that two cores train in minutes
         words = shlex.split(experiment.in_minutes)
         assert words[:5] == [*shlex.split(experiment.command), "--run", f"runs/{path.stem}_small"]
-        small = load(path, [word for before, word in pairwise(words) if before == "--set"])
-        assert small.records.startswith("tfrecords/fsd_like")
+        assert load(path, small_form(path)).records.startswith("tfrecords/fsd_like")
 
 
 @every_file
-def test_it_builds_its_tagger_and_takes_a_step(path):
-    experiment = load(path)
-    sample_rate = RATES.get(experiment.frontend.name) or 2 * experiment.frontend.high_hz  # bands end where sound does
+def test_it_builds_its_tagger_and_takes_a_step_of_every_stage(path):
+    experiment = load(path, at_random(path))
     keras.utils.set_random_seed(0)
-    tagger = build_tagger(experiment, sample_rate=int(sample_rate), num_classes=80)
-    waveform = np.random.default_rng(0).uniform(-1, 1, (2, tagger.window_samples)).astype("float32")
     truth = np.eye(2, 80, dtype="float32")
-    for stage in experiment.stages:
+    for before, stage in pairwise([None, *experiment.stages]):
+        if before is None or stage.augment != before.augment:  # else the tagger of the stage before will do
+            tagger = built(experiment, stage)
         tagger.compile(
             optimizer=build_optimizer(stage, tagger.trainable_variables, steps_per_epoch=2),
             loss=LOSSES[stage.loss.name](**options(stage.loss)),
             metrics=[Lwlrap(80)],
             run_eagerly=True,  # one step is quicker than its trace
         )
-    before = [weight.numpy() for weight in tagger.trainable_variables]
-    assert np.isfinite(tagger.train_on_batch((waveform, truth), truth, return_dict=True)["loss"])
-    assert any(np.any(a != b) for a, b in zip(before, tagger.trainable_variables, strict=True))
+        waveform = np.random.default_rng(0).uniform(-1, 1, (2, tagger.window_samples)).astype("float32")
+        weights = [weight.numpy() for weight in tagger.trainable_variables]
+        assert np.isfinite(tagger.train_on_batch((waveform, truth), truth, return_dict=True)["loss"])
+        assert any(np.any(a != b) for a, b in zip(weights, tagger.trainable_variables, strict=True))
+
+
+@every_file
+def test_its_small_form_builds_where_it_is_another_network(path):
+    experiment, small = load(path, at_random(path)), load(path, [*small_form(path), *at_random(path)])
+    if small.model_dump(include=BUILT) != experiment.model_dump(include=BUILT):
+        assert built(small, small.stages[0]).count_params() > 0
