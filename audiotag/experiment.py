@@ -76,11 +76,18 @@ Schedule = part("audiotag.schedules", "SCHEDULES", given=("learning_rate", "epoc
 # restore_best_weights would be undone by the training state; ModelCheckpoint keeps the best.
 Callback = part("audiotag.training.callbacks", "CALLBACKS", given=("path", "log_dir", "restore_best_weights"))
 Rule = part("audiotag.training.selection", "RULES", given=("truth", "scores"))
-Subsets = Annotated[
-    tuple[Literal["curated", "noisy"], ...],
-    Field(min_length=1),
-    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
-]
+
+
+def _one_or_several(kind):
+    """The type of a tuple that the file may write as a single text."""
+    return Annotated[
+        tuple[kind, ...],
+        Field(min_length=1),
+        BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
+    ]
+
+
+Subsets = _one_or_several(Literal["curated", "noisy"])
 MONITORED = ("val_lwlrap", "val_loss", "lwlrap", "loss")  # what every epoch logs
 
 
@@ -106,7 +113,7 @@ class Select(Section):
     """Which noisy clips a stage hears: those whose labels are confirmed by models that never heard them."""
 
     rule: Rule
-    scored_by: str  # the earlier stage
+    scored_by: _one_or_several(str)  # an earlier stage, or several whose mean counts
     predict: Predict | None = None  # how the clips are heard for it; None is as in the experiment
     per_class: int | None = Field(default=None, ge=1)  # clips of each class taken, the most confident; None is all
     # With rounds the stage is trained so many times, each from the round before, which also scores the clips anew;
@@ -122,7 +129,8 @@ class Stage(Section):
     subset: Subsets  # one, or a list of both
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
-    # An epoch hears each clip once; with any of the next three it draws clips with replacement.
+    # An epoch hears each clip once; with any of the next three, or clips of other weights than 1, it draws them with
+    # replacement.
     steps: int | None = Field(default=None, ge=1)  # batches of draws in an epoch; None is as many as clips fill
     shares: dict[Literal["curated", "noisy"], float] | None = None  # of the draws that fall to each subset
     balanced: bool = False  # each class is drawn as often as the others
@@ -133,6 +141,7 @@ class Stage(Section):
     decayed_weights: Literal["all", "kernels"] = "all"  # which the optimizer's weight_decay shrinks
     trunk_rate: float = Field(default=1.0, ge=0)  # times the learning rate, below the head; 0 freezes all there
     loss: Loss
+    noisy_loss: Loss | None = None  # of noisy clips; None is as for curated ones
     augment: tuple[Augment, ...] | None = None  # instead of the experiment's, for this stage
     select: Select | None = None  # None hears all noisy clips that are not held out
     callbacks: tuple[Callback, ...] = ()
@@ -185,11 +194,12 @@ class Experiment(Section):
             _check_clips(stage, where)
             _check_steps(stage, where)
             _check_select(self, stage, seen[:-1], where)
-            if (stage.loss.name == "categorical_crossentropy") != (self.labels == "one"):
-                raise _at(
-                    f"{where}.loss",
-                    '"labels": "one" and categorical_crossentropy need each other: a softmax chooses one class.',
-                )
+            for key, loss in (("loss", stage.loss), ("noisy_loss", stage.noisy_loss or stage.loss)):
+                if (loss.name == "categorical_crossentropy") != (self.labels == "one"):
+                    raise _at(
+                        f"{where}.{key}",
+                        '"labels": "one" and categorical_crossentropy need each other: a softmax chooses one class.',
+                    )
         _check_flips(self)
         if self.xla and self.deterministic:
             raise _at("xla", 'TensorFlow does not compile deterministic runs. Add "deterministic": false.')
@@ -244,7 +254,7 @@ def passes(experiment):
         for number in range(1, stage.select.rounds + 1):
             name = f"{stage.name}/{number}"
             yield stage.model_copy(update=before | {"name": name})
-            before = {"start_from": name, "select": stage.select.model_copy(update={"scored_by": name})}
+            before = {"start_from": name, "select": stage.select.model_copy(update={"scored_by": (name,)})}
 
 
 def stage_named(experiment, name):
@@ -303,12 +313,13 @@ def _check_select(experiment, stage, earlier, where):
     """Refuses a selection among clips that the stage does not hear, or by models that heard them or come later."""
     if stage.select is None:
         return
-    if stage.select.scored_by not in earlier:
-        hint = lookup.nearest(stage.select.scored_by, earlier)
-        raise _at(
-            f"{where}.select.scored_by",
-            f"no earlier stage is called {stage.select.scored_by!r}. {hint}Accepted: {', '.join(earlier) or 'none'}.",
-        )
+    for name in stage.select.scored_by:
+        if name not in earlier:
+            hint = lookup.nearest(name, earlier)
+            raise _at(
+                f"{where}.select.scored_by",
+                f"no earlier stage is called {name!r}. {hint}Accepted: {', '.join(earlier) or 'none'}.",
+            )
     for key, value in options(stage.select.rule).items():
         if not 0 <= value <= 1:
             raise _at(f"{where}.select.rule.{key}", f"is {value}. Expected a number from 0 to 1.")
@@ -348,8 +359,12 @@ def _check_flips(experiment):
             "flip_labels gives the network four times as many answers, so every stage must have it. "
             "Put it into the picture.",
         )
-    if experiment.noisy_head and (in_picture or in_augment):
-        raise _at("noisy_head", "flip_labels makes other heads. Leave out one of them.")
+    if in_picture or in_augment:
+        if experiment.noisy_head:
+            raise _at("noisy_head", "flip_labels makes other heads. Leave out one of them.")
+        for index, stage in enumerate(experiment.stages):
+            if stage.noisy_loss is not None:
+                raise _at(f"stages[{index}].noisy_loss", "flip_labels makes heads of its own. Leave out one of them.")
 
 
 def _check_steps(stage, where):

@@ -85,7 +85,7 @@ class HoldThenLinear(_Schedule):
         hold: Epochs with the whole rate, at least 0, fewer than the stage has.
 
     Raises:
-        ValueError: A hold out of its range.
+        ValueError: A hold out of its range, or a single epoch, which would have no rate.
 
     Example:
         >>> rate = HoldThenLinear(learning_rate=1.0, epochs=5, steps_per_epoch=1, hold=3)
@@ -97,6 +97,8 @@ class HoldThenLinear(_Schedule):
         super().__init__(learning_rate, epochs, steps_per_epoch)
         if not 0 <= hold < epochs:
             raise ValueError(f"hold must be from 0 to below the stage's {epochs} epochs. Received: hold={hold}")
+        if epochs == 1:
+            raise ValueError("the last epoch has no rate, so a stage of 1 would learn nothing. Give it 2 or more.")
         self.hold = hold
 
     def factor(self, step):

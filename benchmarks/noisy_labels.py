@@ -58,12 +58,13 @@ MASKS = [
 def ways(steps):
     """{name: what it sets of the experiment}; every model hears so many batches of 24 windows."""
     judge = stage("curated", "curated", steps // 3)
-    soft = {"name": "soft_bootstrapping", "beta": 0.7, "through_targets": True}
     rounds = {
+        "epochs": 10,
+        "validation_freq": 10,
         "start_from": "both",
         "augment": MASKS,
         "optimizer": {"name": "adam", "learning_rate": 1e-3},
-        "schedule": {"name": "hold_then_linear"},
+        "schedule": {"name": "hold_then_linear"},  # its last epoch has no rate
         "select": select({"name": "verified", "at_least": 0.6}, "both", rounds=4),
     }
     pseudo = select({"name": "pseudo_labels", "at_least": 0.4}, "curated")
@@ -81,12 +82,10 @@ def ways(steps):
             "stages": [judge, stage("selected", BOTH, steps * 2 // 3, select=select({"name": "ranked"}, "curated"))]
         },
         "self-verification": {
-            "stages": [stage("both", BOTH, steps // 3), stage("verified", BOTH, steps // 6, **rounds)],
+            "stages": [stage("both", BOTH, steps // 3), stage("verified", BOTH, steps // 60, **rounds)],
             "folds": EVERY_FOLD,
         },
-        "noise-aware": {
-            "stages": [stage("both", BOTH, steps, shares={"curated": 0.75, "noisy": 0.25}, loss=soft)],
-        },
+        "noise-aware": {"stages": [stage("both", BOTH, steps, noisy_loss={"name": "soft_bootstrapping", "beta": 0.7})]},
         "separate head": {"stages": [stage("both", BOTH, steps)], "noisy_head": True},
         "pseudo-labels": {"stages": [judge, stage("relabelled", BOTH, steps * 2 // 3, select=pseudo)]},
     }

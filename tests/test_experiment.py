@@ -462,6 +462,11 @@ def test_a_wrong_file_fails_before_tensorflow_could_start(write, tmp_path):
             "--set augment.mixup.alpha=0.3: several entries are called 'mixup'. Name one by its index: 0, 1.",
         ),
         (['augment=[{"name": "flip_labels"}]', "noisy_head=true"], "noisy_head: flip_labels makes other heads. Leave"),
+        (
+            ['augment=[{"name": "flip_labels"}]', 'stages.curated.noisy_loss={"name": "focal"}'],
+            "stages[1].noisy_loss: flip_labels makes heads of its own.",
+        ),
+        (['stages.noisy.noisy_loss={"name": "categorical_crossentropy"}'], 'stages[0].noisy_loss: "labels": "one" and'),
         (['stages.noisy.shares={"curated": 1.0}'], "stages[0].shares: expected a number above 0 for each of: noi"),
         (['stages.noisy.shares={"noisy": 0.0}'], "stages[0].shares: expected a number above 0 for each of: noi"),
         (["stages.noisy.validation_freq=3"], "stages[0].validation_freq: the last of 10 epochs must be judged. E"),

@@ -64,7 +64,7 @@ def corrected(clips, corrections, *, source="corrections"):
     """A table of clips as the corrections have it: other labels, and a column `weight`, 1 where nothing is said.
 
     Args:
-        clips: A table of clips, with or without `weight`.
+        clips: A table of clips; a `weight` that it has already is multiplied.
         corrections: What `read_corrections` answers.
         source: What to call the corrections in a message.
 
@@ -82,5 +82,5 @@ def corrected(clips, corrections, *, source="corrections"):
     before = clips["weight"] if "weight" in clips else [1.0] * len(clips)
     return clips.assign(
         labels=[labels.get(name, label) for name, label in zip(clips["name"], clips["labels"])],
-        weight=[float(weights.get(name, weight)) for name, weight in zip(clips["name"], before)],
+        weight=[float(weights.get(name, 1.0)) * weight for name, weight in zip(clips["name"], before)],
     )

@@ -12,7 +12,7 @@ from audiotag.experiment import options
 from audiotag.layers import AUGMENTS, FRONTENDS, LABELLED, PICTURES, WAVEFORMS, RawWave, ToPicture
 from audiotag.layers.flips import FLIPS, FlipLabels
 from audiotag.models import MODELS, windows
-from audiotag.models.heads import HEADS, by_head
+from audiotag.models.subsets import SUBSETS, by_subset
 from audiotag.models.windows import pooled
 
 
@@ -45,8 +45,9 @@ class Tagger(keras.Model):
         flips: Hear the four flips of every picture and average them; only where flips are labels.
         one_label: The network's logits are those of a softmax, for one label a clip. Outside training the
             answer is log p / (1 - p) of each class all the same.
-        noisy_head: Noisy labels have a head of their own, which is not heard outside training: labels are as
-            `heads.with_heads` writes them, [B, 2 (K + 1)], and logits [B, 2 K].
+        apart: Labels come as `subsets.kept_apart` writes them, [B, 2 (K + 1)], while training. Then logits may be
+            [B, 2 K], the second half a head for noisy labels that is not heard outside training; and the
+            attribute `noisy_loss` may be set to what takes the place of the loss for them.
 
     Input shape: waveform [B, N], float32 in -1 to 1, any N; while training (waveform [B, n], labels [B, K]).
     Output shape: logits [B, K], float32; while training (logits, labels), as many as the ear has labels.
@@ -66,7 +67,7 @@ class Tagger(keras.Model):
         pool="mean",
         flips=False,
         one_label=False,
-        noisy_head=False,
+        apart=False,
         **kwargs,
     ):
         super().__init__(dtype="float32", **kwargs)
@@ -81,7 +82,8 @@ class Tagger(keras.Model):
         self.pool = pool
         self.flips = flips
         self.one_label = one_label
-        self.noisy_head = noisy_head
+        self.apart = apart
+        self.noisy_loss = None
 
     def call(self, inputs, training=False):
         waveform, labels = inputs if isinstance(inputs, (tuple, list)) else (inputs, None)
@@ -104,24 +106,31 @@ class Tagger(keras.Model):
             y_pred, y = y_pred
         elif self.one_label:
             y_pred = ops.log_sigmoid(y_pred)  # log p: a softmax of it gives p back
-        if not (self.noisy_head and training):
+        if not (self.apart and training):
             return super().compute_loss(x, y, y_pred, sample_weight, training)
-        logits = ops.reshape(y_pred, (-1, len(HEADS), self.num_classes))  # [B, 2, K]
-        labels, share = by_head(y)  # [B, 2, K], [B, 2]
-        total = 0
-        for head in range(len(HEADS)):
-            total += super().compute_loss(x, labels[:, head], logits[:, head], share[:, head], training)
-        return total
+        labels, share = by_subset(y)  # [B, 2, K], [B, 2]
+        heads = y_pred[:, : self.num_classes], y_pred[:, -self.num_classes :]  # one and the same, if there is but one
+        curated = super().compute_loss(x, labels[:, 0], heads[0], share[:, 0], training)
+        if self.noisy_loss is not None:
+            return curated + self.noisy_loss(labels[:, 1], heads[1], share[:, 1])
+        return curated + super().compute_loss(x, labels[:, 1], heads[1], share[:, 1], training)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Measures the logits; a class counts as heard where the disturbances left half of its label or more."""
         if isinstance(y_pred, (tuple, list)):
-            if self.noisy_head:  # the head that answers is measured, by what it is asked
-                y_pred = [tensor[:, : self.num_classes] for tensor in y_pred]
+            if self.apart:
+                y_pred = self._of_the_head_that_answers(*y_pred)
             blocks = (-1, y_pred[0].shape[1] // self.num_classes, self.num_classes)
             logits, labels = (ops.max(ops.reshape(tensor, blocks), axis=1) for tensor in y_pred)  # [B, K] both
             y_pred, y = logits, ops.cast(labels >= 0.5, "float32")
         return super().compute_metrics(x, y, y_pred, sample_weight)
+
+    def _of_the_head_that_answers(self, logits, labels):
+        """Its logits [B, K], and what it was asked, labels [B, K] by their shares in the window."""
+        labels, share = by_subset(labels)
+        if logits.shape[1] > self.num_classes:  # noisy labels are not its own
+            share = share * ops.convert_to_tensor([1.0, 0.0])
+        return logits[:, : self.num_classes], ops.sum(share[:, :, None] * labels, axis=1)
 
     @property
     def hop(self):
@@ -228,7 +237,8 @@ def build_tagger(experiment, *, sample_rate, num_classes, stage=None):
         raise ConfigError(f"window.seconds: {experiment.window.seconds} s at {sample_rate} Hz hold no sample.")
     whole = experiment.predict.windows == "whole"
     window = keras.Input((None if whole else window_samples,), dtype="float32", name="waveform")  # [B, n]
-    num_labels = len(HEADS) * (num_classes + 1) if experiment.noisy_head else num_classes
+    apart = experiment.noisy_head or (stage is not None and stage.noisy_loss is not None)
+    num_labels = len(SUBSETS) * (num_classes + 1) if apart else num_classes
     labels = keras.Input((num_labels,), dtype="float32", name="labels")  # [B, K], or [B, 2 (K + 1)]
     seeds = itertools.count(experiment.seed)
     own = stage is not None and stage.augment is not None
@@ -250,8 +260,8 @@ def build_tagger(experiment, *, sample_rate, num_classes, stage=None):
                 "frames always. Leave out the step that fixes their length, or choose other windows."
             )
         with _blamed_on(f"model {experiment.model.name}"):
-            num_logits = len(HEADS) * num_classes if experiment.noisy_head else answers.shape[1]
-            network = MODELS[experiment.model.name](picture.shape[1:], num_logits, **options(experiment.model))
+            heads = len(SUBSETS) if experiment.noisy_head else answers.shape[1] // num_labels  # 4 for flips
+            network = MODELS[experiment.model.name](picture.shape[1:], heads * num_classes, **options(experiment.model))
     tagger = Tagger(
         ear,
         network,
@@ -264,7 +274,7 @@ def build_tagger(experiment, *, sample_rate, num_classes, stage=None):
         pool=experiment.predict.pool,
         flips=experiment.predict.flips,
         one_label=experiment.labels == "one",
-        noisy_head=experiment.noisy_head,
+        apart=apart,
     )
     tagger.build((None, window_samples))
     return tagger

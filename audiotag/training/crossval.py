@@ -29,8 +29,8 @@ def training_clips(run, clips):
     folds = _folds(run, clips)
     clips = clips[clips["subset"].isin(("curated", "noisy"))].reset_index(drop=True)
     clips = clips.assign(weight=1.0, part=clips["name"].map(folds).fillna(-1).astype(int))
-    corrections = _corrections(run)
-    return clips if corrections is None else corrected(clips, corrections, source=run.experiment.corrections)
+    kept = run.folder / "corrections.csv"
+    return corrected(clips, read_corrections(kept, run.vocabulary), source=kept) if kept.is_file() else clips
 
 
 def _folds(run, clips):
@@ -76,18 +76,21 @@ def _deal(run, clips):
     return stratified_folds(clips, asked.count, seed=run.experiment.seed, groups="group")
 
 
-def _corrections(run):
-    """The corrections that the experiment names, kept in the run; None where it names none."""
-    if run.experiment.corrections is None:
-        return None
-    kept = run.folder / "corrections.csv"
-    now = read_corrections(run.experiment.corrections, run.vocabulary)
+def keep_corrections(run):
+    """Keeps the corrections that the experiment names in the run, where its own copy counts from then on.
+
+    Raises:
+        DataError: They say something else than when the run began.
+    """
+    named, kept = run.experiment.corrections, run.folder / "corrections.csv"
+    if named is None:
+        return
+    now = read_corrections(named, run.vocabulary).sort_values("clip", ignore_index=True)
     if not kept.is_file():
         write_corrections(kept, now)
-    before = read_corrections(kept, run.vocabulary)
-    if not before.equals(now.sort_values("clip", ignore_index=True)):
-        raise DataError(f"{run.experiment.corrections}: has changed since the run began, see {kept}. {ANEW}")
-    return before
+    said = ["clip", "labels", "weight"]
+    if not read_corrections(kept, run.vocabulary)[said].equals(now[said]):
+        raise DataError(f"{named}: has changed since the run began, see {kept}. {ANEW}")
 
 
 def held_out_clips(clips, held_out):
@@ -114,37 +117,47 @@ def heard_clips(run, manifest, clips, held_out, stage):
     """
     if stage.select is not None:
         clips = corrected(clips, _selected(run, manifest, clips, held_out, stage), source="the selection")
-    heard = clips[clips["subset"].isin(stage.subset) & (clips["part"] != held_out) & (clips["weight"] > 0)]
-    if run.experiment.labels == "one":
-        heard = heard[heard["labels"].map(split_labels).map(len) == 1]
+    heard = _hearable(run, clips[clips["subset"].isin(stage.subset) & (clips["part"] != held_out)])
     for subset in stage.subset:
         if not (heard["subset"] == subset).any() and (stage.select is None or subset != "noisy"):
             raise DataError(f"{manifest.directory}: holds no {subset} clips, which stage {stage.name!r} trains on.")
     return heard
 
 
+def _hearable(run, clips):
+    """The clips of a weight above 0, and of one label where the experiment hears no others."""
+    clips = clips[clips["weight"] > 0]
+    return clips[clips["labels"].map(split_labels).map(len) == 1] if run.experiment.labels == "one" else clips
+
+
 def _selected(run, manifest, clips, held_out, stage):
     """What a stage's selection says of the noisy clips; kept in corrections.csv of the stage."""
     path = run.stage_folder(held_out, stage.name) / "corrections.csv"
     if not path.is_file():
-        asked = stage.select
-        judges = range(run.experiment.folds.count) if run.experiment.folds.noisy else [held_out]
-        scores = [unheard_scores(run, manifest, clips, fold, asked.scored_by, "noisy", wanted=stage) for fold in judges]
-        scores = pd.concat(scores)
-        noisy = clips[(clips["subset"] == "noisy") & (clips["weight"] > 0)]
-        before = run.stage_folder(held_out, asked.scored_by) / "corrections.csv"
-        again = asked.keep and asked.scored_by.startswith(f"{stage.name.split('/')[0]}/")  # not the first round
-        table = select(
-            noisy,
-            scores.set_index("name").loc[noisy["name"], list(run.vocabulary)].to_numpy(),
-            run.vocabulary,
-            rule=functools.partial(RULES[asked.rule.name], **options(asked.rule)),
-            per_class=asked.per_class,
-            kept=read_corrections(before, run.vocabulary) if again else None,
-            source=f"{asked.rule.name}, scored by {asked.scored_by}",
-        )
-        write_corrections(path, table)
+        write_corrections(path, _verdict(run, manifest, clips, held_out, stage))
     return read_corrections(path, run.vocabulary)
+
+
+def _verdict(run, manifest, clips, held_out, stage):
+    """The table of corrections that a stage's rule makes of the mean scores of the models it asks."""
+    asked = stage.select
+    noisy = _hearable(run, clips[clips["subset"] == "noisy"])
+    judges = range(run.experiment.folds.count) if run.experiment.folds.noisy else [held_out]
+    hear = functools.partial(unheard_scores, run, manifest, clips, subset="noisy", wanted=stage)
+    scores = _mean([hear(fold, name) for name in asked.scored_by for fold in judges])
+    round_before = asked.scored_by[0] if asked.scored_by[0].startswith(f"{stage.name.split('/')[0]}/") else None
+    kept = None
+    if asked.keep and round_before:
+        kept = read_corrections(run.stage_folder(held_out, round_before) / "corrections.csv", run.vocabulary)
+    return select(
+        noisy,
+        scores.set_index("name").loc[noisy["name"], list(run.vocabulary)].to_numpy(),
+        run.vocabulary,
+        rule=functools.partial(RULES[asked.rule.name], **options(asked.rule)),
+        per_class=asked.per_class,
+        kept=kept,
+        source=f"{asked.rule.name}, scored by {' and '.join(asked.scored_by)}",
+    )
 
 
 def unheard_scores(run, manifest, clips, fold, stage, subset, *, wanted=None):
@@ -167,16 +180,7 @@ def unheard_scores(run, manifest, clips, fold, stage, subset, *, wanted=None):
     Raises:
         DataError: The stage is not trained, or its model has heard one of the clips.
     """
-    parted = subset == "curated" or run.experiment.folds.noisy
-    judged = clips[(clips["subset"] == subset) & ((clips["part"] == fold) | (not parted))]
-    heard = heard_by(run, fold, stage)
-    leaked = judged["name"][judged["name"].isin(heard)]
-    if len(leaked):
-        hint = ANEW if parted else 'Add "noisy": true to the folds, and hold all of them out.'
-        raise DataError(
-            f"{run.stage_folder(fold, stage)}: its model has trained on clip {leaked.iloc[0]!r} and {len(leaked) - 1} "
-            f"others that it should judge unheard. {hint}"
-        )
+    judged = _unheard_clips(run, clips, fold, stage, subset)
     own = wanted and wanted.select.predict
     name = f"{subset}_scores_for_{wanted.name.replace('/', '-')}.csv" if own else f"{subset}_scores.csv"
     path = run.stage_folder(fold, stage) / name
@@ -189,6 +193,20 @@ def unheard_scores(run, manifest, clips, fold, stage, subset, *, wanted=None):
         files.write_text(path, table.to_csv(index=False, lineterminator="\n"))
     table = read_table(path, ["name", *run.vocabulary])
     return table.astype(dict.fromkeys(run.vocabulary, float)).reset_index(drop=True)
+
+
+def _unheard_clips(run, clips, fold, stage, subset):
+    """The clips of a subset that the model of a fold is to judge, none of which it has heard."""
+    parted = subset == "curated" or run.experiment.folds.noisy
+    judged = clips[(clips["subset"] == subset) & ((clips["part"] == fold) | (not parted))]
+    leaked = judged["name"][judged["name"].isin(heard_by(run, fold, stage))]
+    if len(leaked):
+        hint = ANEW if parted else 'Add "noisy": true to the folds, and hold all of them out.'
+        raise DataError(
+            f"{run.stage_folder(fold, stage)}: its model has trained on clip {leaked.iloc[0]!r} and {len(leaked) - 1} "
+            f"others that it should judge unheard. {hint}"
+        )
+    return judged
 
 
 def heard_by(run, fold, stage):
@@ -215,7 +233,11 @@ def heard_by(run, fold, stage):
 
 def mean_unheard(run, manifest, clips, stage, subset):
     """`unheard_scores` of all trained folds; the mean where several models judged a clip."""
-    tables = [unheard_scores(run, manifest, clips, fold, stage, subset) for fold in run.trained_folds(stage)]
+    return _mean([unheard_scores(run, manifest, clips, fold, stage, subset) for fold in run.trained_folds(stage)])
+
+
+def _mean(tables):
+    """One table of scores: the mean where several models judged a clip."""
     return pd.concat(tables).groupby("name", sort=True).mean().reset_index()
 
 

@@ -17,10 +17,10 @@ from audiotag.data.pipeline import Stopwatch, damage_named, evaluation_batches, 
 from audiotag.data.sampling import shares
 from audiotag.errors import ConfigError, DataError
 from audiotag.experiment import options, passes, stage_named
-from audiotag.inference.predict import load_tagger
+from audiotag.inference.predict import begun_already, load_tagger
 from audiotag.losses import LOSSES
 from audiotag.metrics import Lwlrap
-from audiotag.models.heads import with_heads
+from audiotag.models.subsets import kept_apart
 from audiotag.models.tagger import build_tagger
 from audiotag.run import start_run
 from audiotag.training.callbacks import (
@@ -33,7 +33,14 @@ from audiotag.training.callbacks import (
     sigterm_heeded,
 )
 from audiotag.training.checkpoint import before, resume, save_weights
-from audiotag.training.crossval import best_round, heard_clips, held_out_clips, training_clips, unheard_scores
+from audiotag.training.crossval import (
+    best_round,
+    heard_clips,
+    held_out_clips,
+    keep_corrections,
+    training_clips,
+    unheard_scores,
+)
 from audiotag.training.optimizers import build_optimizer
 
 
@@ -69,6 +76,7 @@ def fit(experiment, folder, *, fold=None, restart=False, say=print):
     run = start_run(folder, experiment, manifest, restart=restart)
     if experiment.deterministic:
         tf.config.experimental.enable_op_determinism()
+    keep_corrections(run)
     clips = training_clips(run, clips)
     asked = experiment.folds.held_out if fold is None else (fold,)
     if not all(run.finished(held_out, stage.name) for held_out in asked for stage in passes(experiment)):
@@ -76,15 +84,7 @@ def fit(experiment, folder, *, fold=None, restart=False, say=print):
     with damage_named(manifest):
         for group in _together(experiment):
             for held_out in asked:
-                with _one_writer(run.folder / f"fold-{held_out}"):
-                    for index, stage in group:
-                        known = run.finished(held_out, stage.name)
-                        known = known or _fit_stage(run, manifest, clips, held_out, index, stage)
-                        say(
-                            f"{stage.name} stage, fold {held_out}: lwlrap {known['val_lwlrap']:.4f} on "
-                            f"{len(held_out_clips(clips, held_out))} held-out curated clips, epoch "
-                            f"{known['best_epoch'] + 1} of {known['epochs']}."
-                        )
+                _fit_group(run, manifest, clips, held_out, group, say)
             _settle_rounds(run, asked, group[-1][1], say)
         last = experiment.stages[-1].name
         for held_out in asked:
@@ -97,10 +97,25 @@ def _together(experiment):
     """Groups of (index, pass): a fold goes through a group without waiting for the other folds."""
     groups = []
     for index, stage in enumerate(passes(experiment)):
-        if not groups or (stage.select is not None and experiment.folds.noisy):
+        after_rounds = groups and "/" in groups[-1][-1][1].name  # all folds choose the best of them
+        if not groups or after_rounds or (stage.select is not None and experiment.folds.noisy):
             groups.append([])
         groups[-1].append((index, stage))
     return groups
+
+
+def _fit_group(run, manifest, clips, held_out, group, say):
+    """Takes one fold through the passes of a group."""
+    judges = len(held_out_clips(clips, held_out))
+    with _one_writer(run.folder / f"fold-{held_out}"):
+        for index, stage in group:
+            known = run.finished(held_out, stage.name)
+            if known is None:
+                known = _fit_stage(run, manifest, clips, held_out, index, stage)
+            say(
+                f"{stage.name} stage, fold {held_out}: lwlrap {known['val_lwlrap']:.4f} on {judges} held-out curated "
+                f"clips, epoch {known['best_epoch'] + 1} of {known['epochs']}."
+            )
 
 
 def _one_writer(folder):
@@ -164,7 +179,7 @@ def _clips_of_step(manifest, heard, how, epoch, step):
 
 def _compiled_tagger(run, held_out, index, stage, steps):
     """The model as a stage begins with it, compiled for so many steps an epoch."""
-    experiment = run.experiment
+    experiment = run.experiment if stage.start_from is None else begun_already(run.experiment)
     keras.utils.set_random_seed(experiment.seed + 1000 * index + held_out)
     tagger = build_tagger(experiment, sample_rate=run.sample_rate, num_classes=len(run.vocabulary), stage=stage)
     if stage.start_from is not None:
@@ -183,6 +198,8 @@ def _compiled_tagger(run, held_out, index, stage, steps):
             metrics=[Lwlrap(len(run.vocabulary))],
             jit_compile=experiment.xla,
         )
+        if stage.noisy_loss is not None:
+            tagger.noisy_loss = LOSSES[stage.noisy_loss.name](**options(stage.noisy_loss))
     return tagger
 
 
@@ -194,7 +211,7 @@ def _batches(run, manifest, heard, index, stage):
         training_batches,
         manifest,
         heard,
-        with_heads(truth, heard["subset"]) if experiment.noisy_head else truth,
+        kept_apart(truth, heard["subset"]) if experiment.noisy_head or stage.noisy_loss else truth,
         window_samples=round(experiment.window.seconds * run.sample_rate),
         short_clips=experiment.window.short_clips,
         batch_size=stage.batch_size,

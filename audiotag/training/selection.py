@@ -50,7 +50,7 @@ def probable(truth, scores, *, at_least: float = 0.5):
     """Confirms a clip when the mean probability of its given labels is high enough.
 
     Args and returns as those of `exact`; `at_least` is a probability, and 0 with `per_class`
-    takes the most probable of each class, as the published code of M. Dorfer and G. Widmer does.
+    takes the most probable of each class.
 
     Example:
         >>> labels, _ = probable(np.array([[True, False], [False, True]]), np.array([[0.7, 0.9], [0.2, 0.1]]))
@@ -67,7 +67,8 @@ def verified(truth, scores, *, at_least: float = 0.95):
 
     For a clip of one label: it is the argmax, and its probability is above 0.95. M. Dorfer
     and G. Widmer, "Training General-Purpose Audio Tagging Networks with Noisy Labels
-    and Iterative Self-Verification", DCASE 2018; the form for several labels is ours.
+    and Iterative Self-Verification", DCASE 2018; the form for several labels is ours. Their
+    published code asks for no probability, which is at_least 0, and takes the best 40 of a class.
 
     Args and returns as those of `exact`; `at_least` is a probability, to be exceeded.
 

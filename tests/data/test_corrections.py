@@ -52,6 +52,7 @@ def test_labels_and_weights_change_and_nothing_else():
     assert after["weight"].tolist() == [0.0, 0.1, 1.0]
     assert after["fold"].tolist() == [1, 2, 3]
     assert corrected(after, TABLE[:0])["weight"].tolist() == [0.0, 0.1, 1.0]
+    assert corrected(after, TABLE)["weight"].tolist() == pytest.approx([0.0, 0.01, 1.0])
 
 
 def test_a_correction_of_a_clip_that_is_not_there_is_named():

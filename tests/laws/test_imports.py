@@ -75,7 +75,7 @@ ORDER = [
     "audiotag.models.convnext",
     "audiotag.models",
     "audiotag.models.windows",
-    "audiotag.models.heads",
+    "audiotag.models.subsets",
     "audiotag.models.tagger",
     "audiotag.training",
     "audiotag.training.optimizers",

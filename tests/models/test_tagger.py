@@ -13,8 +13,9 @@ from audiotag.data.pipeline import evaluation_batches, training_batches
 from audiotag.errors import ConfigError
 from audiotag.experiment import load
 from audiotag.layers import FlipLabels
+from audiotag.losses import SoftBootstrapping
 from audiotag.metrics import Lwlrap, lwlrap
-from audiotag.models.heads import by_head, with_heads
+from audiotag.models.subsets import by_subset, kept_apart
 from audiotag.models.tagger import Tagger, build_tagger, log_odds
 
 DEMO = Path(__file__).parents[2] / "experiments" / "demo.json"
@@ -294,7 +295,7 @@ def test_noisy_labels_teach_a_head_of_their_own_and_the_other_answers():
     loss = keras.losses.BinaryCrossentropy(from_logits=True)
     tagger.compile(optimizer="sgd", loss=loss, metrics=[Lwlrap(5)])
     window, truth = batch(tagger)
-    labels = with_heads(truth, ["curated", "noisy", "noisy", "noisy"])
+    labels = kept_apart(truth, ["curated", "noisy", "noisy", "noisy"])
     with tf.GradientTape() as tape:
         logits, answered = tagger((window, labels), training=True)
         value = tagger.compute_loss(None, truth, (logits, answered), training=True)
@@ -307,25 +308,45 @@ def test_noisy_labels_teach_a_head_of_their_own_and_the_other_answers():
     np.testing.assert_allclose(tagger(window), tagger.network(tagger.ear((window, labels))[0])[:, :5], atol=1e-5)
 
 
+NOISY_LOSS = 'stages.noisy.noisy_loss={"name": "soft_bootstrapping", "beta": 0.5}'
+
+
+def test_noisy_clips_may_have_a_loss_of_their_own():
+    experiment = load(DEMO, [*SMALL, "augment=[]", "model.dropout=0.0", NOISY_LOSS])
+    tagger = build_tagger(experiment, sample_rate=SAMPLE_RATE, num_classes=5, stage=experiment.stages[0])
+    curated, noisy = keras.losses.BinaryCrossentropy(from_logits=True), SoftBootstrapping(beta=0.5)
+    tagger.compile(optimizer="sgd", loss=curated, metrics=[Lwlrap(5)])
+    tagger.noisy_loss = noisy
+    window, truth = batch(tagger)
+    logits, labels = tagger((window, kept_apart(truth, ["curated", "noisy", "noisy", "noisy"])), training=True)
+    assert logits.shape == (4, 5)  # one head for both
+    value = tagger.compute_loss(None, truth, (logits, labels), training=True)
+    by_hand = curated(truth[:1], logits[:1]) / 4 + noisy(truth[1:], logits[1:]) * 3 / 4
+    np.testing.assert_allclose(value, by_hand, rtol=1e-6)
+    measured = tagger.compute_metrics(None, truth, (logits, labels))
+    assert float(measured["lwlrap"]) == pytest.approx(lwlrap(truth, np.asarray(logits)))
+
+
 def test_a_noisy_clip_leaves_the_head_that_answers_alone():
     tagger = small_tagger("noisy_head=true")
     tagger.compile(optimizer=keras.optimizers.SGD(0.1), loss=keras.losses.BinaryCrossentropy(from_logits=True))
     window, truth = batch(tagger)
-    before, below = (np.array(layer.get_weights()[0]) for layer in (tagger.network.layers[-1], tagger.network.layers[2]))
-    labels = with_heads(truth, ["noisy"] * 4)
+    first, last = tagger.network.layers[2], tagger.network.layers[-1]
+    below, before = (np.array(layer.get_weights()[0]) for layer in (first, last))
+    labels = kept_apart(truth, ["noisy"] * 4)
     tagger.fit((window, labels), labels, verbose=0)
-    after = tagger.network.layers[-1].get_weights()[0]
+    after = last.get_weights()[0]
     np.testing.assert_array_equal(after[:, :5], before[:, :5])
     assert np.all(np.any(after[:, 5:] != before[:, 5:], axis=0))
-    assert np.any(tagger.network.layers[2].get_weights()[0] != below)  # all below the heads learns
+    assert np.any(first.get_weights()[0] != below)  # all below the heads learns
 
 
 def test_mixed_labels_stay_with_their_heads():
     tagger = small_tagger("noisy_head=true", MIXUP)
     window, truth = batch(tagger)
-    labels = with_heads(truth, ["curated", "noisy", "curated", "noisy"])
+    labels = kept_apart(truth, ["curated", "noisy", "curated", "noisy"])
     _, mixed = tagger.ear((window, labels), training=True)
-    asked, share = by_head(mixed)
+    asked, share = by_subset(mixed)
     np.testing.assert_allclose(np.sum(share, axis=1), 1, rtol=1e-6)
     assert np.any((np.asarray(share) > 0) & (np.asarray(share) < 1))
     np.testing.assert_allclose(np.sum(asked, axis=2), np.asarray(share) > 0, rtol=1e-5)  # one label each, whole

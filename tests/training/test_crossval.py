@@ -13,7 +13,7 @@ from kills import Stopped, arrays_in, fit_command, run_until
 from audiotag.data.clips import read_clips
 from audiotag.data.manifest import read_manifest
 from audiotag.errors import ConfigError, DataError
-from audiotag.experiment import passes
+from audiotag.experiment import dump, passes
 from audiotag.inference.suspects import suspects
 from audiotag.training import crossval
 from audiotag.training.crossval import training_clips, unheard_scores
@@ -125,7 +125,7 @@ def test_the_best_round_on_held_out_clips_stays(verified):
         assert known["val_lwlrap"] == verdicts[best - 1][fold]
 
 
-def test_a_second_round_starts_from_the_first(verified, monkeypatch):
+def test_a_second_round_starts_from_the_first(verified):
     assert [(stage.name, stage.start_from) for stage in passes(verified.experiment)] == [
         ("all", None),
         ("verified/1", "all"),
@@ -147,6 +147,49 @@ def test_from_curated_clips_alone_a_fold_selects_without_the_others(tiny, tmp_pa
     assert 0 < len(taken)
     assert heard.loc[taken.index, "labels"].to_dict() == taken["labels"].to_dict()
     assert len(heard) == len(taken) + (folds_of(run) != 0).sum()
+
+
+def test_a_stage_after_rounds_begins_with_the_best_of_them(tiny, again):
+    """All folds choose the round together, so none may go on before the others are there."""
+    final = PART | {"name": "final", "subset": "curated", "epochs": 1, "start_from": "verified"}
+    experiment = tiny(*ROUNDS[:1], f"stages={json.dumps([*STAGES, final])}", ROUNDS[2])
+    assert [[stage.name for _, stage in group] for group in module._together(experiment)] == [
+        ["all"],
+        ["verified/1"],
+        ["verified/2"],
+        ["final"],
+    ]
+    (again.folder / "experiment.json").write_text(dump(experiment))
+    run = fit(experiment, again.folder)
+    assert run.trained_folds("final") == [0, 1]
+    assert {len(table(run, fold, "final", "curated_scores.csv")) for fold in (0, 1)} == {20}
+
+
+def test_several_judges_count_as_their_mean(tiny, tmp_path):
+    judges = [PART | {"name": name, "subset": "curated", "epochs": 1} for name in ("one", "two")]
+    stage = PART | {"name": "selected", "subset": BOTH, "epochs": 1}
+    stage |= {"select": {"rule": {"name": "pseudo_labels", "at_least": 0.5}, "scored_by": ["one", "two"]}}
+    run = fit(tiny("model.filters=[8]", f"stages={json.dumps([*judges, stage])}"), tmp_path / "run")
+    one, two = (table(run, 0, name, "noisy_scores.csv").set_index("name") for name in ("one", "two"))
+    assert not np.allclose(one, two)
+    verdict = table(run, 0, "selected", "corrections.csv").set_index("clip")
+    mean = (one + two.loc[one.index]) / 2
+    found = {clip: ",".join(mean.columns[row >= 0.5]) for clip, row in mean.iterrows()}
+    taken = verdict.index[verdict["weight"] > 0]
+    assert {clip: labels for clip, labels in found.items() if labels} == verdict["labels"][taken].to_dict()
+    assert set(verdict["source"]) == {"pseudo_labels, scored by one and two"}
+
+
+def test_a_softmax_selects_among_clips_of_one_label(tiny, records, tmp_path):
+    softmax = PART | {"loss": {"name": "categorical_crossentropy"}, "epochs": 1}
+    stages = [
+        softmax | {"name": "curated", "subset": "curated"},
+        softmax | {"name": "selected", "subset": BOTH, "select": {"rule": RULE, "scored_by": "curated"}},
+    ]
+    run = fit(tiny("labels=one", "model.filters=[8]", f"stages={json.dumps(stages)}"), tmp_path / "run")
+    noisy = read_clips(records / "clips.csv").query("subset == 'noisy'")
+    single = set(noisy["name"][~noisy["labels"].str.contains(",")])
+    assert set(table(run, 0, "selected", "corrections.csv")["clip"]) == single < set(noisy["name"])
 
 
 def test_a_round_judges_all_clips_each_by_the_model_of_its_fold(again):
@@ -284,9 +327,26 @@ def test_corrections_change_what_is_heard_and_never_a_fold(tiny, records, verifi
     assert heard.loc[noisy[2]].tolist() == ["Bell", 0.5]
     assert len(heard) == 79
     assert noisy[1] not in heard.index
+    path.rename(tmp_path / "elsewhere.csv")
+    assert len(suspects(run)) == 80  # a finished run has its own copy
     path.write_text(f"clip,labels,weight\n{noisy[0]},Bell,0\n")
     with pytest.raises(DataError, match=r"corrections\.csv: has changed since the run began, see .*run/corr"):
         fit(experiment, run.folder)
+
+
+def test_a_selection_leaves_weights_by_hand_as_they_are(tiny, records, tmp_path):
+    noisy = read_clips(records / "clips.csv").query("subset == 'noisy'").set_index("name")["labels"]
+    path = tmp_path / "corrections.csv"
+    path.write_text("clip,labels,weight\n" + "".join(f'{clip},"{labels}",0.5\n' for clip, labels in noisy.items()))
+    stages = [
+        PART | {"name": "curated", "subset": "curated", "epochs": 1},
+        PART
+        | {"name": "selected", "subset": BOTH, "epochs": 1}
+        | {"select": {"rule": {"name": "probable", "at_least": 0.0}, "scored_by": "curated"}},
+    ]
+    run = fit(tiny("model.filters=[8]", f"stages={json.dumps(stages)}", f"corrections={path}"), tmp_path / "run")
+    heard = table(run, 0, "selected", "heard.csv").set_index("name")["weight"]
+    assert set(heard[noisy.index]) == {0.5}
 
 
 # Kills

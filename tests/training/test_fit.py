@@ -28,7 +28,7 @@ from audiotag.inference.evaluate import evaluate, held_out_clips, score_test_cli
 from audiotag.inference.predict import load_tagger
 from audiotag.layers import LogMel
 from audiotag.metrics import lwlrap
-from audiotag.models.heads import by_head
+from audiotag.models.subsets import by_subset
 from audiotag.models.tagger import Tagger, build_tagger
 from audiotag.training.checkpoint import load_weights
 from audiotag.training.crossval import heard_clips, training_clips
@@ -184,6 +184,20 @@ def test_a_stage_begins_with_the_best_weights_of_the_one_it_names(again, tiny, m
     load_weights(best, again / "fold-0" / "noisy" / "best.weights.h5")
     for ours, theirs in zip(began_with[0], best.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_stage_after_another_downloads_nothing_and_its_statistics_keep_their_memory(run, tiny, monkeypatch):
+    def download(*args, **options):
+        pytest.fail("downloaded")
+
+    picture = 'picture=[{"name": "resize", "height": 32, "width": 32}, {"name": "repeat_channels"}]'
+    begun_with = tiny(picture, 'model={"name": "mobilenet", "weights": "imagenet"}')
+    monkeypatch.setattr("keras.src.applications.mobilenet.file_utils.get_file", download)
+    monkeypatch.setattr("audiotag.inference.predict.load_weights", lambda tagger, path: None)
+    stage = begun_with.stages[1]
+    tagger = module._compiled_tagger(dataclasses.replace(run, experiment=begun_with), 0, 1, stage, 1)
+    layers = tagger.network.layers
+    assert {layer.momentum for layer in layers if hasattr(layer, "momentum")} == {0.99}
 
 
 def test_a_stage_that_names_none_begins_anew(again, tiny, monkeypatch):
@@ -473,7 +487,7 @@ def test_each_head_hears_the_clips_of_its_subset(tiny, tmp_path, monkeypatch):
     learns = Tagger.fit
 
     def listening(tagger, batches, **options):
-        asked.extend(by_head(truth) for _, truth in batches)
+        asked.extend(by_subset(truth) for _, truth in batches)
         return learns(tagger, batches, **options)
 
     monkeypatch.setattr(Tagger, "fit", listening)
