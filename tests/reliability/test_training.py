@@ -1,6 +1,7 @@
 """D: a training that is killed, stopped, starved of disk or diverging loses nothing and ends as it would have."""
 
 import contextlib
+import dataclasses
 import importlib
 import io
 import json
@@ -21,19 +22,21 @@ import tensorflow as tf
 
 from audiotag import files
 from audiotag.errors import ConfigError, DataError
-from audiotag.training.checkpoint import save_state, save_weights
+from audiotag.training.checkpoint import load_state, save_state, save_weights
 
 HERE = Path(__file__).parent
-FIT, KERAS = HERE / "fit_alone.py", HERE / "keras_alone.py"
-EPOCHS = 3
+FIT, KERAS, FLIPS = HERE / "fit_alone.py", HERE / "keras_alone.py", HERE / "flips_alone.py"
+EPOCHS = 3  # of more that the first stage may take: it stops early
 STAGES = ("noisy", "curated")
 CALLBACKS = [{"name": "CSVLogger"}, {"name": "ModelCheckpoint"}]
-PLATEAU = {"name": "ReduceLROnPlateau", "patience": 1, "min_delta": 0.02, "factor": 0.7}
-STOPPING = {"name": "EarlyStopping", "monitor": "val_lwlrap", "patience": 8}
+NO_PROGRESS = {"monitor": "val_lwlrap", "mode": "max", "min_delta": 0.9}  # and so each epoch is one of patience
+PLATEAU = {"name": "ReduceLROnPlateau", "patience": 1, "factor": 0.7, **NO_PROGRESS}
+STOPPING = {"name": "EarlyStopping", "patience": EPOCHS - 1, **NO_PROGRESS}
 OVERRIDES = [
     "model.filters=[8]",
     *(f"stages.{stage}.{part}" for stage in STAGES for part in (f"epochs={EPOCHS}", "batch_size=8")),
-    f"stages.noisy.callbacks={json.dumps([*CALLBACKS, PLATEAU, STOPPING])}",
+    f"stages.noisy.epochs={2 * EPOCHS}",
+    f"stages.noisy.callbacks={json.dumps([PLATEAU, STOPPING, *CALLBACKS])}",
     'stages.curated.schedule={"name": "one_cycle"}',
     "stages.curated.optimizer.use_ema=true",
 ]
@@ -72,6 +75,17 @@ def same(whole, other):
         arrays, expected = (arrays_in(folder / known["weights"]) for folder in (theirs, ours))
         assert len(arrays) == len(expected) and all(map(np.array_equal, arrays, expected)), "other weights"
     assert not list(other.rglob("state.npz")) and not list(other.rglob(".unfinished*"))
+
+
+def goes_on(whole, other):
+    """Fails where a run that was stopped lost its patience, its learning rate or its best value."""
+    ours, theirs = (folder / "fold-0" / "noisy" for folder in (whole, other))
+    history, expected = (pd.read_csv(folder / "history.csv") for folder in (theirs, ours))
+    known = json.loads((theirs / "finished.json").read_text())
+    assert known["epochs"] == len(history) == EPOCHS
+    assert history["learning_rate"].tolist() == expected["learning_rate"].tolist()
+    assert history["learning_rate"].is_monotonic_decreasing and history["learning_rate"].nunique() == EPOCHS - 1
+    assert known["best_epoch"] == history["val_lwlrap"].idxmax() and known["val_lwlrap"] == expected["val_lwlrap"].max()
 
 
 def arrays_in(path):
@@ -119,9 +133,9 @@ def polled(pattern, folder):
 def test_killed_anywhere_it_ends_with_the_same_weights(whole, resume, tier, tally, tmp_path):
     kinds = ["kill", "kill at byte 300", "kill at byte 9000", "kill at byte 20000"]
     with polled("best.weights.h5", tmp_path) as reads:
-        for number in range(tier(2, 13)):
+        for number in range(tier(3, 17)):
             name, done = f"run{number}", None
-            for moment in moments(whole[1], 4, number, kinds):
+            for moment in moments(whole[1], 3, number, kinds):
                 with tally.trial(f"{number}: {moment}"):
                     job = resume(name, **moment)
                     assert job.wait() in (0, -signal.SIGKILL, -signal.SIGXFSZ), job.output()[-1000:]
@@ -134,6 +148,8 @@ def test_killed_anywhere_it_ends_with_the_same_weights(whole, resume, tier, tall
                 job = resume(name)
                 assert job.wait() == 0, job.output()[-1000:]
                 same(whole[0], tmp_path / name)
+            with tally.trial(f"{number}: patience, rate and best value", check="D3"):
+                goes_on(whole[0], tmp_path / name)
     tally.count("D2", *reads)
 
 
@@ -155,13 +171,15 @@ def test_sigterm_saves_within_the_step(whole, resume, tier, tally, tmp_path):
             job = resume(name)
             assert job.wait() == 0, job.output()[-1000:]
             same(whole[0], tmp_path / name)
+        with tally.trial(f"{number}: patience, rate and best value", check="D3"):
+            goes_on(whole[0], tmp_path / name)
 
 
 @pytest.mark.check("D10")
 def test_a_full_disk_costs_the_epoch_alone(whole, resume, tier, tally, tmp_path):
     kinds = ["ENOSPC", "limit 2000", "limit 12000", "EIO"]
-    for number in range(tier(1, 7)):
-        for moment in moments(whole[1], 3, number + 50, kinds):
+    for number in range(tier(2, 9)):
+        for moment in moments(whole[1], 2, number + 50, kinds):
             with tally.trial(f"{number}: {moment}"):
                 job = resume(f"run{number}", **moment)
                 code, said = job.wait(), job.output()
@@ -171,14 +189,21 @@ def test_a_full_disk_costs_the_epoch_alone(whole, resume, tier, tally, tmp_path)
             job = resume(f"run{number}")
             assert job.wait() == 0, job.output()[-1000:]
             same(whole[0], tmp_path / f"run{number}")
+        with tally.trial(f"{number}: patience, rate and best value", check="D3"):
+            goes_on(whole[0], tmp_path / f"run{number}")
+
+
+def network():
+    model = keras.Sequential([keras.Input((40,)), keras.layers.Dense(60), keras.layers.Dense(2)])
+    model.compile("adam", "mse")
+    model.train_on_batch(np.zeros((2, 40)), np.zeros((2, 2)))
+    return model
 
 
 @pytest.mark.check("D10")
 @pytest.mark.parametrize("limit", [0, 10, 100, 1_000, 5_000, 10_000, 20_000, 30_000, 45_000])
 def test_weights_and_states_that_find_no_room_are_refused_and_the_old_ones_stay(limit, tmp_path):
-    model = keras.Sequential([keras.Input((40,)), keras.layers.Dense(60), keras.layers.Dense(2)])
-    model.compile("adam", "mse")
-    model.train_on_batch(np.zeros((2, 40)), np.zeros((2, 2)))
+    model = network()
     save_weights(model, tmp_path / "best.weights.h5")
     save_state(tmp_path / "state.npz", model, [], [])
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -207,32 +232,93 @@ def test_the_same_seed_gives_the_same_and_another_another(whole, resume, tier, t
                 same(whole[0], tmp_path / f"other{number}")
 
 
+def broken_clip(module, patch, bad):
+    """From now on the sound of step `bad`, from 0, is NaN."""
+    batches = module.training_batches
+
+    def broken(*args, epochs, **more):
+        whole = batches(*args, epochs=epochs, **more)
+        if len(epochs) == 1:  # those that are named
+            return whole
+        return whole.enumerate().map(lambda step, batch: (tf.where(step == bad, np.nan, batch[0]), batch[1]))
+
+    patch.setattr(module, "training_batches", broken)
+
+
+def huge_rate(module, patch, bad):
+    """After step `bad - 1` the weights are beyond all bounds, and so is the loss of step `bad`, from 0."""
+    begin, steps = module.SaveState.on_train_batch_end, iter(range(1, 1_000_000))
+
+    def end(callback, batch, logs=None):
+        if next(steps) == bad - 1:
+            callback.model.optimizer.learning_rate.assign(1e38)
+        begin(callback, batch, logs)
+
+    patch.setattr(module.SaveState, "on_train_batch_end", end)
+
+
 @pytest.mark.check("D6")
-def test_a_broken_clip_stops_training_and_the_state_before_stays(tiny, monkeypatch, tier, tally, tmp_path):
-    module = importlib.import_module("audiotag.training.fit")
-    batches, saved = module.training_batches, []
+@pytest.mark.parametrize("hurt", [broken_clip, huge_rate])
+def test_a_loss_of_nan_stops_training_and_what_was_saved_stays(hurt, tiny, monkeypatch, tier, tally, tmp_path):
+    module, saved = importlib.import_module("audiotag.training.fit"), {}
     monkeypatch.setattr(module, "_finish_stage", lambda *args: pytest.fail("it went on"))
-    for number in range(tier(2, 20)):
-        bad = 5 + number % 10  # of 5 steps an epoch: in the second or third epoch
+    save = module.SaveState.on_epoch_end
 
-        def broken(*args, epochs, **more):
-            whole = batches(*args, epochs=epochs, **more)
-            if len(epochs) == 1:  # those that are named
-                return whole
-            hurt = lambda step, batch: (tf.where(step == bad, np.nan, batch[0]), batch[1])
-            return whole.enumerate().map(hurt)
+    def note(callback, epoch, logs=None):
+        save(callback, epoch, logs)
+        saved.update({path: path.read_bytes() for path in callback.path.parent.iterdir()})
 
-        with tally.trial(f"step {bad}"):
-            monkeypatch.setattr(module, "training_batches", broken)
+    monkeypatch.setattr(module.SaveState, "on_epoch_end", note)
+    steps = {broken_clip: tier([6, 9, 10], range(5, 15)), huge_rate: tier([7, 12], [6, 7, 8, 9, 11, 12, 13, 14, 6, 9])}
+    for number, bad in enumerate(steps[hurt]):  # of 5 an epoch, in the second and third epoch
+        with tally.trial(f"step {bad}"), monkeypatch.context() as patch:
+            hurt(module, patch, bad)
+            saved.clear()
             folder = tmp_path / f"run{number}"
             with pytest.raises(ConfigError) as error:
                 module.fit(tiny(*OVERRIDES), folder, say=lambda sentence: None)
             said = str(error.value)
             assert f"the loss is nan in step {bad % 5 + 1} of epoch {bad // 5 + 1}, with the clips " in said
             names = said.split("with the clips ")[1].split(". What was saved")[0].split(", ")
-            assert len(set(names)) == 8 and set(names) <= set(pd.read_csv(folder / "fold-0/noisy/heard.csv")["name"])
-            saved.append((folder / "fold-0" / "noisy" / "state.npz").is_file())
-            assert saved[-1]
+            stage = folder / "fold-0" / "noisy"
+            assert len(set(names)) == 8 and set(names) <= set(pd.read_csv(stage / "heard.csv")["name"])
+            assert stage / "state.npz" in saved and {path: path.read_bytes() for path in stage.iterdir()} == saved
+
+
+def flips(content, many):
+    """A file with one bit flipped, at so many places that lie evenly."""
+    for bit in range(0, 8 * len(content), 8 * len(content) // many):
+        yield bit, content[: bit // 8] + bytes([content[bit // 8] ^ 1 << bit % 8]) + content[bit // 8 + 1 :]
+
+
+@pytest.mark.check("D12")
+def test_a_flipped_bit_of_a_state_is_found_or_says_nothing(tier, tally, tmp_path):
+    model, path = network(), tmp_path / "state.npz"
+    save_state(path, model, [], [{"loss": 1.0}])
+    expected, harmless = load_state(path, model), 0
+    variables = [*model.variables, *model.optimizer.variables]
+    numbers = [np.array(variable) for variable in variables]
+    for bit, content in flips(path.read_bytes(), tier(200, 5_000)):
+        path.write_bytes(content)
+        with tally.trial(f"bit {bit}"):
+            try:
+                assert load_state(path, model) == expected
+            except DataError as error:
+                assert "state.npz: the training state is damaged" in str(error)
+            else:
+                harmless += 1
+            assert all(map(np.array_equal, variables, numbers))
+    tally.say(f"{harmless} of the flipped bits of a state say nothing, as dates and names in an archive do")
+
+
+@pytest.mark.check("D12")
+def test_a_flipped_bit_of_the_weights_of_a_run_is_found(run, tier, tally, tmp_path):
+    copy = dataclasses.replace(run, folder=shutil.copytree(run.folder, tmp_path / "copy"))
+    path = copy.weights(0, "curated")
+    for bit, content in flips(path.read_bytes(), tier(200, 5_000)):
+        path.write_bytes(content)
+        with tally.trial(f"bit {bit}"), pytest.raises(DataError, match="best.weights.h5: missing or damaged"):
+            copy.weights(0, "curated")
 
 
 @pytest.mark.check("D9")
@@ -307,3 +393,13 @@ def test_nan_as_keras_callbacks_take_it(start, tally, tmp_path):
         f"Keras' TerminateOnNaN and BackupAndRestore: exit {code} after {epochs} epochs, without a step or clip; the "
         f"model is {'NaN' if bad else 'finite'}, the backup is {'kept' if backup.exists() else 'gone'}"
     )
+
+
+@pytest.mark.check("D12")
+def test_flipped_bits_as_keras_takes_them(start, tier, tally, tmp_path):
+    job = start(tmp_path, tier(30, 1_000), script=FLIPS)
+    code = job.wait(3_000)
+    for line in job.output().splitlines():
+        if line.startswith("flips "):
+            tally.say(f"Keras: {line.removeprefix('flips ')}")
+    assert code == 0, job.output()[-500:]
