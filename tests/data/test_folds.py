@@ -1,5 +1,8 @@
 import csv
 import itertools
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -139,6 +142,26 @@ def test_the_order_of_the_rows_does_not_matter():
     pd.testing.assert_series_equal(
         stratified_folds(mixed, 5, seed=7).sort_index(), stratified_folds(table, 5, seed=7), check_names=True
     )
+
+
+PRINT_FOLDS = """
+import sys
+import pandas as pd
+from audiotag.data.folds import stratified_folds
+table = pd.DataFrame({"name": [f"{i}.wav" for i in range(60)], "labels": ["abcde"[i * i % 7 % 5] for i in range(60)]})
+mixed = table.sample(frac=1, random_state=int(sys.argv[1]))
+print(stratified_folds(mixed, 5, seed=7).sort_index().tolist())
+"""
+
+
+@pytest.mark.check("D9", 3)
+def test_neither_order_nor_hash_seed_changes_a_fold():
+    said = set()
+    for seed in ("0", "1", "2019"):
+        environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(Path(__file__).parents[2])}
+        command = [sys.executable, "-c", PRINT_FOLDS, seed]
+        said.add(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
+    assert len(said) == 1
 
 
 @pytest.mark.check("D9")
