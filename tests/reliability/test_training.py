@@ -118,7 +118,7 @@ def polled(pattern, folder):
                 except Exception:
                     counts[1] += 1
                 counts[0] += 1
-            time.sleep(0.002)
+            time.sleep(0.02)
 
     thread = threading.Thread(target=poll)
     thread.start()
