@@ -32,7 +32,7 @@ from audiotag.training.callbacks import (
     TellEpoch,
     sigterm_heeded,
 )
-from audiotag.training.checkpoint import before, resume, save_weights
+from audiotag.training.checkpoint import resume, save_weights
 from audiotag.training.crossval import (
     best_round,
     heard_clips,
@@ -112,6 +112,7 @@ def _fit_group(run, manifest, clips, held_out, group, say):
             known = run.finished(held_out, stage.name)
             if known is None:
                 known = _fit_stage(run, manifest, clips, held_out, index, stage)
+            _forget_state(run.stage_folder(held_out, stage.name))
             say(
                 f"{stage.name} stage, fold {held_out}: lwlrap {known['val_lwlrap']:.4f} on {judges} held-out curated "
                 f"clips, epoch {known['best_epoch'] + 1} of {known['epochs']}."
@@ -261,10 +262,13 @@ def _finish_stage(folder, tagger, notes):
     known = {"weights": weights.name, "sha256": sha256, "epochs": notes["epochs_done"]}
     known |= {"best_epoch": epoch, "val_lwlrap": notes["history"][epoch]["val_lwlrap"]}
     files.write_text(folder / "finished.json", json.dumps(known, indent=2) + "\n")
-    for path in (folder / "state.npz", weights):
-        before(path).unlink(missing_ok=True)
-    (folder / "state.npz").unlink(missing_ok=True)
     return known
+
+
+def _forget_state(folder):
+    """Removes what a stage that is finished needs no more; a kill may have come before it was removed."""
+    for path in (folder / "state.npz", *folder.glob("before-*")):
+        path.unlink(missing_ok=True)
 
 
 def _settle_rounds(run, asked, stage, say):

@@ -75,7 +75,7 @@ class Job:
     def output(self):
         return self.log.read_text(errors="replace")
 
-    def shows(self, sign, seconds=120):
+    def shows(self, sign, seconds=300):
         """Waits until its output has `sign` in it; False where it ends or takes longer."""
         end = time.monotonic() + seconds
         while sign not in self.output():

@@ -331,6 +331,16 @@ def test_training_that_diverges_is_an_error(tiny, tmp_path, callbacks):
     assert not (tmp_path / "run" / "fold-0" / "noisy" / "finished.json").exists()
 
 
+@pytest.mark.check("D1")
+def test_killed_when_a_stage_was_just_finished_its_state_is_removed_later(again, tiny, no_training):
+    stage = again / "fold-0" / "noisy"
+    kept = set(stage.iterdir())
+    for name in ("state.npz", "before-state.npz", "before-best.weights.h5"):
+        (stage / name).write_bytes(b"no longer needed")
+    fit(tiny(), again)
+    assert set(stage.iterdir()) == kept
+
+
 @pytest.mark.check("D3")
 def test_stopped_early_and_killed_it_stays_stopped(tiny, tmp_path, monkeypatch):
     still = (
