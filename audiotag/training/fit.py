@@ -112,7 +112,7 @@ def _fit_group(run, manifest, clips, held_out, group, say):
             known = run.finished(held_out, stage.name)
             if known is None:
                 known = _fit_stage(run, manifest, clips, held_out, index, stage)
-            _forget_state(run.stage_folder(held_out, stage.name))
+            _tidy(run.stage_folder(held_out, stage.name))
             say(
                 f"{stage.name} stage, fold {held_out}: lwlrap {known['val_lwlrap']:.4f} on {judges} held-out curated "
                 f"clips, epoch {known['best_epoch'] + 1} of {known['epochs']}."
@@ -265,8 +265,9 @@ def _finish_stage(folder, tagger, notes):
     return known
 
 
-def _forget_state(folder):
-    """Removes what a stage that is finished needs no more; a kill may have come before it was removed."""
+def _tidy(folder):
+    """Removes what a stage that is finished needs no more; a kill may have left it, then or later."""
+    files.sweep(folder)
     for path in (folder / "state.npz", *folder.glob("before-*")):
         path.unlink(missing_ok=True)
 

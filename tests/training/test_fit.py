@@ -332,10 +332,10 @@ def test_training_that_diverges_is_an_error(tiny, tmp_path, callbacks):
 
 
 @pytest.mark.check("D1")
-def test_killed_when_a_stage_was_just_finished_its_state_is_removed_later(again, tiny, no_training):
+def test_what_a_kill_left_in_a_finished_stage_is_removed_later(again, tiny, no_training):
     stage = again / "fold-0" / "noisy"
     kept = set(stage.iterdir())
-    for name in ("state.npz", "before-state.npz", "before-best.weights.h5"):
+    for name in ("state.npz", "before-state.npz", "before-best.weights.h5", ".unfinished-1-curated_scores.csv"):
         (stage / name).write_bytes(b"no longer needed")
     fit(tiny(), again)
     assert set(stage.iterdir()) == kept
