@@ -200,6 +200,8 @@ class Experiment(Section):
                         f"{where}.{key}",
                         '"labels": "one" and categorical_crossentropy need each other: a softmax chooses one class.',
                     )
+        if self.noisy_head and not any("noisy" in stage.subset for stage in self.stages):
+            raise _at("noisy_head", 'no stage hears noisy clips. Add "noisy" to a subset, or leave it out.')
         _check_flips(self)
         if self.xla and self.deterministic:
             raise _at("xla", 'TensorFlow does not compile deterministic runs. Add "deterministic": false.')
@@ -298,10 +300,12 @@ def _check_callbacks(stage, where):
 
 
 def _check_clips(stage, where):
-    """Refuses shares of other clips than the stage hears, and a last epoch that nobody judges."""
+    """Refuses shares or a loss of other clips than the stage hears, and a last epoch that nobody judges."""
     shares = stage.shares or dict.fromkeys(stage.subset, 1.0)
     if set(shares) != set(stage.subset) or min(shares.values()) <= 0:
         raise _at(f"{where}.shares", f"expected a number above 0 for each of: {', '.join(stage.subset)}.")
+    if stage.noisy_loss is not None and "noisy" not in stage.subset:
+        raise _at(f"{where}.noisy_loss", 'no noisy clip is heard. Add "noisy" to the subset, or leave it out.')
     if stage.epochs % stage.validation_freq:
         raise _at(
             f"{where}.validation_freq",

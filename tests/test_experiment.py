@@ -463,9 +463,11 @@ def test_a_wrong_file_fails_before_tensorflow_could_start(write, tmp_path):
         ),
         (['augment=[{"name": "flip_labels"}]', "noisy_head=true"], "noisy_head: flip_labels makes other heads. Leave"),
         (
-            ['augment=[{"name": "flip_labels"}]', 'stages.curated.noisy_loss={"name": "focal"}'],
-            "stages[1].noisy_loss: flip_labels makes heads of its own.",
+            ['augment=[{"name": "flip_labels"}]', 'stages.noisy.noisy_loss={"name": "focal"}'],
+            "stages[0].noisy_loss: flip_labels makes heads of its own.",
         ),
+        (['stages.curated.noisy_loss={"name": "focal"}'], "stages[1].noisy_loss: no noisy clip is heard. Add"),
+        (['stages.noisy.subset="curated"', "noisy_head=true"], "noisy_head: no stage hears noisy clips. Add"),
         (['stages.noisy.noisy_loss={"name": "categorical_crossentropy"}'], 'stages[0].noisy_loss: "labels": "one" and'),
         (['stages.noisy.shares={"curated": 1.0}'], "stages[0].shares: expected a number above 0 for each of: noi"),
         (['stages.noisy.shares={"noisy": 0.0}'], "stages[0].shares: expected a number above 0 for each of: noi"),

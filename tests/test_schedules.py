@@ -123,6 +123,7 @@ SHORT = {"learning_rate": 1.0, "epochs": 10, "steps_per_epoch": 3}
         (Cosine, {"warm_up": -1.0}, r"warm_up must be from 0 to the stage's 10 epochs. Received: warm_up=-1.0"),
         (Cosine, {"cycles": 0}, r"cycles must be at least 1. Received: cycles=0"),
         (HoldThenLinear, {"hold": 10}, r"hold must be from 0 to below the stage's 10 epochs. Received: hold=10"),
+        (HoldThenLinear, {"epochs": 1}, r"the last epoch has no rate, so a stage of 1 would learn nothing. .*"),
         (HoldThenLinear, {"hold": -1}, r"hold must be from 0 to below the stage's 10 epochs. Received: hold=-1"),
         (OneCycle, {"warm_up": 1.0}, r"warm_up must be a share of the steps from 0 to below 1. Received: warm_up=1.0"),
         (OneCycle, {"start_divisor": 0.5}, r"start_divisor and end_divisor must be at least 1. Received: start_div.*"),
@@ -133,4 +134,4 @@ SHORT = {"learning_rate": 1.0, "epochs": 10, "steps_per_epoch": 3}
 )
 def test_an_option_out_of_range_is_refused(part, options, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
-        part(**SHORT, **options)
+        part(**SHORT | options)

@@ -127,10 +127,9 @@ class Tagger(keras.Model):
 
     def _of_the_head_that_answers(self, logits, labels):
         """Its logits [B, K], and what it was asked, labels [B, K] by their shares in the window."""
-        labels, share = by_subset(labels)
-        if logits.shape[1] > self.num_classes:  # noisy labels are not its own
-            share = share * ops.convert_to_tensor([1.0, 0.0])
-        return logits[:, : self.num_classes], ops.sum(share[:, :, None] * labels, axis=1)
+        blocks = ops.reshape(labels, (-1, len(SUBSETS), self.num_classes + 1))[:, :, :-1]  # [B, 2, K]
+        one_head = logits.shape[1] == self.num_classes  # else noisy labels are not its own
+        return logits[:, : self.num_classes], ops.sum(blocks, axis=1) if one_head else blocks[:, 0]
 
     @property
     def hop(self):

@@ -131,6 +131,12 @@ def before(path):
     return path.with_name(f"before-{path.name}")
 
 
+def forget_state(path):
+    """Removes the state of a training that is finished, and all that was kept beside it for the day it is damaged."""
+    for kept in (path, *path.parent.glob(before(path.with_name("*")).name)):
+        kept.unlink(missing_ok=True)
+
+
 def load_state(path, model):
     """Puts what `save_state` wrote back into a compiled model; where that is damaged, what it wrote before.
 

@@ -145,17 +145,15 @@ def _verdict(run, manifest, clips, held_out, stage):
     judges = range(run.experiment.folds.count) if run.experiment.folds.noisy else [held_out]
     hear = functools.partial(unheard_scores, run, manifest, clips, subset="noisy", wanted=stage)
     scores = _mean([hear(fold, name) for name in asked.scored_by for fold in judges])
-    round_before = asked.scored_by[0] if asked.scored_by[0].startswith(f"{stage.name.split('/')[0]}/") else None
-    kept = None
-    if asked.keep and round_before:
-        kept = read_corrections(run.stage_folder(held_out, round_before) / "corrections.csv", run.vocabulary)
+    before = run.stage_folder(held_out, asked.scored_by[0]) / "corrections.csv"
+    again = asked.keep and asked.scored_by[0].startswith(f"{stage.name.split('/')[0]}/")  # not the first round
     return select(
         noisy,
         scores.set_index("name").loc[noisy["name"], list(run.vocabulary)].to_numpy(),
         run.vocabulary,
         rule=functools.partial(RULES[asked.rule.name], **options(asked.rule)),
         per_class=asked.per_class,
-        kept=kept,
+        kept=read_corrections(before, run.vocabulary) if again else None,
         source=f"{asked.rule.name}, scored by {' and '.join(asked.scored_by)}",
     )
 

@@ -32,7 +32,7 @@ from audiotag.training.callbacks import (
     TellEpoch,
     sigterm_heeded,
 )
-from audiotag.training.checkpoint import resume, save_weights
+from audiotag.training.checkpoint import forget_state, resume, save_weights
 from audiotag.training.crossval import (
     best_round,
     heard_clips,
@@ -112,7 +112,8 @@ def _fit_group(run, manifest, clips, held_out, group, say):
             known = run.finished(held_out, stage.name)
             if known is None:
                 known = _fit_stage(run, manifest, clips, held_out, index, stage)
-            _tidy(run.stage_folder(held_out, stage.name))
+            files.sweep(run.stage_folder(held_out, stage.name))  # a kill may have left it, then or later
+            forget_state(run.stage_folder(held_out, stage.name) / "state.npz")
             say(
                 f"{stage.name} stage, fold {held_out}: lwlrap {known['val_lwlrap']:.4f} on {judges} held-out curated "
                 f"clips, epoch {known['best_epoch'] + 1} of {known['epochs']}."
@@ -139,7 +140,7 @@ def _fit_stage(run, manifest, clips, held_out, index, stage):
     with _blamed_on(f"stages.{stage.name}"):
         callbacks = [_callback(part, folder) for part in stage.callbacks]
     state = folder / "state.npz"
-    batches = _batches(run, manifest, heard, index, stage)
+    batches = _batches(run, manifest, heard, index, stage, apart=tagger.apart)
     judges = _judged_by(run, manifest, held_out_clips(clips, held_out), stage.batch_size)
     draws = _draws(run, heard, stage, steps)
     while True:
@@ -204,7 +205,7 @@ def _compiled_tagger(run, held_out, index, stage, steps):
     return tagger
 
 
-def _batches(run, manifest, heard, index, stage):
+def _batches(run, manifest, heard, index, stage, *, apart):
     """`training_batches` of a stage, with all but the epochs and the draws told."""
     experiment = run.experiment
     truth = multi_hot(heard["labels"], run.vocabulary)
@@ -212,7 +213,7 @@ def _batches(run, manifest, heard, index, stage):
         training_batches,
         manifest,
         heard,
-        kept_apart(truth, heard["subset"]) if experiment.noisy_head or stage.noisy_loss else truth,
+        kept_apart(truth, heard["subset"]) if apart else truth,
         window_samples=round(experiment.window.seconds * run.sample_rate),
         short_clips=experiment.window.short_clips,
         batch_size=stage.batch_size,
@@ -263,13 +264,6 @@ def _finish_stage(folder, tagger, notes):
     known |= {"best_epoch": epoch, "val_lwlrap": notes["history"][epoch]["val_lwlrap"]}
     files.write_text(folder / "finished.json", json.dumps(known, indent=2) + "\n")
     return known
-
-
-def _tidy(folder):
-    """Removes what a stage that is finished needs no more; a kill may have left it, then or later."""
-    files.sweep(folder)
-    for path in (folder / "state.npz", *folder.glob("before-*")):
-        path.unlink(missing_ok=True)
 
 
 def _settle_rounds(run, asked, stage, say):

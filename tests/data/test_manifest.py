@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from flips import bits, flipped
 from hypothesis import given
 from hypothesis import strategies as st
 from tiers import law
@@ -46,17 +47,6 @@ def out(whole, tmp_path):
 
 def shards(out):
     return sorted(out.glob("clips-*.tfrecord"))
-
-
-def flipped(content, bit):
-    """The same bytes but for one bit."""
-    changed = bytearray(content)
-    changed[bit // 8] ^= 1 << bit % 8
-    return bytes(changed)
-
-
-def bits(content, every):
-    return range(0, 8 * len(content), every)
 
 
 # Whole

@@ -6,6 +6,7 @@ import struct
 import numpy as np
 import pytest
 import tensorflow as tf
+from flips import flipped
 
 from audiotag.data.manifest import read_manifest, refuse_damage
 from audiotag.data.records import check_records, write_records
@@ -47,10 +48,6 @@ def ends(content):
         at += 16 + struct.unpack_from("<Q", content, at)[0]
         found.append(at)
     return found
-
-
-def flipped(content, bit):
-    return content[: bit // 8] + bytes([content[bit // 8] ^ 1 << bit % 8]) + content[bit // 8 + 1 :]
 
 
 def read_by_tensorflow(path, ignore_errors=False):

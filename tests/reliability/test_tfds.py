@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from flips import bits, flipped
 from tiers import tier
 
 TFDS = Path(__file__).parent / "tfds_alone.py"
@@ -55,10 +56,9 @@ def test_flipped_bits_are_found_or_not(start, tally, tmp_path, name):
     (whole,) = answers_of(start, [tmp_path / "whole"])
     content = (tmp_path / "whole" / "clips" / "1.0.0" / name).read_bytes()
     folders = []
-    for bit in range(0, 8 * len(content), 8 * len(content) // 300):
+    for bit in bits(content, count=300):
         folders.append(shutil.copytree(tmp_path / "whole", tmp_path / str(bit)))
-        flipped = content[: bit // 8] + bytes([content[bit // 8] ^ 1 << bit % 8]) + content[bit // 8 + 1 :]
-        (folders[-1] / "clips" / "1.0.0" / name).write_bytes(flipped)
+        (folders[-1] / "clips" / "1.0.0" / name).write_bytes(flipped(content, bit))
     answers = answers_of(start, folders)
     found, same = answers.count(None), answers.count(whole)
     fewer = sum(answer is not None and answer[0] < whole[0] for answer in answers)

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
+from flips import bits, flipped
 
 from audiotag import files
 from audiotag.errors import ConfigError, DataError
@@ -285,12 +286,6 @@ def test_a_loss_of_nan_stops_training_and_what_was_saved_stays(hurt, tiny, monke
             assert stage / "state.npz" in saved and {path: path.read_bytes() for path in stage.iterdir()} == saved
 
 
-def flips(content, many):
-    """A file with one bit flipped, at so many places that lie evenly."""
-    for bit in range(0, 8 * len(content), 8 * len(content) // many):
-        yield bit, content[: bit // 8] + bytes([content[bit // 8] ^ 1 << bit % 8]) + content[bit // 8 + 1 :]
-
-
 @pytest.mark.check("D12")
 def test_a_flipped_bit_of_a_state_is_found_or_says_nothing(tier, tally, tmp_path):
     model, path = network(), tmp_path / "state.npz"
@@ -298,8 +293,9 @@ def test_a_flipped_bit_of_a_state_is_found_or_says_nothing(tier, tally, tmp_path
     expected, harmless = load_state(path, model), 0
     variables = [*model.variables, *model.optimizer.variables]
     numbers = [np.array(variable) for variable in variables]
-    for bit, content in flips(path.read_bytes(), tier(200, 5_000)):
-        path.write_bytes(content)
+    content = path.read_bytes()
+    for bit in bits(content, count=tier(200, 5_000)):
+        path.write_bytes(flipped(content, bit))
         with tally.trial(f"bit {bit}"):
             try:
                 assert load_state(path, model) == expected
@@ -315,8 +311,9 @@ def test_a_flipped_bit_of_a_state_is_found_or_says_nothing(tier, tally, tmp_path
 def test_a_flipped_bit_of_the_weights_of_a_run_is_found(run, tier, tally, tmp_path):
     copy = dataclasses.replace(run, folder=shutil.copytree(run.folder, tmp_path / "copy"))
     path = copy.weights(0, "curated")
-    for bit, content in flips(path.read_bytes(), tier(200, 5_000)):
-        path.write_bytes(content)
+    content = path.read_bytes()
+    for bit in bits(content, count=tier(200, 5_000)):
+        path.write_bytes(flipped(content, bit))
         with tally.trial(f"bit {bit}"), pytest.raises(DataError, match="best.weights.h5: missing or damaged"):
             copy.weights(0, "curated")
 

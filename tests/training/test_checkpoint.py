@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+from flips import bits, flipped
 
 from audiotag.errors import DataError
 from audiotag.training.checkpoint import (
@@ -163,8 +164,8 @@ def test_a_save_that_dies_in_the_middle_leaves_the_old_state(state, monkeypatch)
 
 def flips_and_cuts(whole):
     """Every 997th bit of a file flipped, and the file cut short."""
-    for bit in range(0, 8 * len(whole), 997):
-        yield whole[: bit // 8] + bytes([whole[bit // 8] ^ 1 << bit % 8]) + whole[bit // 8 + 1 :]
+    for bit in bits(whole, every=997):
+        yield flipped(whole, bit)
     for size in (0, 10, len(whole) // 2, len(whole) - 1):
         yield whole[:size]
     yield b"no state at all"
