@@ -203,6 +203,7 @@ class Experiment(Section):
         if self.noisy_head and not any("noisy" in stage.subset for stage in self.stages):
             raise _at("noisy_head", 'no stage hears noisy clips. Add "noisy" to a subset, or leave it out.')
         _check_flips(self)
+        _check_unions(self)
         if self.xla and self.deterministic:
             raise _at("xla", 'TensorFlow does not compile deterministic runs. Add "deterministic": false.')
         for fold in self.folds.held_out:
@@ -295,8 +296,9 @@ def _check_callbacks(stage, where):
             if value not in accepted:
                 hint = lookup.nearest(value, accepted)
                 raise _at(f"{here}.{key}", f"there is no {value!r}. {hint}Accepted: {', '.join(accepted)}.")
-        if stage.validation_freq > 1 and callback.name == "EarlyStopping" and not callback.monitor.startswith("val_"):
-            raise _at(f"{here}.monitor", "would stop in an epoch that is not judged. Expected val_lwlrap or val_loss.")
+        judging = callback.name in ("EarlyStopping", "ModelCheckpoint") and not callback.monitor.startswith("val_")
+        if stage.validation_freq > 1 and judging:
+            raise _at(f"{here}.monitor", "may choose an epoch that is not judged. Expected val_lwlrap or val_loss.")
 
 
 def _check_clips(stage, where):
@@ -352,8 +354,11 @@ def _check_flips(experiment):
             [part for stage in experiment.stages for part in stage.augment or ()],
         )
     )
-    if experiment.predict.flips and not (in_picture or in_augment):
-        raise _at("predict.flips", 'needs flips as labels. Add {"name": "flip_labels"} to the picture.')
+    chosen = {index: stage.select for index, stage in enumerate(experiment.stages) if stage.select is not None}
+    hearings = {f"stages[{index}].select.predict": select.predict for index, select in chosen.items()}
+    for where, hearing in {"predict": experiment.predict, **hearings}.items():
+        if hearing is not None and hearing.flips and not (in_picture or in_augment):
+            raise _at(f"{where}.flips", 'needs flips as labels. Add {"name": "flip_labels"} to the picture.')
     if in_picture + in_augment > 1:
         raise _at("picture", "flip_labels may stand in an experiment once.")
     own = any(stage.augment is not None for stage in experiment.stages)
@@ -369,6 +374,21 @@ def _check_flips(experiment):
         for index, stage in enumerate(experiment.stages):
             if stage.noisy_loss is not None:
                 raise _at(f"stages[{index}].noisy_loss", "flip_labels makes heads of its own. Leave out one of them.")
+
+
+def _check_unions(experiment):
+    """Refuses mixtures that carry every label whole where each kind of clip has its share of the loss."""
+    apart = experiment.noisy_head or any(stage.noisy_loss is not None for stage in experiment.stages)
+    lists = {key: getattr(experiment, key) for key in ("waveform", "picture", "augment")}
+    lists |= {f"stages[{index}].augment": stage.augment or () for index, stage in enumerate(experiment.stages)}
+    for key, parts in lists.items():
+        for index, part in enumerate(parts):
+            if apart and getattr(part, "labels", None) == "union":
+                raise _at(
+                    f"{key}[{index}].labels",
+                    '"union" counts both clips whole, where noisy_head and noisy_loss weigh each kind by its share. '
+                    'Expected "weighted".',
+                )
 
 
 def _check_steps(stage, where):

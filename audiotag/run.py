@@ -71,6 +71,11 @@ class Run:
         return [fold for fold in range(self.experiment.folds.count) if self.finished(fold, stage)]
 
 
+def is_run(folder):
+    """Whether a directory is that of a run, whole from its first moment on."""
+    return (Path(folder) / "records.json").is_file()
+
+
 def start_run(folder, experiment, manifest, *, restart=False):
     """Makes the directory of a run, or opens it to go on with the same experiment on the same records.
 
@@ -81,7 +86,7 @@ def start_run(folder, experiment, manifest, *, restart=False):
     if restart and (folder / "experiment.json").is_file():  # a run, and not somebody's home
         shutil.rmtree(folder)
     anew = "Give the run another name with --run, or train it anew with --restart."
-    if (folder / "records.json").is_file():
+    if is_run(folder):
         run = open_run(folder)
         said = {"about", "command", "in_minutes", "expect"}  # words about the run; they may change
         if run.experiment.model_dump(exclude=said) != experiment.model_dump(exclude=said):
@@ -104,7 +109,7 @@ def open_run(folder):
         DataError: There is none, or an older version's.
     """
     folder = Path(folder)
-    if not (folder / "records.json").is_file():
+    if not is_run(folder):
         raise DataError(
             f"{folder}: not the directory of a run: it has no records.json. Train one with: audiotag fit EXPERIMENT"
         )

@@ -74,7 +74,7 @@ class HoldThenLinear(_Schedule):
     """The whole rate for some epochs, then down by the same amount each epoch.
 
     Epoch e of E, from 1, has min(1, (E - e) / (E - hold)) of the rate; the last has
-    none, so nothing but the moving statistics of its normalisations changes in it.
+    none, so under Adam nothing but the moving statistics of its normalisations changes in it.
 
     Reference: M. Dorfer and G. Widmer's system for DCASE 2018, 2018 (500 epochs from 0.001, hold 100; then 30, hold 5).
 

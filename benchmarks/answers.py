@@ -19,7 +19,7 @@ import numpy as np
 from audiotag.data.labels import multi_hot
 from audiotag.inference.combining import COMBINERS, Learned, Ridge
 from audiotag.inference.ensemble import combined
-from audiotag.inference.evaluate import bootstrap, held_out_clips, score_test_clips
+from audiotag.inference.evaluate import bootstrap, held_out_answers, score_test_clips
 from audiotag.inference.predict import heard_as
 from audiotag.metrics import precisions
 from audiotag.run import open_run
@@ -60,7 +60,7 @@ def main():
     say(f"{len(folds)} folds, arithmetic mean", means["arithmetic"], "one fold", one)
     for name in ("geometric", "ranks"):
         say(f"{len(folds)} folds, {name}", means[name], "arithmetic", means["arithmetic"])
-    judges, scores = held_out_clips(run)
+    judges, scores = held_out_answers(run)
     judged = multi_hot(judges["labels"], run.vocabulary)
     everyone = means["arithmetic"][:, None]  # [clips, 1, K]
     for name, combine in (("ridge, level 1", Ridge(level=1)), ("ridge, level 2", Ridge()), ("learned sum", Learned())):

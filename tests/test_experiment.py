@@ -474,7 +474,29 @@ def test_a_wrong_file_fails_before_tensorflow_could_start(write, tmp_path):
         (["stages.noisy.validation_freq=3"], "stages[0].validation_freq: the last of 10 epochs must be judged. E"),
         (
             ["stages.curated.validation_freq=5", "stages.curated.callbacks.EarlyStopping.monitor=loss"],
-            "stages[1].callbacks[3].monitor: would stop in an epoch that is not judged. Expected val_lwlrap",
+            "stages[1].callbacks[3].monitor: may choose an epoch that is not judged. Expected val_lwlrap",
+        ),
+        (
+            ["stages.curated.validation_freq=5", "stages.curated.callbacks.ModelCheckpoint.monitor=loss"],
+            "].monitor: may choose an epoch that is not judged. Expected val_lwlrap",
+        ),
+        (
+            ["noisy_head=true", 'waveform=[{"name": "mixup", "labels": "union"}]'],
+            'waveform[0].labels: "union" counts both clips whole, where noisy_head',
+        ),
+        (
+            [
+                'stages.noisy.noisy_loss={"name": "focal"}',
+                'stages.noisy.augment=[{"name": "concat_mix", "labels": "union"}]',
+            ],
+            'stages[0].augment[0].labels: "union" counts both',
+        ),
+        (
+            [
+                'stages.curated.subset=["curated", "noisy"]',
+                'stages.curated.select={"rule": {"name": "ranked"}, "scored_by": "noisy", "predict": {"flips": true}}',
+            ],
+            "stages[1].select.predict.flips: needs flips as labels.",
         ),
         (["labels=one"], 'stages[0].loss: "labels": "one" and categorical_crossentropy need each other: a soft'),
         (['stages.noisy.subset=[]'], "stages[0].subset: "),

@@ -41,11 +41,10 @@ def shares(clips, vocabulary, *, subsets=None, balanced=False):
         inside = np.full(len(clips), True) if subset is None else (clips["subset"] == subset).to_numpy()
         if not inside.any():
             raise ConfigError(f"{subset} clips shall be drawn, but there are none. Leave their share out.")
-        alike = np.ones(inside.sum())
+        parts = clips["weight"][inside].to_numpy() if "weight" in clips else np.ones(inside.sum())
         if balanced:
-            truth = multi_hot(clips["labels"][inside], vocabulary)  # [n, K]
-            alike = (truth / np.maximum(truth.sum(axis=0), 1)).sum(axis=1)  # each class gives its clips 1 in all
-        if "weight" in clips:
-            alike = alike * clips["weight"][inside].to_numpy()
-        answer[inside] = share * alike / alike.sum()
+            of_class = multi_hot(clips["labels"][inside], vocabulary) * parts[:, None]  # [n, K]
+            totals = of_class.sum(axis=0)  # [K]
+            parts = (of_class / np.where(totals > 0, totals, 1)).sum(axis=1)  # each class gives its clips 1 in all
+        answer[inside] = share * parts / parts.sum()
     return answer / answer.sum()

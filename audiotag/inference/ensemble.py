@@ -23,7 +23,7 @@ from audiotag.inference.evaluate import (
     check_scores,
     fit_thresholds,
     fit_thresholds_across,
-    held_out_clips,
+    held_out_answers,
     score_test_clips,
     some,
 )
@@ -136,7 +136,7 @@ def hear_test_clips(model, *, records=None, stage=None):
 def hear_held_out_clips(model, *, stage=None):
     """The same for the held-out clips, each scored by what was not trained, or fitted, on it."""
     if isinstance(model, Run):
-        return held_out_clips(model, stage)
+        return held_out_answers(model, stage)
     clips, logits = held_out_member_scores(model)
     if not _learns(model):
         return clips, combined(_fitted(model, None, None), logits)
@@ -200,7 +200,7 @@ def held_out_member_scores(choir):
     """
     answers = []
     for member, run in zip(choir.ensemble.members, choir.runs):
-        clips, logits = held_out_clips(run, member.stage)
+        clips, logits = held_out_answers(run, member.stage)
         own = (clips["usage"] == f"fold {member.fold}").to_numpy() | (member.fold is None)
         answers.append((clips[own].reset_index(drop=True), logits[own]))
     everyone = set().union(*(clips["name"] for clips, _ in answers))

@@ -56,7 +56,7 @@ def score_test_clips(run, *, records=None, stage=None, fold=None):
     return clips, score_logits(load_taggers(run, stage, fold), manifest, clips)
 
 
-def held_out_clips(run, stage=None):
+def held_out_answers(run, stage=None):
     """(clips, logits): the curated clips that were held out so far, and what the model that never heard them thinks.
 
     `usage` of the clips is "fold K", so that `evaluate` measures each fold too. What fit wrote of the last stage is
@@ -75,7 +75,7 @@ def held_out_clips(run, stage=None):
     known = crossval.training_clips(run, read_clips(manifest.directory / "clips.csv"))
     clips, scores = [], []
     for fold, path in paths.items():
-        table = read_out_of_fold(path, set(crossval.held_out_clips(known, fold)["name"]))
+        table = read_out_of_fold(path, set(crossval.held_out_clips(known, fold)["name"]), run.vocabulary)
         clips.append(table[["name"]].merge(known, on="name", how="left", validate="one_to_one"))
         clips[-1]["usage"] = f"fold {fold}"
         if as_written:  # no number below 1 lies nearer to it than 2 ** -53, whose logit is 36.7
@@ -85,14 +85,15 @@ def held_out_clips(run, stage=None):
     return pd.concat(clips, ignore_index=True), np.concatenate(scores)
 
 
-def read_out_of_fold(path, held_out):
+def read_out_of_fold(path, held_out, vocabulary):
     """A fold's curated_scores.csv, once it scores exactly the clips that the fold held out.
 
     Args:
         path: The file.
         held_out: Names of the clips.
+        vocabulary: The K class names.
     """
-    table = pd.read_csv(path, dtype={"name": str}, keep_default_na=False, na_values=["", "nan"])
+    table = crossval.read_scores(path, vocabulary)
     heard, missing = set(table["name"]) - held_out, held_out - set(table["name"])
     if heard:
         raise DataError(f"{path}: scores clips that its model was trained on: {some(heard)}. Train the fold anew.")

@@ -5,6 +5,7 @@ import pandas as pd
 from scipy.special import logit
 
 from audiotag.data.clips import read_clips
+from audiotag.data.corrections import read_corrections
 from audiotag.data.labels import multi_hot
 from audiotag.data.manifest import read_manifest
 from audiotag.errors import DataError
@@ -28,7 +29,7 @@ def suspects(run, *, stage=None):
 
     Returns:
         A table of corrections as `data.corrections` describes, which changes nothing until it is edited, with
-        `subset` and `margin` beside.
+        `subset` and `margin` beside; last what the run's own corrections leave out.
 
     Raises:
         DataError: No fold has finished the stage.
@@ -38,7 +39,8 @@ def suspects(run, *, stage=None):
     if not folds:
         raise DataError(f"{run.folder}: stage {stage!r} is not trained yet. Finish the run with: audiotag fit")
     manifest = read_manifest(run.experiment.records)
-    clips = training_clips(run, read_clips(manifest.directory / "clips.csv"))
+    everything = read_clips(manifest.directory / "clips.csv")
+    clips = training_clips(run, everything)
     noisy = set(clips["name"][clips["subset"] == "noisy"])
     unheard = run.experiment.folds.noisy or not any(noisy & heard_by(run, fold, stage) for fold in folds)
     tables = []
@@ -46,8 +48,18 @@ def suspects(run, *, stage=None):
         scores = mean_unheard(run, manifest, clips, stage, subset)
         judged = clips.set_index("name").loc[scores["name"]].reset_index()
         tables.append(_disagreement(judged, scores[list(run.vocabulary)].to_numpy(), run.vocabulary))
-    table = pd.concat(tables).sort_values(["margin", "clip"], ascending=[False, True], ignore_index=True)
-    return table.assign(source=f"suspects of {run.folder.name}, stage {stage}")
+    table = pd.concat(tables).assign(source=f"suspects of {run.folder.name}, stage {stage}")
+    table = pd.concat([table, *_left_out(run, everything)])
+    return table.sort_values(["margin", "clip"], ascending=[False, True], ignore_index=True)
+
+
+def _left_out(run, clips):
+    """The corrections that left a clip out: they stand at the end, so that an edited table still says so."""
+    path = run.folder / "corrections.csv"
+    if not path.is_file():
+        return
+    said = read_corrections(path, run.vocabulary).query("weight == 0")
+    yield said.assign(subset=said["clip"].map(clips.set_index("name")["subset"]), margin=-np.inf)
 
 
 def _disagreement(clips, scores, vocabulary):

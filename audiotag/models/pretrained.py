@@ -5,7 +5,7 @@ from pathlib import Path
 
 import keras
 
-LATER = "later"
+LATER = "\0later"  # no name of a file
 
 
 def trunk(application, input_shape, weights, *, any_size=True, own_scale=False):
@@ -20,7 +20,7 @@ def trunk(application, input_shape, weights, *, any_size=True, own_scale=False):
         input_shape: (M, T, C) of a picture of at least 32x32; T and M may be None where `any_size` is true.
         weights: Where it begins: None at random, "imagenet" with the weights Keras downloads (once; they
             need C = 3), or the path of a file of weights, .h5 or .weights.h5, of the same network with
-            `include_top=False`. "later" is as these, for one whose finished weights are loaded over it: nothing is
+            `include_top=False`. `LATER` is as these, for one whose finished weights are loaded over it: nothing is
             read or downloaded.
         any_size: Whether the network can be built for a picture of unknown size.
         own_scale: Whether the network scales its pictures itself, from pixels of 0 to 255. Ours are 0 to 1.

@@ -35,6 +35,17 @@ def kept_apart(truth, subsets):
     return (own[:, :, None] * labels[:, None, :]).reshape(len(truth), -1).astype("float32")
 
 
+def num_columns(num_classes):
+    """How many columns labels of K classes have when they are kept apart: 2 (K + 1)."""
+    return len(SUBSETS) * (num_classes + 1)
+
+
+def by_share(labels):
+    """Labels [B, 2 (K + 1)] → (labels [B, 2, K] by their share in a window, the share of each subset in it [B, 2])."""
+    blocks = ops.reshape(labels, (-1, len(SUBSETS), labels.shape[1] // len(SUBSETS)))  # [B, 2, K + 1]
+    return blocks[:, :, :-1], blocks[:, :, -1]
+
+
 def by_subset(labels):
     """Labels [B, 2 (K + 1)] → (labels [B, 2, K] of what each subset has in a window, its share in it [B, 2]).
 
@@ -44,6 +55,5 @@ def by_subset(labels):
         >>> [[float(label) for label in row] for row in labels[0]], [float(part) for part in share[0]]
         ([[1.0, 0.0], [0.0, 1.0]], [0.5, 0.5])
     """
-    blocks = ops.reshape(labels, (-1, len(SUBSETS), labels.shape[1] // len(SUBSETS)))  # [B, 2, K + 1]
-    share = blocks[:, :, -1]  # [B, 2]
-    return ops.divide_no_nan(blocks[:, :, :-1], share[:, :, None]), share
+    parts, share = by_share(labels)  # [B, 2, K], [B, 2]
+    return ops.divide_no_nan(parts, share[:, :, None]), share

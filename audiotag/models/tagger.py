@@ -12,7 +12,7 @@ from audiotag.experiment import options
 from audiotag.layers import AUGMENTS, FRONTENDS, LABELLED, PICTURES, WAVEFORMS, RawWave, ToPicture
 from audiotag.layers.flips import FLIPS, FlipLabels
 from audiotag.models import MODELS, windows
-from audiotag.models.subsets import SUBSETS, by_subset
+from audiotag.models.subsets import SUBSETS, by_share, by_subset, num_columns
 from audiotag.models.windows import pooled
 
 
@@ -127,9 +127,9 @@ class Tagger(keras.Model):
 
     def _of_the_head_that_answers(self, logits, labels):
         """Its logits [B, K], and what it was asked, labels [B, K] by their shares in the window."""
-        blocks = ops.reshape(labels, (-1, len(SUBSETS), self.num_classes + 1))[:, :, :-1]  # [B, 2, K]
+        parts, _ = by_share(labels)  # [B, 2, K]
         one_head = logits.shape[1] == self.num_classes  # else noisy labels are not its own
-        return logits[:, : self.num_classes], ops.sum(blocks, axis=1) if one_head else blocks[:, 0]
+        return logits[:, : self.num_classes], ops.sum(parts, axis=1) if one_head else parts[:, 0]
 
     @property
     def hop(self):
@@ -237,7 +237,7 @@ def build_tagger(experiment, *, sample_rate, num_classes, stage=None):
     whole = experiment.predict.windows == "whole"
     window = keras.Input((None if whole else window_samples,), dtype="float32", name="waveform")  # [B, n]
     apart = experiment.noisy_head or (stage is not None and stage.noisy_loss is not None)
-    num_labels = len(SUBSETS) * (num_classes + 1) if apart else num_classes
+    num_labels = num_columns(num_classes) if apart else num_classes
     labels = keras.Input((num_labels,), dtype="float32", name="labels")  # [B, K], or [B, 2 (K + 1)]
     seeds = itertools.count(experiment.seed)
     own = stage is not None and stage.augment is not None

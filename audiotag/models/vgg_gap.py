@@ -20,7 +20,7 @@ CONVOLUTIONS = (
 LEAST_BANDS, LEAST_FRAMES = 47, 191  # leave 3x3 places for the one convolution without padding
 
 
-def vgg_gap(input_shape, num_classes, *, width: int = 64, dropout: float = 1.0):
+def vgg_gap(input_shape, num_classes, *, width: int = 64, dropout_scale: float = 1.0):
     """Fifteen convolutions and no dense layer, for spectrograms of any length.
 
     The last convolution has as many channels as there are classes, and their
@@ -38,7 +38,7 @@ def vgg_gap(input_shape, num_classes, *, width: int = 64, dropout: float = 1.0):
         input_shape: (M, T, C) of a picture of at least 47 bands and 191 frames; T and M may be None.
         num_classes: How many logits.
         width: Filters of the first convolution; the later ones have 1 to 8 times as many.
-        dropout: Times the published shares of hidden features, 0.3 and 0.5. In trainings of minutes 0: the
+        dropout_scale: Times the published shares of hidden features, 0.3 and 0.5. In trainings of minutes 0: the
             statistics that the normalisations gather while features are hidden do not fit when all are heard
             (Li et al., "Understanding the disharmony between dropout and batch normalization", 2018), and
             only long training makes up for it.
@@ -47,7 +47,7 @@ def vgg_gap(input_shape, num_classes, *, width: int = 64, dropout: float = 1.0):
         A `keras.Model`: pictures [B, M, T, C] → logits [B, num_classes], float32.
 
     Raises:
-        ValueError: A picture too small, a width below 1, or a dropout outside 0 to 1.
+        ValueError: A picture too small, a width below 1, or a dropout_scale outside 0 to 1.
 
     Example:
         >>> vgg_gap((128, None, 1), 41).count_params()
@@ -55,8 +55,8 @@ def vgg_gap(input_shape, num_classes, *, width: int = 64, dropout: float = 1.0):
     """
     if width < 1:
         raise ValueError(f"width must be at least 1. Received: width={width}")
-    if not 0 <= dropout <= 1:
-        raise ValueError(f"dropout must be from 0 to 1. Received: dropout={dropout}")
+    if not 0 <= dropout_scale <= 1:
+        raise ValueError(f"dropout_scale must be from 0 to 1. Received: dropout_scale={dropout_scale}")
     for size, least in zip(input_shape, (LEAST_BANDS, LEAST_FRAMES)):
         if size is not None and size < least:
             raise ValueError(
@@ -70,11 +70,11 @@ def vgg_gap(input_shape, num_classes, *, width: int = 64, dropout: float = 1.0):
         x = layers.ReLU()(_convolution(x, multiple * width, 3, f"layer{number}", padding="same"))
         if pool:
             x = layers.MaxPooling2D(pool)(x)
-        x = layers.Dropout(dropout * share)(x)
+        x = layers.Dropout(dropout_scale * share)(x)
     # [B, M / 16, T / 64, 8 * width]
     for number, kernel in ((13, 3), (14, 1)):
         x = layers.ReLU()(_convolution(x, 8 * width, kernel, f"layer{number}"))
-        x = layers.Dropout(dropout * 0.5)(x)
+        x = layers.Dropout(dropout_scale * 0.5)(x)
     x = _convolution(x, num_classes, 1, "head")  # [B, M / 16 - 2, T / 64 - 2, K]
     logits = layers.GlobalAveragePooling2D(dtype="float32", name="logits")(x)  # [B, K]
     return keras.Model(picture, logits, name="vgg_gap")

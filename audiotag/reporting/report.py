@@ -15,7 +15,7 @@ from audiotag.data.manifest import read_manifest
 from audiotag.data.pipeline import damage_named, evaluation_batches
 from audiotag.experiment import dump, passes
 from audiotag.inference.decisions import calibration_error
-from audiotag.inference.evaluate import fit_thresholds, fit_thresholds_across, held_out_clips, judge, score_test_clips
+from audiotag.inference.evaluate import fit_thresholds, fit_thresholds_across, held_out_answers, judge, score_test_clips
 from audiotag.inference.predict import mean_logits
 from audiotag.layers import LogMel
 from audiotag.metrics import lwlrap, per_clip_lwlrap
@@ -57,7 +57,7 @@ def write_report(run, path):
     Raises:
         DataError: No fold is trained to its end.
     """
-    held_out = held_out_clips(run)
+    held_out = held_out_answers(run)
     judged = _hear_test_clips(run)
     if judged is None:
         clips, logits = held_out

@@ -28,13 +28,15 @@ class ModelCheckpoint(keras.callbacks.Callback):
     Args:
         path: The file to write; ends in .weights.h5.
         monitor: What tells the best epoch.
-        mode: "max" or "min".
+        mode: Whether the "max" or the "min" of it is best; "auto" is "min" of a loss.
     """
 
-    def __init__(self, path, *, monitor: str = "val_lwlrap", mode: Literal["max", "min"] = "max"):
+    def __init__(self, path, *, monitor: str = "val_lwlrap", mode: Literal["auto", "max", "min"] = "auto"):
         super().__init__()
-        if mode not in ("max", "min"):
-            raise ValueError(f'mode must be "max" or "min". Received: mode={mode!r}')
+        if mode not in ("auto", "max", "min"):
+            raise ValueError(f'mode must be "auto", "max" or "min". Received: mode={mode!r}')
+        if mode == "auto":
+            mode = "min" if monitor.endswith("loss") else "max"
         self.path = str(path)
         self.monitor = monitor
         self.mode = mode

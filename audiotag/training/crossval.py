@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 
 from audiotag import files
-from audiotag.data.clips import read_table
+from audiotag.data.clips import numbers, read_table
 from audiotag.data.corrections import corrected, read_corrections, write_corrections
 from audiotag.data.folds import official_folds, stratified_folds
 from audiotag.data.labels import split_labels
-from audiotag.errors import DataError
+from audiotag.errors import ConfigError, DataError
 from audiotag.experiment import options, passes
 from audiotag.inference.predict import load_tagger, score_records
 from audiotag.training.selection import RULES, select
@@ -25,12 +25,14 @@ ANEW = "Train the run anew with --restart."
 
 
 def training_clips(run, clips):
-    """The clips that the run may train on, corrected, with the columns `weight` and `part`: the fold, or -1."""
+    """The clips that the run may hear, corrected, with the columns `weight`, above 0, and `part`: the fold, or -1."""
     folds = _folds(run, clips)
     clips = clips[clips["subset"].isin(("curated", "noisy"))].reset_index(drop=True)
     clips = clips.assign(weight=1.0, part=clips["name"].map(folds).fillna(-1).astype(int))
     kept = run.folder / "corrections.csv"
-    return corrected(clips, read_corrections(kept, run.vocabulary), source=kept) if kept.is_file() else clips
+    if kept.is_file():
+        clips = corrected(clips, read_corrections(kept, run.vocabulary), source=kept)
+    return clips[clips["weight"] > 0].reset_index(drop=True)
 
 
 def _folds(run, clips):
@@ -39,7 +41,7 @@ def _folds(run, clips):
     A noisy clip of the same recording as a curated one goes where that goes.
 
     Raises:
-        DataError: folds.csv names a clip twice, other clips than are to be held out, or parts a group.
+        DataError: folds.csv names a clip twice, other clips than are to be held out, no such fold, or parts a group.
     """
     path = run.folder / "folds.csv"
     curated, noisy = (clips[clips["subset"] == subset].set_index("name", drop=False) for subset in ("curated", "noisy"))
@@ -52,9 +54,13 @@ def _folds(run, clips):
         beside = noisy["group"][shared].map(of_group)
         alone = _deal(run, noisy[~shared]) if run.experiment.folds.noisy else beside[:0]
         folds = pd.concat([folds, beside, alone]).astype(int)
-        files.write_text(path, folds.rename("fold").sort_index().to_csv(lineterminator="\n"))
+        files.write_text(path, files.csv_text(folds.rename("fold").sort_index().reset_index()))
     held = pd.concat([curated, noisy if run.experiment.folds.noisy else noisy[shared]])
-    table = pd.read_csv(path, dtype={"name": str})
+    table = read_table(path, ["name", "fold"])
+    table = table.assign(name=table["name"].map(files.from_cell), fold=numbers(table["fold"], int))
+    nowhere = table.index[~table["fold"].between(0, run.experiment.folds.count - 1)]
+    if len(nowhere):
+        raise DataError(f"{path.parent / nowhere[0]}: there are folds 0 to {run.experiment.folds.count - 1}. {ANEW}")
     twice = table["name"][table["name"].duplicated()]
     if len(twice):
         raise DataError(f"{path}: clip {twice.iloc[0]!r} stands there twice, so it may be in two folds. {ANEW}")
@@ -95,7 +101,15 @@ def keep_corrections(run):
 
 def held_out_clips(clips, held_out):
     """The curated clips of a fold: they judge its model."""
-    return clips[(clips["subset"] == "curated") & (clips["part"] == held_out) & (clips["weight"] > 0)]
+    return clips[(clips["subset"] == "curated") & (clips["part"] == held_out)]
+
+
+def judging_clips(run, clips, held_out):
+    """Those held-out clips that judge every epoch: of a single label where the model hears no others."""
+    judges = _hearable(run, held_out_clips(clips, held_out))
+    if judges.empty:
+        raise DataError(f"{run.experiment.records}: no clip of a single label is in fold {held_out}, to judge by.")
+    return judges
 
 
 def heard_clips(run, manifest, clips, held_out, stage):
@@ -113,7 +127,7 @@ def heard_clips(run, manifest, clips, held_out, stage):
         those of weight 0, and those of several labels if the experiment says so.
 
     Raises:
-        DataError: None is left of a subset.
+        DataError: None is left of a subset, or of all.
     """
     if stage.select is not None:
         clips = corrected(clips, _selected(run, manifest, clips, held_out, stage), source="the selection")
@@ -121,6 +135,8 @@ def heard_clips(run, manifest, clips, held_out, stage):
     for subset in stage.subset:
         if not (heard["subset"] == subset).any() and (stage.select is None or subset != "noisy"):
             raise DataError(f"{manifest.directory}: holds no {subset} clips, which stage {stage.name!r} trains on.")
+    if heard.empty:
+        raise ConfigError(f"stages.{stage.name}.select: no clip was taken, so there is nothing to hear. Ask for less.")
     return heard
 
 
@@ -144,24 +160,30 @@ def _verdict(run, manifest, clips, held_out, stage):
     noisy = _hearable(run, clips[clips["subset"] == "noisy"])
     judges = range(run.experiment.folds.count) if run.experiment.folds.noisy else [held_out]
     hear = functools.partial(unheard_scores, run, manifest, clips, subset="noisy", wanted=stage)
-    scores = _mean([hear(fold, name) for name in asked.scored_by for fold in judges])
+    scores = _mean([hear(fold, name) for name in asked.scored_by for fold in judges]).set_index("name")
+    judged = noisy["name"].isin(scores.index)
+    source = f"{asked.rule.name}, scored by {' and '.join(asked.scored_by)}"
     before = run.stage_folder(held_out, asked.scored_by[0]) / "corrections.csv"
     again = asked.keep and asked.scored_by[0].startswith(f"{stage.name.split('/')[0]}/")  # not the first round
-    return select(
-        noisy,
-        scores.set_index("name").loc[noisy["name"], list(run.vocabulary)].to_numpy(),
+    verdict = select(
+        noisy[judged],
+        scores.loc[noisy["name"][judged], list(run.vocabulary)].to_numpy(),
         run.vocabulary,
         rule=functools.partial(RULES[asked.rule.name], **options(asked.rule)),
         per_class=asked.per_class,
         kept=read_corrections(before, run.vocabulary) if again else None,
-        source=f"{asked.rule.name}, scored by {' and '.join(asked.scored_by)}",
+        source=source,
     )
+    left = noisy[~judged].rename(columns={"name": "clip"})
+    left = left.assign(weight=0.0, reason="not judged: its recording was heard", source=source)
+    return pd.concat([verdict, left[verdict.columns]]) if len(left) else verdict
 
 
 def unheard_scores(run, manifest, clips, fold, stage, subset, *, wanted=None):
     """Probabilities of clips by the model of a fold that held them out; kept in SUBSET_scores.csv of the stage.
 
-    Without folds of the noisy clips, any noisy clips are held out from a model that trained on curated ones alone.
+    Without folds of the noisy clips, they are all held out from a model that trained on curated ones alone, but for
+    those of a recording that it heard; these are left out.
 
     Args:
         run: The `Run`.
@@ -188,16 +210,26 @@ def unheard_scores(run, manifest, clips, fold, stage, subset, *, wanted=None):
         scores = score_records(taggers, manifest, judged.reset_index(drop=True), label=label)
         table = pd.DataFrame(scores, columns=list(run.vocabulary))
         table.insert(0, "name", judged["name"].to_numpy())
-        files.write_text(path, table.to_csv(index=False, lineterminator="\n"))
-    table = read_table(path, ["name", *run.vocabulary])
-    return table.astype(dict.fromkeys(run.vocabulary, float)).reset_index(drop=True)
+        files.write_text(path, files.csv_text(table))
+    return read_scores(path, run.vocabulary)
+
+
+def read_scores(path, vocabulary):
+    """What `unheard_scores` has written: `name` and a column of probabilities a class."""
+    classes = list(vocabulary)
+    table = read_table(path, ["name", *map(files.as_cell, classes)]).rename(columns=files.from_cell)
+    scores = table[classes].replace("", "nan").astype(float)
+    scores.insert(0, "name", table["name"].map(files.from_cell))
+    return scores.reset_index(drop=True)
 
 
 def _unheard_clips(run, clips, fold, stage, subset):
     """The clips of a subset that the model of a fold is to judge, none of which it has heard."""
-    parted = subset == "curated" or run.experiment.folds.noisy
-    judged = clips[(clips["subset"] == subset) & ((clips["part"] == fold) | (not parted))]
-    leaked = judged["name"][judged["name"].isin(heard_by(run, fold, stage))]
+    heard, parted = heard_by(run, fold, stage), subset == "curated" or run.experiment.folds.noisy
+    of_subset, of_fold = clips["subset"] == subset, clips["part"] == fold
+    recordings = set(clips["group"][clips["name"].isin(heard) & (clips["subset"] == "curated")]) - {""}
+    judged = clips[of_subset & (of_fold if parted else ~clips["group"].isin(recordings))]
+    leaked = judged["name"][judged["name"].isin(heard)]
     if len(leaked):
         hint = ANEW if parted else 'Add "noisy": true to the folds, and hold all of them out.'
         raise DataError(

@@ -1,6 +1,5 @@
 """Trains an experiment: every stage of every fold that is held out, one after the other."""
 
-import contextlib
 import functools
 import json
 import math
@@ -16,32 +15,21 @@ from audiotag.data.manifest import read_manifest, refuse_damage
 from audiotag.data.pipeline import Stopwatch, damage_named, evaluation_batches, training_batches
 from audiotag.data.sampling import shares
 from audiotag.errors import ConfigError, DataError
-from audiotag.experiment import options, passes, stage_named
-from audiotag.inference.predict import begun_already, load_tagger
-from audiotag.losses import LOSSES
-from audiotag.metrics import Lwlrap
+from audiotag.experiment import passes, stage_named
+from audiotag.inference.predict import load_tagger
 from audiotag.models.subsets import kept_apart
-from audiotag.models.tagger import build_tagger
-from audiotag.run import start_run
-from audiotag.training.callbacks import (
-    CALLBACKS,
-    JudgeAverage,
-    Progress,
-    SaveState,
-    StopAtNan,
-    TellEpoch,
-    sigterm_heeded,
-)
+from audiotag.run import is_run, start_run
+from audiotag.training.assembly import compile_tagger, stage_callbacks, stage_tagger, try_out
+from audiotag.training.callbacks import JudgeAverage, Progress, SaveState, StopAtNan, TellEpoch, sigterm_heeded
 from audiotag.training.checkpoint import forget_state, resume, save_weights
 from audiotag.training.crossval import (
     best_round,
     heard_clips,
-    held_out_clips,
+    judging_clips,
     keep_corrections,
     training_clips,
     unheard_scores,
 )
-from audiotag.training.optimizers import build_optimizer
 
 
 def fit(experiment, folder, *, fold=None, restart=False, say=print):
@@ -73,6 +61,8 @@ def fit(experiment, folder, *, fold=None, restart=False, say=print):
         raise ConfigError(f"there is no fold {fold}. Accepted: 0 to {experiment.folds.count - 1}.")
     manifest = read_manifest(experiment.records)
     clips = read_clips(manifest.directory / "clips.csv")
+    if restart or not is_run(folder):
+        try_out(experiment, manifest)
     run = start_run(folder, experiment, manifest, restart=restart)
     if experiment.deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -106,7 +96,7 @@ def _together(experiment):
 
 def _fit_group(run, manifest, clips, held_out, group, say):
     """Takes one fold through the passes of a group."""
-    judges = len(held_out_clips(clips, held_out))
+    judges = len(judging_clips(run, clips, held_out))
     with _one_writer(run.folder / f"fold-{held_out}"):
         for index, stage in group:
             known = run.finished(held_out, stage.name)
@@ -137,11 +127,10 @@ def _fit_stage(run, manifest, clips, held_out, index, stage):
     files.write_text(folder / "heard.csv", files.csv_text(heard[["name", "labels", "weight"]]))
     steps = stage.steps if stage.steps is not None else max(1, len(heard) // stage.batch_size)  # the pipeline refuses 0
     tagger = _compiled_tagger(run, held_out, index, stage, steps)
-    with _blamed_on(f"stages.{stage.name}"):
-        callbacks = [_callback(part, folder) for part in stage.callbacks]
+    callbacks = stage_callbacks(stage, folder)
     state = folder / "state.npz"
     batches = _batches(run, manifest, heard, index, stage, apart=tagger.apart)
-    judges = _judged_by(run, manifest, held_out_clips(clips, held_out), stage.batch_size)
+    judges = _judged_by(run, manifest, judging_clips(run, clips, held_out), stage.batch_size)
     draws = _draws(run, heard, stage, steps)
     while True:
         notes = resume(state, tagger)
@@ -181,27 +170,11 @@ def _clips_of_step(manifest, heard, how, epoch, step):
 
 def _compiled_tagger(run, held_out, index, stage, steps):
     """The model as a stage begins with it, compiled for so many steps an epoch."""
-    experiment = run.experiment if stage.start_from is None else begun_already(run.experiment)
-    keras.utils.set_random_seed(experiment.seed + 1000 * index + held_out)
-    tagger = build_tagger(experiment, sample_rate=run.sample_rate, num_classes=len(run.vocabulary), stage=stage)
+    keras.utils.set_random_seed(run.experiment.seed + 1000 * index + held_out)
+    tagger = stage_tagger(run.experiment, stage, sample_rate=run.sample_rate, num_classes=len(run.vocabulary))
     if stage.start_from is not None:
         tagger.take_over(load_tagger(run, held_out, stage.start_from))
-    with _blamed_on(f"stages.{stage.name}"):
-        if stage.trunk_rate == 0:
-            for layer in tagger.trunk():
-                layer.trainable = False
-        trunk = [weight for layer in tagger.trunk() for weight in layer.trainable_variables]
-        optimizer = build_optimizer(stage, tagger.trainable_variables, steps_per_epoch=steps, trunk=trunk)
-        if experiment.precision == "mixed_float16":  # else small gradients round to 0
-            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-        tagger.compile(
-            optimizer=optimizer,
-            loss=LOSSES[stage.loss.name](**options(stage.loss)),
-            metrics=[Lwlrap(len(run.vocabulary))],
-            jit_compile=experiment.xla,
-        )
-        if stage.noisy_loss is not None:
-            tagger.noisy_loss = LOSSES[stage.noisy_loss.name](**options(stage.noisy_loss))
+    compile_tagger(tagger, run.experiment, stage, steps=steps)
     return tagger
 
 
@@ -228,13 +201,6 @@ def _draws(run, heard, stage, steps):
     present = set(heard["subset"])  # a selection may have taken none
     subsets = stage.shares and {subset: share for subset, share in stage.shares.items() if subset in present}
     return {"shares": shares(heard, run.vocabulary, subsets=subsets, balanced=stage.balanced), "steps": steps}
-
-
-def _callback(part, folder):
-    """One callback of the experiment, writing into the stage's folder."""
-    places = {"CSVLogger": {"path": folder / "history.csv"}, "ModelCheckpoint": {"path": folder / "best.weights.h5"}}
-    places["TensorBoard"] = {"log_dir": str(folder / "tensorboard")}
-    return CALLBACKS[part.name](**options(part), **places.get(part.name, {}))
 
 
 def _judged_by(run, manifest, judges, batch_size):
@@ -277,12 +243,3 @@ def _settle_rounds(run, asked, stage, say):
         known = run.finished(fold, f"{name}/{best}") | {"round": best}
         files.write_text(run.stage_folder(fold, name) / "finished.json", json.dumps(known, indent=2) + "\n")
     say(f"{name} stage: round {best} of {number} is the best.")
-
-
-@contextlib.contextmanager
-def _blamed_on(where):
-    """Turns Keras' refusal of a setting into an error that names its place in the experiment."""
-    try:
-        yield
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"{where}: {error}") from error

@@ -36,6 +36,12 @@ def test_balanced_within_each_subset():
     np.testing.assert_allclose(found[3:], 0.75 * np.array([0.5, 0.5, 1]) / 2)
 
 
+def test_balanced_a_class_is_drawn_as_often_whatever_its_clips_weigh():
+    clips = CLIPS.assign(labels=["Bark", "Bark", "Meow", "Meow", "Rain", "Rain"], weight=[1, 1, 0.5, 0.5, 2, 1])
+    found = shares(clips, VOCABULARY, balanced=True)
+    np.testing.assert_allclose(found, np.array([1 / 2, 1 / 2, 1 / 2, 1 / 2, 2 / 3, 1 / 3]) / 3)
+
+
 def test_a_subset_that_is_not_there_is_named():
     with pytest.raises(ConfigError, match="test clips shall be drawn, but there are none"):
         shares(CLIPS, VOCABULARY, subsets={"test": 1.0})

@@ -26,7 +26,7 @@ from audiotag.inference.ensemble import (
     member_scores,
     open_model,
 )
-from audiotag.inference.evaluate import held_out_clips, score_test_clips
+from audiotag.inference.evaluate import held_out_answers, score_test_clips
 from audiotag.inference.export import export, load_listener
 from audiotag.inference.predict import heard_as, score_files
 from audiotag.metrics import lwlrap
@@ -52,7 +52,7 @@ def _hear_the_same_once(monkeypatch):
         return cached
 
     monkeypatch.setattr(module, "score_test_clips", once(score_test_clips))
-    monkeypatch.setattr(module, "held_out_clips", once(held_out_clips))
+    monkeypatch.setattr(module, "held_out_answers", once(held_out_answers))
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_what_learns_is_fitted_on_held_out_clips_and_measured_on_others(run, wri
     monkeypatch.setattr(kind, "fit", lambda self, z, truth: fits.append(z) or whole(self, z, truth))
     clips, logits = held_out_member_scores(choir)
     assert logits.shape == (8, 2, 14)
-    np.testing.assert_allclose(logits[:, 0], held_out_clips(run)[1], atol=1e-9)
+    np.testing.assert_allclose(logits[:, 0], held_out_answers(run)[1], atol=1e-9)
     combiner(choir)
     np.testing.assert_array_equal(fits.pop(), logits)
     held, scores = hear_held_out_clips(choir)
@@ -128,9 +128,9 @@ def test_what_learns_is_fitted_on_held_out_clips_and_measured_on_others(run, wri
 def test_the_stage_and_the_way_of_hearing_hold_for_held_out_clips_too(run, write):
     choir = open_model(write(NOISY, {"predict": {"pool": "max"}}))
     _, logits = held_out_member_scores(choir)
-    assert np.abs(logits[:, 0] - held_out_clips(run)[1]).max() > 0.01
-    np.testing.assert_allclose(logits[:, 0], held_out_clips(run, "noisy")[1], atol=1e-9)
-    assert np.abs(logits[:, 1] - held_out_clips(run)[1]).max() > 1e-4
+    assert np.abs(logits[:, 0] - held_out_answers(run)[1]).max() > 0.01
+    np.testing.assert_allclose(logits[:, 0], held_out_answers(run, "noisy")[1], atol=1e-9)
+    assert np.abs(logits[:, 1] - held_out_answers(run)[1]).max() > 1e-4
 
 
 def test_normalised_logits_have_mean_0_and_deviation_1_on_held_out_clips(run, write):

@@ -18,7 +18,7 @@ from audiotag.inference.evaluate import (
     evaluate,
     fit_thresholds,
     fit_thresholds_across,
-    held_out_clips,
+    held_out_answers,
     judge_clips,
     score_test_clips,
 )
@@ -165,19 +165,19 @@ def test_held_out_clips_must_be_those_that_training_never_heard(own_run):
     heard = folds["name"][folds["fold"] == 1].iloc[0]
     pd.concat([table, table.tail(1).assign(name=heard)]).to_csv(path, index=False)
     with pytest.raises(DataError, match=rf"scores clips that its model was trained on: {heard}\. Train the fold anew"):
-        held_out_clips(own_run)
+        held_out_answers(own_run)
     table.iloc[1:].to_csv(path, index=False)
     with pytest.raises(DataError, match=rf"has no scores of held-out clips: {table['name'][0]}\. Train the fold anew"):
-        held_out_clips(own_run)
+        held_out_answers(own_run)
     table.loc[0, own_run.vocabulary[2]] = np.nan
     table.to_csv(path, index=False)
-    clips, logits = held_out_clips(own_run)
+    clips, logits = held_out_answers(own_run)
     with pytest.raises(DataError, match=rf"scores of 1 clips are NaN: {table['name'][0]}\."):
         evaluate(clips, logits, own_run.vocabulary)
 
 
 def test_thresholds_come_from_the_held_out_clips(run):
-    judges, scores = held_out_clips(run)
+    judges, scores = held_out_answers(run)
     expected = decisions.fit_thresholds(multi_hot(judges["labels"], run.vocabulary), scores)
     np.testing.assert_array_equal(fit_thresholds(judges, scores, run.vocabulary), expected)
     assert (fit_thresholds_across(judges, scores, run.vocabulary) == 0).all()  # one fold alone: nobody else could tell
@@ -188,14 +188,14 @@ def test_thresholds_come_from_the_held_out_clips(run):
 
 
 def test_held_out_clips_are_scored_anew_where_fit_wrote_something_else(run):
-    clips, written = held_out_clips(run)
-    again, logits = held_out_clips(dataclasses.replace(run, experiment=run.experiment), "curated")
+    clips, written = held_out_answers(run)
+    again, logits = held_out_answers(dataclasses.replace(run, experiment=run.experiment), "curated")
     np.testing.assert_array_equal(logits, written)
     changed = heard_as(run, ["predict.overlap=0.75"])
-    for answer in (held_out_clips(changed), held_out_clips(run, "noisy")):
+    for answer in (held_out_answers(changed), held_out_answers(run, "noisy")):
         assert answer[0].equals(clips)
         assert 1e-3 < np.abs(answer[1] - written).max() < 20
-    np.testing.assert_allclose(held_out_clips(heard_as(run, ["predict.count=3"]))[1], written, atol=1e-5)
+    np.testing.assert_allclose(held_out_answers(heard_as(run, ["predict.count=3"]))[1], written, atol=1e-5)
 
 
 def test_clips_without_labels_cannot_be_measured():

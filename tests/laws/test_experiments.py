@@ -9,11 +9,9 @@ import keras
 import numpy as np
 import pytest
 
-from audiotag.experiment import load, options
-from audiotag.losses import LOSSES
-from audiotag.metrics import Lwlrap
-from audiotag.models.tagger import build_tagger
-from audiotag.training.optimizers import build_optimizer
+from audiotag.experiment import load
+from audiotag.models.subsets import kept_apart
+from audiotag.training.assembly import compile_tagger, stage_callbacks, stage_tagger
 
 FILES = sorted((Path(__file__).parents[2] / "experiments").glob("*.json"))
 RATES = {"perceptual_mel": 32_000, "log_filterbank": 32_000, "mfcc": 44_100, "raw_wave": 16_000}  # of their records
@@ -34,7 +32,7 @@ def small_form(path):
 
 def built(experiment, stage):
     rate = RATES.get(experiment.frontend.name) or 2 * experiment.frontend.high_hz  # bands end where sound does
-    return build_tagger(experiment, sample_rate=int(rate), num_classes=80, stage=stage)
+    return stage_tagger(experiment, stage, sample_rate=int(rate), num_classes=80)
 
 
 def test_there_are_experiments():
@@ -60,16 +58,15 @@ def test_it_says_what_it_claims_and_how_to_run_it(path):
 def test_it_builds_its_tagger_and_takes_a_step_of_every_stage(path):
     experiment = load(path, at_random(path))
     keras.utils.set_random_seed(0)
-    truth = np.eye(2, 80, dtype="float32")
     for before, stage in pairwise([None, *experiment.stages]):
-        if before is None or stage.augment != before.augment:  # else the tagger of the stage before will do
+        alike = before is not None and (before.augment, before.noisy_loss) == (stage.augment, stage.noisy_loss)
+        if not alike:  # else the tagger of the stage before will do
             tagger = built(experiment, stage)
-        tagger.compile(
-            optimizer=build_optimizer(stage, tagger.trainable_variables, steps_per_epoch=2),
-            loss=LOSSES[stage.loss.name](**options(stage.loss)),
-            metrics=[Lwlrap(80)],
-            run_eagerly=True,  # one step is quicker than its trace
-        )
+        compile_tagger(tagger, experiment, stage, steps=2)
+        assert len(stage_callbacks(stage, Path())) == len(stage.callbacks)
+        tagger.run_eagerly = True  # one step is quicker than its trace
+        truth = np.eye(2, 80, dtype="float32")
+        truth = kept_apart(truth, ["curated", "noisy"]) if tagger.apart else truth
         waveform = np.random.default_rng(0).uniform(-1, 1, (2, tagger.window_samples)).astype("float32")
         weights = [weight.numpy() for weight in tagger.trainable_variables]
         assert np.isfinite(tagger.train_on_batch((waveform, truth), truth, return_dict=True)["loss"])

@@ -86,6 +86,7 @@ ORDER = [
     "audiotag.inference.predict",
     "audiotag.training.selection",
     "audiotag.training.crossval",
+    "audiotag.training.assembly",
     "audiotag.training.fit",
     "audiotag.inference.scores",
     "audiotag.inference.suspects",

@@ -16,7 +16,7 @@ NETWORKS = {
     "xresnet18": ({"attention": True}, (24, None, 1)),
     "xresnet34": ({"attention": False}, (24, None, 1)),
     "xresnet50": ({"attention": True}, (24, None, 1)),
-    "vgg_gap": ({"width": 4, "dropout": 0.5}, (47, None, 1)),
+    "vgg_gap": ({"width": 4, "dropout_scale": 0.5}, (47, None, 1)),
     "conv1d": ({}, (None, 1)),
     "conv2d": ({}, (20, 40, 1)),
     "densenet169": ({"weights": None}, (32, None, 3)),

@@ -123,7 +123,8 @@ def test_a_width_below_one_is_refused():
 
 
 def test_dropout_may_be_less_than_published():
-    shares = [layer.rate for layer in vgg_gap((128, 384, 1), 5, width=1, dropout=0.5).layers if hasattr(layer, "rate")]
+    network = vgg_gap((128, 384, 1), 5, width=1, dropout_scale=0.5)
+    shares = [layer.rate for layer in network.layers if hasattr(layer, "rate")]
     assert set(shares) == {0.0, 0.15, 0.25}
-    with pytest.raises(ValueError, match="dropout must be from 0 to 1. Received: dropout=1.5"):
-        vgg_gap((128, 384, 1), 5, dropout=1.5)
+    with pytest.raises(ValueError, match="dropout_scale must be from 0 to 1. Received: dropout_scale=1.5"):
+        vgg_gap((128, 384, 1), 5, dropout_scale=1.5)

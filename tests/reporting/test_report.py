@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from audiotag.cli import main
 from audiotag.errors import DataError
-from audiotag.inference.evaluate import evaluate, held_out_clips, score_test_clips
+from audiotag.inference.evaluate import evaluate, held_out_answers, score_test_clips
 from audiotag.reporting import report as module
 from audiotag.reporting.report import WORST, Judged, write_report
 
@@ -102,8 +102,8 @@ def test_hostile_labels_do_no_harm(run, judged, tmp_path, look, monkeypatch):
     rename = lambda clips: clips.assign(
         labels=[",".join(spoil[label] for label in labels.split(",")) for labels in clips["labels"]]
     )
-    clips, logits = held_out_clips(run)
-    monkeypatch.setattr(module, "held_out_clips", lambda run: (rename(clips), logits))
+    clips, logits = held_out_answers(run)
+    monkeypatch.setattr(module, "held_out_answers", lambda run: (rename(clips), logits))
     monkeypatch.setattr(
         module, "_hear_test_clips", lambda run: dataclasses.replace(judged, clips=rename(judged.clips), members=None)
     )
@@ -133,11 +133,11 @@ def test_confused_pairs_as_counted_by_hand():
 
 
 def test_the_worst_clips_are_the_worst(run, judged):
-    missed, false, disputed = module._worst_clips(run, judged, held_out_clips(run), "test clips")
+    missed, false, disputed = module._worst_clips(run, judged, held_out_answers(run), "test clips")
     assert [len(kind["clips"]) for kind in (missed, false, disputed)] == [WORST] * 3
     shares = [float(clip["lwlrap"]) for clip in missed["clips"]]
     assert shares == sorted(shares) and shares[0] < 0.3
-    held = set(held_out_clips(run)[0]["name"])
+    held = set(held_out_answers(run)[0]["name"])
     assert {clip["name"] for clip in disputed["clips"]} <= held
 
 

@@ -74,6 +74,7 @@ def kept_epoch(folder):
         ("max", [0.5, 0.4, 0.3], 0),
         ("max", [float("nan"), 0.4, float("nan"), 0.6, float("inf")], 3),
         ("min", [0.5, 0.7, 0.3, 0.3, float("-inf")], 2),
+        ("auto", [0.5, 0.7, 0.6, 0.7], 1),
     ],
 )
 def test_the_weights_of_the_best_epoch_are_kept(tmp_path, mode, values, best):
@@ -81,6 +82,11 @@ def test_the_weights_of_the_best_epoch_are_kept(tmp_path, mode, values, best):
     after_each(network(), callback, values)
     assert kept_epoch(tmp_path) == best
     assert (callback.best_epoch, callback.best) == (best, values[best])
+
+
+def test_of_a_loss_the_least_is_best_unless_said_otherwise(tmp_path):
+    assert ModelCheckpoint(tmp_path / "best.weights.h5", monitor="val_loss").mode == "min"
+    assert ModelCheckpoint(tmp_path / "best.weights.h5", monitor="val_loss", mode="max").mode == "max"
 
 
 def test_an_epoch_that_is_no_better_leaves_the_file_alone(tmp_path):
@@ -126,8 +132,8 @@ def test_where_a_kill_came_before_the_state_the_best_that_it_tells_of_is_taken_b
 
 
 def test_a_monitor_or_a_mode_that_is_unknown_is_refused(tmp_path):
-    with pytest.raises(ValueError, match='mode must be "max" or "min". Received: mode=\'auto\''):
-        ModelCheckpoint(tmp_path / "best.weights.h5", mode="auto")
+    with pytest.raises(ValueError, match='mode must be "auto", "max" or "min". Received: mode=\'most\''):
+        ModelCheckpoint(tmp_path / "best.weights.h5", mode="most")
     callback = ModelCheckpoint(tmp_path / "best.weights.h5", monitor="val_lwrap")
     with pytest.raises(ValueError, match="monitor must be one of loss, val_lwlrap. Received: monitor='val_lwrap'"):
         after_each(network(), callback, [0.5])

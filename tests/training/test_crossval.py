@@ -14,6 +14,7 @@ from audiotag.data.clips import read_clips
 from audiotag.data.manifest import read_manifest
 from audiotag.errors import ConfigError, DataError
 from audiotag.experiment import dump, passes
+from audiotag.inference.evaluate import held_out_answers
 from audiotag.inference.suspects import suspects
 from audiotag.training import crossval
 from audiotag.training.crossval import training_clips, unheard_scores
@@ -303,6 +304,49 @@ def test_a_noisy_clip_goes_where_the_curated_clip_of_its_recording_goes(again, r
     assert (known["part"] == -1).sum() == (0 if noisy else 28)
 
 
+def test_a_noisy_clip_of_a_recording_that_the_judge_heard_is_left_out(tiny, records, tmp_path, monkeypatch):
+    clips = read_clips(records / "clips.csv")
+    for subset in BOTH:
+        some = clips.index[clips["subset"] == subset][:20]
+        clips.loc[some, "group"] = [f"recording {number}" for number in range(20)]
+    monkeypatch.setattr(module, "read_clips", lambda path: clips)
+    stages = [
+        PART | {"name": "curated", "subset": "curated", "epochs": 1},
+        PART
+        | {"name": "selected", "subset": BOTH, "epochs": 1}
+        | {"select": {"rule": {"name": "probable", "at_least": 0.0}, "scored_by": "curated"}},
+    ]
+    run = fit(tiny("model.filters=[8]", f"stages={json.dumps(stages)}"), tmp_path / "run")
+    group = clips.set_index("name")["group"]
+    recordings = set(group[table(run, 0, "curated", "heard.csv")["name"]]) - {""}
+    verdict = table(run, 0, "selected", "corrections.csv").set_index("clip")
+    noisy = clips.query("subset == 'noisy'")["name"]
+    shared = noisy[noisy.map(group).isin(recordings)]
+    assert 0 < len(shared) < 20
+    assert sorted(verdict.index) == sorted(noisy)
+    assert set(verdict["weight"][shared]) == {0.0}
+    assert set(verdict["reason"][shared]) == {"not judged: its recording was heard"}
+    assert set(verdict["weight"].drop(shared)) == {1.0}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("name,fold", "name,part", "no column 'fold'"),
+        (",0\n", ",first\n", "fold is 'first'. Expected a whole number."),
+        (",0\n", ",2\n", r"folds\.csv line 2: there are folds 0 to 1\."),
+        (",0\n", ",-1\n", r"folds\.csv line 2: there are folds 0 to 1\."),
+    ],
+)
+def test_a_table_of_folds_that_says_something_else_is_refused(again, old, new, message):
+    path = again.folder / "folds.csv"
+    rows = path.read_text().splitlines(keepends=True)
+    rows = [rows[0], *sorted(rows[1:], key=lambda row: row[-2])]  # those of fold 0 first
+    path.write_text("".join(rows).replace(old, new, 1))
+    with pytest.raises(DataError, match=message):
+        judge_again(again)
+
+
 def test_a_recording_in_two_folds_is_found(again, records):
     clips = read_clips(records / "clips.csv")
     two = clips.query("subset == 'curated'")["name"].map(folds_of(again))
@@ -328,7 +372,10 @@ def test_corrections_change_what_is_heard_and_never_a_fold(tiny, records, verifi
     assert len(heard) == 79
     assert noisy[1] not in heard.index
     path.rename(tmp_path / "elsewhere.csv")
-    assert len(suspects(run)) == 80  # a finished run has its own copy
+    found = suspects(run).set_index("clip")  # a finished run has its own copy
+    assert len(found) == 80
+    assert found.index[-1] == noisy[1] and found["weight"].iloc[-1] == 0
+    assert found.loc[noisy[0], ["labels", "weight"]].tolist() == ["Bell", 1.0]
     path.write_text(f"clip,labels,weight\n{noisy[0]},Bell,0\n")
     with pytest.raises(DataError, match=r"corrections\.csv: has changed since the run began, see .*run/corr"):
         fit(experiment, run.folder)
@@ -347,6 +394,27 @@ def test_a_selection_leaves_weights_by_hand_as_they_are(tiny, records, tmp_path)
     run = fit(tiny("model.filters=[8]", f"stages={json.dumps(stages)}", f"corrections={path}"), tmp_path / "run")
     heard = table(run, 0, "selected", "heard.csv").set_index("name")["weight"]
     assert set(heard[noisy.index]) == {0.5}
+
+
+def test_a_held_out_clip_of_weight_nought_judges_nothing(tiny, verified, tmp_path):
+    path = tmp_path / "corrections.csv"
+    folds = folds_of(verified)
+    judge = folds.index[folds == 0][0]
+    path.write_text(f"clip,labels,weight\n{judge},,0\n")
+    run = fit(tiny(*ROUNDS[:1], f"stages={json.dumps(STAGES[:1])}", ROUNDS[2], f"corrections={path}"), tmp_path / "run")
+    clips, _ = held_out_answers(run)
+    assert judge not in set(clips["name"]) and len(clips) == 39
+
+
+def test_a_selection_that_takes_nothing_is_told_where_nothing_else_is_heard(tiny, tmp_path):
+    stages = [
+        PART | {"name": "curated", "subset": "curated", "epochs": 1},
+        PART
+        | {"name": "selected", "subset": "noisy", "epochs": 1}
+        | {"select": {"rule": {"name": "probable", "at_least": 1.0}, "scored_by": "curated"}},
+    ]
+    with pytest.raises(ConfigError, match=r"^stages\.selected\.select: no clip was taken, so there is nothing to hear"):
+        fit(tiny("model.filters=[8]", f"stages={json.dumps(stages)}"), tmp_path / "run")
 
 
 # Kills
