@@ -13,6 +13,25 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's chatter would
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
 PATH = click.Path(path_type=Path)
+
+
+class Output(click.Path):
+    """A file to write: its name ends as what will be in it, and its folder is there before any work is done."""
+
+    def __init__(self, *suffixes):
+        super().__init__(dir_okay=False, path_type=Path)
+        self.suffixes = suffixes
+
+    def convert(self, value, param, ctx):
+        path = super().convert(value, param, ctx)
+        if path.suffix not in self.suffixes:
+            self.fail(f"{path}: expected a name that ends in {' or '.join(self.suffixes)}.", param, ctx)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+TABLE = Output(".csv", ".parquet")
+CSV, JSON, PAGE, PICTURE = Output(".csv"), Output(".json"), Output(".html"), Output(".png")
 model_argument = click.argument("model", metavar="RUN|ENSEMBLE", type=PATH)
 hear_option = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Hear in another way, as predict.pool=max."
@@ -126,7 +145,7 @@ def check_records(directory):
 
 @main.command()
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
-@click.option("--out", default="explore.html", show_default=True, type=FILE, help="The page to write.")
+@click.option("--out", default="explore.html", show_default=True, type=PAGE, help="The page to write.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes that decode; one a core by default.")
 def explore(source, out, workers):
     """Show what is in SOURCE: classes, labels together, lengths, silence, clipping, doubles.
@@ -174,7 +193,7 @@ def fit(experiment, overrides, folder, fold, resume):
 @click.argument("experiment", type=FILE)
 @click.argument("paths", metavar="FILES...", nargs=-1, required=True, type=FILE)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Replace a value, as for fit.")
-@click.option("--out", default="sheet.png", show_default=True, type=FILE, help="The picture to write.")
+@click.option("--out", default="sheet.png", show_default=True, type=PICTURE, help="The picture to write.")
 @click.option("--versions", default=3, show_default=True, type=click.IntRange(min=0), help="Disturbed ones a clip.")
 @click.option("--sample-rate", type=click.IntRange(4_000, 384_000), help="In Hz; that of the records by default.")
 def pictures(experiment, paths, overrides, out, versions, sample_rate):
@@ -193,7 +212,7 @@ def pictures(experiment, paths, overrides, out, versions, sample_rate):
 
 @main.command()
 @click.argument("run", type=FOLDER)
-@click.option("--out", type=FILE, help="The page to write; report.html in RUN by default.")
+@click.option("--out", type=PAGE, help="The page to write; report.html in RUN by default.")
 def report(run, out):
     """Write what came of RUN as one page: curves, classes, confusions, calibration, the worst clips to listen to.
 
@@ -213,7 +232,7 @@ def report(run, out):
 @click.option("--stage", help="The stage whose weights to take; the last by default.")
 @click.option("--records", type=FOLDER, help="Other records than the run was trained on.")
 @click.option("--held-out", is_flag=True, help="Measure on the held-out curated clips of all folds trained so far.")
-@click.option("--csv", "path", type=FILE, help="Write what is measured class by class to this file.")
+@click.option("--csv", "path", type=TABLE, help="Write what is measured class by class to this file.")
 @click.option("--out", type=FOLDER, help="Write overall, classes, clips, calibration and scores into this folder.")
 @click.option("--members", is_flag=True, help="Show what each member of an ensemble adds to it, and nothing else.")
 @hear_option
@@ -250,7 +269,7 @@ def evaluate(model, stage, records, held_out, path, out, members, overrides):
 @click.argument("run", type=FOLDER)
 @click.option("--stage", help="The stage whose models judge; the last by default.")
 @click.option("--top", default=20, show_default=True, type=click.IntRange(min=1), help="Clips to show.")
-@click.option("--csv", "path", type=FILE, help="Write all to this file: a table of corrections, to be edited.")
+@click.option("--csv", "path", type=CSV, help="Write all to this file: a table of corrections, to be edited.")
 def suspects(run, stage, top, path):
     """Rank the training clips of RUN by how much models that never heard them disagree with their labels.
 
@@ -275,8 +294,8 @@ def suspects(run, stage, top, path):
 @click.argument("model", metavar="RUN|ENSEMBLE|SAVEDMODEL", type=PATH)
 @click.argument("paths", metavar="FILES...", nargs=-1, required=True, type=FILE)
 @click.option("--top", default=3, show_default=True, type=click.IntRange(min=1), help="Classes to show a file.")
-@click.option("--csv", type=FILE, help="Write probabilities and logits of all classes to this file, .csv or .parquet.")
-@click.option("--timeline", type=FILE, help="Write when each class is heard to this CSV file.")
+@click.option("--csv", type=TABLE, help="Write probabilities and logits of all classes to this file, .csv or .parquet.")
+@click.option("--timeline", type=CSV, help="Write when each class is heard to this CSV file.")
 @click.option("--threshold", default=0.5, show_default=True, type=click.FloatRange(0, 1), help="For --timeline.")
 @click.option("--trust", is_flag=True, help="Run a SavedModel even if it does what audiotag's own never do.")
 @hear_option
@@ -287,6 +306,10 @@ def predict(model, paths, top, csv, timeline, threshold, trust, overrides):
     Example: audiotag predict runs/demo/saved_model bell.wav street.mp3
              audiotag predict runs/demo day.flac --timeline day.csv --set predict.overlap=0
     """
+    if threshold != threshold:
+        raise click.UsageError("--threshold is no number. Expected 0 to 1.")
+    if csv and timeline and csv.resolve() == timeline.resolve():
+        raise click.UsageError("--csv and --timeline are the same file. Give each a name of its own.")
     from audiotag.inference import predict as scoring
     from audiotag.inference.export import load_listener
     from audiotag.inference.scores import scores_table, write_scores
@@ -304,7 +327,7 @@ def predict(model, paths, top, csv, timeline, threshold, trust, overrides):
 
 @main.command()
 @model_argument
-@click.option("--out", type=FILE, help="The file to write; submission.csv in the run's directory by default.")
+@click.option("--out", type=CSV, help="The file to write; submission.csv in the run's directory by default.")
 @click.option("--like", "sample", type=FILE, help="sample_submission.csv, whose order of rows to follow.")
 @hear_option
 def submit(model, out, sample, overrides):
@@ -314,9 +337,12 @@ def submit(model, out, sample, overrides):
     """
     from scipy.special import expit
 
+    from audiotag.data.clips import read_table
     from audiotag.inference.ensemble import hear_test_clips, open_model
     from audiotag.inference.submission import write_submission
 
+    if sample:
+        read_table(sample, ["fname"])  # a wrong one is told before the clips are heard
     model = open_model(model, overrides)
     clips, logits = hear_test_clips(model)
     out = out or model.folder / "submission.csv"
@@ -344,7 +370,7 @@ def export(model, folder, overwrite, overrides):
 
 @main.command()
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=FOLDER)
-@click.option("--out", required=True, type=FILE, help="The file to write, as ensembles/X.json.")
+@click.option("--out", required=True, type=JSON, help="The file to write, as ensembles/X.json.")
 @click.option("--combine", default="arithmetic", show_default=True, help="Or geometric, ranks, ridge, learned.")
 def ensemble(runs, out, combine):
     """Write a file in which RUNs answer as one; edit it for weights, stages and folds.

@@ -246,9 +246,25 @@ def test_a_folder_that_exists_already(run, saved_model, demo):
 
 
 def test_a_place_that_cannot_be_written_to(run, tmp_path):
-    line = mistake("evaluate", run.folder, "--csv", tmp_path / "nowhere" / "classes.csv")
-    assert "No such file or directory" in line and "nowhere" in line
-    assert len(line.splitlines()) == 1
+    (tmp_path / "file").write_text("")
+    line = mistake("evaluate", run.folder, "--csv", tmp_path / "file" / "classes.csv")
+    assert "file" in line and len(line.splitlines()) == 1
+
+
+def test_a_folder_for_what_is_written_is_made(run, tmp_path):
+    call("submit", run.folder, "--out", tmp_path / "some" / "where" / "submission.csv")
+    assert (tmp_path / "some" / "where" / "submission.csv").is_file()
+
+
+def test_a_combiner_that_is_not_there_is_told_of_the_file_that_was_asked_for(run, tmp_path):
+    line = mistake("ensemble", run.folder, "--combine", "geometrik", "--out", tmp_path / "two.json")
+    assert line.startswith(f"Error: {tmp_path / 'two.json'}: combine: there is no part 'geometrik'. Did you mean")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_wrong_sample_is_told_before_the_clips_are_heard(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("audiotag.inference.ensemble.hear_test_clips", lambda model: pytest.fail("heard"))
+    assert mistake("submit", run.folder, "--like", tmp_path / "no.csv").startswith(f"Error: {tmp_path / 'no.csv'}: ")
 
 
 # Wrong usage: 2
@@ -269,6 +285,10 @@ def test_a_place_that_cannot_be_written_to(run, tmp_path):
         (["predict", "runs/demo", "a.wav", "--top", "0"], "0 is not in the range"),
         (["export", "runs/demo"], "Missing argument 'FOLDER'"),
         (["check-records", __file__], "is a file"),
+        (["predict", "runs/demo", "a.wav", "--csv", "b.wav"], "b.wav: expected a name that ends in .csv or .parquet."),
+        (["suspects", "runs/demo", "--csv", "x.parquet"], "x.parquet: expected a name that ends in .csv."),
+        (["predict", "runs/demo", "a.wav", "--csv", "x.csv", "--timeline", "./x.csv"], "are the same file"),
+        (["predict", "runs/demo", "a.wav", "--threshold", "nan"], "--threshold is no number"),
     ],
 )
 def test_wrong_usage_says_how_to_use_it(arguments, message):

@@ -413,7 +413,7 @@ def training_labels(clips, source):
 
 
 def check_vocabulary(vocabulary, source):
-    """The vocabulary, if every class in it has a name of its own that fits into a list of labels."""
+    """The vocabulary, if every class in it has a name of its own that fits into a list of labels and heads a column."""
     if not vocabulary:
         raise DataError(f"{source}: the vocabulary has no classes. Expected their names.")
     for label in vocabulary:
@@ -421,4 +421,6 @@ def check_vocabulary(vocabulary, source):
             raise DataError(
                 f"{source}: the vocabulary has a class {label!r}. Expected names without commas, each once."
             )
+        if label in ("name", "fname") or label.endswith(" logit"):
+            raise DataError(f"{source}: a class cannot be called {label!r}, as columns beside its own are. Rename it.")
     return vocabulary

@@ -14,9 +14,10 @@ from keras import ops
 from pydantic import Field
 
 from audiotag import files
+from audiotag.data.clips import read_table
 from audiotag.data.folds import stratified_folds
 from audiotag.data.labels import multi_hot
-from audiotag.errors import ConfigError, DataError
+from audiotag.errors import AudiotagError, ConfigError, DataError
 from audiotag.experiment import Predict, Section, load, options, part
 from audiotag.inference.combining import COMBINERS
 from audiotag.inference.evaluate import (
@@ -166,11 +167,7 @@ def answers_and_thresholds(model, *, records=None, stage=None, held_out=False):
 
 
 def write_ensemble(path, runs, *, combine):
-    """Writes the file of an ensemble of whole runs; refuses what `open_model` would refuse.
-
-    Raises:
-        ConfigError: There is no such combiner.
-    """
+    """Writes the file of an ensemble of whole runs; refuses what `open_model` would refuse."""
     content = {
         "about": f"The {combine} answer of {', '.join(run.name for run in runs)}.",
         "command": f"audiotag evaluate {path}",
@@ -180,7 +177,10 @@ def write_ensemble(path, runs, *, combine):
     }
     with files.whole_file(path) as unfinished:
         unfinished.write_text(json.dumps(content, indent=2) + "\n")
-        open_model(unfinished)
+        try:
+            open_model(unfinished)
+        except AudiotagError as error:
+            raise type(error)(str(error).replace(str(unfinished), str(path))) from error
 
 
 def member_scores(choir):
@@ -326,7 +326,7 @@ def _opened(member):
 
 def _curated(run):
     """The names of the curated clips that a run trained on, or held out."""
-    return pd.read_csv(run.folder / "folds.csv", dtype={"name": str}, keep_default_na=False)["name"]
+    return read_table(run.folder / "folds.csv", ["name"])["name"].map(files.from_cell)
 
 
 def _learns(choir):

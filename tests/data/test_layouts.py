@@ -160,6 +160,8 @@ def test_without_a_vocabulary_file_the_training_labels_are_the_vocabulary(tmp_pa
         ("0,Bark\n1,Bark\n", "the vocabulary has a class 'Bark'. Expected names without commas, each once"),
         ('0,Bark\n1,"Male speech, man speaking"\n', "the vocabulary has a class 'Male speech, man speaking'"),
         ("0,Bark\n1,\n", "the vocabulary has a class ''"),
+        ("0,Bark\n1,fname\n", "a class cannot be called 'fname', as columns beside its own are. Rename it."),
+        ("0,Bark\n1,Bark logit\n", "a class cannot be called 'Bark logit'"),
         ("", "the vocabulary has no classes"),
     ],
 )
