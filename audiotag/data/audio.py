@@ -141,11 +141,16 @@ def mono_blocks(file, header, *, path):
                 )
             promised = 0 if guessed else sound.frames
             while len(block := sound.read(BLOCK, dtype="float32", always_2d=True)):  # [n, channels]
-                if bad := np.count_nonzero(~np.isfinite(block)):
+                with np.errstate(over="ignore", invalid="ignore"):
+                    mono = block.mean(axis=1)  # [n]
+                if bad := np.count_nonzero(~np.isfinite(mono)):
                     seconds = heard / header.sample_rate
-                    raise DataError(f"{path}: {bad} samples after {seconds:.0f} s are NaN or infinite. Export it anew.")
+                    raise DataError(
+                        f"{path}: {bad} samples after {seconds:.0f} s are NaN or infinite, or too loud to be mixed. "
+                        f"Export it anew."
+                    )
                 heard += len(block)
-                yield block.mean(axis=1)
+                yield mono
     except sf.LibsndfileError as error:
         raise DataError(
             f"{path}: libsndfile cannot decode it and says {error.error_string!r}; it begins with {head[:12]}. "
@@ -174,6 +179,8 @@ def resample(waveform, *, rate, sample_rate, path):
             f"{path}: too short: {len(waveform)} samples at {rate} Hz leave none at {sample_rate} Hz. "
             f"Take it off the list."
         )
+    if not np.isfinite(resampled).all():
+        raise DataError(f"{path}: too loud to be resampled: its peak is {np.abs(waveform).max():.1e}. Export it anew.")
     return resampled
 
 
@@ -199,7 +206,8 @@ def normalise(waveform, *, peak_db):
 
 def to_pcm(waveform):
     """float32 [N] in -1 to 1 → little-endian int16 [N]; exact for what came from 16 bits."""
-    return np.clip(np.round(waveform * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype("<i2")
+    with np.errstate(over="ignore"):
+        return np.clip(np.round(waveform * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype("<i2")
 
 
 def from_pcm(pcm):

@@ -112,7 +112,7 @@ def read_manifest(directory):
         untouched = data == canonical(content)
         expected = content.pop("sha256")
         untouched = untouched and expected == digest(content)
-    except (ValueError, KeyError, AttributeError, TypeError):  # not JSON, or JSON of another shape
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):  # not JSON, or JSON of another shape
         untouched = False
     if not untouched:
         raise DataError(f"{path}: altered since make-records wrote it: its own SHA-256 does not match. {again}")

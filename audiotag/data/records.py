@@ -17,12 +17,13 @@ import soundfile as sf
 from audiotag import files, progress
 from audiotag.data import audio, silence
 from audiotag.data import workers as crew
-from audiotag.data.clips import write_clips
+from audiotag.data.clips import COLUMNS, write_clips
 from audiotag.data.manifest import NAME, Manifest, Shard, damaged_shards, digest, read_manifest, write_manifest
 from audiotag.errors import DataError
 
 CODECS = ("pcm", "flac", "source")  # int16, lossless FLAC, Ogg and MP3 files as they are and FLAC for the rest
 PACKED = {("OGG", "VORBIS"): "ogg", ("MP3", "MPEG_LAYER_III"): "mp3"}  # what tensorflow-io decodes; it has no Opus
+TABLES = ("clips.csv", "rejects.csv")
 WORK = ".work"  # holds what is known of finished shards until the manifest does
 SHOWN = 5  # bad clips named in an error; rejects.csv names them all
 HEARD_AHEAD = 20  # clips whose headers tell how large the records will be
@@ -162,13 +163,14 @@ def write_records(
         clips_per_shard: Clips in a shard, at most; a shard holds clips of one subset.
         keep_known_bad: Keep the clips that `source.excluded` names.
         skip_bad: Leave clips out that cannot be decoded, instead of stopping after the last one.
-        overwrite: Remove finished records in `out` first.
+        overwrite: Remove other records in `out` first, once it is known that there is room for these.
 
     Returns:
         The `Manifest`.
 
     Raises:
-        DataError: Clips that cannot be decoded, a directory that holds other records, or a wrong option.
+        DataError: Clips that cannot be decoded, a directory that holds the recordings, other records or others'
+            tables, no room for the records, or a wrong option.
     """
     out = Path(out)
     sound = _checked_sound(sample_rate, codec, trim, trim_db, peak_db)
@@ -176,52 +178,34 @@ def write_records(
     options = {"layout": source.layout, **sound, "clips_per_shard": clips_per_shard}
     options |= {"keep_known_bad": keep_known_bad, "skip_bad": skip_bad}
     plan = planned_shards(source.clips[~source.clips["name"].isin(known_bad)], clips_per_shard)
-    columns = ["name", "subset", "labels", "usage", "fold", "group"]
-    fingerprint = digest([options, source.vocabulary, source.clips[columns].astype(str).values.tolist(), known_bad])
+    fingerprint = _fingerprint(options, source, known_bad)
+    # While it is unfinished: bad clips may be left out of what was begun without a word about them.
+    begun = _fingerprint(options | {"skip_bad": False}, source, known_bad)
 
+    _refuse_a_taken_place(out, source.clips)
     out.mkdir(parents=True, exist_ok=True)
     with _locked(out):
+        if (out / NAME).exists() and not overwrite:
+            return _same_records(out, fingerprint)
+        finished = {} if overwrite else _finished_shards(out, begun, skip_bad)
+        todo = {name: clips for name, clips in plan.items() if name not in finished}
+        _check_room(out, [path for clips in todo.values() for path in clips["path"]], sample_rate, codec, overwrite)
         if overwrite:
             _remove_records(out)
-        if (out / NAME).exists():
-            manifest = read_manifest(out)
-            if manifest.plan == fingerprint:
-                return manifest
-            raise DataError(
-                f"{out}: holds finished records of other clips or options. Choose another --out, or --overwrite."
-            )
-        finished = _finished_shards(out, fingerprint)
-        todo = {name: clips for name, clips in plan.items() if name not in finished}
-        _check_room(out, [path for clips in todo.values() for path in clips["path"]], sample_rate, codec)
-        finished |= _write_shards(out, todo, sound, workers, skip_bad)
-        facts = [clip for name in plan for clip in finished[name]["clips"]]
-        rejects = [{"name": name, "reason": reason} for name, reason in known_bad.items()]
-        rejects += [reject for name in plan for reject in finished[name]["rejects"]]
-        _write_rejects(out, source.clips, rejects)
-        unexpected = [reject for reject in rejects if reject["name"] not in known_bad]
-        if unexpected and not skip_bad:
-            raise DataError(_bad_clips(out, source.clips, unexpected))
-        if not facts:
-            raise DataError(
-                f"{out}: none of the {len(source.clips)} clips can be used; {out / 'rejects.csv'} says why."
-            )
-        for name in plan:
-            if not finished[name]["clips"]:  # all of them were bad
-                (out / name).unlink()
-        table = source.clips[columns].merge(pd.DataFrame(facts), on="name", validate="one_to_one")
-        if len(table) + len(rejects) != len(source.clips):
-            raise DataError(
-                f"{out}: {len(source.clips)} clips in, {len(table)} written and {len(rejects)} rejected, "
-                f"which do not add up. Please report this."
-            )
-        write_clips(out / "clips.csv", table)
+        _write_note(out / WORK / "plan.json", begun)
+        finished |= _write_shards(out, todo, begun, sound, workers, skip_bad)
+        shards = [finished[name] for name in plan]
+        tables = _write_tables(out, source.clips, shards, known_bad, skip_bad)
+        for known in shards:
+            if not known["clips"]:  # all of them were bad
+                (out / known["shard"]["file"]).unlink()
         manifest = Manifest(
             directory=out,
             options=options,
             plan=fingerprint,
             vocabulary=tuple(source.vocabulary),
-            shards=tuple(Shard(**finished[name]["shard"]) for name in plan if finished[name]["clips"]),
-            tables={name: files.sha256(out / name) for name in ("clips.csv", "rejects.csv")},
+            shards=tuple(Shard(**known["shard"]) for known in shards if known["clips"]),
+            tables=tables,
         )
         write_manifest(manifest)
     return manifest
@@ -265,6 +249,21 @@ def _checked_sound(sample_rate, codec, trim, trim_db, peak_db):
     return {"sample_rate": sample_rate, "codec": codec, "trim": trim, "trim_db": float(trim_db), "peak_db": peak_db}
 
 
+def _fingerprint(options, source, known_bad):
+    """SHA-256 of all that decides the records."""
+    return digest([options, source.vocabulary, source.clips[[*COLUMNS]].astype(str).values.tolist(), known_bad])
+
+
+def _refuse_a_taken_place(out, clips):
+    """Refuses a directory that the recordings lie in, or that holds tables of others under our names."""
+    if clips["path"].str.startswith(f"{out.resolve()}{os.sep}").any():
+        raise DataError(f"{out}: the recordings lie in it. Choose another --out, of the records alone.")
+    ours = (out / NAME).exists() or (out / WORK).exists() or any(out.glob("clips-*.tfrecord"))
+    for table in (out / name for name in TABLES):
+        if table.exists() and not ours:
+            raise DataError(f"{table}: no records lie beside it, so it is somebody's own. Choose another --out.")
+
+
 @contextlib.contextmanager
 def _locked(out):
     """One writer a directory; what it knows of finished shards goes when the manifest is there."""
@@ -278,33 +277,64 @@ def _locked(out):
                 shutil.rmtree(out / WORK)
 
 
+def _same_records(out, fingerprint):
+    """The manifest of the finished records in a directory, if they are those that are wanted."""
+    manifest = read_manifest(out)
+    if manifest.plan != fingerprint:
+        raise DataError(
+            f"{out}: holds finished records of other clips or options. Choose another --out, or --overwrite."
+        )
+    return manifest
+
+
+def _records_in(out):
+    """Paths of what finished or unfinished records consist of, the manifest first."""
+    notes = (out / WORK).glob("*.json")
+    return [out / NAME, *out.glob("clips-*.tfrecord"), *notes, *(out / name for name in TABLES)]
+
+
 def _remove_records(out):
-    """Takes finished or unfinished records away, the manifest first so that no moment looks whole."""
-    (out / NAME).unlink(missing_ok=True)
-    for path in [*out.glob("clips-*.tfrecord"), *(out / WORK).glob("*.json"), out / "clips.csv", out / "rejects.csv"]:
+    """Takes records away, in an order in which no moment looks whole."""
+    for path in _records_in(out):
         path.unlink(missing_ok=True)
 
 
-def _finished_shards(out, fingerprint):
+def _write_note(path, plan, known=None):
+    """Writes down, for the run that may have to go on, that something belongs to a plan, and what is known of it."""
+    files.write_text(path, json.dumps({"plan": plan, "known": known, "sha256": digest([plan, known])}))
+
+
+def _read_note(path):
+    """(plan, known) as `_write_note` was given them; (None, None) where it wrote nothing, or something else."""
+    try:
+        note = json.loads(path.read_bytes())
+        if note["sha256"] == digest([note["plan"], note["known"]]):
+            return note["plan"], note["known"]
+    except (FileNotFoundError, ValueError, LookupError, TypeError, RecursionError):
+        pass
+    return None, None
+
+
+def _finished_shards(out, fingerprint, skip_bad):
     """{file name: what is known of it} of the shards that an earlier run of the same plan finished."""
-    note = out / WORK / "plan.json"
-    if note.exists() and json.loads(note.read_text()) != fingerprint:
+    plan, _ = _read_note(out / WORK / "plan.json")
+    if plan not in (None, fingerprint):
         raise DataError(
             f"{out}: an unfinished run with other clips or options lies here. Choose another --out, or --overwrite."
         )
-    files.write_text(note, json.dumps(fingerprint))
     files.sweep(out)
     files.sweep(out / WORK)
     finished = {}
     for path in (out / WORK).glob("clips-*.json"):
-        known = json.loads(path.read_text())
-        shard = out / known["shard"]["file"]
-        if shard.is_file() and files.sha256(shard) == known["shard"]["sha256"]:
-            finished[shard.name] = known
+        plan, known = _read_note(path)
+        if plan == fingerprint and (skip_bad or not known["rejects"]):
+            shard = out / known["shard"]["file"]
+            if shard.is_file() and files.sha256(shard) == known["shard"]["sha256"]:
+                finished[shard.name] = known
     return finished
 
 
-def _check_room(out, paths, sample_rate, codec):
+def _check_room(out, paths, sample_rate, codec, overwrite):
     """Refuses to begin where the disk is too full for what, by the headers of some clips, is to be written."""
     sizes = [os.stat(path).st_size for path in paths]
     samples, read = 0, 0
@@ -317,6 +347,8 @@ def _check_room(out, paths, sample_rate, codec):
                 read += len(data)
     needed = 2 * samples * sum(sizes) / max(read, 1) * (1 if codec == "pcm" else 0.4)
     free = shutil.disk_usage(out).free
+    if overwrite:
+        free += sum(path.stat().st_size for path in _records_in(out) if path.exists())
     if needed > free:
         raise DataError(
             f"{out}: about {needed / 1e9:.1f} GB are to be written, and {free / 1e9:.1f} GB are free there. Make room, "
@@ -324,7 +356,7 @@ def _check_room(out, paths, sample_rate, codec):
         )
 
 
-def _write_shards(out, plan, sound, workers, skip_bad):
+def _write_shards(out, plan, fingerprint, sound, workers, skip_bad):
     """Writes the planned shards; {file name: {"shard", "clips", "rejects"}}."""
     clips = [(shard, clip) for shard, group in plan.items() for clip in group.itertuples()]
     results = _prepared([clip.path for _, clip in clips], sound, workers)
@@ -334,7 +366,7 @@ def _write_shards(out, plan, sound, workers, skip_bad):
         for name, group in plan.items():
             written[name] = known = _write_shard(out / name, group, results, sound["sample_rate"])
             if skip_bad or not known["rejects"]:  # a shard with unwanted gaps is made again, once its clips are mended
-                files.write_text(out / WORK / f"{name}.json", json.dumps(known))
+                _write_note(out / WORK / f"{name}.json", fingerprint, known)
         next(results, None)  # lets the progress bar come to its end
     return written
 
@@ -386,6 +418,27 @@ def _prepared(paths, sound, workers):
             yield f"{path}: {reason}. Take it off the list, or convert it with another program." if reason else answer
 
 
+def _write_tables(out, clips, shards, known_bad, skip_bad):
+    """Writes rejects.csv, and clips.csv unless bad clips stop the run; {name: SHA-256} of the two."""
+    expected = [{"name": name, "reason": reason} for name, reason in known_bad.items()]
+    rejects = [reject for known in shards for reject in known["rejects"]]
+    _write_rejects(out, clips, expected + rejects)
+    if rejects and not skip_bad:
+        raise DataError(_bad_clips(out, clips, rejects))
+    facts = [clip for known in shards for clip in known["clips"]]
+    if not facts:
+        raise DataError(f"{out}: none of the {len(clips)} clips can be used; {out / 'rejects.csv'} says why.")
+    table = clips[[*COLUMNS]].merge(pd.DataFrame(facts), on="name", validate="one_to_one")
+    rejected = len(expected) + len(rejects)
+    if len(table) + rejected != len(clips):
+        raise DataError(
+            f"{out}: {len(clips)} clips in, {len(table)} written and {rejected} rejected, "
+            f"which do not add up. Please report this."
+        )
+    write_clips(out / "clips.csv", table)
+    return {name: files.sha256(out / name) for name in TABLES}
+
+
 def _write_rejects(out, clips, rejects):
     """Writes rejects.csv: which clips are left out, of which subset, and why."""
     rows = {clip.name: clip for clip in clips.itertuples()}
@@ -403,6 +456,6 @@ def _bad_clips(out, clips, rejects):
     more = f"\n  and {len(rejects) - SHOWN} more" if len(rejects) > SHOWN else ""
     return (
         f"{len(rejects)} of {len(clips)} clips cannot be used:\n{shown}{more}\n"
-        f"{out / 'rejects.csv'} names them all. Mend them and run make-records again (finished shards are kept), "
-        f"or leave them out with --skip-bad."
+        f"{out / 'rejects.csv'} names them all. Mend them and run make-records again, or leave them out with "
+        f"--skip-bad: finished shards are kept. A list without them is another one, and needs --overwrite."
     )

@@ -190,7 +190,9 @@ def test_a_flipped_bit_anywhere_in_the_manifest_is_refused(out):
 
 
 @pytest.mark.check("B3")
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"7", b"null", b'{"sha256": "00"}', b"\xff", bytes(100)])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"7", b"null", b'{"sha256": "00"}', b"\xff", bytes(100), b"[" * 100_000]
+)
 def test_something_else_in_its_place_is_refused(out, content):
     (out / NAME).write_bytes(content)
     with pytest.raises(DataError, match="manifest.json: altered"):

@@ -453,9 +453,51 @@ def test_skip_bad_leaves_them_out_and_says_why(copy, tmp_path):
 @pytest.mark.check("A8")
 def test_a_shard_of_bad_clips_alone_is_no_shard(copy, tmp_path):
     spoil(copy)
-    manifest = write_records(find_clips(copy), tmp_path, skip_bad=True, **{**OPTIONS, "clips_per_shard": 1})
-    assert len(manifest.shards) == 52 and list(check_records(tmp_path)) == []
-    assert len([*tmp_path.glob("clips-*.tfrecord")]) == 52
+    out = tmp_path / "out"
+    manifest = write_records(find_clips(copy), out, skip_bad=True, **{**OPTIONS, "clips_per_shard": 1})
+    assert len(manifest.shards) == 52 and list(check_records(out)) == []
+    assert len([*out.glob("clips-*.tfrecord")]) == 52
+
+
+@pytest.mark.check("A8")
+def test_a_run_that_bad_clips_stopped_goes_on_without_them(copy, tmp_path):
+    for name in ("0007.wav", "0008.wav"):
+        (copy / "audio" / name).write_bytes(b"")
+    out, source = tmp_path / "out", find_clips(copy)
+    with pytest.raises(DataError, match="(?s)2 of 60 clips .*, or leave them out with --skip-bad.* needs --overwrite"):
+        write_records(source, out, **OPTIONS)
+    before = {path.name: path.stat().st_mtime_ns for path in out.glob("clips-*.tfrecord")}
+    manifest = write_records(source, out, skip_bad=True, **OPTIONS)
+    write_records(source, tmp_path / "at once", skip_bad=True, **OPTIONS)
+    assert tree(out) == tree(tmp_path / "at once")
+    kept = [shard.file for shard in manifest.shards if (out / shard.file).stat().st_mtime_ns == before[shard.file]]
+    assert len(kept) >= len(manifest.shards) - 2
+
+
+def test_what_was_left_out_is_heard_again_without_skip_bad(source, whole, copy, tmp_path):
+    out, bad = tmp_path / "out", copy / "audio" / "0007.wav"
+    content = bad.read_bytes()
+    bad.write_bytes(b"")
+    stop_after(find_clips(copy), out, 59, skip_bad=True)
+    bad.write_bytes(content)
+    write_records(find_clips(copy), out, **OPTIONS)
+    assert tree(out) == tree(whole)
+
+
+@pytest.mark.check("C1")
+def test_a_clip_too_loud_for_numbers_is_one_bad_clip(copy, tmp_path):
+    square = np.where(np.arange(9_000) % 7 < 3, 3.3e38, -3.3e38).astype("float32")
+    both = np.stack([square, square], axis=1)
+    for name, sound, rate in (("0007", both, RATE), ("0008", square, 44_100), ("0009", square, RATE)):
+        sf.write(copy / "audio" / f"{name}.wav", sound, rate, subtype="FLOAT")
+    write_records(find_clips(copy), tmp_path / "out", skip_bad=True, **OPTIONS)
+    reasons = dict(pd.read_csv(tmp_path / "out" / "rejects.csv")[["name", "reason"]].values)
+    assert reasons == {
+        "0007.wav": "0007.wav: 9000 samples after 0 s are NaN or infinite, or too loud to be mixed. Export it anew.",
+        "0008.wav": "0008.wav: too loud to be resampled: its peak is 3.3e+38. Export it anew.",
+    }
+    pcm = np.frombuffer(by_name(tmp_path / "out")["0009.wav"]["audio"], "<i2")
+    assert set(pcm) == {-32_768, 32_767}
 
 
 def test_bad_clips_alone_are_no_records(recordings, tmp_path):
@@ -524,6 +566,36 @@ def test_an_unfinished_directory_of_other_options_is_refused_and_overwrite_repla
     assert tree(tmp_path) == tree(whole)
 
 
+def test_overwrite_leaves_the_old_records_where_the_new_ones_do_not_fit(source, whole, tmp_path, monkeypatch):
+    out = shutil.copytree(whole, tmp_path / "out")
+    usage, size = shutil.disk_usage(out), sum(path.stat().st_size for path in out.iterdir())
+    for option, free in (({"peak_db": -1}, 10 - size), ({"peak_db": -2}, 0)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=free))
+        if free < 0:
+            with pytest.raises(DataError, match="GB are to be written"):
+                write_records(source, out, overwrite=True, **OPTIONS, **option)
+            assert tree(out) == tree(whole)
+        else:  # what is removed makes room
+            write_records(source, out, overwrite=True, **OPTIONS, **option)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("table", ["clips.csv", "rejects.csv"])
+def test_a_table_of_somebody_else_is_not_replaced(source, tmp_path, table, overwrite):
+    (tmp_path / table).write_text("fname,labels,note\na.wav,X,mine\n")
+    with pytest.raises(DataError, match=f"{table}: no records lie beside it, so it is somebody's own. Choose"):
+        write_records(source, tmp_path, overwrite=overwrite, **OPTIONS)
+    assert tree(tmp_path) == {table: b"fname,labels,note\na.wav,X,mine\n"}
+
+
+@pytest.mark.parametrize("place", [".", "audio"])
+def test_records_do_not_lie_among_the_recordings(copy, place):
+    before = tree(copy)
+    with pytest.raises(DataError, match="the recordings lie in it. Choose another --out, of the records alone"):
+        write_records(find_clips(copy), copy / place, overwrite=True, **OPTIONS)
+    assert tree(copy) == before
+
+
 @pytest.mark.check("A5")
 def test_a_second_writer_at_once_is_refused(source, whole, tmp_path):
     (tmp_path / ".work").mkdir()
@@ -539,20 +611,20 @@ def test_a_second_writer_at_once_is_refused(source, whole, tmp_path):
 # A run that stops
 
 
-def stop_after(source, out, clips):
+def stop_after(source, out, clips, **options):
     """Writes records until so many clips are decoded, and then something goes wrong."""
     decoded = iter(range(clips))
 
-    def prepare(*args, **options):
+    def prepare(*args, **sound):
         if next(decoded, None) is None:
             raise KeyboardInterrupt
-        return whole_prepare(*args, **options)
+        return whole_prepare(*args, **sound)
 
     with pytest.MonkeyPatch.context() as patch:
         whole_prepare = records.prepare
         patch.setattr(records, "prepare", prepare)
         with pytest.raises(KeyboardInterrupt):
-            write_records(source, out, **OPTIONS)
+            write_records(source, out, **OPTIONS, **options)
 
 
 @pytest.mark.check("A1")
@@ -572,3 +644,24 @@ def test_a_shard_spoilt_while_the_run_lay_still_is_made_again(source, whole, tmp
     shard.write_bytes(shard.read_bytes()[:-1])
     write_records(source, tmp_path, **OPTIONS)
     assert tree(tmp_path) == tree(whole)
+
+
+@pytest.mark.check("A1")
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"7", b"\xff", b"[" * 100_000])
+def test_broken_notes_of_a_run_are_as_none(source, whole, tmp_path, content):
+    stop_after(source, tmp_path, 30)
+    notes = sorted((tmp_path / ".work").glob("*.json"))
+    assert len(notes) == 5 and notes[-1].name == "plan.json"
+    for note in (notes[0], notes[-1]):
+        note.write_bytes(content)
+    write_records(source, tmp_path, **OPTIONS)
+    assert tree(tmp_path) == tree(whole)
+
+
+@pytest.mark.check("A1")
+def test_notes_of_another_plan_are_not_believed(source, whole, tmp_path):
+    stop_after(source, tmp_path, 30)
+    (tmp_path / ".work" / "plan.json").unlink()
+    write_records(source, tmp_path, **OPTIONS, peak_db=-1.0)
+    assert {record["num_samples"] for record in by_name(tmp_path).values()} == set(range(400, 460))
+    assert read_clips(tmp_path / "clips.csv")["peak"].round(3).unique() == [0.891]
