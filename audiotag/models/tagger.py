@@ -235,24 +235,12 @@ def build_tagger(experiment, *, sample_rate, num_classes, stage=None):
     if window_samples < 1:
         raise ConfigError(f"window.seconds: {experiment.window.seconds} s at {sample_rate} Hz hold no sample.")
     whole = experiment.predict.windows == "whole"
-    window = keras.Input((None if whole else window_samples,), dtype="float32", name="waveform")  # [B, n]
     apart = experiment.noisy_head or (stage is not None and stage.noisy_loss is not None)
     num_labels = num_columns(num_classes) if apart else num_classes
-    labels = keras.Input((num_labels,), dtype="float32", name="labels")  # [B, K], or [B, 2 (K + 1)]
-    seeds = itertools.count(experiment.seed)
-    own = stage is not None and stage.augment is not None
     with _precision(experiment.precision):
-        sound = _chain("waveform", experiment.waveform, WAVEFORMS, (window, labels), seeds)
-        with _blamed_on(f"frontend {experiment.frontend.name}"):
-            front_end = FRONTENDS[experiment.frontend.name](sample_rate=sample_rate, **options(experiment.frontend))
-            heard = front_end(sound[0])  # [B, T, M]
-            if not isinstance(front_end, RawWave):  # a network for raw waves takes [B, N, 1] as it is
-                heard = ToPicture()(heard)  # [B, M, T, 1]
-            sound = heard, sound[1]
-        sound = _chain("picture", experiment.picture, PICTURES | AUGMENTS, sound, seeds)
-        sound = _chain("augment", stage.augment if own else experiment.augment, AUGMENTS, sound, seeds)
-        ear = keras.Model((window, labels), sound, name="ear")
-        picture, answers = sound
+        augment = experiment.augment if stage is None or stage.augment is None else stage.augment
+        ear = _build_ear(experiment, augment, None if whole else window_samples, num_labels, sample_rate)
+        picture, answers = ear.outputs
         if whole and picture.shape[2] is not None:
             raise ConfigError(
                 f'predict.windows: "whole" needs pictures as long as their sound, but these have {picture.shape[2]} '
@@ -277,6 +265,22 @@ def build_tagger(experiment, *, sample_rate, num_classes, stage=None):
     )
     tagger.build((None, window_samples))
     return tagger
+
+
+def _build_ear(experiment, augment, window_samples, num_labels, sample_rate):
+    """All that comes before the network: (window [B, n], labels [B, L]) → (picture [B, M, T, C], labels)."""
+    window = keras.Input((window_samples,), dtype="float32", name="waveform")  # [B, n]
+    labels = keras.Input((num_labels,), dtype="float32", name="labels")  # [B, K], or [B, 2 (K + 1)]
+    seeds = itertools.count(experiment.seed)
+    sound, answers = _chain("waveform", experiment.waveform, WAVEFORMS, (window, labels), seeds)
+    with _blamed_on(f"frontend {experiment.frontend.name}"):
+        front_end = FRONTENDS[experiment.frontend.name](sample_rate=sample_rate, **options(experiment.frontend))
+        heard = front_end(sound)  # [B, T, M]
+        if not isinstance(front_end, RawWave):  # a network for raw waves takes [B, N, 1] as it is
+            heard = ToPicture()(heard)  # [B, M, T, 1]
+    picture = _chain("picture", experiment.picture, PICTURES | AUGMENTS, (heard, answers), seeds)
+    picture = _chain("augment", augment, AUGMENTS, picture, seeds)
+    return keras.Model((window, labels), picture, name="ear")
 
 
 def _chain(where, parts, table, sound, seeds):
