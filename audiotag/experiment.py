@@ -94,7 +94,7 @@ MONITORED = ("val_lwlrap", "val_loss", "lwlrap", "loss")  # what every epoch log
 class Window(Section):
     """The part of a clip that the network hears at once, and what fills it when the clip is shorter."""
 
-    seconds: float = Field(gt=0)
+    seconds: float = Field(gt=0, le=600)
     short_clips: Literal["repeat", "zeros"] = "repeat"
 
 

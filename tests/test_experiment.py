@@ -233,6 +233,7 @@ def test_a_word_that_is_not_known_names_the_nearest_and_those_that_are(write, pl
         ("window", 3, "window: Input should be a valid dictionary or instance of Window, found 3."),
         ("window.seconds", "2", "window.seconds: Input should be a valid number, found '2'."),
         ("window.seconds", 0, "window.seconds: Input should be greater than 0, found 0."),
+        ("window.seconds", 1e9, "window.seconds: Input should be less than or equal to 600, found 1000000000.0."),
         ("frontend.num_bands", 64.5, "frontend.log_mel.num_bands: Input should be a valid integer, found 64.5."),
         ("frontend.reference", [], "frontend.log_mel.reference.float: Input should be a valid number, found ()."),
         ("picture", {}, "picture: Input should be a valid tuple, found {}."),

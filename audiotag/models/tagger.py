@@ -310,5 +310,5 @@ def _blamed_on(where):
     """Turns a part's refusal into an error that names its place in the experiment."""
     try:
         yield
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, MemoryError) as error:
         raise ConfigError(f"{where}: {error}") from error
