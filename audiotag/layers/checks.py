@@ -14,6 +14,19 @@ def above_zero(**options):
             raise ValueError(f"{name} must be above 0. Received: {name}={value}")
 
 
+def at_most(highest, **options):
+    """Refuses what is above a number, by name: nothing so large fits into memory, and trying takes a minute.
+
+    Example:
+        >>> at_most(1_000_000, fft_length=2_000_000)
+        Traceback (most recent call last):
+        ValueError: fft_length must be at most 1000000. Received: fft_length=2000000
+    """
+    for name, value in options.items():
+        if value > highest:
+            raise ValueError(f"{name} must be at most {highest}. Received: {name}={value}")
+
+
 def frequency_range(low_hz, high_hz, sample_rate):
     """Refuses frequencies that are not 0 <= low_hz < high_hz <= sample_rate / 2; None is the highest.
 

@@ -65,6 +65,7 @@ class LogFilterbank(keras.layers.Layer):
             frame_step=frame_step,
             low_hz=low_hz,
         )
+        checks.at_most(1_000_000, fft_length=fft_length)
         checks.frequency_range(low_hz, high_hz, sample_rate)
         filters = octave_filters(
             sample_rate=sample_rate,

@@ -182,7 +182,7 @@ def test_whole_clips_need_pictures_as_long_as_their_sound():
             ["frontend.high_hz=8001"],
             "frontend log_mel: high_hz must be above 0 and at most 8000.0, half of sample_rate",
         ),
-        (["frontend.fft_length=1000000000"], "frontend log_mel: Unable to allocate 238. GiB"),
+        (["frontend.fft_length=1000000000"], "frontend log_mel: fft_length must be at most 1000000."),
         (["frontend.window_length=9999"], "frontend log_mel: window_length must be 1 to fft_length="),
         (['picture=[{"name": "resize", "height": 0, "width": 9}]'], "picture[0] resize: height must be at least 1"),
         (['model={"name": "densenet169"}'], "model densenet169: DenseNet169 needs pictures of at least 32x32"),
