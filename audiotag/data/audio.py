@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import math
 import mmap
 import os
@@ -34,7 +35,7 @@ def read_waveform(path, *, sample_rate, trim=None, trim_db=60.0, peak_db=None):
         peak_db: Peak of the answer in dBFS; None is the recording's own.
 
     Returns:
-        float32 [N], N >= 1, finite; -1 to 1 except where a float file goes beyond.
+        float32 [N], N >= 1, -1 to 1: what lies beyond is clipped, as records are.
 
     Raises:
         DataError: The file is absent, empty, cut short, holds no samples, holds NaN or
@@ -42,7 +43,8 @@ def read_waveform(path, *, sample_rate, trim=None, trim_db=60.0, peak_db=None):
     """
     path = Path(path)
     whole, rate = decode_file(read_bytes(path), path=path)
-    return treat(whole, rate, path=path, sample_rate=sample_rate, trim=trim, trim_db=trim_db, peak_db=peak_db)[0]
+    options = {"sample_rate": sample_rate, "trim": trim, "trim_db": trim_db, "peak_db": peak_db}
+    return np.clip(treat(whole, rate, path=path, **options)[0], -1, 1)
 
 
 def treat(whole, rate, *, path, sample_rate, trim, trim_db, peak_db):
@@ -166,29 +168,54 @@ def mono_blocks(file, header, *, path):
 
 
 def resample(waveform, *, rate, sample_rate, path):
-    """A waveform of one rate at another; `path` is for the message."""
+    """A waveform of one rate at another; `path` is for the messages."""
     if rate == sample_rate:
         return waveform
     try:
         check_size(Header("", rate, 1, len(waveform)), sample_rate=sample_rate)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
-    resampled = soxr.resample(waveform, rate, sample_rate, quality="HQ")  # [N]
+    resampled = _finite(soxr.resample(waveform, rate, sample_rate, quality="HQ"), path)  # [N]
     if not len(resampled):
-        raise DataError(
-            f"{path}: too short: {len(waveform)} samples at {rate} Hz leave none at {sample_rate} Hz. "
-            f"Take it off the list."
-        )
-    if not np.isfinite(resampled).all():
-        raise DataError(f"{path}: too loud to be resampled: its peak is {np.abs(waveform).max():.1e}. Export it anew.")
+        raise _too_short(path, len(waveform), rate, sample_rate)
     return resampled
 
 
-def normalise(waveform, *, peak_db):
-    """Brings the peak of a waveform to `peak_db` dBFS.
+def resampled_blocks(blocks, *, rate, sample_rate, path):
+    """Yields what `resample` makes of a sound that comes in blocks, in blocks of other lengths."""
+    stream = soxr.ResampleStream(rate, sample_rate, 1, quality="HQ")
+    came = went = 0
+    for block in itertools.chain(blocks, [np.zeros(0, "float32")]):
+        resampled = _finite(stream.resample_chunk(block, last=not len(block)), path)
+        came, went = came + len(block), went + len(resampled)
+        yield resampled
+    if not went:
+        raise _too_short(path, came, rate, sample_rate)
 
-    Digital silence stays as it is, and so does what 16 bits cannot tell from it:
-    the traces that a decoder or a resampler leaves are not to be made a sound.
+
+def _finite(resampled, path):
+    if not np.isfinite(resampled).all():
+        raise DataError(f"{path}: too loud to be resampled. Export it anew.")
+    return resampled
+
+
+def _too_short(path, num_samples, rate, sample_rate):
+    return DataError(
+        f"{path}: too short: {num_samples} samples at {rate} Hz leave none at {sample_rate} Hz. Take it off the list."
+    )
+
+
+def gain_to(peak_db, *, peak):
+    """What brings a sound of such a peak, 1 at full scale, to a peak of `peak_db` dBFS.
+
+    It is 1 for digital silence, and for what 16 bits cannot tell from it: the traces
+    that a decoder or a resampler leaves are not to be made a sound.
+    """
+    return 10 ** (peak_db / 20) / peak if peak >= 0.5 / FULL_SCALE else 1.0
+
+
+def normalise(waveform, *, peak_db):
+    """Brings the peak of a waveform to `peak_db` dBFS; silence stays as it is.
 
     Returns:
         (waveform float32 [N], gain in dB); the gain is 0 for silence.
@@ -197,10 +224,7 @@ def normalise(waveform, *, peak_db):
         >>> normalise(np.array([0.25, -0.5], "float32"), peak_db=0)
         (array([ 0.5, -1. ], dtype=float32), 6.02...)
     """
-    peak = float(np.abs(waveform).max())
-    if peak < 0.5 / FULL_SCALE:
-        return waveform, 0.0
-    gain = 10 ** (peak_db / 20) / peak
+    gain = gain_to(peak_db, peak=float(np.abs(waveform).max()))
     return waveform * gain, 20 * math.log10(gain)
 
 

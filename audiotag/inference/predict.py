@@ -13,7 +13,7 @@ from audiotag.data.audio import read_waveform
 from audiotag.data.pipeline import damage_named, evaluation_batches
 from audiotag.errors import ConfigError, DataError
 from audiotag.experiment import Predict, load, stage_named
-from audiotag.inference.timeline import events, hear_windows, seconds_of
+from audiotag.inference.timeline import events, finite_logits, hear_windows, seconds_of
 from audiotag.models.pretrained import LATER
 from audiotag.models.tagger import build_tagger
 from audiotag.models.windows import clip_lengths, pooled
@@ -178,7 +178,7 @@ def score_files(listener, paths):
             logits = pool_windows(hear_windows(listener, path)[2], listener.pool)
         else:
             logits = np.asarray(listener.logits(read_waveform(path, **listener.hearing)[None]))[0]
-        scores.append(logits.astype("float64"))
+        scores.append(finite_logits(logits, path).astype("float64"))
     return np.stack(scores)
 
 

@@ -1,16 +1,14 @@
 """When is each class heard? Recordings of any length, window by window, in as much memory as a minute takes."""
 
-import os
+import itertools
 
 import numpy as np
 import pandas as pd
 import soundfile as sf
-import soxr
 
-from audiotag.data.audio import open_recording
+from audiotag.data.audio import gain_to, open_recording, resampled_blocks
 from audiotag.errors import DataError
 
-SMALL_BYTES = 1 << 20  # ten minutes of any codec are more
 WINDOWS_AT_ONCE = 64
 
 
@@ -27,21 +25,31 @@ def hear_windows(listener, path):
         (starts in seconds float64 [W], ends in seconds float64 [W], logits float32 [W, K]).
 
     Raises:
-        DataError: The file is none that `read_waveform` takes, but for its length.
+        DataError: The file is none that `read_waveform` takes, but for its length; or the model answers no numbers.
     """
     rate = listener.hearing["sample_rate"]
     gain = _gain(path, rate, listener.hearing["peak_db"])
-    starts, ends, answers, waiting = [], [], [], []
-    for start, window in windows_of(_blocks(path, rate), listener.window_samples, listener.hop):
-        starts.append(start / rate)
-        ends.append((start + len(window)) / rate)
-        waiting.append(gain * window)
-        if len(waiting) == WINDOWS_AT_ONCE:
-            answers.append(listener.logits(np.stack(waiting)))
-            waiting = []
-    if waiting:
-        answers.append(listener.logits(np.stack(waiting)))
+    starts, ends, answers = [], [], []
+    windows = windows_of(_blocks(path, rate), listener.window_samples, listener.hop)
+    while some := list(itertools.islice(windows, WINDOWS_AT_ONCE)):
+        starts += [start / rate for start, _ in some]
+        ends += [(start + len(window)) / rate for start, window in some]
+        waveform = np.clip(np.stack([gain * window for _, window in some]), -1, 1)  # [B, N]
+        answers.append(finite_logits(listener.logits(waveform), path))
     return np.array(starts), np.array(ends), np.concatenate(answers)
+
+
+def finite_logits(logits, path):
+    """The logits that a model answers for a file.
+
+    Raises:
+        DataError: One of them is no number.
+    """
+    if not np.isfinite(logits).all():
+        raise DataError(
+            f"{path}: the model answers NaN or infinity. Leave the file out; if it answers others so, train it anew."
+        )
+    return logits
 
 
 def windows_of(blocks, n, hop):
@@ -98,10 +106,8 @@ def events(starts, ends, probabilities, vocabulary, *, threshold=0.5):
 
 
 def seconds_of(path):
-    """How long a recording is, as its header says; 0 where it is none, or small."""
+    """How long a recording is, as its header says; 0 where it is none."""
     try:
-        if os.path.getsize(path) <= SMALL_BYTES:
-            return 0.0
         with open_recording(path) as (header, _):
             told = header.num_samples is not None  # an MP3 does not
             return header.num_samples / header.sample_rate if told else sf.info(path).duration
@@ -112,18 +118,14 @@ def seconds_of(path):
 def _blocks(path, rate):
     """Yields a recording as mono float32 at a rate, in blocks."""
     with open_recording(path) as (header, blocks):
-        if header.sample_rate == rate:
-            yield from blocks
-            return
-        stream = soxr.ResampleStream(header.sample_rate, rate, 1, quality="HQ")
-        for block in blocks:
-            yield stream.resample_chunk(block)
-        yield stream.resample_chunk(np.zeros(0, "float32"), last=True)
+        if header.sample_rate != rate:
+            blocks = resampled_blocks(blocks, rate=header.sample_rate, sample_rate=rate, path=path)
+        yield from blocks
 
 
 def _gain(path, rate, peak_db):
     """What to multiply a recording by so that its peak is at `peak_db` dBFS; None leaves it as it is."""
     if peak_db is None:
         return np.float32(1)
-    peak = max((float(np.abs(block).max()) for block in _blocks(path, rate) if len(block)), default=0.0)
-    return np.float32(10 ** (peak_db / 20) / peak if peak >= 0.5 / 32_768 else 1)
+    peak = max(float(np.abs(block).max(initial=0.0)) for block in _blocks(path, rate))
+    return np.float32(gain_to(peak_db, peak=peak))

@@ -494,7 +494,7 @@ def test_a_clip_too_loud_for_numbers_is_one_bad_clip(copy, tmp_path):
     reasons = dict(pd.read_csv(tmp_path / "out" / "rejects.csv")[["name", "reason"]].values)
     assert reasons == {
         "0007.wav": "0007.wav: 9000 samples after 0 s are NaN or infinite, or too loud to be mixed. Export it anew.",
-        "0008.wav": "0008.wav: too loud to be resampled: its peak is 3.3e+38. Export it anew.",
+        "0008.wav": "0008.wav: too loud to be resampled. Export it anew.",
     }
     pcm = np.frombuffer(by_name(tmp_path / "out")["0009.wav"]["audio"], "<i2")
     assert set(pcm) == {-32_768, 32_767}

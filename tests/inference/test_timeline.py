@@ -70,7 +70,6 @@ def test_windows_that_touch_are_one_event_and_thresholds_divide():
 
 def test_a_long_recording_gets_the_answer_of_a_short_one(run, tmp_path, monkeypatch):
     listener = load_listener(run.folder)
-    monkeypatch.setattr(timeline, "SMALL_BYTES", 1000)
     sound = 0.3 * np.random.default_rng(0).standard_normal(22_050 * 7).astype("float32")
     sf.write(tmp_path / "noise.wav", sound, 22_050, subtype="FLOAT")
     for changed in (listener, dataclasses.replace(listener, hearing=listener.hearing | {"peak_db": -6.0})):
@@ -98,13 +97,59 @@ def test_memory_does_not_grow_with_the_recording(tmp_path):
     assert peaks[16] < 1.2 * peaks[1] and peaks[16] < 40e6
 
 
-def test_what_is_no_file_or_no_sound_has_no_length(tmp_path, monkeypatch):
-    monkeypatch.setattr(timeline, "SMALL_BYTES", 10)
+def test_what_is_no_file_or_no_sound_has_no_length(tmp_path):
     (tmp_path / "text.wav").write_text("no sound at all")
     for path in ("/dev/zero", tmp_path / "nowhere.wav", tmp_path / "text.wav", tmp_path):
         assert timeline.seconds_of(path) == 0
     sf.write(tmp_path / "second.wav", np.zeros(8_000), 8_000)
     assert timeline.seconds_of(tmp_path / "second.wav") == 1
+
+
+def test_a_recording_that_is_long_and_small_is_heard_window_by_window(tmp_path):
+    sound = np.zeros(11 * 60 * 4_000)
+    sound[8_000:16_000] = 0.9
+    sf.write(tmp_path / "night.flac", sound, 4_000)
+    assert (tmp_path / "night.flac").stat().st_size < 40_000
+    listener = dataclasses.replace(LOUD, hearing=HEARING | {"sample_rate": 4_000})
+    assert (score_files(listener, [tmp_path / "night.flac"]) > 30).all()  # in one piece, its second half were silent
+
+
+READERS = [score_files, functools.partial(score_timelines, threshold=0.5)]
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_a_recording_too_short_for_the_rate_is_refused_either_way(tmp_path, read):
+    sf.write(tmp_path / "short.wav", np.zeros(5), 384_000)
+    with pytest.raises(DataError, match="short.wav: too short: 5 samples at 384000 Hz leave none at 16000 Hz. Take it"):
+        read(LOUD, [tmp_path / "short.wav"])
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_what_is_louder_than_full_scale_is_heard_as_its_record_would_be(tmp_path, read):
+    heard = []
+
+    def logits(windows):
+        heard.append(windows)
+        return np.zeros((len(windows), 2), "float32")
+
+    sound = 0.9 * np.sin(np.arange(16_000, dtype="float32"))
+    for name, factor in (("over", 3), ("far", 1e30)):
+        sf.write(tmp_path / f"{name}.wav", factor * sound, 16_000, subtype="FLOAT")
+        read(dataclasses.replace(LOUD, logits=logits), [tmp_path / f"{name}.wav"])
+        np.testing.assert_array_equal(heard.pop()[0], np.clip(factor * sound, -1, 1))
+    sf.write(tmp_path / "beyond.wav", 1e38 * np.sign(sound), 16_000, subtype="FLOAT")
+    changed = dataclasses.replace(LOUD, logits=logits, hearing=HEARING | {"peak_db": -6.0})
+    read(changed, [tmp_path / "beyond.wav"])
+    assert np.abs(heard.pop()).max() == pytest.approx(10 ** (-6 / 20))
+
+
+@pytest.mark.parametrize("read", READERS)
+@pytest.mark.parametrize("answer", [np.nan, np.inf])
+def test_an_answer_that_is_no_number_is_refused_and_the_file_named(tmp_path, read, answer):
+    sf.write(tmp_path / "fine.wav", np.zeros(40_000), 16_000)
+    broken = dataclasses.replace(LOUD, logits=lambda windows: np.array([[0, 0]] * (len(windows) - 1) + [[0, answer]]))
+    with pytest.raises(DataError, match="fine.wav: the model answers NaN or infinity. Leave the file out; if it answe"):
+        read(broken, [tmp_path / "fine.wav"])
 
 
 def test_what_is_no_sound_is_refused_as_a_clip_is(tmp_path):
