@@ -121,8 +121,8 @@ def measure(told, way, seed, truth):
     overrides += [f"{key}={json.dumps(value)}" for key, value in settings.items()]
     if way == "all put right":
         told.runs.mkdir(parents=True, exist_ok=True)
-        rows = pd.DataFrame({"clip": truth.index, "labels": [",".join(sorted(labels)) for labels in truth], "weight": 1.0})
-        write_corrections(told.runs / "truth.csv", rows.assign(reason="", source="noisy_truth.csv"))
+        rows = pd.DataFrame({"clip": truth.index, "labels": [",".join(sorted(labels)) for labels in truth]})
+        write_corrections(told.runs / "truth.csv", rows.assign(weight=1.0, reason="", source="noisy_truth.csv"))
         overrides.append(f"corrections={told.runs / 'truth.csv'}")
     folder = told.runs / f"{way.replace(', ', '-').replace(' ', '-')}-{seed}"
     run = fit(load(told.experiment, overrides), folder, say=lambda sentence: None)
