@@ -182,11 +182,13 @@ def fit(experiment, overrides, folder, fold, resume):
     from audiotag.experiment import load
 
     plan = load(experiment, overrides)  # before TensorFlow starts: a wrong file fails at once
-    from audiotag.inference.export import export
+    from audiotag.inference.export import write_saved_model
+    from audiotag.run import held
     from audiotag.training.fit import fit
 
     run = fit(plan, folder or Path("runs") / experiment.stem, fold=fold, restart=not resume, say=click.echo)
-    click.echo(f"SavedModel: {export(run, run.folder / 'saved_model', overwrite=True)}")
+    with held(run.folder):
+        click.echo(f"SavedModel: {write_saved_model(run, run.folder / 'saved_model')}")
 
 
 @main.command()

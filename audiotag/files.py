@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import glob
 import hashlib
 import os
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 from audiotag.errors import DataError
 
 UNFINISHED = ".unfinished-"
+REMOVED = ".removed-"
 # How cells begin that spreadsheets run, the full-width forms too; and what marks such a cell as text.
 FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20", "'")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -51,36 +53,74 @@ def whole_file(path, *, keep=None):
 
 @contextmanager
 def whole_folder(path):
-    """Yields a folder beside `path` to fill; puts it in the place of `path` when the block ends well."""
+    """Yields a folder beside `path` to fill; puts it in the place of `path` when the block ends well.
+
+    A crash or `kill -9` leaves the old folder, the new one or, for a moment between two names, none.
+
+    Raises:
+        DataError: The disk is full.
+    """
     path = Path(path)
     unfinished = _beside(path)
     try:
         with _disk_full_said(path):
+            _delete(unfinished)  # of a process of the same number
             unfinished.mkdir(parents=True)
             yield unfinished
-            sync(unfinished)
-            if path.exists():
-                shutil.rmtree(path)
-            os.replace(unfinished, path)
+            _sync_below(unfinished)
+            aside = _set_aside(path)
+            try:
+                os.replace(unfinished, path)
+            except OSError:
+                if os.path.lexists(aside):
+                    os.replace(aside, path)
+                raise
             sync(path.parent)
+            _delete(aside)
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        _delete(unfinished)
+
+
+def remove(path):
+    """Removes a file or a folder; a crash or `kill -9` leaves all of it, or nothing under its name."""
+    aside = _set_aside(Path(path))
+    sync(aside.parent)
+    _delete(aside)
+
+
+def end_removal(path):
+    """Deletes what a crash or `kill -9` left of what was once at `path`, under another name."""
+    for left in path.parent.glob(f"{REMOVED}[0-9]*-{glob.escape(path.name)}"):
+        _delete(left)
 
 
 def sweep(folder):
     """Removes what killed processes left unfinished in a folder that nobody else writes to."""
-    for left in Path(folder).glob(UNFINISHED + "*"):
-        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    for mark in (UNFINISHED, REMOVED):
+        for left in Path(folder).glob(mark + "*"):
+            _delete(left)
+
+
+class Busy(DataError):
+    """Another process holds a lock."""
 
 
 @contextmanager
-def locked(path, refusal):
-    """Holds the lock file `path` during the block; DataError says `refusal` where another process holds it."""
-    with open(path, "w") as lock:
+def locked(path, refusal, *, shared=False):
+    """Holds the lock file `path` during the block, alone or with others who share it.
+
+    Who shares waits for who holds it alone.
+
+    Raises:
+        Busy: `refusal`; another process holds the lock, or has removed the file meanwhile.
+    """
+    with open(path, "a") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_SH if shared else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise DataError(refusal) from None
+            raise Busy(refusal) from None
+        if not path.exists() or not os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+            raise Busy(refusal)
         yield
 
 
@@ -132,6 +172,14 @@ def sync(path):
         os.close(handle)
 
 
+def _sync_below(folder):
+    """`sync` of a folder and all that is in it."""
+    for place, _, names in os.walk(folder):
+        for name in names:
+            sync(Path(place, name))
+        sync(Path(place))
+
+
 def sha256(path):
     """The SHA-256 of a file's bytes, in hex."""
     digest = hashlib.sha256()
@@ -155,6 +203,23 @@ def _disk_full_said(path):
         ) from error
 
 
-def _beside(path):
+def _beside(path, mark=UNFINISHED):
     """Where to write what shall become `path`. The suffix stays last: Keras and soundfile choose a format by it."""
-    return path.with_name(f"{UNFINISHED}{os.getpid()}-{path.name}")
+    return path.with_name(f"{mark}{os.getpid()}-{path.name}")
+
+
+def _set_aside(path):
+    """Gives what is at `path`, if anything, the name of something removed; that name."""
+    end_removal(path)
+    aside = _beside(path, REMOVED)
+    if os.path.lexists(path):
+        os.replace(path, aside)
+    return aside
+
+
+def _delete(path):
+    """Deletes a file or a folder that nobody needs, as far as it goes."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,10 +1,11 @@
 """The directory of a run: what was trained on what, and where each stage's weights lie."""
 
+import contextlib
 import importlib.metadata
 import json
 import os
 import platform
-import shutil
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from audiotag.errors import DataError
 from audiotag.experiment import Experiment, dump, load
 
 PACKAGES = ("audiotag", "tensorflow", "keras", "numpy", "pandas", "scikit-learn", "librosa", "soundfile", "soxr")
+SOMETHING_DONE = ("finished.json", "state.npz", "before-state.npz")
 
 
 @dataclass(frozen=True)
@@ -76,30 +78,78 @@ def is_run(folder):
     return (Path(folder) / "records.json").is_file()
 
 
+def is_trained(folder):
+    """Whether a run has got anywhere: an epoch of some stage is done."""
+    return any(path.name in SOMETHING_DONE for path in Path(folder).glob("fold-*/**/*.*"))
+
+
+@contextmanager
 def start_run(folder, experiment, manifest, *, restart=False):
     """Makes the directory of a run, or opens it to go on with the same experiment on the same records.
 
+    Another run is replaced where `restart` says so, and where no epoch of it is done. During the block other
+    processes may train other folds of this one, and none may replace it.
+
+    Yields:
+        The `Run`.
+
     Raises:
-        DataError: Another experiment, or other records, were used here before.
+        DataError: Another experiment, or other records, were used here before; or another process trains here.
     """
     folder = Path(folder)
-    if restart and (folder / "experiment.json").is_file():  # a run, and not somebody's home
-        shutil.rmtree(folder)
-    anew = "Give the run another name with --run, or train it anew with --restart."
-    if is_run(folder):
+    place = folder.resolve()
+    if restart and any((place / name).is_file() for name in ("experiment.json", "records.json")):  # nobody's home
+        with _alone(folder):
+            files.remove(place)
+    files.end_removal(place)
+    if not is_run(place) and (left := sorted(place.glob("fold-*"))):
+        raise DataError(f"{left[0]}: of a run that is no longer whole. Remove {folder}, or choose another --run.")
+    place.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(files.Busy), _alone(folder):
+        files.sweep(folder)
+        if not is_run(folder) or not is_trained(folder) and _other(open_run(folder), experiment, manifest):
+            _begin(folder, experiment, manifest)
+    with held(folder):
         run = open_run(folder)
-        said = {"about", "command", "in_minutes", "expect"}  # words about the run; they may change
-        if run.experiment.model_dump(exclude=said) != experiment.model_dump(exclude=said):
-            raise DataError(f"{folder}: was trained with another experiment than this one. {anew}")
-        if run.plan != manifest.plan:
-            raise DataError(f"{folder}: was trained on other records than {manifest.directory}. {anew}")
-        return run
-    folder.mkdir(parents=True, exist_ok=True)
+        if other := _other(run, experiment, manifest):
+            anew = "Give the run another name with --run, or train it anew with --restart."
+            raise DataError(f"{folder}: was trained {other}. {anew}")
+        yield run
+
+
+def held(folder):
+    """A lock on a run: during the block nobody replaces it, or sweeps it."""
+    return files.locked(folder / ".lock", _busy(folder), shared=True)
+
+
+def _alone(folder):
+    """A lock on a run in which nobody else trains."""
+    return files.locked(folder / ".lock", _busy(folder))
+
+
+def _busy(folder):
+    return f"{folder}: another fit is training here. Wait for it, or choose another --run."
+
+
+def _other(run, experiment, manifest):
+    """How a run differs from the one that is asked for; None where it does not."""
+    said = {"about", "command", "in_minutes", "expect"}  # words about the run; they may change
+    if run.experiment.model_dump(exclude=said) != experiment.model_dump(exclude=said):
+        return "with another experiment than this one"
+    if run.plan != manifest.plan:
+        return f"on other records than {manifest.directory}"
+    return None
+
+
+def _begin(folder, experiment, manifest):
+    """Writes what a run begins with, in the place of what one wrote that got nowhere."""
+    if is_run(folder):
+        for path in [*folder.glob("fold-*"), folder / "folds.csv", folder / "corrections.csv"]:
+            files.remove(path)
     files.write_text(folder / "experiment.json", dump(experiment))
     files.write_text(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
     known = {"hearing": manifest.hearing, "vocabulary": manifest.vocabulary, "plan": manifest.plan}
     files.write_text(folder / "records.json", json.dumps(known, indent=2) + "\n")
-    return open_run(folder)
 
 
 def open_run(folder):

@@ -87,3 +87,59 @@ def test_the_file_that_was_there_is_kept_where_asked(tmp_path):
         with files.whole_file(tmp_path / "a.txt", keep=tmp_path / "before.txt") as unfinished:
             unfinished.write_text(text)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.txt": "third", "before.txt": "second"}
+
+
+def test_all_of_a_folder_reaches_the_disk_before_its_name(tmp_path, monkeypatch):
+    done = []
+    monkeypatch.setattr(files, "sync", lambda path: done.append(path.name))
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda old, new: (done.append(f"rename {new.name}"), replace(old, new)))
+    with files.whole_folder(tmp_path / "model") as unfinished:
+        (unfinished / "variables").mkdir()
+        for name in ("saved_model.pb", "variables/variables.index"):
+            (unfinished / name).touch()
+    inside = {"saved_model.pb", "variables.index", "variables", unfinished.name}
+    assert set(done[:4]) == inside and done[4:] == ["rename model", tmp_path.name]
+
+
+def test_a_folder_takes_the_place_of_the_one_that_was_there_or_of_anything_else(tmp_path):
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    (tmp_path / ".removed-99-file").mkdir()  # by a process that was killed
+    for name in ("folder", "folder", "file", "link"):
+        with files.whole_folder(tmp_path / name) as unfinished:
+            (unfinished / f"of {name}").touch()
+    assert names(tmp_path) == ["file", "folder", "link"]
+    assert names(tmp_path / "file") == ["of file"]
+
+
+def test_the_old_folder_comes_back_where_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "old").touch()
+    replace = os.replace
+
+    def full(old, new):
+        if ".unfinished" in old.name:
+            raise OSError(28, "No space left on device")
+        replace(old, new)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(DataError, match="what was there is whole"), files.whole_folder(tmp_path / "a") as unfinished:
+        (unfinished / "new").touch()
+    assert names(tmp_path) == ["a"] and names(tmp_path / "a") == ["old"]
+
+
+def test_a_lock_may_be_held_alone_or_with_others(tmp_path):
+    path = tmp_path / "lock"
+    with files.locked(path, "busy", shared=True), files.locked(path, "busy", shared=True):
+        with pytest.raises(files.Busy, match="busy"), files.locked(path, "busy"):
+            pytest.fail("held")
+    with files.locked(path, "busy"), pytest.raises(files.Busy), files.locked(path, "busy"):
+        pytest.fail("held")
+
+
+def test_a_lock_on_a_folder_that_was_removed_meanwhile_holds_nothing(tmp_path, monkeypatch):
+    flock = files.fcntl.flock
+    monkeypatch.setattr(files.fcntl, "flock", lambda file, how: (flock(file, how), (tmp_path / "lock").unlink()))
+    with pytest.raises(files.Busy), files.locked(tmp_path / "lock", "busy"):
+        pytest.fail("held")

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -6,9 +7,9 @@ import pytest
 
 from audiotag import files
 from audiotag.data.manifest import Manifest
-from audiotag.errors import ConfigError, DataError
+from audiotag.errors import AudiotagError, ConfigError, DataError
 from audiotag.experiment import load
-from audiotag.run import Run, environment, open_run, start_run
+from audiotag.run import Run, environment, held, open_run, start_run
 
 DEMO = Path(__file__).parents[1] / "experiments" / "demo.json"
 HEARING = {"sample_rate": 16_000, "trim": "level", "trim_db": None, "peak_db": -0.1}
@@ -22,10 +23,15 @@ MANIFEST = Manifest(
 )
 
 
+def start(folder, *overrides, manifest=MANIFEST, **more):
+    with start_run(folder, load(DEMO, overrides), manifest, **more) as run:
+        return run
+
+
 @pytest.fixture
 def begun(tmp_path):
     """A run that has begun and trained nothing yet."""
-    return start_run(tmp_path / "runs" / "demo", load(DEMO), MANIFEST)
+    return start(tmp_path / "runs" / "demo")
 
 
 def finish(run, fold, stage, data=b"weights"):
@@ -66,34 +72,108 @@ def test_the_environment_names_versions_and_machine():
 
 def test_begun_again_with_the_same_it_goes_on(begun):
     (begun.folder / "left").write_text("from before")
-    assert start_run(begun.folder, load(DEMO), MANIFEST) == begun
+    assert start(begun.folder) == begun
     assert (begun.folder / "left").exists()
 
 
 def test_a_beginning_that_was_killed_is_begun_again(begun):
     (begun.folder / "records.json").unlink()  # the last of the three to be written
-    assert start_run(begun.folder, load(DEMO, ["seed=7"]), MANIFEST).experiment.seed == 7
+    assert start(begun.folder, "seed=7").experiment.seed == 7
 
 
-def test_another_experiment_or_other_records_are_refused(begun):
+def test_another_experiment_or_other_records_are_refused_once_something_is_trained(begun):
+    finish(begun, 0, "noisy")
     way_out = r"Give the run another name with --run, or train it anew with --restart\."
     with pytest.raises(DataError, match=rf"demo: was trained with another experiment than this one\. {way_out}"):
-        start_run(begun.folder, load(DEMO, ["seed=7"]), MANIFEST)
+        start(begun.folder, "seed=7")
     other = Manifest(**{**vars(MANIFEST), "plan": "xyz"})
     with pytest.raises(DataError, match=rf"demo: was trained on other records than tfrecords/demo\. {way_out}"):
-        start_run(begun.folder, load(DEMO), other)
+        start(begun.folder, manifest=other)
+
+
+@pytest.mark.parametrize("done", [None, "state.npz", "before-state.npz", "finished.json"])
+def test_an_experiment_that_got_nowhere_may_be_mended(begun, done):
+    stage = begun.stage_folder(0, "noisy") / "1"
+    stage.mkdir(parents=True)
+    for path in (stage / "heard.csv", begun.folder / "folds.csv", begun.folder / "letters"):
+        path.write_text("of another seed")
+    if done:
+        (stage / done).touch()
+        with pytest.raises(DataError, match="another experiment"):
+            start(begun.folder, "seed=7")
+    else:
+        assert start(begun.folder, "seed=7").experiment.seed == 7
+        held = {path.name for path in begun.folder.iterdir()}
+        assert held == {"experiment.json", "environment.json", "records.json", ".lock", "letters"}
+
+
+def test_what_another_process_trains_is_neither_replaced_nor_swept(begun):
+    (begun.folder / ".unfinished-99-saved_model").mkdir()
+    with held(begun.folder):
+        with pytest.raises(DataError, match="demo: another fit is training here. Wait for it, or choose another --run"):
+            start(begun.folder, "seed=7", restart=True)
+        with pytest.raises(DataError, match="demo: was trained with another experiment"):
+            start(begun.folder, "seed=7")
+        assert start(begun.folder) == begun  # another fold of it, say
+        assert (begun.folder / ".unfinished-99-saved_model").exists()
+    start(begun.folder)
+    assert not (begun.folder / ".unfinished-99-saved_model").exists()
+
+
+def test_a_run_is_held_while_it_trains(begun):
+    with start_run(begun.folder, load(DEMO), MANIFEST):
+        with pytest.raises(DataError, match="another fit is training here"):
+            start(begun.folder, restart=True)
 
 
 def test_restart_removes_a_run(begun):
+    finish(begun, 0, "noisy")
     (begun.folder / "left").write_text("from before")
-    run = start_run(begun.folder, load(DEMO, ["seed=7"]), MANIFEST, restart=True)
-    assert run.experiment.seed == 7
-    assert not (begun.folder / "left").exists()
+    assert start(begun.folder, "seed=7", restart=True).experiment.seed == 7
+    assert not (begun.folder / "left").exists() and not list(begun.folder.glob("fold-*"))
+    assert [path.name for path in begun.folder.parent.iterdir()] == ["demo"]
+
+
+@pytest.mark.parametrize("gone", ["experiment.json", "records.json"])
+def test_restart_removes_what_is_half_a_run(begun, gone):
+    finish(begun, 0, "noisy")
+    (begun.folder / gone).unlink()
+    with pytest.raises(AudiotagError):
+        start(begun.folder, "seed=7")
+    assert start(begun.folder, "seed=7", restart=True).experiment.seed == 7
+    assert not list(begun.folder.glob("fold-*"))
+
+
+def test_folds_without_their_run_are_not_taken_over(begun):
+    finish(begun, 0, "noisy")
+    for name in ("experiment.json", "records.json"):
+        (begun.folder / name).unlink()
+    for restart in (False, True):
+        with pytest.raises(
+            DataError, match=r"fold-0: of a run that is no longer whole\. Remove .*demo, or choose another --run\."
+        ):
+            start(begun.folder, restart=restart)
+
+
+def test_a_restart_that_was_killed_is_brought_to_its_end(begun):
+    left = begun.folder.parent / ".removed-99-demo"
+    finish(dataclasses.replace(begun, folder=left), 0, "noisy")
+    other = begun.folder.parent / ".removed-99-other"
+    other.mkdir()
+    start(begun.folder)
+    assert not left.exists() and other.exists()
+
+
+def test_a_run_behind_a_link_is_removed_there(begun, tmp_path):
+    finish(begun, 0, "noisy")
+    (tmp_path / "link").symlink_to(begun.folder)
+    assert start(tmp_path / "link", "seed=7", restart=True).experiment.seed == 7
+    assert open_run(begun.folder).experiment.seed == 7 and not list(begun.folder.glob("fold-*"))
 
 
 def test_restart_removes_nothing_but_a_run(tmp_path):
     (tmp_path / "letters").write_text("dear")
-    start_run(tmp_path, load(DEMO), MANIFEST, restart=True)
+    start(tmp_path, restart=True)
     assert (tmp_path / "letters").read_text() == "dear"
 
 

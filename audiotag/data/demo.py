@@ -14,7 +14,7 @@ import numpy as np
 import soundfile as sf
 
 from audiotag.errors import DataError
-from audiotag.files import sync, whole_folder
+from audiotag.files import whole_folder
 
 SAMPLE_RATE = 44_100
 SUBSETS = ("train_curated", "train_noisy", "test")
@@ -368,13 +368,11 @@ def write_clips(folder, clips):
     def write(clip):
         pcm = np.round(32767 * waveform_of(clip)).astype("int16")  # [N]
         sf.write(folder / clip.name, pcm, SAMPLE_RATE, subtype="PCM_16")
-        sync(folder / clip.name)
 
     folder.mkdir(parents=True)
     # NumPy does most of the work without the interpreter's lock, so threads keep two cores busy.
     with ThreadPoolExecutor() as pool:
         list(pool.map(write, clips))
-    sync(folder)
 
 
 def write_tables(folder, plans):
@@ -397,8 +395,6 @@ def write_tables(folder, plans):
     for name, rows in tables.items():
         with open(folder / name, "w", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows(rows)
-        sync(folder / name)
-    sync(folder)
 
 
 def named_labels(clips):

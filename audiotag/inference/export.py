@@ -35,6 +35,11 @@ def export(model, folder, *, overwrite=False):
         raise DataError(f"{folder}: exists already. Choose another folder, or --overwrite.")
     if folder.exists() and not (folder / "saved_model.pb").is_file():
         raise DataError(f"{folder}: exists and is no SavedModel, so it is not overwritten. Choose another folder.")
+    return write_saved_model(model, folder)
+
+
+def write_saved_model(model, folder):
+    """`export` into a folder whose content, whatever it is, may be replaced."""
     taggers, ear = listener(model)
     listening = {"window_samples": ear.window_samples, "hop": ear.hop, "pool": ear.pool}
 

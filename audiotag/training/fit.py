@@ -18,7 +18,7 @@ from audiotag.errors import ConfigError, DataError
 from audiotag.experiment import passes, stage_named
 from audiotag.inference.predict import load_tagger
 from audiotag.models.subsets import kept_apart
-from audiotag.run import is_run, start_run
+from audiotag.run import is_trained, start_run
 from audiotag.training.assembly import compile_tagger, stage_callbacks, stage_tagger, try_out
 from audiotag.training.callbacks import JudgeAverage, Progress, SaveState, StopAtNan, TellEpoch, sigterm_heeded
 from audiotag.training.checkpoint import forget_state, resume, save_weights
@@ -61,14 +61,20 @@ def fit(experiment, folder, *, fold=None, restart=False, say=print):
         raise ConfigError(f"there is no fold {fold}. Accepted: 0 to {experiment.folds.count - 1}.")
     manifest = read_manifest(experiment.records)
     clips = read_clips(manifest.directory / "clips.csv")
-    if restart or not is_run(folder):
+    if restart or not is_trained(folder):
         try_out(experiment, manifest)
-    run = start_run(folder, experiment, manifest, restart=restart)
+    with start_run(folder, experiment, manifest, restart=restart) as run:
+        _fit_folds(run, manifest, clips, experiment.folds.held_out if fold is None else (fold,), say)
+    return run
+
+
+def _fit_folds(run, manifest, clips, asked, say):
+    """Trains all stages of the folds that are asked for."""
+    experiment = run.experiment
     if experiment.deterministic:
         tf.config.experimental.enable_op_determinism()
     keep_corrections(run)
     clips = training_clips(run, clips)
-    asked = experiment.folds.held_out if fold is None else (fold,)
     if not all(run.finished(held_out, stage.name) for held_out in asked for stage in passes(experiment)):
         refuse_damage(manifest)
     with damage_named(manifest):
@@ -80,7 +86,6 @@ def fit(experiment, folder, *, fold=None, restart=False, say=print):
         for held_out in asked:
             with _one_writer(run.folder / f"fold-{held_out}"):
                 unheard_scores(run, manifest, clips, held_out, last, "curated")
-    return run
 
 
 def _together(experiment):
@@ -96,13 +101,14 @@ def _together(experiment):
 
 def _fit_group(run, manifest, clips, held_out, group, say):
     """Takes one fold through the passes of a group."""
-    judges = len(judging_clips(run, clips, held_out))
-    with _one_writer(run.folder / f"fold-{held_out}"):
+    judges, folder = len(judging_clips(run, clips, held_out)), run.folder / f"fold-{held_out}"
+    with _one_writer(folder):
+        for place in list(folder.glob("**/")):
+            files.sweep(place)  # what a kill has left
         for index, stage in group:
             known = run.finished(held_out, stage.name)
             if known is None:
                 known = _fit_stage(run, manifest, clips, held_out, index, stage)
-            files.sweep(run.stage_folder(held_out, stage.name))  # a kill may have left it, then or later
             forget_state(run.stage_folder(held_out, stage.name) / "state.npz")
             say(
                 f"{stage.name} stage, fold {held_out}: lwlrap {known['val_lwlrap']:.4f} on {judges} held-out curated "
@@ -122,16 +128,20 @@ def _fit_stage(run, manifest, clips, held_out, index, stage):
     """Trains one of the passes for one fold; what is known of it then."""
     folder = run.stage_folder(held_out, stage.name)
     folder.mkdir(parents=True, exist_ok=True)
-    files.sweep(folder)
     heard = heard_clips(run, manifest, clips, held_out, stage)
     files.write_text(folder / "heard.csv", files.csv_text(heard[["name", "labels", "weight"]]))
-    steps = stage.steps if stage.steps is not None else max(1, len(heard) // stage.batch_size)  # the pipeline refuses 0
+    steps = stage.steps if stage.steps is not None else max(1, len(heard) // stage.batch_size)
+    draws = _draws(run, heard, stage, steps)
+    if not draws and len(heard) < stage.batch_size:
+        raise ConfigError(
+            f"stages.{stage.name.split('/')[0]}.batch_size: {len(heard)} clips do not fill a batch of "
+            f"{stage.batch_size}. Give more clips or a smaller one."
+        )
     tagger = _compiled_tagger(run, held_out, index, stage, steps)
     callbacks = stage_callbacks(stage, folder)
     state = folder / "state.npz"
     batches = _batches(run, manifest, heard, index, stage, apart=tagger.apart)
     judges = _judged_by(run, manifest, judging_clips(run, clips, held_out), stage.batch_size)
-    draws = _draws(run, heard, stage, steps)
     while True:
         notes = resume(state, tagger)
         done, begun = notes["epochs_done"], notes["steps_done"]

@@ -1,7 +1,7 @@
 """Faults for a process to meet: at the n-th thing it does to files it dies, fails or finds the disk full.
 
-What Python does (open for writing, fsync, rename, unlink, mkdir) is counted; what C libraries write is met by a limit
-on the size of files, which the kernel keeps at the exact byte.
+What Python does (open for writing, fsync, rename, unlink, mkdir, rmdir) is counted; what C libraries write is met by
+a limit on the size of files, which the kernel keeps at the exact byte.
 """
 
 import builtins
@@ -13,7 +13,7 @@ import resource
 import signal
 import time
 
-COUNTED = ("open", "fsync", "replace", "unlink", "mkdir")
+COUNTED = ("open", "fsync", "replace", "unlink", "mkdir", "rmdir")
 PLACES = [*((os, name) for name in COUNTED), (builtins, "open"), (io, "open")]
 
 
@@ -40,8 +40,10 @@ def install(folder, at=None, what="kill", report=None):
     """
     folder, done = str(folder), [0]
 
-    def met(place):
+    def met(place, within=None):
         name = os.readlink(f"/proc/self/fd/{place}") if isinstance(place, int) else os.fspath(place)
+        if within is not None:  # as shutil.rmtree names what it removes
+            name = os.path.join(os.readlink(f"/proc/self/fd/{within}"), name)
         if not str(name).startswith(folder) or name == report:
             return
         done[0] += 1
@@ -53,7 +55,7 @@ def install(folder, at=None, what="kill", report=None):
 
     def counted(function):
         def call(place, *more, **options):
-            met(place)
+            met(place, options.get("dir_fd"))
             return function(place, *more, **options)
 
         return call

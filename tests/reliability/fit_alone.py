@@ -1,13 +1,17 @@
-"""`audiotag fit` without the export at its end, which takes longer than training does here."""
+"""`audiotag fit` in parts: what it does before training, training, and the export, which takes longest here."""
 
 import os
 import signal
 import sys
+from pathlib import Path
 
 import click
 
 from audiotag.cli import Commands
+from audiotag.data.manifest import read_manifest
 from audiotag.experiment import load
+from audiotag.inference.export import write_saved_model
+from audiotag.run import open_run, start_run
 from audiotag.training.callbacks import SaveState
 from audiotag.training.fit import fit
 
@@ -22,14 +26,23 @@ def main():
 @click.argument("folder")
 @click.argument("overrides", nargs=-1)
 @click.option("--sigterm", type=int, help="Send SIGTERM to itself in this step of its own, from 1.")
-def train(experiment, folder, overrides, sigterm):
+@click.option("--begin", is_flag=True, help="Begin the run anew, and no more.")
+@click.option("--export", is_flag=True, help="Export the run, and no more.")
+def train(experiment, folder, overrides, sigterm, begin, export):
+    if begin:
+        wanted = load(experiment, overrides)
+        with start_run(folder, wanted, read_manifest(wanted.records), restart=True):
+            return
+    if export:
+        write_saved_model(open_run(folder), Path(folder) / "saved_model")
+        return
     steps = iter(range(1, 1_000_000))
 
-    def begin(callback, batch, logs=None):
+    def count(callback, batch, logs=None):
         if next(steps) == sigterm:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    SaveState.on_train_batch_begin = begin
+    SaveState.on_train_batch_begin = count
     fit(load(experiment, overrides), folder, say=click.echo)
 
 

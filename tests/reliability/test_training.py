@@ -22,13 +22,17 @@ import tensorflow as tf
 from flips import bits, flipped
 
 from audiotag import files
+from audiotag.data.manifest import read_manifest
 from audiotag.errors import ConfigError, DataError
+from audiotag.inference.export import load_listener
+from audiotag.run import is_trained, open_run, start_run
 from audiotag.training.checkpoint import load_state, save_state, save_weights
 
 HERE = Path(__file__).parent
 FIT, KERAS, FLIPS = HERE / "fit_alone.py", HERE / "keras_alone.py", HERE / "flips_alone.py"
 EPOCHS = 3  # of more that the first stage may take: it stops early
 STAGES = ("noisy", "curated")
+NOTES = ("experiment.json", "environment.json", "records.json")
 CALLBACKS = [{"name": "CSVLogger"}, {"name": "ModelCheckpoint"}]
 NO_PROGRESS = {"monitor": "val_lwlrap", "mode": "max", "min_delta": 0.9}  # and so each epoch is one of patience
 PLATEAU = {"name": "ReduceLROnPlateau", "patience": 1, "factor": 0.7, **NO_PROGRESS}
@@ -152,6 +156,56 @@ def test_killed_anywhere_it_ends_with_the_same_weights(whole, resume, tier, tall
             with tally.trial(f"{number}: patience, rate and best value", check="D3"):
                 goes_on(whole[0], tmp_path / name)
     tally.count("D2", *reads)
+
+
+@pytest.mark.check("D1")
+def test_a_restart_killed_anywhere_leaves_the_old_run_or_nothing_of_it(tiny, tiny_file, whole, start, tally, tmp_path):
+    changed = (*OVERRIDES, "seed=7")
+
+    def begin(name, **fault):
+        folder = tmp_path / name
+        shutil.copytree(whole[0], folder / "run")
+        return folder, start(tiny_file, folder / "run", *changed, "--begin", script=FIT, folder=folder, **fault)
+
+    (_, job), other = begin("count", report=tmp_path / "count.txt"), tiny(*changed)
+    assert job.wait() == 0, job.output()[-1000:]
+    for at in range(1, int((tmp_path / "count.txt").read_text()) + 1):
+        with tally.trial(f"operation {at}"):
+            folder, job = begin(str(at), at=at)
+            assert job.wait() == -signal.SIGKILL, job.output()[-1000:]
+            if is_trained(folder / "run"):
+                for stage in STAGES:
+                    open_run(folder / "run").weights(0, stage)
+                with pytest.raises(DataError, match="was trained with another experiment than this one"):
+                    start_run(folder / "run", other, read_manifest(other.records)).__enter__()
+            for restart in (is_trained(folder / "run"), True):
+                with start_run(folder / "run", other, read_manifest(other.records), restart=restart) as run:
+                    assert run.experiment.seed == 7 and not list(run.folder.glob("fold-*"))
+            assert [path.name for path in folder.iterdir()] == ["run"]
+            assert {path.name for path in run.folder.iterdir()} == {".lock", *NOTES}
+
+
+@pytest.mark.check("D1")
+def test_an_export_killed_anywhere_leaves_a_whole_model_or_none(tiny, whole, start, tier, tally, tmp_path):
+    folder = shutil.copytree(whole[0], tmp_path / "run")
+
+    def export(**fault):
+        return start("", folder, "--export", script=FIT, **fault and {"folder": folder}, **fault)
+
+    assert export().wait() == 0
+    model = shutil.copytree(folder / "saved_model", tmp_path / "model")
+    assert export(report=tmp_path / "count").wait() == 0
+    last = int((tmp_path / "count").read_text())
+    for at in tier([last - 14, last - 6], range(1, last + 1)):  # the one moment without a model, and a later one
+        with tally.trial(f"operation {at}"):
+            assert (job := export(at=at)).wait() == -signal.SIGKILL, job.output()[-1000:]
+            with start_run(folder, tiny(*OVERRIDES), read_manifest(tiny().records)):  # which sweeps
+                held = {path.name for path in folder.iterdir()}
+            assert held - {"saved_model"} == {".lock", "folds.csv", "fold-0", *NOTES}
+            if "saved_model" in held:
+                load_listener(folder / "saved_model")
+            else:
+                shutil.copytree(model, folder / "saved_model")
 
 
 @pytest.mark.check("D5")
