@@ -134,12 +134,11 @@ def check_records(directory):
 
     Example: audiotag check-records tfrecords/fsdkaggle2019
     """
-    from audiotag.data import records
-    from audiotag.errors import DataError
+    from audiotag.data.manifest import damage_error
+    from audiotag.data.records import check_records as find_damage
 
-    damage = list(records.check_records(directory))
-    if damage:
-        raise DataError("\n".join([*damage, "Make the records anew with --overwrite."]))
+    if damage := list(find_damage(directory)):
+        raise damage_error(damage)
     click.echo(f"{directory}: whole; every byte is as make-records wrote it.")
 
 

@@ -14,11 +14,9 @@ import soundfile as sf
 import soxr
 
 from audiotag.data import silence
-from audiotag.data.headers import MOST_SAMPLES, Header, check_size, read_header
+from audiotag.data.headers import MOST_SAMPLES, SUFFIXES, Header, check_size, read_header
 from audiotag.errors import DataError
 
-# What is inside a file of that name.
-SUFFIXES = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".mp3": "MP3", ".aif": "AIFF", ".aiff": "AIFF"}
 FULL_SCALE = 32_768.0
 MOST_BYTES = 1 << 30
 BLOCK = 1 << 16  # samples a channel to decode at a time: what a header promises may not fit into memory

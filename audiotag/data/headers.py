@@ -10,6 +10,8 @@ MOST_CHANNELS = 8
 MOST_SAMPLES = 1 << 26  # a channel, as recorded and as resampled: 25 minutes at 44.1 kHz
 MOST_CHUNKS = 10_000  # files hold a handful; a file of millions would keep us busy
 MOST_PADDING = 1 << 20  # zeros before the first frame of an MP3
+# What is inside a file of that name.
+SUFFIXES = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".mp3": "MP3", ".aiff": "AIFF", ".aif": "AIFF"}
 KINDS = "WAV, FLAC, Ogg (Vorbis or Opus), MP3 and AIFF"
 
 # What WAV and AIFF call sound that is not packed, or by a table of 256 numbers: 2 bytes to read, nothing to overflow.

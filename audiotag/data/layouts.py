@@ -16,11 +16,12 @@ from pathlib import Path
 import pandas as pd
 
 from audiotag.data.clips import COLUMNS, SUBSETS, check_clips, check_labels, csv_lines, numbers, read_table
+from audiotag.data.headers import SUFFIXES
 from audiotag.data.labels import split_labels
 from audiotag.errors import ConfigError, DataError
 from audiotag.lookup import nearest
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif")
+AUDIO_SUFFIXES = tuple(SUFFIXES)
 
 # The clips of FSDKaggle2019 that its authors and the competition's winner found to be labelled wrongly.
 MIXED_UP = "wrong label ({}): a renaming bug gave the file another clip's name"

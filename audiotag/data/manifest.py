@@ -9,6 +9,7 @@ from audiotag import files
 from audiotag.errors import DataError
 
 NAME = "manifest.json"
+ANEW = "Make the records anew with --overwrite"  # the way out of all damage
 SCHEMA_VERSION = 2  # from 2 on, clips.csv says what was trimmed off a clip, and its gain
 
 
@@ -105,7 +106,7 @@ def read_manifest(directory):
         raise DataError(
             f"{directory}: no {NAME}, so make-records has not finished here. Run it again: it goes on where it stopped."
         )
-    again = f"Make the records anew with --overwrite, or fetch {directory} again."
+    again = f"{ANEW}, or fetch {directory} again."
     data = path.read_bytes()
     try:
         content = json.loads(data)
@@ -153,7 +154,12 @@ def refuse_damage(manifest):
         DataError: Names those that are not what make-records wrote.
     """
     if damage := list(damaged_shards(manifest)):
-        raise DataError("\n".join([*damage, "Make the records anew with --overwrite."]))
+        raise damage_error(damage)
+
+
+def damage_error(damage):
+    """The DataError that names what is damaged, a sentence each, and the way out."""
+    return DataError("\n".join([*damage, f"{ANEW}."]))
 
 
 def damaged_shards(manifest):

@@ -15,7 +15,7 @@ import soundfile as sf
 import tensorflow as tf
 
 from audiotag.data import audio, records
-from audiotag.data.manifest import damaged_shards
+from audiotag.data.manifest import damage_error, damaged_shards
 from audiotag.errors import DataError
 
 try:
@@ -59,76 +59,13 @@ def training_batches(
         raise DataError(
             f"{len(clips)} clips do not fill a batch of {batch_size}. Give more clips or a smaller batch_size."
         )
-    paths = tf.constant(_paths(manifest, clips))
-    find_row = _rows_by_name(clips)
     truth = tf.constant(truth, tf.float32)  # [clips, K]
-    beside_others = _beside_others(manifest, clips)
-    short = bool((clips["num_samples"] < window_samples).any())
-    if manifest.options["codec"] == "pcm":
-        cut = _cut_pcm(window_samples, short and short_clips)
-    else:
-        cut = _cut_coded(window_samples, short_clips)
-
-    def window(record, epoch, *draw):
-        """One window; its place follows from the seed, the epoch, the clip, and the number of the draw if any."""
-        numbers = [tf.strings.as_string(number) for number in (epoch, *draw)]
-        dice = tf.strings.join([str(seed), *numbers, record["name"]], "/")
-        starts = tf.maximum(record["num_samples"] - window_samples, 0) + 1  # places where a window may start
-        return cut(record, tf.strings.to_hash_bucket_fast(dice, 1 << 52) % starts)
-
-    def records_of(epoch):
-        shards = tf.random.experimental.stateless_shuffle(paths, [seed, epoch])
-        return _read(tf.data.Dataset.from_tensor_slices(shards))
-
-    def shuffled(windows, number):
-        tf.random.set_seed(seed + 1)  # of this graph alone: the order shall not depend on that of the whole program
-        return windows.shuffle(SHUFFLED_WINDOWS, seed=seed + number, reshuffle_each_iteration=False)
-
-    def once(epoch):
-        def heard(serialised):
-            record = records.decode(serialised)
-            return window(record, epoch), find_row(record["name"])
-
-        found = records_of(epoch).map(heard, num_parallel_calls=tf.data.AUTOTUNE)
-        if beside_others:
-            found = found.filter(lambda _, row: row >= 0)
-        return (
-            found.apply(tf.data.experimental.assert_cardinality(len(clips)))
-            .apply(lambda windows: shuffled(windows, epoch))
-            .batch(batch_size, drop_remainder=True)
-        )
-
-    def drawn(epoch):
-        # In rounds of no more windows than there are clips, or a batch would be full of a few clips' windows.
-        rounds = -(-steps * batch_size // len(clips))
-        ends = tf.constant(np.arange(rounds + 1) * (steps * batch_size) // rounds, tf.int32)
-        return (
-            tf.data.Dataset.range(rounds)
-            .flat_map(lambda number: one_round(epoch * rounds + number, ends[number + 1] - ends[number]))
-            .apply(tf.data.experimental.assert_cardinality(steps * batch_size))
-            .batch(batch_size, drop_remainder=True)
-        )
-
+    windows = _Windows(manifest, clips, window_samples=window_samples, short_clips=short_clips, seed=seed)
     log_shares = None if shares is None else tf.math.log(tf.constant(shares, tf.float64))[None]  # [1, clips]
 
-    def one_round(number, size):
-        chosen = tf.random.stateless_categorical(log_shares, size, seed=[seed, number])[0]  # [size]
-        counts = tf.math.bincount(tf.cast(chosen, tf.int32), minlength=len(clips))  # [clips]
-
-        def heard(serialised):
-            record = records.decode(serialised)
-            row = find_row(record["name"])
-            count = tf.where(row >= 0, counts[tf.maximum(row, 0)], 0)
-            kind = tf.string if manifest.options["codec"] == "pcm" else tf.int16
-            windows = tf.map_fn(lambda draw: window(record, number, draw), tf.range(count), fn_output_signature=kind)
-            return windows, tf.fill([count], row)
-
-        return (
-            records_of(number)
-            .map(heard, num_parallel_calls=tf.data.AUTOTUNE)
-            .unbatch()
-            .apply(lambda windows: shuffled(windows, number))
-        )
+    def batches_of(epoch):
+        heard = windows.once(epoch) if shares is None else windows.drawn(epoch, log_shares, steps * batch_size)
+        return heard.batch(batch_size, drop_remainder=True)
 
     def finish(window, row):
         pcm = (
@@ -139,11 +76,83 @@ def training_batches(
 
     return (
         tf.data.Dataset.range(epochs.start, epochs.stop)
-        .flat_map(once if shares is None else drawn)
+        .flat_map(batches_of)
         .map(finish, num_parallel_calls=tf.data.AUTOTUNE)
         .apply(tf.data.experimental.assert_cardinality(len(epochs) * (steps or len(clips) // batch_size)))
         .prefetch(tf.data.AUTOTUNE)
     )
+
+
+class _Windows:
+    """Random windows of clips in records, in a random order: datasets of (window, row of the clip).
+
+    Where a window lies follows from the seed, the epoch, the clip, and the number of the draw if any.
+    """
+
+    def __init__(self, manifest, clips, *, window_samples, short_clips, seed):
+        self.paths = tf.constant(_paths(manifest, clips))
+        self.find_row = _rows_by_name(clips)
+        self.beside_others = _beside_others(manifest, clips)
+        self.num_clips, self.window_samples, self.seed = len(clips), window_samples, seed
+        if manifest.options["codec"] == "pcm":
+            short = bool((clips["num_samples"] < window_samples).any())
+            self.kind, self.cut = tf.string, _cut_pcm(window_samples, short and short_clips)
+        else:
+            self.kind, self.cut = tf.int16, _cut_coded(window_samples, short_clips)
+
+    def once(self, epoch):
+        """One window of each clip."""
+
+        def heard(serialised):
+            record = records.decode(serialised)
+            return self._window(record, epoch), self.find_row(record["name"])
+
+        windows = self._records(epoch).map(heard, num_parallel_calls=tf.data.AUTOTUNE)
+        if self.beside_others:
+            windows = windows.filter(lambda _, row: row >= 0)
+        return self._shuffled(windows.apply(tf.data.experimental.assert_cardinality(self.num_clips)), epoch)
+
+    def drawn(self, epoch, log_shares, size):
+        """`size` windows of clips that are drawn by their shares [1, clips], with replacement."""
+        # In rounds of no more windows than there are clips, or a batch would be full of a few clips' windows.
+        rounds = -(-size // self.num_clips)
+        ends = tf.constant(np.arange(rounds + 1) * size // rounds, tf.int32)
+
+        def one_round(number):
+            return self._round(epoch * rounds + number, log_shares, ends[number + 1] - ends[number])
+
+        windows = tf.data.Dataset.range(rounds).flat_map(one_round)
+        return windows.apply(tf.data.experimental.assert_cardinality(size))
+
+    def _round(self, number, log_shares, size):
+        chosen = tf.random.stateless_categorical(log_shares, size, seed=[self.seed, number])[0]  # [size]
+        counts = tf.math.bincount(tf.cast(chosen, tf.int32), minlength=self.num_clips)  # [clips]
+
+        def heard(serialised):
+            record = records.decode(serialised)
+            row = self.find_row(record["name"])
+            count = tf.where(row >= 0, counts[tf.maximum(row, 0)], 0)
+            windows = tf.map_fn(
+                lambda draw: self._window(record, number, draw), tf.range(count), fn_output_signature=self.kind
+            )
+            return windows, tf.fill([count], row)
+
+        windows = self._records(number).map(heard, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
+        return self._shuffled(windows, number)
+
+    def _records(self, epoch):
+        shards = tf.random.experimental.stateless_shuffle(self.paths, [self.seed, epoch])
+        return _read(tf.data.Dataset.from_tensor_slices(shards))
+
+    def _window(self, record, epoch, *draw):
+        numbers = [tf.strings.as_string(number) for number in (epoch, *draw)]
+        dice = tf.strings.join([str(self.seed), *numbers, record["name"]], "/")
+        starts = tf.maximum(record["num_samples"] - self.window_samples, 0) + 1  # places where a window may start
+        return self.cut(record, tf.strings.to_hash_bucket_fast(dice, 1 << 52) % starts)
+
+    def _shuffled(self, windows, number):
+        tf.random.set_seed(self.seed + 1)  # of this graph alone: the order shall not depend on that of the program
+        return windows.shuffle(SHUFFLED_WINDOWS, seed=self.seed + number, reshuffle_each_iteration=False)
 
 
 def evaluation_batches(manifest, clips, *, window_samples, batch_size):
@@ -203,7 +212,7 @@ def damage_named(manifest):
         damage = list(damaged_shards(manifest))
         if not damage:
             raise
-        raise DataError("\n".join([*damage, "Make the records anew with --overwrite."])) from error
+        raise damage_error(damage) from error
 
 
 def _paths(manifest, clips):

@@ -1,5 +1,6 @@
 """Work in processes that may die of what they are given: an entry that kills its worker twice is lost, and only it."""
 
+import itertools
 import multiprocessing
 import os
 import resource
@@ -34,18 +35,14 @@ def in_order(function, entries, *, workers):
     # Not forked from here: TensorFlow's threads do not survive that. The server has loaded the module but no threads.
     spawn = multiprocessing.get_context("forkserver")
     spawn.set_forkserver_preload([function_module(function)])
+    entries = ((number, entry, None) for number, entry in enumerate(entries))  # None: nobody has died of it
     todo, answers, next_out = deque(), {}, 0
-    entries = enumerate(entries)
     crew = []
     try:
         crew.extend(_Worker(spawn, function) for _ in range(workers))
-        exhausted = False
         while True:
-            while not exhausted and len(todo) + sum(len(w.hands) for w in crew) + len(answers) < AHEAD * workers:
-                entry = next(entries, None)
-                exhausted = entry is None
-                if not exhausted:
-                    todo.append((*entry, None))
+            under_way = len(todo) + sum(len(worker.hands) for worker in crew) + len(answers)
+            todo.extend(itertools.islice(entries, AHEAD * workers - under_way))
             for worker in crew:
                 while todo and len(worker.hands) < WAITING:
                     worker.give(todo.popleft())
@@ -53,31 +50,19 @@ def in_order(function, entries, *, workers):
                 yield answers.pop(next_out)
                 next_out += 1
                 continue
-            if not any(worker.hands for worker in crew):
+            busy = [worker for worker in crew if worker.hands]
+            if not busy:
                 return
-            wait([worker.pipe for worker in crew if worker.hands], timeout=1)
-            for place, worker in enumerate(crew):
-                if not worker.hands:
-                    continue
+            wait([worker.pipe for worker in busy], timeout=1)
+            for worker in busy:
                 try:
                     for number, answer in worker.taken():
                         answers[number] = answer
                 except EOFError:
-                    crew[place] = _Worker(spawn, function)
-                    reason = worker.reason()
-                    if not worker.hands:  # it died when its work was done
-                        continue
-                    (number, entry, died_before), *rest = worker.hands
-                    if died_before is None:
-                        rest.insert(0, (number, entry, reason))
-                    elif reason == died_before == _said(-signal.SIGKILL):  # somebody else's doing
-                        raise DataError(
-                            "A worker process died, perhaps for want of memory. Run make-records again: it goes on "
-                            "where it stopped, and --workers 1 needs the least memory."
-                        ) from None
-                    else:
-                        answers[number] = None, reason
-                    todo.extendleft(reversed(rest))
+                    crew[crew.index(worker)] = _Worker(spawn, function)
+                    lost, left = worker.left_behind()
+                    answers |= lost
+                    todo.extendleft(reversed(left))
     finally:
         for worker in crew:
             worker.end()
@@ -123,6 +108,25 @@ class _Worker:
         if self.hands and time.monotonic() - self.since > SECONDS:
             self.late = True
             raise EOFError
+
+    def left_behind(self):
+        """Of a worker that answers no more: {number: answer} for an entry that is lost, and entries to do.
+
+        Raises:
+            DataError: SIGKILL has ended it and the one before it.
+        """
+        reason = self.reason()
+        if not self.hands:  # it died when its work was done
+            return {}, []
+        (number, entry, died_before), *left = self.hands
+        if died_before is None:
+            return {}, [(number, entry, reason), *left]
+        if reason == died_before == _said(-signal.SIGKILL):  # somebody else's doing
+            raise DataError(
+                "A worker process died, perhaps for want of memory. Run make-records again: it goes on where it "
+                "stopped, and --workers 1 needs the least memory."
+            ) from None
+        return {number: (None, reason)}, left
 
     def reason(self):
         """Waits for the end of a process that answers no more; what it died of, in words."""
