@@ -147,13 +147,13 @@ def read_manifest(directory):
     return manifest
 
 
-def refuse_damage(manifest):
-    """Reads every byte of the shards.
+def refuse_damage(manifest, subset=None):
+    """Reads every byte of the shards, or of those of one subset.
 
     Raises:
         DataError: Names those that are not what make-records wrote.
     """
-    if damage := list(damaged_shards(manifest)):
+    if damage := list(damaged_shards(manifest, subset)):
         raise damage_error(damage)
 
 
@@ -162,9 +162,11 @@ def damage_error(damage):
     return DataError("\n".join([*damage, f"{ANEW}."]))
 
 
-def damaged_shards(manifest):
-    """Yields a sentence for every shard whose bytes are not those that make-records wrote."""
+def damaged_shards(manifest, subset=None):
+    """Yields a sentence for every shard, or each of a subset, whose bytes are not those that make-records wrote."""
     for shard in manifest.shards:
+        if subset not in (None, shard.subset):
+            continue
         path = manifest.directory / shard.file
         if files.sha256(path) != shard.sha256:
             yield (

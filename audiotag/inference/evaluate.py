@@ -9,7 +9,7 @@ from scipy.special import expit, logit
 
 from audiotag.data.clips import read_clips
 from audiotag.data.labels import multi_hot
-from audiotag.data.manifest import read_manifest
+from audiotag.data.manifest import read_manifest, refuse_damage
 from audiotag.errors import DataError
 from audiotag.inference import decisions
 from audiotag.inference.predict import load_taggers, score_logits
@@ -53,6 +53,7 @@ def score_test_clips(run, *, records=None, stage=None, fold=None):
     clips = clips[clips["subset"] == "test"].reset_index(drop=True)
     if clips.empty:
         raise DataError(f"{manifest.directory}: holds no test clips.")
+    refuse_damage(manifest, "test")
     return clips, score_logits(load_taggers(run, stage, fold), manifest, clips)
 
 
@@ -73,6 +74,8 @@ def held_out_answers(run, stage=None):
         raise DataError(f"{run.folder}: no fold is trained to its end yet. Finish the run with: audiotag fit")
     manifest = read_manifest(run.experiment.records)
     known = crossval.training_clips(run, read_clips(manifest.directory / "clips.csv"))
+    if not as_written:
+        refuse_damage(manifest, "curated")
     clips, scores = [], []
     for fold, path in paths.items():
         table = read_out_of_fold(path, set(crossval.held_out_clips(known, fold)["name"]), run.vocabulary)

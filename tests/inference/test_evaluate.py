@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 from sklearn.metrics import average_precision_score, f1_score, label_ranking_average_precision_score, roc_auc_score
 
 from audiotag.data.labels import multi_hot
@@ -233,6 +234,20 @@ def test_records_of_another_kind_are_refused(run, records, demo, tmp_path):
     write_manifest(dataclasses.replace(manifest, options=manifest.options | {"sample_rate": 8000}))
     with pytest.raises(DataError, match=r"records: 8000 Hz; .*tiny was trained at 16000 Hz\."):
         score_test_clips(run, records=copy)
+
+
+def test_test_clips_that_are_not_those_that_were_written_are_refused(run, records, tmp_path):
+    """Their checksums and sizes are right: only the manifest knows better."""
+    altered = Path(shutil.copytree(records, tmp_path / "altered"))
+    shard = next(shard for shard in read_manifest(altered).shards if shard.subset == "test")
+    path = altered / shard.file
+    sounds = [record.numpy() for record in tf.data.TFRecordDataset(str(path))]
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for sound in sounds:
+            writer.write(sound[:-1000] + bytes(1000))
+    assert path.stat().st_size == shard.bytes
+    with pytest.raises(DataError, match=rf"{shard.file}: damaged: its SHA-256 is not the manifest's"):
+        score_test_clips(run, records=altered)
 
 
 def test_records_without_test_clips_are_refused(run, demo, tmp_path):
