@@ -209,6 +209,8 @@ class Experiment(Section):
         for fold in self.folds.held_out:
             if not 0 <= fold < self.folds.count:
                 raise _at("folds.held_out", f"there is no fold {fold}. Accepted: 0 to {self.folds.count - 1}.")
+            if self.folds.held_out.count(fold) > 1:
+                raise _at("folds.held_out", f"fold {fold} stands twice. Name each fold once.")
         return self
 
 
@@ -236,10 +238,16 @@ def load(path, overrides=(), *, kind=Experiment):
         raise ConfigError(f"{path}: not a JSON file: {error}") from error
     for override in overrides:
         _override(content, override)
+    return checked(content, kind, path)
+
+
+def checked(content, kind, where):
+    """Content of JSON as the `Section` that it should be; a ConfigError says what is wrong `where`."""
     try:
         return kind.model_validate(_unchangeable(content))
     except ValidationError as error:
-        raise ConfigError("\n".join(f"{path}: {_sentence(fault)}" for fault in error.errors())) from error
+        sentences = [f"{where}: {_sentence(fault)}" for fault in error.errors() if not _follows(fault)]
+        raise ConfigError("\n".join(sentences)) from error
 
 
 def dump(experiment):
@@ -410,6 +418,11 @@ def _check_steps(stage, where):
 
 def _at(where, what):
     return PydanticCustomError("at", "{where}: {what}", {"where": where, "what": what})
+
+
+def _follows(fault):
+    """Whether a list is too short only because something is wrong within its entries."""
+    return fault["type"] == "too_short" and len(fault["input"]) >= fault["ctx"]["min_length"]
 
 
 def _sentence(fault):

@@ -8,13 +8,44 @@ import platform
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
 
 from audiotag import files
-from audiotag.errors import DataError
-from audiotag.experiment import Experiment, dump, load
+from audiotag.errors import ConfigError, DataError
+from audiotag.experiment import Experiment, Section, dump, load
 
 PACKAGES = ("audiotag", "tensorflow", "keras", "numpy", "pandas", "scikit-learn", "librosa", "soundfile", "soxr")
 SOMETHING_DONE = ("finished.json", "state.npz", "before-state.npz")
+
+
+class Hearing(Section):
+    """How files were read into the records: the options of `data.audio.read_waveform`."""
+
+    sample_rate: int = Field(gt=0)
+    trim: Literal["loudest", "level"] | None
+    trim_db: float | None
+    peak_db: float | None
+
+
+class Records(Section):
+    """records.json: which records a run hears."""
+
+    hearing: Hearing
+    vocabulary: tuple[str, ...] = Field(min_length=1)
+    plan: str
+
+
+class Finished(Section):
+    """finished.json: how a stage ended."""
+
+    weights: str
+    sha256: str
+    epochs: int
+    best_epoch: int
+    val_lwlrap: float
+    round: int = 0  # of several, that was the best
 
 
 @dataclass(frozen=True)
@@ -45,9 +76,9 @@ class Run:
         return self.folder / f"fold-{fold}" / stage
 
     def finished(self, fold, stage):
-        """What is known of a finished stage (weights, sha256, epochs, best_epoch, val_lwlrap, maybe round), or None."""
+        """What is known of a finished stage, with the keys of `Finished`, or None."""
         path = self.stage_folder(fold, stage) / "finished.json"
-        return json.loads(path.read_text()) if path.is_file() else None
+        return _notes(path, Finished) if path.is_file() else None
 
     def weights(self, fold, stage):
         """The weights that a finished stage ended with: its best, or else its last.
@@ -60,7 +91,7 @@ class Run:
             raise DataError(
                 f"{self.folder}: stage {stage!r} of fold {fold} is not trained yet. Finish it with: audiotag fit"
             )
-        folder = self.stage_folder(fold, f"{stage}/{int(known['round'])}" if "round" in known else stage)
+        folder = self.stage_folder(fold, f"{stage}/{known['round']}" if "round" in known else stage)
         path = folder / Path(known["weights"]).name
         if not path.is_file() or files.sha256(path) != known["sha256"]:
             raise DataError(
@@ -156,23 +187,24 @@ def open_run(folder):
     """The run in a directory.
 
     Raises:
-        DataError: There is none, or an older version's.
+        DataError: There is none, or it is damaged, or an older version's.
     """
     folder = Path(folder)
     if not is_run(folder):
         raise DataError(
             f"{folder}: not the directory of a run: it has no records.json. Train one with: audiotag fit EXPERIMENT"
         )
-    known = json.loads((folder / "records.json").read_text())
-    if "hearing" not in known:
-        raise DataError(f"{folder}: trained by an older audiotag. Train it anew with --restart.")
-    return Run(
-        folder=folder,
-        experiment=load(folder / "experiment.json"),
-        hearing=known["hearing"],
-        vocabulary=tuple(known["vocabulary"]),
-        plan=known["plan"],
-    )
+    known = _notes(folder / "records.json", Records)
+    return Run(folder=folder, experiment=load(folder / "experiment.json"), **known)
+
+
+def _notes(path, kind):
+    """What a run has written down in a JSON file, as a `Section` has it."""
+    try:
+        return load(path, kind=kind).model_dump(exclude_unset=True)
+    except ConfigError as error:
+        said = str(error).rstrip(".")
+        raise DataError(f"{said}. Damaged, or an older audiotag's: train the run anew with --restart.") from error
 
 
 def environment():

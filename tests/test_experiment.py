@@ -268,6 +268,12 @@ def test_a_value_of_another_kind_is_refused_with_its_place(write, place, value, 
     assert message in refusal(write(changed(place, value)))
 
 
+@pytest.mark.parametrize(("key", "value"), [("epochs", 0), ("subset", "test")])
+def test_a_list_is_not_called_too_short_for_what_is_wrong_in_it(write, key, value):
+    content = changed(f"stages.0.{key}", value)
+    assert refusal(write(content | {"stages": content["stages"][:1]})).count("\n") == 0
+
+
 @pytest.mark.check("C7")
 @pytest.mark.parametrize("key", [key for key in FILE if key not in ("picture", "augment", "folds", "predict")])
 def test_a_key_without_a_default_must_be_there(write, key):
@@ -311,6 +317,7 @@ def test_every_fault_is_named_at_once(write):
         ),
         ("stages.1.name", "noisy", "stages[1].name: two stages are called 'noisy'. Give each its own name."),
         ("folds.held_out", [0, 5], "folds.held_out: there is no fold 5. Accepted: 0 to 4."),
+        ("folds.held_out", [0, 1, 0], "folds.held_out: fold 0 stands twice. Name each fold once."),
         ("folds.held_out", [-1], "folds.held_out: there is no fold -1. Accepted: 0 to 4."),
         ("stages.0.callbacks.2", {"name": "CSVLogger"}, "stages[0].callbacks[2]: 'CSVLogger' stands twice. Name each "),
         (

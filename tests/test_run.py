@@ -40,6 +40,7 @@ def finish(run, fold, stage, data=b"weights"):
     folder.mkdir(parents=True)
     (folder / "best.weights.h5").write_bytes(data)
     known = {"weights": "best.weights.h5", "sha256": files.sha256(folder / "best.weights.h5"), "epochs": 3}
+    known |= {"best_epoch": 2, "val_lwlrap": 0.5}
     (folder / "finished.json").write_text(json.dumps(known))
     return folder / "best.weights.h5"
 
@@ -230,9 +231,26 @@ def test_a_run_may_be_moved(run, tmp_path):
     assert moved.vocabulary == run.vocabulary
 
 
-def test_a_run_of_an_older_version_is_refused_in_a_sentence(begun):
-    known = json.loads((begun.folder / "records.json").read_text())
-    del known["hearing"]
-    (begun.folder / "records.json").write_text(json.dumps(known))
-    with pytest.raises(DataError, match=r"demo: trained by an older audiotag\. Train it anew with --restart\."):
-        open_run(begun.folder)
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("records.json", b"{", "not a JSON file: Expecting property name"),
+        ("records.json", b"\x80", "not a JSON file: 'utf-8' codec can't decode"),
+        ("records.json", {"hearing": {}}, "hearing.sample_rate: this key is missing"),
+        ("records.json", {"hearing": HEARING | {"sample_rate": "x"}}, "hearing.sample_rate: Input should be a valid"),
+        ("records.json", {"hearing": None}, "hearing: Input should be a valid dictionary"),  # as of an older version
+        ("records.json", {"vocabulary": [1, 2]}, r"vocabulary\[0\]: Input should be a valid string, found 1"),
+        ("finished.json", b"", "not a JSON file: Expecting value"),
+        ("finished.json", b"[" * 100_000, "not a JSON file: "),
+        ("finished.json", {"round": "zz"}, "round: Input should be a valid integer, found 'zz'"),
+        ("finished.json", {"weights": 3}, "weights: Input should be a valid string, found 3"),
+    ],
+)
+def test_a_run_that_is_damaged_is_refused_in_a_sentence(begun, name, content, message):
+    path = begun.folder / name if name == "records.json" else finish(begun, 0, "noisy").with_name(name)
+    if isinstance(content, dict):
+        content = json.dumps(json.loads(path.read_text()) | content).encode()
+    path.write_bytes(content)
+    way_out = r"Damaged, or an older audiotag's: train the run anew with --restart\."
+    with pytest.raises(DataError, match=rf"{path}: {message}(?s:.*)\. {way_out}"):
+        open_run(begun.folder).weights(0, "noisy")

@@ -6,13 +6,25 @@ import tempfile
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
+from pydantic import Field
 
 from audiotag import files
 from audiotag.errors import ConfigError, DataError
+from audiotag.experiment import Predict, Section, checked
 from audiotag.inference.ensemble import listener, open_model
 from audiotag.inference.predict import Listener
 from audiotag.inference.screening import foreign_operations
+from audiotag.run import Hearing
+
+
+class Listening(Section):
+    """How long recordings are heard by a `Listener`."""
+
+    window_samples: int = Field(gt=0)
+    hop: int = Field(gt=0)
+    pool: Predict.model_fields["pool"].annotation
 
 
 def export(model, folder, *, overwrite=False):
@@ -100,11 +112,20 @@ def load_listener(folder, overrides=(), *, trust=False):
             f"{', '.join(foreign)}. If you know who made it and trust them, say --trust."
         )
     try:
-        model = tf.saved_model.load(str(folder))
-        vocabulary = tuple(name.decode() for name in model.class_names().numpy())
-        hearing, listening = json.loads(model.hearing().numpy()), json.loads(model.listening().numpy())
-        serve = model.signatures["serving_default"]
-    except (AttributeError, KeyError, OSError, ValueError, tf.errors.OpError) as error:
-        reason = str(error).splitlines()[0]
+        return _served(tf.saved_model.load(str(folder)))
+    except Exception as error:  # TensorFlow raises a dozen kinds
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise DataError(f"{folder}: damaged, or a SavedModel that this audiotag did not export: {reason}") from error
-    return Listener(lambda w: serve(waveform=tf.constant(w))["logits"].numpy(), hearing, vocabulary, **listening)
+
+
+def _served(model):
+    """The `Listener` that a SavedModel of `export` is."""
+    serve = model.signatures["serving_default"]
+    logits = lambda waveform: serve(waveform=tf.constant(waveform))["logits"].numpy()
+    names = tuple(name.decode() for name in model.class_names().numpy())
+    hearing = checked(json.loads(model.hearing().numpy()), Hearing, "hearing")
+    listening = checked(json.loads(model.listening().numpy()), Listening, "listening")
+    named, shape = len(set(names) - {""}), logits(np.zeros((1, 1), "float32")).shape
+    if named < len(names) or shape != (1, named):
+        raise DataError(f"it names {named} classes, and answers in the shape {shape}.")
+    return Listener(logits, hearing.model_dump(), names, **listening.model_dump())

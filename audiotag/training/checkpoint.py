@@ -176,10 +176,14 @@ def resume(path, model):
 
 def _read_state(path):
     """The arrays in a file of `save_state`, if they are those that were written."""
-    with open(path, "rb") as data, np.load(data) as file:
-        if any(member.compress_type != zipfile.ZIP_STORED for member in file.zip.infolist()):
-            raise ValueError("it is packed")
-        arrays = dict(file)
+    with open(path, "rb") as data:
+        if data.read(4) != b"PK\3\4":  # or NumPy would advise to load it unsafely
+            raise ValueError("it is no archive")
+        data.seek(0)
+        with np.load(data) as file:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in file.zip.infolist()):
+                raise ValueError("it is packed")
+            arrays = dict(file)
     expected = str(arrays.pop("sha256"))
     if expected != _digest(arrays.values()):
         raise ValueError("its SHA-256 is another")

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import shutil
 import subprocess
 import sys
@@ -187,4 +188,47 @@ def test_a_saved_model_of_others_is_refused(tmp_path):
     other.double = tf.function(lambda x: 2 * x, input_signature=[tf.TensorSpec([])])
     tf.saved_model.save(other, str(tmp_path / "other"))
     with pytest.raises(DataError, match="other: damaged, or a SavedModel that this audiotag did not export"):
+        load_listener(tmp_path / "other")
+
+
+def test_a_saved_model_whose_variables_are_cut_is_refused(saved_model, tmp_path):
+    folder = shutil.copytree(saved_model, tmp_path / "saved")
+    (folder / "variables" / "variables.data-00000-of-00001").write_bytes(b"aaa")
+    with pytest.raises(DataError, match="saved: damaged, or a SavedModel that this audiotag did not export: ."):
+        load_listener(folder)
+
+
+@pytest.mark.parametrize("lines", ["a\nb\n", "a\n" * 14])
+def test_a_saved_model_that_does_not_name_its_classes_is_refused(saved_model, tmp_path, lines):
+    folder = shutil.copytree(saved_model, tmp_path / "saved")
+    (folder / "assets" / "class_names.txt").write_text(lines)
+    with pytest.raises(DataError, match=r"export: it names [12] classes, and answers in the shape \(1, 14\)\."):
+        load_listener(folder)
+
+
+RIGHT = {"class_names": ["a", "b"], "answer": "logits"}
+RIGHT |= {"hearing": {"sample_rate": 16_000, "trim": None, "trim_db": 60.0, "peak_db": None}}
+RIGHT |= {"listening": {"window_samples": 16_000, "hop": 8_000, "pool": "mean"}}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"class_names": ["a", "b", "c"]}, r"it names 3 classes, and answers in the shape \(1, 2\)\."),
+        ({"class_names": ["a"]}, r"it names 1 classes, and answers in the shape \(1, 2\)\."),
+        ({"answer": "numbers"}, "'logits'"),
+        ({"hearing": {"sample_rate": 16_000, "trim": None, "trim_db": 60.0}}, "hearing: peak_db: this key is missing"),
+        ({"listening": RIGHT["listening"] | {"gain": 1}}, "listening: unknown key 'gain'"),
+        ({"listening": {"hop": 8_000, "pool": "mean"}}, "listening: window_samples: this key is missing"),
+    ],
+)
+def test_a_foreign_saved_model_of_the_same_endpoints_is_refused_where_it_differs(tmp_path, wrong, message):
+    told, model = RIGHT | wrong, tf.Module()
+    spec, two = tf.TensorSpec([None, None], tf.float32, name="waveform"), tf.ones([1, 2])
+    model.serve = tf.function(lambda waveform: {told["answer"]: waveform[:, :1] * two}, input_signature=[spec])
+    model.class_names = tf.function(lambda: tf.constant(told["class_names"]), input_signature=[])
+    model.hearing = tf.function(lambda: tf.constant(json.dumps(told["hearing"])), input_signature=[])
+    model.listening = tf.function(lambda: tf.constant(json.dumps(told["listening"])), input_signature=[])
+    tf.saved_model.save(model, str(tmp_path / "other"), {"serving_default": model.serve})
+    with pytest.raises(DataError, match=f"other: damaged, or a SavedModel that this .* did not export: {message}"):
         load_listener(tmp_path / "other")
