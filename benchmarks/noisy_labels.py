@@ -69,6 +69,7 @@ def ways(steps):
         "schedule": {"name": "hold_then_linear"},  # its last epoch has no rate
         "select": select({"name": "verified", "at_least": 0.6}, "both", rounds=4),
     }
+    verification = [stage("both", BOTH, steps // 3), stage("verified", BOTH, steps // 60, **rounds)]
     pseudo = select({"name": "pseudo_labels", "at_least": 0.4}, "curated")
     return {
         "curated only": {"stages": [stage("curated", "curated", steps)]},
@@ -83,8 +84,9 @@ def ways(steps):
         "selection": {
             "stages": [judge, stage("selected", BOTH, steps * 2 // 3, select=select({"name": "ranked"}, "curated"))]
         },
-        "self-verification": {
-            "stages": [stage("both", BOTH, steps // 3), stage("verified", BOTH, steps // 60, **rounds)],
+        "self-verification": {"stages": verification, "folds": EVERY_FOLD},
+        "verified, then afresh": {
+            "stages": [*verification, stage("afresh", BOTH, steps, select=select({"name": "ranked"}, "verified"))],
             "folds": EVERY_FOLD,
         },
         "noise-aware": {"stages": [stage("both", BOTH, steps, noisy_loss={"name": "soft_bootstrapping", "beta": 0.7})]},
