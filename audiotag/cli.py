@@ -23,6 +23,7 @@ class Output(click.Path):
         self.suffixes = suffixes
 
     def convert(self, value, param, ctx):
+        """The path, once it may be written."""
         path = super().convert(value, param, ctx)
         if path.suffix not in self.suffixes:
             self.fail(f"{path}: expected a name that ends in {' or '.join(self.suffixes)}.", param, ctx)
