@@ -1,5 +1,6 @@
 """The command line: doorways, no rooms. Nothing heavy is imported before it is needed."""
 
+import math
 import os
 from pathlib import Path
 
@@ -308,7 +309,7 @@ def predict(model, paths, top, csv, timeline, threshold, trust, overrides):
     Example: audiotag predict runs/demo/saved_model bell.wav street.mp3
              audiotag predict runs/demo day.flac --timeline day.csv --set predict.overlap=0
     """
-    if threshold != threshold:
+    if math.isnan(threshold):
         raise click.UsageError("--threshold is no number. Expected 0 to 1.")
     if csv and timeline and csv.resolve() == timeline.resolve():
         raise click.UsageError("--csv and --timeline are the same file. Give each a name of its own.")

@@ -268,9 +268,19 @@ def passes(experiment):
             before = {"start_from": name, "select": stage.select.model_copy(update={"scored_by": (name,)})}
 
 
+def stage_of(name):
+    """The name of a stage as the file has it, from that of one of its `passes`.
+
+    Example:
+        >>> stage_of("verified/2"), stage_of("curated")
+        ('verified', 'curated')
+    """
+    return name.split("/")[0]
+
+
 def stage_named(experiment, name):
     """The stage of this name, or of which this is a round."""
-    (found,) = (stage for stage in experiment.stages if stage.name == name.split("/")[0])
+    (found,) = (stage for stage in experiment.stages if stage.name == stage_of(name))
     return found
 
 

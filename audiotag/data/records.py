@@ -179,7 +179,7 @@ def write_records(
     options |= {"keep_known_bad": keep_known_bad, "skip_bad": skip_bad}
     plan = planned_shards(source.clips[~source.clips["name"].isin(known_bad)], clips_per_shard)
     fingerprint = _fingerprint(options, source, known_bad)
-    # While it is unfinished: bad clips may be left out of what was begun without a word about them.
+    # Of what is unfinished: bad clips may be left out of it later.
     begun = _fingerprint(options | {"skip_bad": False}, source, known_bad)
 
     _refuse_a_taken_place(out, source.clips)
@@ -297,6 +297,13 @@ def _remove_records(out):
     """Takes records away, in an order in which no moment looks whole."""
     for path in _records_in(out):
         path.unlink(missing_ok=True)
+    _sweep(out)
+
+
+def _sweep(out):
+    """Removes what killed writers left unfinished."""
+    files.sweep(out)
+    files.sweep(out / WORK)
 
 
 def _write_note(path, plan, known=None):
@@ -322,8 +329,7 @@ def _finished_shards(out, fingerprint, skip_bad):
         raise DataError(
             f"{out}: an unfinished run with other clips or options lies here. Choose another --out, or --overwrite."
         )
-    files.sweep(out)
-    files.sweep(out / WORK)
+    _sweep(out)
     finished = {}
     for path in (out / WORK).glob("clips-*.json"):
         plan, known = _read_note(path)

@@ -57,9 +57,9 @@ def _left_out(run, clips):
     """The corrections that left a clip out: they stand at the end, so that an edited table still says so."""
     path = run.folder / "corrections.csv"
     if not path.is_file():
-        return
+        return []
     said = read_corrections(path, run.vocabulary).query("weight == 0")
-    yield said.assign(subset=said["clip"].map(clips.set_index("name")["subset"]), margin=-np.inf)
+    return [said.assign(subset=said["clip"].map(clips.set_index("name")["subset"]), margin=-np.inf)]
 
 
 def _disagreement(clips, scores, vocabulary):

@@ -7,7 +7,7 @@ import keras
 
 from audiotag.data.corrections import read_corrections
 from audiotag.errors import ConfigError
-from audiotag.experiment import options
+from audiotag.experiment import options, stage_of
 from audiotag.inference.predict import begun_already
 from audiotag.losses import LOSSES
 from audiotag.metrics import Lwlrap
@@ -49,7 +49,7 @@ def stage_tagger(experiment, stage, *, sample_rate, num_classes):
 
 def compile_tagger(tagger, experiment, stage, *, steps):
     """Gives a model the optimizer and the losses of a stage, whose epochs have so many steps."""
-    with _blamed_on(f"stages.{stage.name}"):
+    with _blamed_on(f"stages.{stage_of(stage.name)}"):
         if stage.trunk_rate == 0:
             for layer in tagger.trunk():
                 layer.trainable = False
@@ -71,7 +71,7 @@ def stage_callbacks(stage, folder):
     """The callbacks of a stage, which write into its folder."""
     places = {"CSVLogger": {"path": folder / "history.csv"}, "ModelCheckpoint": {"path": folder / "best.weights.h5"}}
     places["TensorBoard"] = {"log_dir": str(folder / "tensorboard")}
-    with _blamed_on(f"stages.{stage.name}"):
+    with _blamed_on(f"stages.{stage_of(stage.name)}"):
         return [CALLBACKS[part.name](**options(part), **places.get(part.name, {})) for part in stage.callbacks]
 
 

@@ -17,7 +17,7 @@ from audiotag.data.corrections import corrected, read_corrections, write_correct
 from audiotag.data.folds import official_folds, stratified_folds
 from audiotag.data.labels import split_labels
 from audiotag.errors import ConfigError, DataError
-from audiotag.experiment import options, passes
+from audiotag.experiment import options, passes, stage_of
 from audiotag.inference.predict import load_tagger, score_records
 from audiotag.training.selection import RULES, select
 
@@ -105,10 +105,17 @@ def held_out_clips(clips, held_out):
 
 
 def judging_clips(run, clips, held_out):
-    """Those held-out clips that judge every epoch: of a single label where the model hears no others."""
+    """Those held-out clips that judge every epoch: of a single label where the model hears no others.
+
+    Raises:
+        DataError: There are none.
+    """
     judges = _hearable(run, held_out_clips(clips, held_out))
     if judges.empty:
-        raise DataError(f"{run.experiment.records}: no clip of a single label is in fold {held_out}, to judge by.")
+        raise DataError(
+            f"{run.experiment.records}: no curated clip is left in fold {held_out} to judge by; those of weight 0, and "
+            'where "labels" is "one" those of several labels, do not. Choose other folds.'
+        )
     return judges
 
 
@@ -127,7 +134,8 @@ def heard_clips(run, manifest, clips, held_out, stage):
         those of weight 0, and those of several labels if the experiment says so.
 
     Raises:
-        DataError: None is left of a subset, or of all.
+        DataError: None is left of a subset.
+        ConfigError: The selection took none, and nothing else is heard.
     """
     if stage.select is not None:
         clips = corrected(clips, _selected(run, manifest, clips, held_out, stage), source="the selection")
@@ -136,7 +144,9 @@ def heard_clips(run, manifest, clips, held_out, stage):
         if not (heard["subset"] == subset).any() and (stage.select is None or subset != "noisy"):
             raise DataError(f"{manifest.directory}: holds no {subset} clips, which stage {stage.name!r} trains on.")
     if heard.empty:
-        raise ConfigError(f"stages.{stage.name}.select: no clip was taken, so there is nothing to hear. Ask for less.")
+        raise ConfigError(
+            f"stages.{stage_of(stage.name)}.select: no clip was taken, so there is nothing to hear. Ask for less."
+        )
     return heard
 
 
@@ -164,7 +174,7 @@ def _verdict(run, manifest, clips, held_out, stage):
     judged = noisy["name"].isin(scores.index)
     source = f"{asked.rule.name}, scored by {' and '.join(asked.scored_by)}"
     before = run.stage_folder(held_out, asked.scored_by[0]) / "corrections.csv"
-    again = asked.keep and asked.scored_by[0].startswith(f"{stage.name.split('/')[0]}/")  # not the first round
+    again = asked.keep and asked.scored_by[0].startswith(f"{stage_of(stage.name)}/")  # not the first round
     verdict = select(
         noisy[judged],
         scores.loc[noisy["name"][judged], list(run.vocabulary)].to_numpy(),
@@ -246,7 +256,7 @@ def heard_by(run, fold, stage):
         DataError: One of the stages has not begun.
     """
     start_from = {each.name: each.start_from for each in passes(run.experiment)}
-    last_round = {each.name.split("/")[0]: each.name for each in passes(run.experiment)}
+    last_round = {stage_of(each.name): each.name for each in passes(run.experiment)}
     names = set()
     while stage is not None:
         stage = last_round.get(stage, stage)  # it has heard what those before it heard

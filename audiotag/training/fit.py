@@ -15,7 +15,7 @@ from audiotag.data.manifest import read_manifest, refuse_damage
 from audiotag.data.pipeline import Stopwatch, damage_named, evaluation_batches, training_batches
 from audiotag.data.sampling import shares
 from audiotag.errors import ConfigError, DataError
-from audiotag.experiment import passes, stage_named
+from audiotag.experiment import passes, stage_named, stage_of
 from audiotag.inference.predict import load_tagger
 from audiotag.models.subsets import kept_apart
 from audiotag.run import is_trained, start_run
@@ -134,7 +134,7 @@ def _fit_stage(run, manifest, clips, held_out, index, stage):
     draws = _draws(run, heard, stage, steps)
     if not draws and len(heard) < stage.batch_size:
         raise ConfigError(
-            f"stages.{stage.name.split('/')[0]}.batch_size: {len(heard)} clips do not fill a batch of "
+            f"stages.{stage_of(stage.name)}.batch_size: {len(heard)} clips do not fill a batch of "
             f"{stage.batch_size}. Give more clips or a smaller one."
         )
     tagger = _compiled_tagger(run, held_out, index, stage, steps)

@@ -579,6 +579,13 @@ def test_overwrite_leaves_the_old_records_where_the_new_ones_do_not_fit(source, 
             write_records(source, out, overwrite=True, **OPTIONS, **option)
 
 
+def test_overwrite_leaves_nothing_of_a_killed_writer(source, whole, tmp_path):
+    out = shutil.copytree(whole, tmp_path / "out")
+    (out / ".unfinished-99-clips.csv").touch()
+    write_records(source, out, overwrite=True, **OPTIONS)
+    assert tree(out) == tree(whole)
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("table", ["clips.csv", "rejects.csv"])
 def test_a_table_of_somebody_else_is_not_replaced(source, tmp_path, table, overwrite):

@@ -36,6 +36,14 @@ def fit(experiment, folder, **more):
     return module.fit(experiment, folder, say=lambda sentence: None, **more)
 
 
+def chosen_by_curated(rule, at_least, *, subset=BOTH):
+    """Overrides: a stage of curated clips, whose model then chooses the noisy ones of another."""
+    select = {"rule": {"name": rule, "at_least": at_least}, "scored_by": "curated"}
+    judge = PART | {"name": "curated", "subset": "curated", "epochs": 1}
+    selected = PART | {"name": "selected", "subset": subset, "epochs": 1, "select": select}
+    return "model.filters=[8]", f"stages={json.dumps([judge, selected])}"
+
+
 @pytest.fixture(scope="module")
 def verified(tiny, tmp_path_factory):
     """A run of self-verification in two rounds on two folds. Tests may read it and must not write into it."""
@@ -135,13 +143,7 @@ def test_a_second_round_starts_from_the_first(verified):
 
 
 def test_from_curated_clips_alone_a_fold_selects_without_the_others(tiny, tmp_path):
-    stages = [
-        PART | {"name": "curated", "subset": "curated", "epochs": 1},
-        PART
-        | {"name": "selected", "subset": BOTH, "epochs": 1}
-        | {"select": {"rule": {"name": "pseudo_labels", "at_least": 0.4}, "scored_by": "curated"}},
-    ]
-    run = fit(tiny("model.filters=[8]", f"stages={json.dumps(stages)}"), tmp_path / "run")
+    run = fit(tiny(*chosen_by_curated("pseudo_labels", 0.4)), tmp_path / "run")
     verdict = table(run, 0, "selected", "corrections.csv").set_index("clip")
     heard = table(run, 0, "selected", "heard.csv").set_index("name")
     taken = verdict[verdict["weight"] > 0]
@@ -310,13 +312,7 @@ def test_a_noisy_clip_of_a_recording_that_the_judge_heard_is_left_out(tiny, reco
         some = clips.index[clips["subset"] == subset][:20]
         clips.loc[some, "group"] = [f"recording {number}" for number in range(20)]
     monkeypatch.setattr(module, "read_clips", lambda path: clips)
-    stages = [
-        PART | {"name": "curated", "subset": "curated", "epochs": 1},
-        PART
-        | {"name": "selected", "subset": BOTH, "epochs": 1}
-        | {"select": {"rule": {"name": "probable", "at_least": 0.0}, "scored_by": "curated"}},
-    ]
-    run = fit(tiny("model.filters=[8]", f"stages={json.dumps(stages)}"), tmp_path / "run")
+    run = fit(tiny(*chosen_by_curated("probable", 0.0)), tmp_path / "run")
     group = clips.set_index("name")["group"]
     recordings = set(group[table(run, 0, "curated", "heard.csv")["name"]]) - {""}
     verdict = table(run, 0, "selected", "corrections.csv").set_index("clip")
@@ -385,13 +381,7 @@ def test_a_selection_leaves_weights_by_hand_as_they_are(tiny, records, tmp_path)
     noisy = read_clips(records / "clips.csv").query("subset == 'noisy'").set_index("name")["labels"]
     path = tmp_path / "corrections.csv"
     path.write_text("clip,labels,weight\n" + "".join(f'{clip},"{labels}",0.5\n' for clip, labels in noisy.items()))
-    stages = [
-        PART | {"name": "curated", "subset": "curated", "epochs": 1},
-        PART
-        | {"name": "selected", "subset": BOTH, "epochs": 1}
-        | {"select": {"rule": {"name": "probable", "at_least": 0.0}, "scored_by": "curated"}},
-    ]
-    run = fit(tiny("model.filters=[8]", f"stages={json.dumps(stages)}", f"corrections={path}"), tmp_path / "run")
+    run = fit(tiny(*chosen_by_curated("probable", 0.0), f"corrections={path}"), tmp_path / "run")
     heard = table(run, 0, "selected", "heard.csv").set_index("name")["weight"]
     assert set(heard[noisy.index]) == {0.5}
 
@@ -406,15 +396,18 @@ def test_a_held_out_clip_of_weight_nought_judges_nothing(tiny, verified, tmp_pat
     assert judge not in set(clips["name"]) and len(clips) == 39
 
 
+def test_a_fold_whose_held_out_clips_may_not_judge_is_refused(verified, records):
+    softmax = dataclasses.replace(verified, experiment=verified.experiment.model_copy(update={"labels": "one"}))
+    clips = training_clips(verified, read_clips(records / "clips.csv"))
+    assert len(crossval.judging_clips(verified, clips, 0)) == 20
+    several = clips.assign(labels="Bell,Rain")
+    with pytest.raises(DataError, match=r"no curated clip is left in fold 0 to judge by; .* Choose other folds\."):
+        crossval.judging_clips(softmax, several, 0)
+
+
 def test_a_selection_that_takes_nothing_is_told_where_nothing_else_is_heard(tiny, tmp_path):
-    stages = [
-        PART | {"name": "curated", "subset": "curated", "epochs": 1},
-        PART
-        | {"name": "selected", "subset": "noisy", "epochs": 1}
-        | {"select": {"rule": {"name": "probable", "at_least": 1.0}, "scored_by": "curated"}},
-    ]
     with pytest.raises(ConfigError, match=r"^stages\.selected\.select: no clip was taken, so there is nothing to hear"):
-        fit(tiny("model.filters=[8]", f"stages={json.dumps(stages)}"), tmp_path / "run")
+        fit(tiny(*chosen_by_curated("probable", 1.0, subset="noisy")), tmp_path / "run")
 
 
 # Kills
