@@ -185,6 +185,7 @@ def _compiled_tagger(run, held_out, index, stage, steps):
     if stage.start_from is not None:
         tagger.take_over(load_tagger(run, held_out, stage.start_from))
     compile_tagger(tagger, run.experiment, stage, steps=steps)
+    tagger.optimizer.build(tagger.trainable_variables)  # made in the first step, they would have it traced twice
     return tagger
 
 
