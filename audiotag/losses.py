@@ -311,46 +311,6 @@ class SoftBootstrapping(keras.losses.Loss):
         return super().get_config() | {"beta": self.beta, "through_targets": self.through_targets}
 
 
-@keras.saving.register_keras_serializable(package="audiotag")
-class Lsep(keras.losses.Loss):
-    """Log-sum-exp pairwise loss: true classes should score above false ones.
-
-    lwlrap asks for the order of the classes, not for probabilities, and so does this
-    loss: each pair of a true and a false class in the wrong order costs about as much
-    as the scores are apart. Only differences count, so p = sigmoid(logit) means nothing
-    afterwards.
-
-    A clip's loss is log(1 + sum over n and p of (1 - y_n) y_p exp(z_n - z_p)), which
-    for labels of 0 and 1 is the published sum over the pairs of a false class n and a
-    true class p. A class that is half true is half of each: the loss
-    is least where z = log(y / (1 - y)) / 2 and a constant, and so ranks classes by
-    their labels. The sum is the product of one over n and one over p, so it takes no
-    K x K table. A clip without true classes, or without false ones, gives 0.
-
-    Reference: Li, Song and Luo, "Improving pairwise ranking for multi-label image classification", 2017,
-    https://arxiv.org/abs/1704.03135; ex4sperans' system for FSDKaggle2019, 2019.
-
-    Args:
-        reduction: As in `binary_crossentropy`.
-
-    Raises:
-        ValueError: A reduction that Keras does not have.
-
-    Example:
-        >>> loss = Lsep()(ops.array([[1.0, 0.0, 0.0]]), ops.array([[5.0, 5.0, 5.0]]))  # log(1 + 2)
-        >>> round(float(loss), 4)
-        1.0986
-    """
-
-    def __init__(self, *, reduction: Reduction = "sum_over_batch_size", **kwargs):
-        super().__init__(reduction=reduction, **kwargs)
-
-    def call(self, y_true, y_pred):
-        false = ops.logsumexp(y_pred + _log(1 - y_true), axis=-1)  # [B]
-        true = ops.logsumexp(_log(y_true) - y_pred, axis=-1)  # [B]
-        return ops.softplus(false + true)
-
-
 # The names an experiment file may use.
 LOSSES = {
     "binary_crossentropy": binary_crossentropy,
@@ -358,15 +318,9 @@ LOSSES = {
     "f2_curriculum": F2Curriculum,
     "categorical_crossentropy": CategoricalCrossentropy,
     "soft_bootstrapping": SoftBootstrapping,
-    "lsep": Lsep,
 }
 
 
 def _check_smoothing(label_smoothing):
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"label_smoothing must be from 0 to below 1. Received: label_smoothing={label_smoothing}")
-
-
-def _log(share):
-    """log(share), and for 0 a number so low that adding a logit changes nothing."""
-    return ops.where(share > 0, ops.log(ops.where(share > 0, share, 1.0)), -1e30)

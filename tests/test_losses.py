@@ -2,9 +2,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from scipy.special import expit, log_expit, log_softmax, logsumexp
+from scipy.special import expit, log_expit, log_softmax
 
-from audiotag.losses import CategoricalCrossentropy, F2Curriculum, Focal, Lsep, SoftBootstrapping, binary_crossentropy
+from audiotag.losses import CategoricalCrossentropy, F2Curriculum, Focal, SoftBootstrapping, binary_crossentropy
 
 REDUCTIONS = {
     "sum_over_batch_size": np.mean,
@@ -48,19 +48,6 @@ def bootstrapping_by_hand(truth, logits, beta=0.7):
     return -(target * log_expit(logits) + (1 - target) * log_expit(-logits)).mean(axis=1)
 
 
-def lsep_by_hand(truth, logits):
-    """Pair by pair."""
-    losses = []
-    for labels, scores in zip(truth, logits):
-        terms = [0.0]
-        for n, false in enumerate(1 - labels):
-            for p, true in enumerate(labels):
-                if false * true > 0:
-                    terms.append(np.log(false * true) + scores[n] - scores[p])
-        losses.append(logsumexp(terms))
-    return np.array(losses)
-
-
 def f2_by_hand(truth, heard):
     hits = (heard * truth).sum()
     precision, recall = hits / max(heard.sum(), 1), hits / max(truth.sum(), 1e-9)
@@ -82,7 +69,6 @@ FORMULAS = {
         SoftBootstrapping(beta=0.2, through_targets=True),
         lambda t, z: bootstrapping_by_hand(t, z, 0.2),
     ),
-    "lsep": (Lsep(), lsep_by_hand),
 }
 every_formula = pytest.mark.parametrize(("loss", "by_hand"), FORMULAS.values(), ids=FORMULAS)
 every_kind_of_label = pytest.mark.parametrize("labels", ["hard", "mixed", "any"])
@@ -147,7 +133,7 @@ def test_its_gradient_is_that_of_the_formula(loss, by_hand, labels):
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize("loss", ["bce", "focal", "categorical", "bootstrapping", "lsep"])
+@pytest.mark.parametrize("loss", ["bce", "focal", "categorical", "bootstrapping"])
 def test_every_reduction_is_that_of_the_clips(loss, reduction):
     loss, by_hand = FORMULAS[loss]
     truth, logits = some("mixed")
@@ -347,31 +333,6 @@ def test_constant_targets_do_not_change_the_value():
     np.testing.assert_array_equal(per_clip(ours, truth, logits), per_clip(through, truth, logits))
 
 
-# Lsep
-
-
-def test_lsep_counts_the_pairs_of_equal_scores():
-    truth = np.array([[1, 1, 0, 0, 0]], "float32")
-    assert float(Lsep()(truth, 7 * np.ones((1, 5), "float32"))) == pytest.approx(np.log(1 + 2 * 3), rel=1e-6)
-
-
-def test_lsep_feels_only_differences():
-    truth, logits = some("hard")
-    np.testing.assert_allclose(per_clip(Lsep(), truth, logits + 50), per_clip(Lsep(), truth, logits), rtol=1e-4)
-
-
-def test_lsep_of_clips_without_a_pair_is_nothing():
-    truth, logits = np.array([[0] * 5, [1] * 5], "float32"), 100 * np.ones((2, 5), "float32")
-    np.testing.assert_array_equal(per_clip(Lsep(), truth, logits), [0, 0])
-    np.testing.assert_array_equal(gradient(Lsep(), truth, logits), 0 * logits)
-
-
-def test_lsep_ranks_classes_by_soft_labels():
-    truth = np.array([[0.9, 0.5, 0.3, 0.1]], "float32")
-    best = 0.5 * np.log(truth / (1 - truth)) + 3
-    np.testing.assert_allclose(gradient(Lsep(), truth, best), 0 * best, atol=1e-6)
-
-
 # Options
 
 
@@ -380,7 +341,7 @@ def test_a_smoothing_or_a_reduction_out_of_range_is_refused():
         for smoothing in (-0.1, 1.0):
             with pytest.raises(ValueError, match=f"from 0 to below 1. Received: label_smoothing={smoothing}"):
                 part(label_smoothing=smoothing)
-    for part in (binary_crossentropy, Focal, F2Curriculum, CategoricalCrossentropy, SoftBootstrapping, Lsep):
+    for part in (binary_crossentropy, Focal, F2Curriculum, CategoricalCrossentropy, SoftBootstrapping):
         with pytest.raises(ValueError, match="(?s)Expected one of.*sum_over_batch_size.*Received: reduction=total"):
             part(reduction="total")
 
@@ -390,7 +351,7 @@ def test_a_smoothing_or_a_reduction_out_of_range_is_refused():
     [
         (Focal, {"gamma": -1.0}, "gamma must be at least 0. Received: gamma=-1.0"),
         (Focal, {"alpha": 1.5}, "alpha must be from 0 to 1, or None. Received: alpha=1.5"),
-        (F2Curriculum, {"base": "lsep"}, "base must be \"binary_crossentropy\" or \"focal\". Received: base='lsep'"),
+        (F2Curriculum, {"base": "mae"}, "base must be \"binary_crossentropy\" or \"focal\". Received: base='mae'"),
         (F2Curriculum, {"threshold": 1.0}, "threshold must be between 0 and 1. Received: threshold=1.0"),
         (SoftBootstrapping, {"beta": 1.1}, "beta must be from 0 to 1. Received: beta=1.1"),
     ],

@@ -19,7 +19,6 @@ CASES = [
     ("categorical_crossentropy", {"label_smoothing": 0.2}),
     ("soft_bootstrapping", {"beta": 0.6, "through_targets": False}),
     ("soft_bootstrapping", {"beta": 0.6, "through_targets": True}),
-    ("lsep", {}),
 ]
 NAMES = [f"{name}-{index}" for index, (name, _) in enumerate(CASES)]
 SOLITARY = [case for case in CASES if not case[1].get("published")]  # as published a clip costs what its batch costs

@@ -420,7 +420,7 @@ def test_xla_trains_too(tiny, tmp_path):
 # `kill -9`
 
 
-def test_killed_five_times_it_ends_with_the_same_weights(tiny_file, tmp_path):
+def test_killed_in_training_and_before_the_export_it_ends_the_same(tiny_file, tmp_path):
     seed = random.randrange(1_000_000)
     print(f"moments drawn with seed {seed}")  # shown when the test fails
     dice = random.Random(seed)
@@ -445,8 +445,7 @@ def test_killed_five_times_it_ends_with_the_same_weights(tiny_file, tmp_path):
 
     command = fit_command(tiny_file, tmp_path / "killed", overrides)
     an_epoch, the_last_stage = r"fold 0 \d+/10: loss", "^curated stage, fold 0"
-    for _ in range(4):
-        assert run_until(command, an_epoch, dice.randrange(1, 5), dice.uniform(0, 0.5)) == -9
+    assert run_until(command, an_epoch, dice.randrange(1, 9), dice.uniform(0, 0.5)) == -9
     assert run_until(command, the_last_stage, 1, dice.uniform(0, 2)) == -9
     shutil.rmtree(tmp_path / "killed" / "saved_model", ignore_errors=True)
     (tmp_path / "killed" / "saved_model" / "variables").mkdir(parents=True)  # half a model, as older versions left it
