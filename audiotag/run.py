@@ -14,7 +14,8 @@ from pydantic import Field
 
 from audiotag import files
 from audiotag.errors import ConfigError, DataError
-from audiotag.experiment import Experiment, Section, dump, load
+from audiotag.experiment import Experiment, Section, dump, load, passes
+from audiotag.lookup import nearest
 
 PACKAGES = ("audiotag", "tensorflow", "keras", "numpy", "pandas", "scikit-learn", "librosa", "soundfile", "soxr")
 SOMETHING_DONE = ("finished.json", "state.npz", "before-state.npz")
@@ -70,6 +71,20 @@ class Run:
     def sample_rate(self):
         """Rate of the records in Hz."""
         return self.hearing["sample_rate"]
+
+    def known_stage(self, stage=None):
+        """The name of a stage, or of one of its rounds, once the experiment has it; None is the last stage's.
+
+        Raises:
+            DataError: There is no such stage.
+        """
+        stages = [known.name for known in self.experiment.stages]
+        names = dict.fromkeys([*stages, *(known.name for known in passes(self.experiment))])
+        stage = stages[-1] if stage is None else stage
+        if stage not in names:
+            hint = nearest(stage, names)
+            raise DataError(f"{self.folder}: has no stage {stage!r}. {hint}Accepted: {', '.join(names)}.")
+        return stage
 
     def stage_folder(self, fold, stage):
         """Where a stage keeps its state, history and weights."""

@@ -15,7 +15,6 @@ from audiotag.data import demo as demo_module
 from audiotag.data.manifest import read_manifest
 from audiotag.inference.export import load_listener
 from audiotag.inference.predict import score_files
-from audiotag.inference.scores import read_scores
 
 
 def call(*arguments):
@@ -119,9 +118,9 @@ def test_predict_prints_the_best_classes_and_writes_them_all(run, saved_model, w
         assert len(lines) == 3 * len(wavs)
         assert lines[0] == str(wavs[0])
         assert lines[1].split()[-1] == vocabulary[expected[0].argmax()]
-        names, logits, columns = read_scores(tmp_path / "scores.csv")
-        assert (names, columns) == ([str(path) for path in wavs], vocabulary)
-        np.testing.assert_allclose(logits, expected, atol=1e-4)
+        table = pd.read_csv(tmp_path / "scores.csv", index_col="fname")
+        assert table.index.tolist() == [str(path) for path in wavs]
+        np.testing.assert_allclose(table[[f"{label} logit" for label in vocabulary]], expected, atol=1e-4)
 
 
 def test_predict_tells_when_each_class_is_heard(run, wavs, tmp_path):
@@ -217,7 +216,7 @@ def test_a_folder_that_is_no_run(tmp_path, wavs):
 
 def test_a_stage_that_is_not_there(run):
     assert mistake("evaluate", run.folder, "--stage", "nosy") == (
-        f"Error: {run.folder}: has no stage 'nosy'. Accepted: noisy, curated."
+        f"Error: {run.folder}: has no stage 'nosy'. Did you mean 'noisy'? Accepted: noisy, curated."
     )
 
 

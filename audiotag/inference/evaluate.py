@@ -3,6 +3,8 @@
 Scores are logits here, float64: no two of them become equal by rounding.
 """
 
+import warnings
+
 import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
@@ -42,6 +44,13 @@ def score_test_clips(run, *, records=None, stage=None, fold=None):
     Returns:
         A table of clips, and logits float64 [len(clips), K].
     """
+    manifest, clips = find_test_clips(run, records)
+    refuse_damage(manifest, "test")
+    return clips, score_logits(load_taggers(run, stage, fold), manifest, clips)
+
+
+def find_test_clips(run, records=None):
+    """(manifest, clips): the records of a run, or others of its classes and rate, and their test clips."""
     manifest = read_manifest(records or run.experiment.records)
     if manifest.vocabulary != run.vocabulary:
         raise DataError(f"{manifest.directory}: has other classes than {run.folder} was trained for.")
@@ -53,8 +62,7 @@ def score_test_clips(run, *, records=None, stage=None, fold=None):
     clips = clips[clips["subset"] == "test"].reset_index(drop=True)
     if clips.empty:
         raise DataError(f"{manifest.directory}: holds no test clips.")
-    refuse_damage(manifest, "test")
-    return clips, score_logits(load_taggers(run, stage, fold), manifest, clips)
+    return manifest, clips
 
 
 def held_out_answers(run, stage=None):
@@ -189,10 +197,15 @@ def evaluate(clips, logits, vocabulary, *, thresholds=None):
 
 def labelled(clips, logits, vocabulary):
     """The truth of clips [clips, K], once there are labels, and scores to compare them with."""
-    if (clips["labels"] == "").all():
-        raise DataError("The test clips have no labels, so there is nothing to compare with. See: audiotag submit")
+    refuse_unlabelled(clips)
     check_scores(clips, logits)
     return multi_hot(clips["labels"], vocabulary)
+
+
+def refuse_unlabelled(clips):
+    """Raises DataError where no clip has a label."""
+    if (clips["labels"] == "").all():
+        raise DataError("The test clips have no labels, so there is nothing to compare with. See: audiotag submit")
 
 
 def parts_of(clips):
@@ -231,17 +244,22 @@ def measure_part(truth, logits, thresholds):
 
 
 def measure_classes(truth, logits, thresholds, vocabulary):
-    """A row a class: clips, lwlrap with its interval, average precision, AUC, threshold, decisions; and chance."""
+    """A row a class: clips, lwlrap with its interval, average precision, AUC, threshold, decisions; and chance.
+
+    A class that no clip carries has the lwlrap NaN.
+    """
     num_clips, num_classes = truth.shape
     counts = truth.sum(axis=0).astype(int)  # [K]
     by_chance = chance_precision(np.maximum(1, truth.sum(axis=1)), num_classes)  # [clips]
     found = precisions(truth, logits)  # [clips, K]
-    low, high = bootstrap(lambda rows: found[rows].sum(axis=0) / np.maximum(1, truth[rows].sum(axis=0)), num_clips)
+    share = lambda rows: found[rows].sum(axis=0) / truth[rows].sum(axis=0)
+    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: clips that do not carry a class tell nothing of it
+        value, (low, high) = share(np.arange(num_clips)), bootstrap(share, num_clips)
     table = pd.DataFrame(
         {
             "class": vocabulary,
             "clips": counts,
-            "lwlrap": found.sum(axis=0) / np.maximum(1, counts),
+            "lwlrap": value,
             "low": low,
             "high": high,
             "chance": by_chance @ truth / np.maximum(1, counts),
@@ -278,7 +296,8 @@ def bootstrap(measure, num_clips, *, resamples=RESAMPLES, seed=0):
     drawn twice flatter some measures, such as mAP, and that shall not count.
 
     Args:
-        measure: A function: which rows → a number of 0 to 1, or an array of them.
+        measure: A function: which rows → a number of 0 to 1, or an array of them; NaN, of which they tell nothing,
+            does not count.
         num_clips: How many rows there are.
         resamples: How often they are drawn.
         seed: Another seed, other draws.
@@ -293,10 +312,9 @@ def bootstrap(measure, num_clips, *, resamples=RESAMPLES, seed=0):
     """
     dice = np.random.default_rng(seed)
     answers = np.array([measure(dice.integers(0, num_clips, num_clips)) for _ in range(resamples)])
-    answers = answers[~np.isnan(answers)] if answers.ndim == 1 else answers
-    if not len(answers):
-        return np.full(2, np.nan)
-    low, middle, high = np.percentile(answers, [2.5, 50, 97.5], axis=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of NaN alone comes NaN
+        low, middle, high = np.nanpercentile(answers, [2.5, 50, 97.5], axis=0)
     shift = measure(np.arange(num_clips)) - middle
     return np.clip(low + shift, 0, 1), np.clip(high + shift, 0, 1)
 

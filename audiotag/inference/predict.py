@@ -32,12 +32,9 @@ def load_taggers(run, stage=None, fold=None):
         fold: The only fold to take; None takes all that are trained.
 
     Raises:
-        DataError: No fold, or not this one, has finished the stage.
+        DataError: There is no such stage, or no fold, or not this one, has finished it.
     """
-    names = [s.name for s in run.experiment.stages]
-    stage = names[-1] if stage is None else stage
-    if stage not in names:
-        raise DataError(f"{run.folder}: has no stage {stage!r}. Accepted: {', '.join(names)}.")
+    stage = run.known_stage(stage)
     folds = [trained for trained in run.trained_folds(stage) if fold in (None, trained)]
     if not folds and fold is not None:
         raise DataError(f"{run.folder}: stage {stage!r} of fold {fold} is not trained. Name another fold.")

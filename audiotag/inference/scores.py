@@ -8,8 +8,7 @@ import pandas as pd
 from scipy.special import expit
 
 from audiotag import files
-from audiotag.data.clips import numbers, read_table
-from audiotag.errors import ConfigError, DataError
+from audiotag.errors import ConfigError
 
 LOGIT = " logit"  # after a class's name: the column that tells apart what rounds to probability 0 or 1
 
@@ -38,31 +37,17 @@ def write_scores(path, table):
     if path.suffix != ".parquet":
         files.write_text(path, files.csv_text(table))
         return
-    if not can_write_parquet():
-        raise ConfigError(f"{path}: Parquet needs pyarrow. Install it with: pip install 'audiotag[parquet]'")
+    check_parquet(path)
     with files.whole_file(path) as unfinished:
         table.to_parquet(unfinished, engine="pyarrow", index=False)
+
+
+def check_parquet(path):
+    """Raises ConfigError where pyarrow is not installed, which a Parquet file at `path` needs."""
+    if not can_write_parquet():
+        raise ConfigError(f"{path}: Parquet needs pyarrow. Install it with: pip install 'audiotag[parquet]'")
 
 
 def can_write_parquet():
     """Whether pyarrow is installed."""
     return importlib.util.find_spec("pyarrow") is not None
-
-
-def read_scores(path):
-    """What `write_scores` wrote: (names, logits float64 [n, K], vocabulary).
-
-    Raises:
-        DataError: The file is no such table.
-    """
-    path = Path(path)
-    if path.suffix == ".parquet":
-        table = pd.read_parquet(path, engine="pyarrow")
-    else:
-        table = read_table(path, ["fname"]).rename(columns=files.from_cell)
-        table["fname"] = table["fname"].map(files.from_cell)
-    vocabulary = tuple(column.removesuffix(LOGIT) for column in table if column.endswith(LOGIT))
-    if not vocabulary or list(table) != list(scores_table([], np.zeros((0, len(vocabulary))), vocabulary)):
-        raise DataError(f"{path}: no table of scores. Expected fname, a column a class, and one CLASS logit each.")
-    logits = np.stack([numbers(table[f"{label}{LOGIT}"], float) for label in vocabulary], axis=1)
-    return table["fname"].tolist(), logits, vocabulary

@@ -32,9 +32,9 @@ def suspects(run, *, stage=None):
         `subset` and `margin` beside; last what the run's own corrections leave out.
 
     Raises:
-        DataError: No fold has finished the stage.
+        DataError: There is no such stage, or no fold has finished it.
     """
-    stage = stage or run.experiment.stages[-1].name
+    stage = run.known_stage(stage)
     folds = run.trained_folds(stage)
     if not folds:
         raise DataError(f"{run.folder}: stage {stage!r} is not trained yet. Finish the run with: audiotag fit")

@@ -117,6 +117,15 @@ def test_an_interval_covers_the_truth_19_times_in_20():
     assert 0.9 < covered / 200 <= 0.985
 
 
+def test_what_few_clips_carry_has_no_false_interval():
+    clips, scores = labelled_clips()
+    clips["labels"] = ["Bark,Siren"] + ["Bark", "Meow"] * 29 + ["Bark"]
+    scores[0, 3] = 1.0
+    _, classes = evaluate(clips, scores, VOCABULARY)
+    assert classes.loc[3, ["lwlrap", "low", "high"]].tolist() == [1, 1, 1]  # the draws without the clip tell nothing
+    assert classes.loc[2, ["lwlrap", "low", "high"]].isna().all()  # nothing is known of what no clip carries
+
+
 def test_the_rows_of_the_classes_agree_with_a_plain_loop():
     clips, scores = labelled_clips()
     overall, classes = evaluate(clips, scores, VOCABULARY)

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from audiotag.errors import ConfigError, DataError
-from audiotag.inference.scores import read_scores, scores_table, write_scores
+from audiotag.errors import ConfigError
+from audiotag.inference.scores import scores_table, write_scores
 
 VOCABULARY = ("Bark", "Church, bell", "None")
 NAMES = ["a.wav", "None", "c d.wav"]
@@ -21,8 +21,10 @@ def path(request, tmp_path):
 
 def test_names_probabilities_and_logits_come_back_to_the_last_bit(path):
     write_scores(path, scores_table(NAMES, LOGITS, VOCABULARY))
-    names, logits, vocabulary = read_scores(path)
-    assert (names, vocabulary) == (NAMES, VOCABULARY)
+    read = {".parquet": pd.read_parquet, ".csv": lambda path: pd.read_csv(path, dtype=str, keep_default_na=False)}
+    table = read[path.suffix](path)
+    logits = table[[f"{label} logit" for label in VOCABULARY]].to_numpy(float)
+    assert table["fname"].tolist() == NAMES
     np.testing.assert_array_equal(logits, LOGITS)
     assert logits[0, 0] < logits[0, 1]  # whose probabilities are both 1
 
@@ -31,12 +33,6 @@ def test_probabilities_stand_under_the_classes_names():
     table = scores_table(NAMES, LOGITS, VOCABULARY)
     assert table.columns.tolist() == ["fname", *VOCABULARY, *(f"{label} logit" for label in VOCABULARY)]
     np.testing.assert_allclose(table[list(VOCABULARY)], 1 / (1 + np.exp(-LOGITS.clip(-700))), atol=1e-300)
-
-
-def test_another_table_is_refused(tmp_path):
-    pd.DataFrame({"fname": ["a"], "Bark": [0.5]}).to_csv(tmp_path / "other.csv", index=False)
-    with pytest.raises(DataError, match="other.csv: no table of scores. Expected fname, a column a class, and one"):
-        read_scores(tmp_path / "other.csv")
 
 
 def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):

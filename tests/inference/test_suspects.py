@@ -49,6 +49,8 @@ def test_the_command_writes_corrections_that_change_nothing_yet(run, records, tm
     assert np.all(table["weight"] == 1)
 
 
-def test_a_stage_that_is_not_trained_is_an_error(run):
-    with pytest.raises(DataError, match="stage 'other' is not trained yet. Finish the run with: audiotag fit"):
-        suspects(run, stage="other")
+def test_a_stage_that_is_not_there_or_not_trained_is_an_error(run, tmp_path):
+    with pytest.raises(DataError, match="has no stage 'curatd'. Did you mean 'curated'. Accepted: noisy, curated."):
+        suspects(run, stage="curatd")
+    with pytest.raises(DataError, match="stage 'noisy' is not trained yet. Finish the run with: audiotag fit"):
+        suspects(dataclasses.replace(run, folder=tmp_path), stage="noisy")
