@@ -99,6 +99,22 @@ def keep_corrections(run):
         raise DataError(f"{named}: has changed since the run began, see {kept}. {ANEW}")
 
 
+def check_subsets(run, clips):
+    """Refuses records that hold no clip of a subset that a stage trains on.
+
+    Raises:
+        DataError: Names the stage and the subset.
+    """
+    present = set(_hearable(run, clips)["subset"])
+    for stage in run.experiment.stages:
+        for subset in stage.subset:
+            if subset not in present:
+                raise DataError(
+                    f"{run.experiment.records}: holds no {subset} clips for stage {stage.name!r}, or none of a weight "
+                    'above 0, and of one label where "labels" is "one". Make records that do, or take the stage out.'
+                )
+
+
 def held_out_clips(clips, held_out):
     """The curated clips of a fold: they judge its model."""
     return clips[(clips["subset"] == "curated") & (clips["part"] == held_out)]
@@ -142,7 +158,7 @@ def heard_clips(run, manifest, clips, held_out, stage):
     heard = _hearable(run, clips[clips["subset"].isin(stage.subset) & (clips["part"] != held_out)])
     for subset in stage.subset:
         if not (heard["subset"] == subset).any() and (stage.select is None or subset != "noisy"):
-            raise DataError(f"{manifest.directory}: holds no {subset} clips, which stage {stage.name!r} trains on.")
+            raise DataError(f"{manifest.directory}: all {subset} clips of stage {stage.name!r} are in fold {held_out}.")
     if heard.empty:
         raise ConfigError(
             f"stages.{stage_of(stage.name)}.select: no clip was taken, so there is nothing to hear. Ask for less."
@@ -214,13 +230,18 @@ def unheard_scores(run, manifest, clips, fold, stage, subset, *, wanted=None):
     own = wanted and wanted.select.predict
     name = f"{subset}_scores_for_{wanted.name.replace('/', '-')}.csv" if own else f"{subset}_scores.csv"
     path = run.stage_folder(fold, stage) / name
+    if judged.empty:
+        return pd.DataFrame(columns=["name", *run.vocabulary]).astype(dict.fromkeys(run.vocabulary, float))
     if not path.is_file():
         label = f"{stage}, fold {fold}, on {subset}"
         taggers = [load_tagger(run, fold, stage, predict=own)]
         scores = score_records(taggers, manifest, judged.reset_index(drop=True), label=label)
         table = pd.DataFrame(scores, columns=list(run.vocabulary))
         table.insert(0, "name", judged["name"].to_numpy())
-        files.write_text(path, files.csv_text(table))
+        try:
+            files.write_text(path, files.csv_text(table))
+        except FileNotFoundError:  # who begins to train that fold has swept its folder
+            files.write_text(path, files.csv_text(table))
     return read_scores(path, run.vocabulary)
 
 

@@ -24,6 +24,7 @@ from audiotag.training.callbacks import JudgeAverage, Progress, SaveState, StopA
 from audiotag.training.checkpoint import forget_state, resume, save_weights
 from audiotag.training.crossval import (
     best_round,
+    check_subsets,
     heard_clips,
     judging_clips,
     keep_corrections,
@@ -75,6 +76,7 @@ def _fit_folds(run, manifest, clips, asked, say):
         tf.config.experimental.enable_op_determinism()
     keep_corrections(run)
     clips = training_clips(run, clips)
+    check_subsets(run, clips)
     if not all(run.finished(held_out, stage.name) for held_out in asked for stage in passes(experiment)):
         refuse_damage(manifest)
     with damage_named(manifest):

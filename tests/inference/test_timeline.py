@@ -13,7 +13,7 @@ from audiotag.data.headers import MOST_SAMPLES
 from audiotag.errors import DataError
 from audiotag.inference import predict, timeline
 from audiotag.inference.export import load_listener
-from audiotag.inference.predict import Listener, score_files, score_timelines
+from audiotag.inference.predict import Listener, pool_windows, score_files, score_timelines
 from audiotag.inference.timeline import events, hear_windows, windows_of
 
 HEARING = {"sample_rate": 16_000, "trim": None, "trim_db": 60.0, "peak_db": None}
@@ -82,6 +82,15 @@ def test_a_long_recording_gets_the_answer_of_a_short_one(run, tmp_path, monkeypa
     waveform = read_waveform(tmp_path / "noise.wav", sample_rate=16_000)
     expected = listener.logits(waveform[None, 24_000:40_000])[0]
     np.testing.assert_allclose(logits[3], expected, atol=1e-2)
+
+
+def test_a_window_that_ends_in_silence_is_heard_as_in_a_clip(run, tmp_path):
+    listener, sound = load_listener(run.folder), np.zeros(16_000 * 3, "float32")
+    sound[: 16_000 // 4] = 0.3 * np.random.default_rng(0).standard_normal(16_000 // 4)
+    sound[-100:] = 0.3
+    sf.write(tmp_path / "bang.wav", sound, 16_000, subtype="FLOAT")
+    heard = pool_windows(hear_windows(listener, tmp_path / "bang.wav")[2], listener.pool)
+    np.testing.assert_allclose(heard, listener.logits(sound[None])[0], atol=1e-3)
 
 
 def test_memory_does_not_grow_with_the_recording(tmp_path):

@@ -325,6 +325,39 @@ def test_a_noisy_clip_of_a_recording_that_the_judge_heard_is_left_out(tiny, reco
     assert set(verdict["weight"].drop(shared)) == {1.0}
 
 
+def test_a_judge_that_heard_the_recordings_of_all_noisy_clips_takes_none(tiny, records, tmp_path, monkeypatch):
+    clips = read_clips(records / "clips.csv")
+    curated = clips.index[clips["subset"] == "curated"]
+    clips.loc[curated, "group"] = ["one" if number % 2 else "other" for number in range(len(curated))]
+    clips.loc[clips["subset"] == "noisy", "group"] = "one"
+    monkeypatch.setattr(module, "read_clips", lambda path: clips)
+    folds = 'folds={"count": 2, "held_out": [1]}'
+    run = fit(tiny(*chosen_by_curated("probable", 0.0), folds), tmp_path / "run")
+    heard = table(run, 1, "curated", "heard.csv")["name"]
+    assert set(clips.set_index("name")["group"][heard]) == {"one"}  # so fold 1 is the other
+    verdict = table(run, 1, "selected", "corrections.csv")
+    assert len(verdict) == 40 and set(verdict["weight"]) == {0.0}
+    assert set(table(run, 1, "selected", "heard.csv")["name"]) == set(heard)
+
+
+def test_scores_that_the_process_of_that_fold_sweeps_away_are_written_again(again, records, monkeypatch):
+    clips, swept = training_clips(again, read_clips(records / "clips.csv")), []
+    score = lambda: unheard_scores(again, read_manifest(records), clips, 1, "all", "noisy")
+    expected, path = score(), again.stage_folder(1, "all") / "noisy_scores.csv"
+    path.unlink()
+    sync = crossval.files.sync
+
+    def sweep_first(written):
+        if not swept and written.name.endswith("noisy_scores.csv"):
+            swept.append(written)
+            crossval.files.sweep(written.parent)
+        sync(written)
+
+    monkeypatch.setattr(crossval.files, "sync", sweep_first)
+    pd.testing.assert_frame_equal(score(), expected)
+    assert swept and path.exists()
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -403,6 +436,13 @@ def test_a_fold_whose_held_out_clips_may_not_judge_is_refused(verified, records)
     several = clips.assign(labels="Bell,Rain")
     with pytest.raises(DataError, match=r"no curated clip is left in fold 0 to judge by; .* Choose other folds\."):
         crossval.judging_clips(softmax, several, 0)
+
+
+def test_a_selection_without_noisy_clips_is_told_of_before_anything_is_trained(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "read_clips", lambda path: read_clips(path).query("subset != 'noisy'"))
+    monkeypatch.setattr(module, "_fit_stage", lambda *args: pytest.fail("it trains"))
+    with pytest.raises(DataError, match="holds no noisy clips for stage 'selected', or none of a weight above 0"):
+        fit(tiny(*chosen_by_curated("probable", 0.5)), tmp_path / "run")
 
 
 def test_a_selection_that_takes_nothing_is_told_where_nothing_else_is_heard(tiny, tmp_path):

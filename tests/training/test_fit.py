@@ -245,7 +245,7 @@ def test_a_fold_that_does_not_exist_is_refused(tiny, tmp_path):
 @pytest.mark.parametrize(
     ("subset", "message"),
     [
-        ("noisy", "holds no noisy clips, which stage 'noisy' trains on."),
+        ("noisy", "holds no noisy clips for stage 'noisy', or none of a weight"),
         ("curated", "holds no curated clips, and some must be held out to judge by."),
     ],
 )
