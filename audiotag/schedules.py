@@ -44,21 +44,21 @@ class Constant(_Schedule):
         learning_rate: The rate after the rise.
         epochs: Of the stage.
         steps_per_epoch: Batches in an epoch.
-        warm_up: Length of the rise in epochs, at most those of the stage.
+        warm_up_epochs: Length of the rise in epochs, at most those of the stage.
 
     Raises:
         ValueError: A rise of a negative length or longer than the stage.
 
     Example:
-        >>> rate = Constant(learning_rate=1.0, epochs=3, steps_per_epoch=4, warm_up=1.0)
+        >>> rate = Constant(learning_rate=1.0, epochs=3, steps_per_epoch=4, warm_up_epochs=1.0)
         >>> [float(rate(step)) for step in range(6)]
         [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
     """
 
-    def __init__(self, *, learning_rate: float, epochs: int, steps_per_epoch: int, warm_up: float = 0.0):
+    def __init__(self, *, learning_rate: float, epochs: int, steps_per_epoch: int, warm_up_epochs: float = 0.0):
         super().__init__(learning_rate, epochs, steps_per_epoch)
-        self.warm_up = warm_up
-        self.rise = _rise(warm_up, epochs, steps_per_epoch)
+        self.warm_up_epochs = warm_up_epochs
+        self.rise = _rise(warm_up_epochs, epochs, steps_per_epoch)
 
     def factor(self, step):
         """Share of the learning rate at a step."""
@@ -66,7 +66,7 @@ class Constant(_Schedule):
 
     def get_config(self):
         """What was passed."""
-        return super().get_config() | {"warm_up": self.warm_up}
+        return super().get_config() | {"warm_up_epochs": self.warm_up_epochs}
 
 
 @keras.saving.register_keras_serializable(package="audiotag")
@@ -127,7 +127,7 @@ class Cosine(_Schedule):
         learning_rate: The rate at the beginning of a cycle.
         epochs: Of the stage.
         steps_per_epoch: Batches in an epoch.
-        warm_up: Length of the rise in epochs, at most those of the stage.
+        warm_up_epochs: Length of the rise in epochs, at most those of the stage.
         cycles: How often the rate falls, at least once.
 
     Raises:
@@ -140,14 +140,14 @@ class Cosine(_Schedule):
     """
 
     def __init__(
-        self, *, learning_rate: float, epochs: int, steps_per_epoch: int, warm_up: float = 0.0, cycles: int = 1
+        self, *, learning_rate: float, epochs: int, steps_per_epoch: int, warm_up_epochs: float = 0.0, cycles: int = 1
     ):
         super().__init__(learning_rate, epochs, steps_per_epoch)
         if cycles < 1:
             raise ValueError(f"cycles must be at least 1. Received: cycles={cycles}")
-        self.warm_up = warm_up
+        self.warm_up_epochs = warm_up_epochs
         self.cycles = cycles
-        self.rise = _rise(warm_up, epochs, steps_per_epoch)
+        self.rise = _rise(warm_up_epochs, epochs, steps_per_epoch)
 
     def factor(self, step):
         """Share of the learning rate at a step."""
@@ -158,7 +158,7 @@ class Cosine(_Schedule):
 
     def get_config(self):
         """What was passed."""
-        return super().get_config() | {"warm_up": self.warm_up, "cycles": self.cycles}
+        return super().get_config() | {"warm_up_epochs": self.warm_up_epochs, "cycles": self.cycles}
 
 
 @keras.saving.register_keras_serializable(package="audiotag")
@@ -169,7 +169,7 @@ class OneCycle(_Schedule):
     the other way, so that steps stay bounded. It needs far fewer epochs than a
     constant rate, and their number decides all.
 
-    Of N steps the first R = floor(warm_up N) rise from learning_rate / start_divisor to
+    Of N steps the first R = floor(warm_up_share N) rise from learning_rate / start_divisor to
     learning_rate, the others fall to learning_rate / end_divisor, which step N would
     have. Between two values a and b it moves along b + (a - b) (1 + cos(pi x)) / 2, x
     being n / R or (n - R) / (N - R). Adam's beta_1 moves from the first of `beta_1` to
@@ -183,7 +183,7 @@ class OneCycle(_Schedule):
         learning_rate: The highest rate.
         epochs: Of the stage.
         steps_per_epoch: Batches in an epoch.
-        warm_up: Share of the steps that rise, from 0 to below 1.
+        warm_up_share: Share of the steps that rise, from 0 to below 1.
         start_divisor: What the highest rate is divided by at the first step.
         end_divisor: What it is divided by in the end.
         beta_1: (outside, at the highest rate), or null to leave the optimizer's own.
@@ -205,14 +205,14 @@ class OneCycle(_Schedule):
         learning_rate: float,
         epochs: int,
         steps_per_epoch: int,
-        warm_up: float = 0.3,
+        warm_up_share: float = 0.3,
         start_divisor: float = 25.0,
         end_divisor: float = 250_000.0,
         beta_1: tuple[float, float] | None = (0.95, 0.85),
     ):
         super().__init__(learning_rate, epochs, steps_per_epoch)
-        if not 0 <= warm_up < 1:
-            raise ValueError(f"warm_up must be a share of the steps from 0 to below 1. Received: warm_up={warm_up}")
+        if not 0 <= warm_up_share < 1:
+            raise ValueError(f"warm_up_share must be from 0 to below 1. Received: warm_up_share={warm_up_share}")
         if start_divisor < 1 or end_divisor < 1:
             raise ValueError(
                 "start_divisor and end_divisor must be at least 1. "
@@ -220,11 +220,11 @@ class OneCycle(_Schedule):
             )
         if beta_1 is not None and (len(beta_1) != 2 or not all(0 <= beta < 1 for beta in beta_1)):
             raise ValueError(f"beta_1 must be two numbers from 0 to below 1, or None. Received: beta_1={beta_1}")
-        self.warm_up = warm_up
+        self.warm_up_share = warm_up_share
         self.start_divisor = start_divisor
         self.end_divisor = end_divisor
         self.beta_1 = beta_1
-        self.rise = int(warm_up * self.steps)
+        self.rise = int(warm_up_share * self.steps)
 
     def factor(self, step):
         """Share of the learning rate at a step."""
@@ -238,7 +238,7 @@ class OneCycle(_Schedule):
     def get_config(self):
         """What was passed."""
         return super().get_config() | {
-            "warm_up": self.warm_up,
+            "warm_up_share": self.warm_up_share,
             "start_divisor": self.start_divisor,
             "end_divisor": self.end_divisor,
             "beta_1": self.beta_1,
@@ -255,11 +255,11 @@ class OneCycle(_Schedule):
 SCHEDULES = {"constant": Constant, "hold_then_linear": HoldThenLinear, "cosine": Cosine, "one_cycle": OneCycle}
 
 
-def _rise(warm_up, epochs, steps_per_epoch):
+def _rise(warm_up_epochs, epochs, steps_per_epoch):
     """How many steps a warm-up of so many epochs takes."""
-    if not 0 <= warm_up <= epochs:
-        raise ValueError(f"warm_up must be from 0 to the stage's {epochs} epochs. Received: warm_up={warm_up}")
-    return round(warm_up * steps_per_epoch)
+    if not 0 <= warm_up_epochs <= epochs:
+        raise ValueError(f"warm_up_epochs must be from 0 to {epochs}. Received: warm_up_epochs={warm_up_epochs}")
+    return round(warm_up_epochs * steps_per_epoch)
 
 
 def _cosine(start, end, done):

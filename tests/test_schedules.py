@@ -51,7 +51,7 @@ def test_one_cycles_options_are_its_corners():
         learning_rate=2.0,
         epochs=2,
         steps_per_epoch=5,
-        warm_up=0.5,
+        warm_up_share=0.5,
         start_divisor=4.0,
         end_divisor=8.0,
         beta_1=(0.9, 0.5),
@@ -94,7 +94,7 @@ def test_cosine_falls_from_the_rate_to_nothing():
 
 
 def test_cosine_rises_first_and_falls_in_what_is_left():
-    schedule = Cosine(learning_rate=1.0, epochs=3, steps_per_epoch=4, warm_up=1.0)
+    schedule = Cosine(learning_rate=1.0, epochs=3, steps_per_epoch=4, warm_up_epochs=1.0)
     fall = (1 + np.cos(np.pi * np.arange(8) / 8)) / 2
     np.testing.assert_allclose(rates(schedule), [0.25, 0.5, 0.75, 1.0, *fall], rtol=1e-5)
 
@@ -107,7 +107,7 @@ def test_cosine_begins_again_with_every_cycle():
 
 def test_constant_is_constant_after_its_rise():
     np.testing.assert_allclose(rates(Constant(learning_rate=3.0, epochs=2, steps_per_epoch=2)), [3, 3, 3, 3])
-    slow = Constant(learning_rate=3.0, epochs=2, steps_per_epoch=3, warm_up=0.5)
+    slow = Constant(learning_rate=3.0, epochs=2, steps_per_epoch=3, warm_up_epochs=0.5)
     np.testing.assert_allclose(rates(slow), [1.5, 3, 3, 3, 3, 3])  # half an epoch is rounded to two steps
 
 
@@ -119,13 +119,13 @@ SHORT = {"learning_rate": 1.0, "epochs": 10, "steps_per_epoch": 3}
 @pytest.mark.parametrize(
     ("part", "options", "message"),
     [
-        (Constant, {"warm_up": 10.5}, r"warm_up must be from 0 to the stage's 10 epochs. Received: warm_up=10.5"),
-        (Cosine, {"warm_up": -1.0}, r"warm_up must be from 0 to the stage's 10 epochs. Received: warm_up=-1.0"),
+        (Constant, {"warm_up_epochs": 10.5}, r"warm_up_epochs must be from 0 to 10. Received: warm_up_epochs=10.5"),
+        (Cosine, {"warm_up_epochs": -1.0}, r"warm_up_epochs must be from 0 to 10. Received: warm_up_epochs=-1.0"),
         (Cosine, {"cycles": 0}, r"cycles must be at least 1. Received: cycles=0"),
         (HoldThenLinear, {"hold": 10}, r"hold must be from 0 to below the stage's 10 epochs. Received: hold=10"),
         (HoldThenLinear, {"epochs": 1}, r"the last epoch has no rate, so a stage of 1 would learn nothing. .*"),
         (HoldThenLinear, {"hold": -1}, r"hold must be from 0 to below the stage's 10 epochs. Received: hold=-1"),
-        (OneCycle, {"warm_up": 1.0}, r"warm_up must be a share of the steps from 0 to below 1. Received: warm_up=1.0"),
+        (OneCycle, {"warm_up_share": 1.0}, r"warm_up_share must be from 0 to below 1. Received: warm_up_share=1.0"),
         (OneCycle, {"start_divisor": 0.5}, r"start_divisor and end_divisor must be at least 1. Received: start_div.*"),
         (OneCycle, {"end_divisor": 0.0}, r"start_divisor and end_divisor must be at least 1. Received: .*divisor=0.0"),
         (OneCycle, {"beta_1": (0.9, 1.0)}, r"beta_1 must be two numbers from 0 to below 1, or None. Received: .*"),

@@ -12,11 +12,11 @@ from audiotag.schedules import SCHEDULES
 
 # Each schedule, and a value for every option it has.
 CASES = [
-    ("constant", {"warm_up": 1.5}),
+    ("constant", {"warm_up_epochs": 1.5}),
     ("hold_then_linear", {"hold": 2}),
-    ("cosine", {"warm_up": 1.0, "cycles": 2}),
-    ("one_cycle", {"warm_up": 0.25, "start_divisor": 20.0, "end_divisor": 1e3, "beta_1": [0.9, 0.8]}),
-    ("one_cycle", {"warm_up": 0.25, "start_divisor": 20.0, "end_divisor": 1e3, "beta_1": None}),
+    ("cosine", {"warm_up_epochs": 1.0, "cycles": 2}),
+    ("one_cycle", {"warm_up_share": 0.25, "start_divisor": 20.0, "end_divisor": 1e3, "beta_1": [0.9, 0.8]}),
+    ("one_cycle", {"warm_up_share": 0.25, "start_divisor": 20.0, "end_divisor": 1e3, "beta_1": None}),
 ]
 STAGE = {"learning_rate": 0.01, "epochs": 5, "steps_per_epoch": 4}
 every_schedule = pytest.mark.parametrize(

@@ -89,8 +89,8 @@ def test_a_stages_steps_are_those_of_the_schedule(stage, tmp_path):
     [
         {"name": "one_cycle"},
         {"name": "hold_then_linear", "hold": 2},
-        {"name": "cosine", "warm_up": 1.0, "cycles": 2},
-        {"name": "constant", "warm_up": 3.0},
+        {"name": "cosine", "warm_up_epochs": 1.0, "cycles": 2},
+        {"name": "constant", "warm_up_epochs": 3.0},
     ],
     ids=lambda schedule: schedule["name"],
 )
