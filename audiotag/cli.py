@@ -2,12 +2,13 @@
 
 import math
 import os
+import re
 from pathlib import Path
 
 import click
 
 from audiotag import __version__
-from audiotag.errors import AudiotagError
+from audiotag.errors import AudiotagError, DataError
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's chatter would bury our own lines
 
@@ -28,6 +29,10 @@ class Output(click.Path):
         path = super().convert(value, param, ctx)
         if path.suffix not in self.suffixes:
             self.fail(f"{path}: expected a name that ends in {' or '.join(self.suffixes)}.", param, ctx)
+        if path.suffix == ".parquet":
+            from audiotag.inference.scores import check_parquet
+
+            check_parquet(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
@@ -48,6 +53,14 @@ class Commands(click.Group):
             return super().invoke(context)
         except (AudiotagError, OSError) as error:
             click.echo(f"Error: {error}", err=True)
+            context.exit(1)
+        except Exception as error:
+            # By its name, since TensorFlow is not imported here. A full disk is ResourceExhaustedError too.
+            full = type(error).__name__ == "ResourceExhaustedError"
+            said = full and re.search("(OOM|[Oo]ut of memory).*", str(error))
+            if not said:
+                raise
+            click.echo(f"Error: {said[0]}. In fit, a smaller batch_size of the stage needs less memory.", err=True)
             context.exit(1)
 
 
@@ -243,12 +256,17 @@ def evaluate(model, stage, records, held_out, path, out, members, overrides):
     """Measure a run, or an ensemble of runs, on the labelled test clips of its records.
 
     Intervals of 95 % and what chance gets stand beside each number. Thresholds of
-    yes and no are those that fit the clips held out from training best.
+    yes and no are those that fit the clips held out from training best, or 1/2
+    where these are not to be had.
 
     \b
     Example: audiotag evaluate runs/densenet --out runs/densenet/test
              audiotag evaluate ensembles/demo.json --held-out
     """
+    if members and (stage or records or path or out):
+        raise click.UsageError("--members goes with --held-out and --set alone: leave the other options out.")
+    if held_out and records:
+        raise click.UsageError("--held-out measures on the records that the run was trained on: leave --records out.")
     from audiotag.inference import evaluate as judge
     from audiotag.inference.ensemble import answers_and_thresholds, effects_in_words, open_model
     from audiotag.inference.scores import write_scores
@@ -257,8 +275,6 @@ def evaluate(model, stage, records, held_out, path, out, members, overrides):
     if members:
         click.echo(effects_in_words(model, held_out=held_out))
         return
-    if held_out and records:
-        raise click.UsageError("--held-out measures on the records that the run was trained on: leave --records out.")
     clips, logits, thresholds = answers_and_thresholds(model, records=records, stage=stage, held_out=held_out)
     tables = judge.judge(clips, logits, model.vocabulary, thresholds=thresholds)
     click.echo(judge.in_words(tables))
@@ -313,6 +329,11 @@ def predict(model, paths, top, csv, timeline, threshold, trust, overrides):
         raise click.UsageError("--threshold is no number. Expected 0 to 1.")
     if csv and timeline and csv.resolve() == timeline.resolve():
         raise click.UsageError("--csv and --timeline are the same file. Give each a name of its own.")
+    from audiotag import files
+
+    for path in paths:
+        if not files.is_utf8(path):
+            raise DataError(f"the name {str(path)!r} has bytes that are not UTF-8. Rename it.")
     from audiotag.inference import predict as scoring
     from audiotag.inference.export import load_listener
     from audiotag.inference.scores import scores_table, write_scores
@@ -347,9 +368,10 @@ def submit(model, out, sample, overrides):
     if sample:
         read_table(sample, ["fname"])  # a wrong one is told before the clips are heard
     model = open_model(model, overrides)
+    if not out:
+        model.folder.mkdir(exist_ok=True)
+        out = model.folder / "submission.csv"
     clips, logits = hear_test_clips(model)
-    out = out or model.folder / "submission.csv"
-    model.folder.mkdir(exist_ok=True)
     write_submission(out, clips, expit(logits), model.vocabulary, sample=sample)
     click.echo(f"{len(clips)} rows, {len(model.vocabulary)} classes: {out}")
 

@@ -5,6 +5,7 @@ import fcntl
 import glob
 import hashlib
 import os
+import re
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
@@ -161,6 +162,16 @@ def as_cell(text):
 def from_cell(text):
     """The text that `as_cell` was given."""
     return text[1:] if text.startswith("'") else text
+
+
+def is_utf8(path):
+    """Whether a name is UTF-8, as tables and terminals want it; Python has lone surrogates for bytes that are not.
+
+    Example:
+        >>> is_utf8("hé.wav"), is_utf8("h\\udce9.wav")
+        (True, False)
+    """
+    return not re.search("[\ud800-\udfff]", str(path))
 
 
 def sync(path):

@@ -1,5 +1,6 @@
 import csv
 import functools
+import os
 import shutil
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 from click.testing import CliRunner
 
 import audiotag
@@ -266,6 +268,30 @@ def test_a_wrong_sample_is_told_before_the_clips_are_heard(run, tmp_path, monkey
     assert mistake("submit", run.folder, "--like", tmp_path / "no.csv").startswith(f"Error: {tmp_path / 'no.csv'}: ")
 
 
+def test_scores_as_parquet_without_pyarrow_are_refused_before_the_clips_are_heard(tmp_path, monkeypatch):
+    monkeypatch.setattr("audiotag.inference.scores.can_write_parquet", lambda: False)
+    for command in (["evaluate", "runs/demo"], ["predict", "runs/demo", "a.wav"]):
+        line = mistake(*command, "--csv", tmp_path / "x.parquet")
+        assert line.startswith(f"Error: {tmp_path / 'x.parquet'}: Parquet needs pyarrow. Install it with: pip install")
+
+
+def test_a_name_that_is_not_utf8_is_refused_before_anything_is_heard():
+    line = mistake("predict", "runs/demo", "a.wav", os.fsdecode(b"h\xe9.wav"))
+    assert line == r"Error: the name 'h\udce9.wav' has bytes that are not UTF-8. Rename it."
+
+
+def test_a_batch_beyond_the_memory_is_told_of_its_size(run, monkeypatch):
+    def hear(*arguments):
+        raise tf.errors.ResourceExhaustedError(None, None, f"Detected at node x\n{said}\nHint: none")
+
+    monkeypatch.setattr("audiotag.inference.evaluate.score_logits", hear)
+    said = "OOM when allocating tensor with shape[64,80] [Op:Conv2D]"
+    told = f"Error: {said}. In fit, a smaller batch_size of the stage needs less memory."
+    assert mistake("evaluate", run.folder) == told
+    said = "No space left on device"
+    assert isinstance(CliRunner().invoke(main, ["evaluate", str(run.folder)]).exception, tf.errors.OpError)
+
+
 # Wrong usage: 2
 
 
@@ -288,6 +314,10 @@ def test_a_wrong_sample_is_told_before_the_clips_are_heard(run, tmp_path, monkey
         (["suspects", "runs/demo", "--csv", "x.parquet"], "x.parquet: expected a name that ends in .csv."),
         (["predict", "runs/demo", "a.wav", "--csv", "x.csv", "--timeline", "./x.csv"], "are the same file"),
         (["predict", "runs/demo", "a.wav", "--threshold", "nan"], "--threshold is no number"),
+        (["evaluate", "x.json", "--members", "--stage", "noisy"], "--members goes with --held-out and --set alone"),
+        (["evaluate", "x.json", "--members", "--records", "x"], "--members goes with --held-out and --set alone"),
+        (["evaluate", "x.json", "--members", "--csv", "/tmp/x.csv"], "--members goes with --held-out and --set alone"),
+        (["evaluate", "x.json", "--members", "--out", "x"], "--members goes with --held-out and --set alone"),
     ],
 )
 def test_wrong_usage_says_how_to_use_it(arguments, message):

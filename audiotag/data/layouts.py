@@ -19,6 +19,7 @@ from audiotag.data.clips import COLUMNS, SUBSETS, check_clips, check_labels, csv
 from audiotag.data.headers import SUFFIXES
 from audiotag.data.labels import split_labels
 from audiotag.errors import ConfigError, DataError
+from audiotag.files import is_utf8
 from audiotag.lookup import nearest
 
 AUDIO_SUFFIXES = tuple(SUFFIXES)
@@ -243,7 +244,7 @@ def audio_names(source):
                 f"{entry.path}: a link to a folder, and links are not followed. Put the folder itself there."
             )
         if name.lower().endswith(AUDIO_SUFFIXES):
-            if re.search("[\ud800-\udfff]", name):
+            if not is_utf8(name):
                 raise DataError(f"{source}: the name {name!r} has bytes that are not UTF-8. Rename it.")
             names.append(name)
     if not names:

@@ -5,6 +5,7 @@
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +19,15 @@ from audiotag.data.clips import read_table
 from audiotag.data.folds import stratified_folds
 from audiotag.data.labels import multi_hot
 from audiotag.errors import AudiotagError, ConfigError, DataError
-from audiotag.experiment import Predict, Section, load, options, part
+from audiotag.experiment import Experiment, Predict, Section, checked, load, options, part
 from audiotag.inference.combining import COMBINERS
 from audiotag.inference.evaluate import (
     check_scores,
+    find_test_clips,
     fit_thresholds,
     fit_thresholds_across,
     held_out_answers,
+    refuse_unlabelled,
     score_test_clips,
     some,
 )
@@ -104,7 +107,7 @@ def open_model(path, overrides=()):
     if not path.is_file():
         return heard_as(open_run(path), overrides)
     ensemble = load(path, overrides, kind=Ensemble)
-    runs = tuple(_opened(member) for member in ensemble.members)
+    runs = tuple(_opened(member, f"{path}: members[{index}]") for index, member in enumerate(ensemble.members))
     for member, run in zip(ensemble.members, runs):
         strange = set(run.vocabulary) ^ set(runs[0].vocabulary)
         if run.vocabulary != runs[0].vocabulary:
@@ -128,8 +131,7 @@ def hear_test_clips(model, *, records=None, stage=None):
     """
     if isinstance(model, Run):
         return score_test_clips(model, records=records, stage=stage)
-    if records or stage:
-        raise ConfigError(f"{model.path}: each member has its own records and stage. Leave --records and --stage out.")
+    _refuse(model, records or stage)
     clips, logits = member_scores(model)
     return clips, combined(combiner(model), logits)
 
@@ -138,6 +140,7 @@ def hear_held_out_clips(model, *, stage=None):
     """The same for the held-out clips, each scored by what was not trained, or fitted, on it."""
     if isinstance(model, Run):
         return held_out_answers(model, stage)
+    _refuse(model, stage)
     clips, logits = held_out_member_scores(model)
     if not _learns(model):
         return clips, combined(_fitted(model, None, None), logits)
@@ -154,15 +157,21 @@ def answers_and_thresholds(model, *, records=None, stage=None, held_out=False):
     """(clips, logits, thresholds) of test clips, or of held-out ones, for `evaluate`.
 
     Thresholds are fitted on held-out clips; those of a held-out clip on other folds. They are None, for
-    probability 1/2, where no fold is trained to its end or the records of the run are gone.
+    probability 1/2, where there is nothing to fit those of test clips on, such as no fold trained to its end,
+    or members trained on different folds; standard error then says why.
+
+    Raises:
+        DataError: The test clips have no labels; none is heard then.
     """
     if held_out:
         clips, logits = hear_held_out_clips(model, stage=stage)
         return clips, logits, fit_thresholds_across(clips, logits, model.vocabulary)
+    _refuse_unlabelled(model, records)
     clips, logits = hear_test_clips(model, records=records, stage=stage)
     try:
         return clips, logits, fit_thresholds(*hear_held_out_clips(model, stage=stage), model.vocabulary)
-    except (ConfigError, DataError):
+    except DataError as error:
+        print(f"Thresholds are 1/2, for they cannot be fitted: {error}", file=sys.stderr, flush=True)
         return clips, logits, None
 
 
@@ -196,12 +205,15 @@ def held_out_member_scores(choir):
     """(clips, logits [clips, E, K]): the held-out clips, and what each member thinks of those it never heard.
 
     Raises:
-        DataError: A member was trained on a clip that another was not, or does not know it.
+        DataError: A member was trained on a clip that another was not, or does not know it, or is of a fold that is
+            not trained.
     """
     answers = []
     for member, run in zip(choir.ensemble.members, choir.runs):
         clips, logits = held_out_answers(run, member.stage)
         own = (clips["usage"] == f"fold {member.fold}").to_numpy() | (member.fold is None)
+        if not own.any():
+            raise DataError(f"{run.folder}: fold {member.fold} is not trained to its end. Name another fold.")
         answers.append((clips[own].reset_index(drop=True), logits[own]))
     everyone = set().union(*(clips["name"] for clips, _ in answers))
     for name, run, (clips, _) in zip(choir.names(), choir.runs, answers):
@@ -280,10 +292,15 @@ def effects_in_words(choir, *, held_out=False):
 
     Raises:
         ConfigError: It is a run, which has no members.
+        DataError: The test clips have no labels.
     """
     if isinstance(choir, Run):
         raise ConfigError(f"{choir.folder}: a run has no members. Give an ensemble's file, or see: audiotag report")
-    clips, logits = held_out_member_scores(choir) if held_out else member_scores(choir)
+    if held_out:
+        clips, logits = held_out_member_scores(choir)
+    else:
+        _refuse_unlabelled(choir)
+        clips, logits = member_scores(choir)
     return member_effects(choir, clips, logits).to_string(index=False, float_format="%.4f")
 
 
@@ -317,11 +334,24 @@ def _listener(logits, run, taggers):
     return Listener(logits, run.hearing, run.vocabulary, longest.window_samples, longest.hop, longest.pool)
 
 
-def _opened(member):
+def _opened(member, where):
     run = open_run(member.run)
     if member.predict is None:
         return run
-    return dataclasses.replace(run, experiment=run.experiment.model_copy(update={"predict": member.predict}))
+    content = run.experiment.model_dump() | {"predict": member.predict.model_dump()}
+    return dataclasses.replace(run, experiment=checked(content, Experiment, where))
+
+
+def _refuse(choir, given):
+    """Refuses options that only a run can follow."""
+    if given:
+        raise ConfigError(f"{choir.path}: each member has its own records and stage. Leave --records and --stage out.")
+
+
+def _refuse_unlabelled(model, records=None):
+    """Refuses test clips that have no labels to measure with, before they are heard."""
+    _, clips = find_test_clips(model, records) if isinstance(model, Run) else find_test_clips(model.runs[0])
+    refuse_unlabelled(clips)
 
 
 def _curated(run):

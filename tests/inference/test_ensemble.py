@@ -14,6 +14,7 @@ from audiotag.data.labels import multi_hot
 from audiotag.errors import ConfigError, DataError
 from audiotag.experiment import load
 from audiotag.inference import ensemble as module
+from audiotag.inference import evaluate as evaluation
 from audiotag.inference.ensemble import (
     Ensemble,
     answers_and_thresholds,
@@ -255,6 +256,36 @@ def test_weights_are_for_means(write):
         hear_test_clips(open_model(write({}, **{"combine": {"name": "geometric", "floor": 2.0}})))
 
 
+def test_clips_without_labels_are_refused_before_they_are_heard(run, write, monkeypatch):
+    read = evaluation.read_clips
+    monkeypatch.setattr(evaluation, "read_clips", lambda path: read(path).assign(labels=""))
+    monkeypatch.setattr(module, "score_test_clips", lambda *args, **options: pytest.fail("heard"))
+    choir = open_model(write({}, NOISY))
+    for measure in (effects_in_words, answers_and_thresholds, lambda choir: answers_and_thresholds(run)):
+        with pytest.raises(DataError, match="no labels, so there is nothing to compare with"):
+            measure(choir)
+
+
+def test_thresholds_that_cannot_be_fitted_are_told_of(write, monkeypatch, capsys):
+    def hear(model, *, stage):
+        raise DataError("no fold is trained.")
+
+    monkeypatch.setattr(module, "hear_held_out_clips", hear)
+    assert answers_and_thresholds(open_model(write({})))[2] is None
+    assert capsys.readouterr().err.endswith("Thresholds are 1/2, for they cannot be fitted: no fold is trained.\n")
+
+
+def test_a_member_is_heard_only_as_its_run_has_learned_to(write):
+    path = write({}, {"predict": {"flips": True}})
+    with pytest.raises(ConfigError, match=r"ensemble.json: members\[1\]: predict.flips: needs flips as labels."):
+        open_model(path)
+
+
+def test_a_fold_that_is_not_trained_has_no_held_out_clips(run, write):
+    with pytest.raises(DataError, match=f"{run.folder}: fold 3 is not trained to its end. Name another fold."):
+        held_out_member_scores(open_model(write({"fold": 3})))
+
+
 # Commands
 
 
@@ -285,6 +316,13 @@ def test_a_file_that_would_be_refused_is_not_written(run, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_place_that_a_submission_cannot_have_is_told_before_the_clips_are_heard(write, monkeypatch):
+    monkeypatch.setattr(module, "hear_test_clips", lambda model: pytest.fail("heard"))
+    path = write({})
+    result = CliRunner().invoke(main, ["submit", str(path.rename(path.with_suffix("")))])
+    assert result.exit_code == 1 and "File exists" in result.output
+
+
 def test_a_run_has_no_members(run):
     with pytest.raises(ConfigError, match="tiny: a run has no members. Give an ensemble's file, or see: audiotag repo"):
         effects_in_words(open_model(run.folder))
@@ -294,4 +332,6 @@ def test_an_ensemble_has_no_records_of_its_own(write):
     choir = open_model(write({}))
     with pytest.raises(ConfigError, match="each member has its own records and stage. Leave --records and --stage out"):
         hear_test_clips(choir, stage="noisy")
+    with pytest.raises(ConfigError, match="each member has its own records and stage. Leave --records and --stage out"):
+        hear_held_out_clips(choir, stage="noisy")
     assert dataclasses.is_dataclass(choir)

@@ -111,7 +111,7 @@ def test_a_stage_may_be_chosen(run):
 
 
 def test_a_stage_that_is_unknown_or_not_trained_is_refused(run, tmp_path):
-    with pytest.raises(DataError, match=r"tiny: has no stage 'nosy'\. Did you mean 'noisy'\? Accepted: noisy, curated\."):
+    with pytest.raises(DataError, match=r"no stage 'nosy'\. Did you mean 'noisy'\? Accepted: noisy, curated\."):
         load_taggers(run, "nosy")
     shutil.copytree(run.folder, tmp_path / "run", ignore=shutil.ignore_patterns("curated"))
     with pytest.raises(DataError, match=r"run: stage 'curated' is not trained yet\. Finish the run with: audiotag fit"):
