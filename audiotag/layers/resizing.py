@@ -136,8 +136,9 @@ class Resize(keras.layers.Layer):
         if self.interpolation == "nearest":
             rows = ops.take(picture, nearest_pixels(bands, self.height), axis=1)  # [B, height, T, C]
             return ops.take(rows, nearest_pixels(frames, self.width), axis=2)  # [B, height, width, C]
-        rows = pixel_weights(bands, self.height, self.interpolation, self.antialias)  # [height, M]
-        columns = pixel_weights(frames, self.width, self.interpolation, self.antialias)  # [width, T]
+        how = {"interpolation": self.interpolation, "antialias": self.antialias}
+        rows = pixel_weights(bands, self.height, **how)  # [height, M]
+        columns = pixel_weights(frames, self.width, **how)  # [width, T]
         planes = ops.transpose(ops.cast(picture, PRECISION), (0, 3, 1, 2))  # [B, C, M, T]
         planes = ops.matmul(ops.matmul(rows, planes), ops.transpose(columns))  # [B, C, height, width]
         return ops.cast(ops.transpose(planes, (0, 2, 3, 1)), picture.dtype)  # [B, height, width, C]
@@ -172,13 +173,13 @@ def nearest_pixels(old, new):
     return (2 * ops.arange(new, dtype="int32") + 1) * old // (2 * new)
 
 
-def pixel_weights(old, new, interpolation, antialias):
+def pixel_weights(old, new, *, interpolation, antialias=False):
     """How much each of `old` pixels in a row counts in each of `new` ones: [new, old], every row sums to 1.
 
     `old` may be a number, or a tensor where it is not known yet.
 
     Example:
-        >>> pixel_weights(2, 4, "bilinear", False).tolist()
+        >>> pixel_weights(2, 4, interpolation="bilinear").tolist()
         [[1.0, 0.0], [0.75, 0.25], [0.25, 0.75], [0.0, 1.0]]
     """
     known = isinstance(old, int)

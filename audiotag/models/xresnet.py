@@ -42,7 +42,7 @@ def xresnet18(input_shape, num_classes, *, attention: bool = False):
         >>> tuple(model(keras.ops.zeros((1, 128, 100, 3))).shape)
         (1, 320)
     """
-    return _xresnet(input_shape, num_classes, (2, 2, 2, 2), False, attention, "xresnet18")
+    return _xresnet(input_shape, num_classes, blocks=(2, 2, 2, 2), attention=attention, name="xresnet18")
 
 
 def xresnet34(input_shape, num_classes, *, attention: bool = False):
@@ -60,7 +60,7 @@ def xresnet34(input_shape, num_classes, *, attention: bool = False):
         >>> xresnet34((128, None, 1), 80).output_shape
         (None, 80)
     """
-    return _xresnet(input_shape, num_classes, (3, 4, 6, 3), False, attention, "xresnet34")
+    return _xresnet(input_shape, num_classes, blocks=(3, 4, 6, 3), attention=attention, name="xresnet34")
 
 
 def xresnet50(input_shape, num_classes, *, attention: bool = False):
@@ -81,10 +81,12 @@ def xresnet50(input_shape, num_classes, *, attention: bool = False):
         >>> xresnet50((128, None, 1), 80).output_shape
         (None, 80)
     """
-    return _xresnet(input_shape, num_classes, (3, 4, 6, 3), True, attention, "xresnet50")
+    return _xresnet(
+        input_shape, num_classes, blocks=(3, 4, 6, 3), bottleneck=True, attention=attention, name="xresnet50"
+    )
 
 
-def _xresnet(input_shape, num_classes, blocks, bottleneck, attention, name):
+def _xresnet(input_shape, num_classes, *, blocks, bottleneck=False, attention, name):
     """`blocks` is how many there are in each stage."""
     picture = keras.Input(input_shape)
     x = picture
@@ -93,15 +95,20 @@ def _xresnet(input_shape, num_classes, blocks, bottleneck, attention, name):
     x = layers.MaxPooling2D(3, 2)(layers.ZeroPadding2D()(x))  # [B, M / 4, T / 4, 64]; zeros hide nothing after ReLU
     for stage, (count, width) in enumerate(zip(blocks, (64, 128, 256, 512)), start=1):
         for block in range(1, count + 1):
-            stride = 2 if stage > 1 and block == 1 else 1
-            attends = attention and stage == 1 and block == count
-            x = _block(x, width, stride, bottleneck, attends, f"stage{stage}_block{block}")
+            x = _block(
+                x,
+                width,
+                stride=2 if stage > 1 and block == 1 else 1,
+                bottleneck=bottleneck,
+                attends=attention and stage == 1 and block == count,
+                name=f"stage{stage}_block{block}",
+            )
     x = layers.GlobalAveragePooling2D()(x)  # [B, channels]
     logits = layers.Dense(num_classes, kernel_initializer=KAIMING, dtype="float32", name="logits")(x)  # [B, K]
     return keras.Model(picture, logits, name=name)
 
 
-def _block(x, width, stride, bottleneck, attends, name):
+def _block(x, width, *, stride, bottleneck, attends, name):
     """A branch of convolutions, and a way around it."""
     steps = [(width, 3, stride), (width, 3, 1)]  # filters, kernel, stride
     if bottleneck:
