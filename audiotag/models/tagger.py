@@ -195,7 +195,7 @@ class Tagger(keras.Model):
         if self.laid == "slices":
             start, heard = windows.slices(length, size, n)
         elif self.laid == "random":
-            start, heard = windows.scattered(length, size, n, count=self.count)
+            start, heard = windows.scattered(length, n, count=self.count)
         elif self.laid == "whole":
             n = windows.whole_window(size, n)
             start, heard = windows.covering(length, size, n, hop=n)
@@ -241,9 +241,9 @@ def build_tagger(experiment, *, sample_rate, num_classes, stage=None):
         augment = experiment.augment if stage is None or stage.augment is None else stage.augment
         ear = _build_ear(experiment, augment, None if whole else window_samples, num_labels, sample_rate)
         picture, answers = ear.outputs
-        if whole and picture.shape[2] is not None:
+        if whole and picture.shape[-2] is not None:
             raise ConfigError(
-                f'predict.windows: "whole" needs pictures as long as their sound, but these have {picture.shape[2]} '
+                f'predict.windows: "whole" needs pictures as long as their sound, but these have {picture.shape[-2]} '
                 "frames always. Leave out the step that fixes their length, or choose other windows."
             )
         with _blamed_on(f"model {experiment.model.name}"):

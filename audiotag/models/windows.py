@@ -49,7 +49,7 @@ def slices(length, size, n):
     return ops.minimum(number * n, beyond), (number == 0) | (number * n < beyond)
 
 
-def scattered(length, size, n, *, count):
+def scattered(length, n, *, count):
     """As many windows anywhere in each clip, the same shares of every clip's length each time.
 
     So a clip gets the same windows again, whatever its batch. Shapes as for `covering`, with W = count.

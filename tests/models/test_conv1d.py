@@ -49,10 +49,11 @@ def test_lengths_and_dropout_are_those_of_the_kernel():
     assert [layer.rate for kind, layer in kinds if kind == "Dropout"] == [0.1, 0.1, 0.1, 0.2]
 
 
-def test_it_listens_to_the_waves_that_a_tagger_hands_on():
+@pytest.mark.parametrize(("laid", "times"), [("covering", 1), ("whole", 2)])
+def test_it_listens_to_the_waves_that_a_tagger_hands_on(laid, times):
     changes = ['frontend={"name": "raw_wave"}', 'model={"name": "conv1d"}', "picture=[]", "augment=[]"]
-    tagger = build_tagger(load(DEMO, changes), sample_rate=16_000, num_classes=5)
-    window = np.random.default_rng(0).uniform(-1, 1, (2, tagger.window_samples)).astype("float32")
+    tagger = build_tagger(load(DEMO, [*changes, f"predict.windows={laid}"]), sample_rate=16_000, num_classes=5)
+    window = np.random.default_rng(0).uniform(-1, 1, (2, times * tagger.window_samples)).astype("float32")
     low, high = window.min(axis=1, keepdims=True), window.max(axis=1, keepdims=True)
     wave = (window - low) / (high - low + 1e-6) - 0.5
     model = conv1d((None, 1), 5)
