@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from audiotag.data.audio import FULL_SCALE
+
 
 def noise(*shape, seed=0):
     """Noise without a zero in it."""
@@ -15,3 +17,8 @@ def padded(clips):
     for row, clip in zip(batch, clips):
         row[: len(clip)] = clip
     return batch
+
+
+def from_pcm(pcm):
+    """int16 [N] → float32 [N]: the way back from `audio.to_pcm`."""
+    return pcm.astype("float32") / FULL_SCALE

@@ -129,17 +129,15 @@ def mono_blocks(file, header, *, path):
     Raises:
         DataError: At the block that is wrong; at the end, where fewer samples came than were promised.
     """
-    head, heard = file.read(4096), 0
+    head, heard = file.read(12), 0
     file.seek(0)
-    # Without a Xing or Info header, libsndfile guesses how long an MP3 is.
-    guessed = header.kind == "MP3" and not (b"Xing" in head or b"Info" in head)
     try:
         with sf.SoundFile(file) as sound:
             if (sound.samplerate, sound.channels) != (header.sample_rate, header.channels):
                 raise DataError(
                     f"{path}: libsndfile reads another rate or number of channels than its header tells. Write it anew."
                 )
-            promised = 0 if guessed else sound.frames
+            promised = 0 if header.guessed else sound.frames
             while len(block := sound.read(BLOCK, dtype="float32", always_2d=True)):  # [n, channels]
                 with np.errstate(over="ignore", invalid="ignore"):
                     mono = block.mean(axis=1)  # [n]
@@ -153,7 +151,7 @@ def mono_blocks(file, header, *, path):
                 yield mono
     except sf.LibsndfileError as error:
         raise DataError(
-            f"{path}: libsndfile cannot decode it and says {error.error_string!r}; it begins with {head[:12]}. "
+            f"{path}: libsndfile cannot decode it and says {error.error_string!r}; it begins with {head}. "
             f"Fetch it again, convert it or take it off the list."
         ) from error
     if not heard:
@@ -230,8 +228,3 @@ def to_pcm(waveform):
     """float32 [N] in -1 to 1 → little-endian int16 [N]; exact for what came from 16 bits."""
     with np.errstate(over="ignore"):
         return np.clip(np.round(waveform * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype("<i2")
-
-
-def from_pcm(pcm):
-    """int16 [N] → float32 [N] in -1 to 1."""
-    return pcm.astype("float32") / FULL_SCALE

@@ -29,13 +29,15 @@ class Header:
         kind: "WAV", "AIFF", "FLAC", "OGG" or "MP3".
         sample_rate: In Hz.
         channels: How many.
-        num_samples: Of each channel; None where the file does not tell, as many an MP3.
+        num_samples: Of each channel; None where the file does not tell, or only its decoder knows.
+        guessed: Whether the decoder, too, guesses how many there are.
     """
 
     kind: str
     sample_rate: int
     channels: int
     num_samples: int | None
+    guessed: bool = False
 
 
 def read_header(data, *, any_length=False):
@@ -52,7 +54,7 @@ def read_header(data, *, any_length=False):
     Example:
         >>> form = struct.pack("<4sIHHIIHH", b"fmt ", 16, INTEGER, 1, 16_000, 32_000, 2, 16)
         >>> read_header(b"RIFF" + bytes(4) + b"WAVE" + form + b"data" + struct.pack("<I", 2) + bytes(2))
-        Header(kind='WAV', sample_rate=16000, channels=1, num_samples=1)
+        Header(kind='WAV', sample_rate=16000, channels=1, num_samples=1, guessed=False)
     """
     try:
         header = _reader(data)(data)
@@ -238,5 +240,8 @@ def _mp3_frame(data, start):
 
 
 def _mp3(data):
-    sample_rate, channels = _mp3_frame(data, _first_frame(data))
-    return Header("MP3", sample_rate, channels, None)
+    start = _first_frame(data)
+    sample_rate, channels = _mp3_frame(data, start)
+    head = data[start : start + 4096]
+    # Without a Xing or Info header, libsndfile guesses how long an MP3 is.
+    return Header("MP3", sample_rate, channels, None, guessed=not (b"Xing" in head or b"Info" in head))

@@ -6,9 +6,10 @@ import librosa
 import numpy as np
 import pytest
 import soundfile as sf
+from waveforms import from_pcm
 
 from audiotag.data import audio, headers
-from audiotag.data.audio import from_pcm, normalise, read_waveform, to_pcm
+from audiotag.data.audio import normalise, read_waveform, to_pcm
 from audiotag.errors import DataError
 
 RATE = 16_000
@@ -257,6 +258,7 @@ def test_more_samples_than_a_block_are_all_read(heard, monkeypatch):
 WHOLE = riff(fmt(), data())
 NAN, INFINITE = (np.array([0.1, bad, bad], "<f4") for bad in (np.nan, np.inf))
 MP3, FLAC, AIFF = (written(SOUND.repeat(20), format=kind) for kind in ("MP3", "FLAC", "AIFF"))
+TAG = b"ID3\4\0\0" + bytes((0, 0, 64, 0)) + bytes(64 << 7)  # as long as a cover picture makes it
 BAD_WAVS = {
     "empty": (b"", r"the file is empty \(0 bytes\). Fetch it again or take it off the list"),
     "header only": (riff(fmt(), data(SOUND[:0])), "a header but no samples. Fetch it again or take it off the list"),
@@ -302,6 +304,7 @@ def test_a_bad_wav_is_refused_with_the_reason_and_the_way_out(heard, content, me
     "name, content, message",
     [
         ("1.mp3", MP3[:-300], "20000 samples are promised, [0-9]+ are there: the file is cut short. Fetch it again"),
+        ("1.mp3", TAG + MP3[:-300], "20000 samples are promised, [0-9]+ are there"),
         ("1.mp3", MP3[:100], "libsndfile cannot decode it"),
         ("1.flac", FLAC[:-300], "libsndfile cannot decode it and says .*lost sync"),
         ("1.flac", FLAC[:21] + bytes([FLAC[21] & 0xF0]) + bytes(4) + FLAC[26:], "does not tell its length: a stream"),
@@ -310,7 +313,7 @@ def test_a_bad_wav_is_refused_with_the_reason_and_the_way_out(heard, content, me
         ("1.aiff", written(SOUND[:0], format="AIFF"), "a header but no samples"),
         ("1.ogg", WHOLE, "the name says .ogg, but the content is WAV. Give the file its right suffix"),
     ],
-    ids=["MP3", "MP3 header", "FLAC", "FLAC of no length", "FLAC of 512 GiB", "AIFF", "empty AIFF", "WAV as Ogg"],
+    ids=["MP3", "tag", "MP3 header", "FLAC", "FLAC of no length", "FLAC of 512 GB", "AIFF", "empty AIFF", "WAV as Ogg"],
 )
 def test_bad_files_of_other_formats_are_refused_too(heard, name, content, message):
     with pytest.raises(DataError, match=f"{name}: .*{message}"):

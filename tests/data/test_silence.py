@@ -8,8 +8,9 @@ import pytest
 import soundfile as sf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from waveforms import from_pcm
 
-from audiotag.data.audio import from_pcm, to_pcm
+from audiotag.data.audio import to_pcm
 from audiotag.data.silence import trim_to_level, trim_to_loudest
 
 RATE = 44_100
