@@ -50,7 +50,9 @@ def read_source(source, *, num_workers=None):
     heard = workers.in_order(measure, found.clips["path"], workers=num_workers or os.cpu_count())
     heard = progress.bar(heard, total=len(found.clips), unit="clip", label="listen")
     measures = [known or {"fault": reason} for known, reason in heard]
-    return pd.concat([found.clips, pd.DataFrame(measures)], axis=1).fillna({"fault": ""}), found.vocabulary
+    measures = pd.DataFrame(measures, columns=["seconds", "peak", "rms", "sha256", "fault"])
+    measures = measures.astype({"seconds": float, "peak": float, "rms": float})
+    return pd.concat([found.clips, measures], axis=1).fillna({"fault": ""}), found.vocabulary
 
 
 def measure(path):
@@ -191,7 +193,7 @@ def write_exploration(path, source, clips, vocabulary, tables):
     classes.insert(1, "counts", drawn(bars))
     measured = "seconds" in clips
     if measured:
-        longest = float(np.nanquantile(clips["seconds"], 0.99)) or 1.0
+        longest = np.nan_to_num(clips["seconds"].quantile(0.99)) or 1.0
         seconds = {label: [] for label in vocabulary}
         for labels, length in zip(clips["labels"], clips["seconds"]):
             for label in split_labels(labels) if length == length else ():

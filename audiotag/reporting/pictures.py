@@ -17,6 +17,7 @@ from audiotag.errors import DataError
 from audiotag.inference.predict import begun_already
 from audiotag.layers import AUGMENTS, WAVEFORMS, ToPicture
 from audiotag.layers.flips import FLIPS
+from audiotag.models.subsets import by_share, kept_apart
 from audiotag.models.tagger import build_tagger
 
 DISTURBANCES = (*AUGMENTS.values(), *WAVEFORMS.values())
@@ -50,9 +51,13 @@ def draw_sheet(experiment, paths, out, *, versions=3, sample_rate=None):
     windows = np.stack([_loudest_window(tagger, waveform) for waveform in waveforms])  # [B, n]
     tagger.adapt(lambda: [windows])
     truth = multi_hot(pd.Series(labels), vocabulary)  # [B, K]
+    if tagger.apart:
+        truth = kept_apart(truth, ["curated"] * len(paths))  # [B, 2 (K + 1)]
     columns = [("waveform", windows, labels), *_steps(tagger, windows, truth, labels)]
     for version in range(versions):
         picture, moved = tagger.ear((windows, truth), training=True)
+        if tagger.apart:
+            moved = by_share(moved)[0][:, 0]  # [B, K]
         columns.append((f"disturbed {version + 1}", np.asarray(picture), _in_words(np.asarray(moved), vocabulary)))
     figure = Figure(figsize=(2.4 * len(columns), 2.2 * len(paths)), layout="constrained")
     for row, axes in enumerate(figure.subplots(len(paths), len(columns), squeeze=False)):

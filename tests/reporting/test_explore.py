@@ -87,6 +87,19 @@ def test_silence_clipping_doubles_and_what_cannot_be_read_are_found(faulty):
     assert tables["outliers"]["name"].iloc[0] == "Rain/e.wav"
 
 
+def test_a_folder_of_which_nothing_can_be_read_has_faults(tmp_path):
+    for label in ("Bark", "Rain"):
+        (tmp_path / "set" / label).mkdir(parents=True)
+        (tmp_path / "set" / label / "a.wav").write_text("no sound")
+    clips, vocabulary = read_source(tmp_path / "set", num_workers=1)
+    tables = explore(clips, vocabulary)
+    assert tables["faults"]["kind"].tolist() == ["cannot be read"] * 2
+    assert tables["lengths"].empty and tables["doubles"].empty
+    write_exploration(tmp_path / "page.html", tmp_path / "set", clips, vocabulary, tables)
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("audiotag cannot decode it") == 2 and "nan" not in page
+
+
 def test_records_tell_what_their_recordings_do(records, demo):
     from_records, vocabulary = read_source(records)
     from_files, same = read_source(demo, num_workers=1)

@@ -37,6 +37,15 @@ def test_the_longest_end_of_a_path_names_the_clip():
         assert _known_labels(Path(path), known) == labels
 
 
+def test_labels_kept_apart_are_read_as_others(tiny, wavs, tmp_path, monkeypatch):
+    said = []
+    note = lambda *args: said.append(_in_words(*args)) or said[-1]
+    monkeypatch.setattr("audiotag.reporting.pictures._in_words", note)
+    for head in ("false", "true"):
+        draw_sheet(tiny("augment=[]", f"noisy_head={head}"), wavs[:2], tmp_path / "sheet.png", versions=1)
+    assert said[0] == said[1] and all(said[0])
+
+
 def test_labels_are_read_as_words():
     labels = np.array([[1, 0, 0, 0, 0, 0, 0, 0], [0, 0.3, 0, 0, 0, 0, 0.7, 0], [0, 0, 0, 0, 0, 0, 0, 0]])
     assert _in_words(labels, ("Bark", "Rain")) == ["Bark", "0.70 Bark (both)\n+ 0.30 Rain", ""]
