@@ -9,13 +9,13 @@ import tensorflow as tf
 from scipy.special import expit, log_expit, logsumexp
 
 from audiotag import progress
+from audiotag.building import build_tagger
 from audiotag.data.audio import read_waveform
 from audiotag.data.pipeline import damage_named, evaluation_batches
 from audiotag.errors import ConfigError, DataError
 from audiotag.experiment import Predict, load, stage_named
 from audiotag.inference.timeline import events, finite_logits, hear_windows, seconds_of
 from audiotag.models.pretrained import LATER
-from audiotag.models.tagger import build_tagger
 from audiotag.models.windows import clip_lengths, pooled
 from audiotag.training.checkpoint import load_weights
 

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from audiotag import files
+from audiotag.building import build_tagger
 from audiotag.data.audio import read_waveform
 from audiotag.data.clips import read_clips
 from audiotag.data.labels import multi_hot
@@ -18,7 +19,6 @@ from audiotag.inference.predict import begun_already
 from audiotag.layers import AUGMENTS, WAVEFORMS, ToPicture
 from audiotag.layers.flips import FLIPS
 from audiotag.models.subsets import by_share, kept_apart
-from audiotag.models.tagger import build_tagger
 
 DISTURBANCES = (*AUGMENTS.values(), *WAVEFORMS.values())
 

@@ -1,17 +1,16 @@
 """A stage's model, compiled, and its callbacks: all that an experiment may say wrongly about training."""
 
-import contextlib
 from pathlib import Path
 
 import keras
 
+from audiotag.building import build_tagger
 from audiotag.data.corrections import read_corrections
-from audiotag.errors import ConfigError
+from audiotag.errors import ConfigError, blamed_on
 from audiotag.experiment import options, stage_of
 from audiotag.inference.predict import begun_already
 from audiotag.losses import LOSSES
 from audiotag.metrics import Lwlrap
-from audiotag.models.tagger import build_tagger
 from audiotag.training.callbacks import CALLBACKS
 from audiotag.training.optimizers import build_optimizer
 
@@ -49,7 +48,7 @@ def stage_tagger(experiment, stage, *, sample_rate, num_classes):
 
 def compile_tagger(tagger, experiment, stage, *, steps):
     """Gives a model the optimizer and the losses of a stage, whose epochs have so many steps."""
-    with _blamed_on(f"stages.{stage_of(stage.name)}"):
+    with blamed_on(f"stages.{stage_of(stage.name)}"):
         if stage.trunk_rate == 0:
             for layer in tagger.trunk():
                 layer.trainable = False
@@ -71,14 +70,5 @@ def stage_callbacks(stage, folder):
     """The callbacks of a stage, which write into its folder."""
     places = {"CSVLogger": {"path": folder / "history.csv"}, "ModelCheckpoint": {"path": folder / "best.weights.h5"}}
     places["TensorBoard"] = {"log_dir": str(folder / "tensorboard")}
-    with _blamed_on(f"stages.{stage_of(stage.name)}"):
+    with blamed_on(f"stages.{stage_of(stage.name)}"):
         return [CALLBACKS[part.name](**options(part), **places.get(part.name, {})) for part in stage.callbacks]
-
-
-@contextlib.contextmanager
-def _blamed_on(where):
-    """Turns Keras' refusal of a setting into an error that names its place in the experiment."""
-    try:
-        yield
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"{where}: {error}") from error

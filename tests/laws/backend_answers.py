@@ -11,10 +11,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from audiotag.building import build_tagger
 from audiotag.experiment import load
 from audiotag.losses import LOSSES
 from audiotag.metrics import Lwlrap
-from audiotag.models.tagger import build_tagger
 
 ROOT = Path(__file__).parents[2]
 DICE = 'augment=[{"name": "flip_labels"}, {"name": "mixup", "end_epoch": 3}, {"name": "time_mask", "max_width": 9}]'

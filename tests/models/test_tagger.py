@@ -7,6 +7,7 @@ import tensorflow as tf
 from scipy.special import expit, logit
 from waveforms import noise, padded
 
+from audiotag.building import build_tagger
 from audiotag.data.clips import read_clips
 from audiotag.data.manifest import read_manifest
 from audiotag.data.pipeline import evaluation_batches, training_batches
@@ -16,7 +17,7 @@ from audiotag.layers import FlipLabels
 from audiotag.losses import SoftBootstrapping
 from audiotag.metrics import Lwlrap, lwlrap
 from audiotag.models.subsets import by_subset, kept_apart
-from audiotag.models.tagger import Tagger, build_tagger, log_odds
+from audiotag.models.tagger import Tagger, log_odds
 
 DEMO = Path(__file__).parents[2] / "experiments" / "demo.json"
 SAMPLE_RATE = 16_000

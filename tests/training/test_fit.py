@@ -15,6 +15,7 @@ import tensorflow as tf
 from kills import Stopped, arrays_in, fit_command, run_until
 
 from audiotag import files
+from audiotag.building import build_tagger
 from audiotag.data.clips import read_clips
 from audiotag.data.demo import make_demo
 from audiotag.data.folds import stratified_folds
@@ -29,7 +30,7 @@ from audiotag.inference.predict import load_tagger
 from audiotag.layers import LogMel
 from audiotag.metrics import lwlrap
 from audiotag.models.subsets import by_subset
-from audiotag.models.tagger import Tagger, build_tagger
+from audiotag.models.tagger import Tagger
 from audiotag.training.checkpoint import load_weights
 from audiotag.training.crossval import heard_clips, training_clips
 

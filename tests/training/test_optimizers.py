@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from audiotag.models.tagger import build_tagger
+from audiotag.building import build_tagger
 from audiotag.schedules import OneCycle
 from audiotag.training import checkpoint
 from audiotag.training.callbacks import JudgeAverage, ModelCheckpoint, SaveState
