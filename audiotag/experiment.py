@@ -59,10 +59,11 @@ def part(module, *tables, given=()):
 
 
 def _kind(parameter):
-    """The type of an option: as annotated, or else, as Keras leaves it, a number where the default is one."""
+    """The type of an option: as annotated, or else, as Keras leaves it, a number where the default is one or None."""
     if parameter.annotation is not parameter.empty:
         return parameter.annotation
-    return {bool: bool, int: int | float, float: int | float}.get(type(parameter.default), Any)
+    number = int | float
+    return {bool: bool, int: number, float: number, type(None): number | None}.get(type(parameter.default), Any)
 
 
 Waveform = part("audiotag.layers", "WAVEFORMS", given=("seed",))
@@ -243,10 +244,15 @@ def load(path, overrides=(), *, kind=Experiment):
 
 def checked(content, kind, where):
     """Content of JSON as the `Section` that it should be; a ConfigError says what is wrong `where`."""
+    content = _unchangeable(content)
     try:
-        return kind.model_validate(_unchangeable(content))
+        return kind.model_validate(content)
     except ValidationError as error:
-        sentences = [f"{where}: {_sentence(fault)}" for fault in error.errors() if not _follows(fault)]
+        faults = {}
+        for fault in error.errors():
+            if not _follows(fault):
+                faults.setdefault(_place(fault, content), []).append(fault)
+        sentences = [f"{where}: {place and f'{place}: '}{_sentence(several)}" for place, several in faults.items()]
         raise ConfigError("\n".join(sentences)) from error
 
 
@@ -435,25 +441,44 @@ def _follows(fault):
     return fault["type"] == "too_short" and len(fault["input"]) >= fault["ctx"]["min_length"]
 
 
-def _sentence(fault):
-    """One sentence about one fault pydantic found: the place, what came, what was expected."""
-    where = ""
+def _place(fault, content):
+    """Where in the file a fault is: pydantic's path without the names of the parts and kinds it tried."""
+    keys = []
     for key in fault["loc"]:
-        where += f"[{key}]" if isinstance(key, int) else f".{key}" if where else str(key)
-    where = where and f"{where}: "
+        if isinstance(content, dict) and key in content or isinstance(content, tuple) and isinstance(key, int):
+            content = content[key]
+            keys.append(key)
     if fault["type"] == "missing":
-        return f"{where}this key is missing."
+        keys.append(fault["loc"][-1])
+    if fault["type"] == "union_tag_not_found":
+        keys.append("name")
+    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).removeprefix(".")
+
+
+def _sentence(faults):
+    """One sentence about what pydantic found at a place, once for each kind it tried: what came, what was expected."""
+    fault = next((fault for fault in faults if fault["type"] == "literal_error"), faults[0])
+    if fault["type"] in ("missing", "union_tag_not_found"):
+        return "this key is missing."
     if fault["type"] == "union_tag_invalid":
         tags = [tag.strip("' ") for tag in fault["ctx"]["expected_tags"].split(",")]
         hint = lookup.nearest(fault["ctx"]["tag"], tags)
-        return f"{where}there is no part {fault['ctx']['tag']!r}. {hint}Accepted: {', '.join(tags)}."
+        return f"there is no part {fault['ctx']['tag']!r}. {hint}Accepted: {', '.join(tags)}."
+    others = [_words(other).removeprefix("Input should be ") for other in faults if other is not fault]
     if fault["type"] == "literal_error" and isinstance(fault["input"], str):
         words = [word.strip("'") for word in re.split(", | or ", fault["ctx"]["expected"])]
         hint = lookup.nearest(fault["input"], words)
-        return f"{where}there is no {fault['input']!r}. {hint}Accepted: {', '.join(words)}."
+        return f"there is no {fault['input']!r}. {hint}Accepted: {', '.join([*words, *others])}."
     if fault["type"] in ("unknown_key", "at"):
-        return f"{where}{fault['msg']}"
-    return f"{where}{fault['msg']}, found {fault['input']!r}."
+        return fault["msg"]
+    return f"{' or '.join([_words(fault), *others])}, found {fault['input']!r}."
+
+
+def _words(fault):
+    """What pydantic says of a fault, in the words of JSON."""
+    if fault["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return "Input should be a valid object"
+    return fault["msg"].replace("tuple", "list").replace("Tuple", "List")
 
 
 def _distinct(pairs):
@@ -516,7 +541,7 @@ def _index(entries, key, text):
         raise ConfigError(f"--set {text}: several entries are called {key!r}. Name one by its index: {places}.")
     if key in names:
         return names.index(key)
-    if key.isdigit() and int(key) < len(entries):
+    if key.isdecimal() and int(key) < len(entries):
         return int(key)
-    accepted = ", ".join([*filter(None, names), f"0 to {len(entries) - 1}"])
+    accepted = ", ".join([*map(str, filter(None, names)), f"0 to {len(entries) - 1}"])
     raise ConfigError(f"--set {text}: there is no entry {key!r}. {lookup.nearest(key, names)}Accepted: {accepted}.")

@@ -238,7 +238,7 @@ def test_a_run_may_be_moved(run, tmp_path):
         ("records.json", b"\x80", "not a JSON file: 'utf-8' codec can't decode"),
         ("records.json", {"hearing": {}}, "hearing.sample_rate: this key is missing"),
         ("records.json", {"hearing": HEARING | {"sample_rate": "x"}}, "hearing.sample_rate: Input should be a valid"),
-        ("records.json", {"hearing": None}, "hearing: Input should be a valid dictionary"),  # as of an older version
+        ("records.json", {"hearing": None}, "hearing: Input should be a valid object"),  # as of an older version
         ("records.json", {"vocabulary": [1, 2]}, r"vocabulary\[0\]: Input should be a valid string, found 1"),
         ("finished.json", b"", "not a JSON file: Expecting value"),
         ("finished.json", b"[" * 100_000, "not a JSON file: "),

@@ -237,7 +237,7 @@ def test_members_that_read_files_differently_are_no_single_model(other, write, t
     ("change", "message"),
     [
         ({"combine": {"name": "geometrical"}}, "combine: there is no part 'geometrical'. Did you mean 'geometric'?"),
-        ({"combine": {"name": "ridge", "level": 3}}, "combine.ridge.level: Input should be 1 or 2, found 3."),
+        ({"combine": {"name": "ridge", "level": 3}}, "combine.level: Input should be 1 or 2, found 3."),
         ({"combine": {"name": "geometric", "flor": 1}}, "unknown key 'flor'. Did you mean 'floor'? Accepted: name, fl"),
         ({"members": []}, "members: "),
         ({"member": []}, "unknown key 'member'. Did you mean 'members'?"),
