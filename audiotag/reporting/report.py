@@ -113,9 +113,10 @@ def _cards(run, overall, judged):
         for row in whole.itertuples()
         if row.measure in ("lwlrap", "MAP@3", "mAP", "F")
     ]
-    minutes = sum(filter(None, (minutes for _, _, minutes in _timed(run))))
-    if minutes:
-        cards.append({"name": "minutes of training", "value": f"{minutes:.1f}", "more": "by the times of its files"})
+    minutes = [minutes for _, _, minutes in _timed(run)]
+    if all(minutes):
+        more = {"value": f"{sum(minutes):.1f}", "more": "by the times of its files"}
+        cards.append({"name": "minutes of training"} | more)
     if judged.members is not None:
         rate = f"{judged.clips_per_second:.0f}"
         cards.append({"name": "clips/s heard", "value": rate, "more": "while this was written"})
@@ -123,14 +124,14 @@ def _cards(run, overall, judged):
 
 
 def _timed(run):
-    """Yields (fold, stage, minutes) of every finished stage; None where the times of files tell nothing sensible."""
+    """Yields (fold, stage, minutes) of every finished stage; None where it was resumed, or the files' times are odd."""
     for fold in range(run.experiment.folds.count):
         for stage in passes(run.experiment):
             folder = run.stage_folder(fold, stage.name)
             if run.finished(fold, stage.name):
                 begun, ended = folder / "heard.csv", folder / "finished.json"
                 seconds = ended.stat().st_mtime - begun.stat().st_mtime if begun.is_file() else 0
-                yield fold, stage, seconds / 60 if seconds > 0 else None
+                yield fold, stage, seconds / 60 if seconds > 0 and not (folder / "resumed").exists() else None
 
 
 def _stages(run):
@@ -138,7 +139,8 @@ def _stages(run):
     for fold, stage, minutes in _timed(run):
         known, heard = run.finished(fold, stage.name), run.stage_folder(fold, stage.name) / "heard.csv"
         clips = len(read_table(heard, ["name"])) if heard.is_file() else None
-        rate = known["epochs"] * clips / (60 * minutes) if clips and minutes else float("nan")
+        steps = stage.steps or max(1, (clips or 0) // stage.batch_size)  # in an epoch, as `fit` has it
+        rate = known["epochs"] * steps * stage.batch_size / (60 * minutes) if clips and minutes else float("nan")
         rows.append(
             {
                 "fold": fold,
@@ -149,7 +151,7 @@ def _stages(run):
                 "best_epoch": known["best_epoch"] + 1,
                 "held_out_lwlrap": known["val_lwlrap"],
                 "minutes": float("nan") if minutes is None else minutes,
-                "clips/s": rate,
+                "windows/s": rate,
             }
         )
     return pd.DataFrame(rows)

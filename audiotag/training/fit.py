@@ -142,6 +142,8 @@ def _fit_stage(run, manifest, clips, held_out, index, stage):
     tagger = _compiled_tagger(run, held_out, index, stage, steps)
     callbacks = stage_callbacks(stage, folder)
     state = folder / "state.npz"
+    if state.exists():
+        (folder / "resumed").touch()  # so nobody takes the time since for that of the whole stage
     batches = _batches(run, manifest, heard, index, stage, apart=tagger.apart)
     judges = _judged_by(run, manifest, judging_clips(run, clips, held_out), stage.batch_size)
     while True:

@@ -1,4 +1,5 @@
 import dataclasses
+import os
 import shutil
 from pathlib import Path
 
@@ -119,6 +120,22 @@ def test_without_labelled_test_clips_the_held_out_ones_judge(run, tmp_path, monk
     write_report(run, tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text()
     assert "Measured on 8 held-out curated clips." in text and "fold 0" in text and "Disputed" not in text
+
+
+def test_windows_a_second_are_those_of_all_steps_and_a_resumed_stage_has_none(run, tiny, tmp_path):
+    run = dataclasses.replace(run, folder=shutil.copytree(run.folder, tmp_path / "run"))
+    stage = run.stage_folder(0, "noisy")
+    for name, seconds in (("heard.csv", 1_000), ("finished.json", 1_120)):
+        os.utime(stage / name, (seconds, seconds))
+    assert module._stages(run).loc[0, ["clips", "minutes", "windows/s"]].tolist() == [40, 2.0, 2 * 2 * 16 / 120]
+    drawn = dataclasses.replace(run, experiment=tiny("stages.noisy.steps=30"))
+    assert module._stages(drawn)["windows/s"][0] == 2 * 30 * 16 / 120
+    overall = pd.DataFrame({"part": []})
+    judged = Judged(None, None, None, None)
+    assert [card["name"] for card in module._cards(run, overall, judged)] == ["minutes of training"]
+    (stage / "resumed").touch()
+    assert module._stages(run)[["minutes", "windows/s"]].isna()[:1].all(axis=None)
+    assert module._cards(run, overall, judged) == []
 
 
 def test_confused_pairs_as_counted_by_hand():

@@ -389,14 +389,14 @@ def test_stopped_early_and_killed_it_stays_stopped(tiny, tmp_path, monkeypatch):
         with pytest.raises(Stopped):
             fit(tiny(*still), tmp_path / "run")
     noisy = tmp_path / "run" / "fold-0" / "noisy"
-    assert (noisy / "state.npz").exists() and not (noisy / "finished.json").exists()
+    assert (noisy / "state.npz").exists() and not any((noisy / name).exists() for name in ("finished.json", "resumed"))
 
     monkeypatch.setattr(Tagger, "fit", stop)
     with pytest.raises(Stopped):  # by the next stage
         fit(tiny(*still), tmp_path / "run")
     known = json.loads((noisy / "finished.json").read_text())
     assert (known["epochs"], known["best_epoch"], known["weights"]) == (2, 1, "last.weights.h5")
-    assert not (noisy / "state.npz").exists()
+    assert not (noisy / "state.npz").exists() and (noisy / "resumed").exists()
 
 
 def test_half_precision_trains_and_keeps_small_gradients(tiny, tmp_path, monkeypatch):
