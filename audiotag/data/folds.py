@@ -31,7 +31,7 @@ def stratified_folds(table, num_folds, *, seed, groups=None):
         Series of int with the index of the table, from 0 to num_folds - 1.
 
     Raises:
-        DataError: There are no clips, or fewer clips, or groups, than folds.
+        DataError: There are fewer clips, or groups, than folds.
         ConfigError: Fewer than two folds, or no such column.
 
     Example:
@@ -43,8 +43,6 @@ def stratified_folds(table, num_folds, *, seed, groups=None):
     """
     if num_folds < 2:
         raise ConfigError(f"num_folds is {num_folds}. Expected at least 2: one to train on and one to be judged by.")
-    if table.empty:
-        raise DataError(f'no clips for {num_folds} folds. Where there are no noisy ones, leave "noisy": true out.')
     owners, owner = np.unique(_owners(table, groups), return_inverse=True)  # [U], [n]
     if num_folds > len(owners):
         what = "clips" if groups is None else "groups of clips"

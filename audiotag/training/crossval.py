@@ -52,7 +52,7 @@ def _folds(run, clips):
         folds = _deal(run, curated)
         of_group = dict(zip(curated["group"], folds))
         beside = noisy["group"][shared].map(of_group)
-        alone = _deal(run, noisy[~shared]) if run.experiment.folds.noisy else beside[:0]
+        alone = _deal(run, noisy[~shared]) if run.experiment.folds.noisy and not shared.all() else beside[:0]
         folds = pd.concat([folds, beside, alone]).astype(int)
         files.write_text(path, files.csv_text(folds.rename("fold").sort_index().reset_index()))
     held = pd.concat([curated, noisy if run.experiment.folds.noisy else noisy[shared]])

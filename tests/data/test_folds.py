@@ -214,11 +214,6 @@ def test_more_folds_than_clips_are_refused():
         stratified_folds(labelled("a", "a", "a"), 4, seed=0)
 
 
-def test_folds_of_nothing_are_refused():
-    with pytest.raises(DataError, match='^no clips for 5 folds. Where there are no noisy ones, leave "noisy"'):
-        stratified_folds(labelled(), 5, seed=0)
-
-
 def test_more_folds_than_groups_are_refused():
     table = labelled("a", "a", "a").assign(group=["x", "x", "y"])
     with pytest.raises(DataError, match="3 folds, but only 2 groups of clips. Choose fewer folds."):
