@@ -96,16 +96,16 @@ def held_out_answers(run, stage=None):
     return pd.concat(clips, ignore_index=True), np.concatenate(scores)
 
 
-def read_out_of_fold(path, held_out, vocabulary):
+def read_out_of_fold(path, names, vocabulary):
     """A fold's curated_scores.csv, once it scores exactly the clips that the fold held out.
 
     Args:
         path: The file.
-        held_out: Names of the clips.
+        names: The set of their names.
         vocabulary: The K class names.
     """
     table = crossval.read_scores(path, vocabulary)
-    heard, missing = set(table["name"]) - held_out, held_out - set(table["name"])
+    heard, missing = set(table["name"]) - names, names - set(table["name"])
     if heard:
         raise DataError(f"{path}: scores clips that its model was trained on: {some(heard)}. Train the fold anew.")
     if missing:

@@ -117,7 +117,7 @@ def reliability_chart(table):
 
 def interval_bar(value, low, high, chance):
     """A share as a bar with its interval, and a tick where chance lies."""
-    x = lambda share: 160 * min(max(share, 0), 1)
+    x = lambda share: 160 * min(max(0, share), 1)  # 0 where there is no share
     return Markup(
         '<svg class="bar" viewBox="0 0 160 14" role="img" '
         f'aria-label="{value:.2f}, {low:.2f} to {high:.2f}, chance {chance:.2f}">'

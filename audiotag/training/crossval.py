@@ -115,34 +115,34 @@ def check_subsets(run, clips):
                 )
 
 
-def held_out_clips(clips, held_out):
+def held_out_clips(clips, fold):
     """The curated clips of a fold: they judge its model."""
-    return clips[(clips["subset"] == "curated") & (clips["part"] == held_out)]
+    return clips[(clips["subset"] == "curated") & (clips["part"] == fold)]
 
 
-def judging_clips(run, clips, held_out):
+def judging_clips(run, clips, fold):
     """Those held-out clips that judge every epoch: of a single label where the model hears no others.
 
     Raises:
         DataError: There are none.
     """
-    judges = _hearable(run, held_out_clips(clips, held_out))
+    judges = _hearable(run, held_out_clips(clips, fold))
     if judges.empty:
         raise DataError(
-            f"{run.experiment.records}: no curated clip is left in fold {held_out} to judge by; those of weight 0, and "
+            f"{run.experiment.records}: no curated clip is left in fold {fold} to judge by; those of weight 0, and "
             'where "labels" is "one" those of several labels, do not. Choose other folds.'
         )
     return judges
 
 
-def heard_clips(run, manifest, clips, held_out, stage):
+def heard_clips(run, manifest, clips, fold, stage):
     """The clips that a stage of a fold trains on, and their weights.
 
     Args:
         run: The `Run`.
         manifest: What `read_manifest` answers.
         clips: What `training_clips` answers.
-        held_out: The fold.
+        fold: The one that is held out.
         stage: One of the `passes` of the experiment.
 
     Returns:
@@ -154,11 +154,11 @@ def heard_clips(run, manifest, clips, held_out, stage):
         ConfigError: The selection took none, and nothing else is heard.
     """
     if stage.select is not None:
-        clips = corrected(clips, _selected(run, manifest, clips, held_out, stage), source="the selection")
-    heard = _hearable(run, clips[clips["subset"].isin(stage.subset) & (clips["part"] != held_out)])
+        clips = corrected(clips, _selected(run, manifest, clips, fold, stage), source="the selection")
+    heard = _hearable(run, clips[clips["subset"].isin(stage.subset) & (clips["part"] != fold)])
     for subset in stage.subset:
         if not (heard["subset"] == subset).any() and (stage.select is None or subset != "noisy"):
-            raise DataError(f"{manifest.directory}: all {subset} clips of stage {stage.name!r} are in fold {held_out}.")
+            raise DataError(f"{manifest.directory}: all {subset} clips of stage {stage.name!r} are in fold {fold}.")
     if heard.empty:
         raise ConfigError(
             f"stages.{stage_of(stage.name)}.select: no clip was taken, so there is nothing to hear. Ask for less."
@@ -172,24 +172,24 @@ def _hearable(run, clips):
     return clips[clips["labels"].map(split_labels).map(len) == 1] if run.experiment.labels == "one" else clips
 
 
-def _selected(run, manifest, clips, held_out, stage):
+def _selected(run, manifest, clips, fold, stage):
     """What a stage's selection says of the noisy clips; kept in corrections.csv of the stage."""
-    path = run.stage_folder(held_out, stage.name) / "corrections.csv"
+    path = run.stage_folder(fold, stage.name) / "corrections.csv"
     if not path.is_file():
-        write_corrections(path, _verdict(run, manifest, clips, held_out, stage))
+        write_corrections(path, _verdict(run, manifest, clips, fold, stage))
     return read_corrections(path, run.vocabulary)
 
 
-def _verdict(run, manifest, clips, held_out, stage):
+def _verdict(run, manifest, clips, fold, stage):
     """The table of corrections that a stage's rule makes of the mean scores of the models it asks."""
     asked = stage.select
     noisy = _hearable(run, clips[clips["subset"] == "noisy"])
-    judges = range(run.experiment.folds.count) if run.experiment.folds.noisy else [held_out]
+    judges = range(run.experiment.folds.count) if run.experiment.folds.noisy else [fold]
     hear = functools.partial(unheard_scores, run, manifest, clips, subset="noisy", wanted=stage)
-    scores = _mean([hear(fold, name) for name in asked.scored_by for fold in judges]).set_index("name")
+    scores = _mean([hear(judge, name) for name in asked.scored_by for judge in judges]).set_index("name")
     judged = noisy["name"].isin(scores.index)
     source = f"{asked.rule.name}, scored by {' and '.join(asked.scored_by)}"
-    before = run.stage_folder(held_out, asked.scored_by[0]) / "corrections.csv"
+    before = run.stage_folder(fold, asked.scored_by[0]) / "corrections.csv"
     again = asked.keep and asked.scored_by[0].startswith(f"{stage_of(stage.name)}/")  # not the first round
     verdict = select(
         noisy[judged],

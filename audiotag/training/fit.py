@@ -77,17 +77,17 @@ def _fit_folds(run, manifest, clips, asked, say):
     keep_corrections(run)
     clips = training_clips(run, clips)
     check_subsets(run, clips)
-    if not all(run.finished(held_out, stage.name) for held_out in asked for stage in passes(experiment)):
+    if not all(run.finished(fold, stage.name) for fold in asked for stage in passes(experiment)):
         refuse_damage(manifest)
     with damage_named(manifest):
         for group in _together(experiment):
-            for held_out in asked:
-                _fit_group(run, manifest, clips, held_out, group, say)
+            for fold in asked:
+                _fit_group(run, manifest, clips, fold, group, say)
             _settle_rounds(run, asked, group[-1][1], say)
         last = experiment.stages[-1].name
-        for held_out in asked:
-            with _one_writer(run.folder / f"fold-{held_out}"):
-                unheard_scores(run, manifest, clips, held_out, last, "curated")
+        for fold in asked:
+            with _one_writer(run.folder / f"fold-{fold}"):
+                unheard_scores(run, manifest, clips, fold, last, "curated")
 
 
 def _together(experiment):
@@ -101,19 +101,19 @@ def _together(experiment):
     return groups
 
 
-def _fit_group(run, manifest, clips, held_out, group, say):
+def _fit_group(run, manifest, clips, fold, group, say):
     """Takes one fold through the passes of a group."""
-    judges, folder = len(judging_clips(run, clips, held_out)), run.folder / f"fold-{held_out}"
+    judges, folder = len(judging_clips(run, clips, fold)), run.folder / f"fold-{fold}"
     with _one_writer(folder):
         for place in list(folder.glob("**/")):
             files.sweep(place)  # what a kill has left
         for index, stage in group:
-            known = run.finished(held_out, stage.name)
+            known = run.finished(fold, stage.name)
             if known is None:
-                known = _fit_stage(run, manifest, clips, held_out, index, stage)
-            forget_state(run.stage_folder(held_out, stage.name) / "state.npz")
+                known = _fit_stage(run, manifest, clips, fold, index, stage)
+            forget_state(run.stage_folder(fold, stage.name) / "state.npz")
             say(
-                f"{stage.name} stage, fold {held_out}: lwlrap {known['val_lwlrap']:.4f} on {judges} held-out curated "
+                f"{stage.name} stage, fold {fold}: lwlrap {known['val_lwlrap']:.4f} on {judges} held-out curated "
                 f"clips, epoch {known['best_epoch'] + 1} of {known['epochs']}."
             )
 
@@ -126,11 +126,11 @@ def _one_writer(folder):
     )
 
 
-def _fit_stage(run, manifest, clips, held_out, index, stage):
+def _fit_stage(run, manifest, clips, fold, index, stage):
     """Trains one of the passes for one fold; what is known of it then."""
-    folder = run.stage_folder(held_out, stage.name)
+    folder = run.stage_folder(fold, stage.name)
     folder.mkdir(parents=True, exist_ok=True)
-    heard = heard_clips(run, manifest, clips, held_out, stage)
+    heard = heard_clips(run, manifest, clips, fold, stage)
     files.write_text(folder / "heard.csv", files.csv_text(heard[["name", "labels", "weight"]]))
     steps = stage.steps if stage.steps is not None else max(1, len(heard) // stage.batch_size)
     draws = _draws(run, heard, stage, steps)
@@ -139,13 +139,13 @@ def _fit_stage(run, manifest, clips, held_out, index, stage):
             f"stages.{stage_of(stage.name)}.batch_size: {len(heard)} clips do not fill a batch of "
             f"{stage.batch_size}. Give more clips or a smaller one."
         )
-    tagger = _compiled_tagger(run, held_out, index, stage, steps)
+    tagger = _compiled_tagger(run, fold, index, stage, steps)
     callbacks = stage_callbacks(stage, folder)
     state = folder / "state.npz"
     if state.exists():
         (folder / "resumed").touch()  # so nobody takes the time since for that of the whole stage
     batches = _batches(run, manifest, heard, index, stage, apart=tagger.apart)
-    judges = _judged_by(run, manifest, judging_clips(run, clips, held_out), stage.batch_size)
+    judges = _judged_by(run, manifest, judging_clips(run, clips, fold), stage.batch_size)
     while True:
         notes = resume(state, tagger)
         done, begun = notes["epochs_done"], notes["steps_done"]
@@ -157,7 +157,7 @@ def _fit_stage(run, manifest, clips, held_out, index, stage):
         heard_now = batches(epochs=range(done, epochs), **draws).skip(begun)
         heard_now = heard_now.map(lambda waveform, truth: ((waveform, truth), truth))  # labels go where sound goes
         waiting = Stopwatch()
-        progress = Progress(f"{stage.name}, fold {held_out}", stage.batch_size, waiting)
+        progress = Progress(f"{stage.name}, fold {fold}", stage.batch_size, waiting)
         watch = StopAtNan(folder, begun, functools.partial(_clips_of_step, manifest, heard, batches.keywords | draws))
         save = SaveState(state, callbacks, notes)
         with sigterm_heeded(save):
@@ -182,12 +182,12 @@ def _clips_of_step(manifest, heard, how, epoch, step):
     return heard["name"].iloc[named].tolist()
 
 
-def _compiled_tagger(run, held_out, index, stage, steps):
+def _compiled_tagger(run, fold, index, stage, steps):
     """The model as a stage begins with it, compiled for so many steps an epoch."""
-    keras.utils.set_random_seed(run.experiment.seed + 1000 * index + held_out)
+    keras.utils.set_random_seed(run.experiment.seed + 1000 * index + fold)
     tagger = stage_tagger(run.experiment, stage, sample_rate=run.sample_rate, num_classes=len(run.vocabulary))
     if stage.start_from is not None:
-        tagger.take_over(load_tagger(run, held_out, stage.start_from))
+        tagger.take_over(load_tagger(run, fold, stage.start_from))
     compile_tagger(tagger, run.experiment, stage, steps=steps)
     tagger.optimizer.build(tagger.trainable_variables)  # made in the first step, they would have it traced twice
     return tagger

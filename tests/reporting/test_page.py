@@ -64,6 +64,7 @@ def test_bars_are_as_long_as_their_shares():
     bar = interval_bar(0.5, 0.25, 1.0, 0.1)
     assert 'width="80.0"' in bar and 'x1="40.0" x2="160.0"' in bar and 'x1="16.0"' in bar
     assert count_bar([10, 30], 40).count("<rect") == 2 and 'width="120.0"' in count_bar([10, 30], 40)
+    assert "x1=\"nan\"" not in interval_bar(*[float("nan")] * 3, 0.1)
 
 
 def test_a_violin_is_thickest_where_most_values_are():
