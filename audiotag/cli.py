@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from audiotag import __version__
+from audiotag import __version__, files
 from audiotag.errors import AudiotagError, DataError
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's chatter would bury our own lines
@@ -297,7 +297,6 @@ def suspects(run, stage, top, path):
 
     Example: audiotag suspects runs/fsd_like --csv corrections.csv
     """
-    from audiotag import files
     from audiotag.inference import suspects as judging
     from audiotag.run import open_run
 
@@ -329,8 +328,6 @@ def predict(model, paths, top, csv, timeline, threshold, trust, overrides):
         raise click.UsageError("--threshold is no number. Expected 0 to 1.")
     if csv and timeline and csv.resolve() == timeline.resolve():
         raise click.UsageError("--csv and --timeline are the same file. Give each a name of its own.")
-    from audiotag import files
-
     for path in paths:
         if not files.is_utf8(path):
             raise DataError(f"the name {str(path)!r} has bytes that are not UTF-8. Rename it.")
