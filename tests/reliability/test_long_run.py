@@ -13,7 +13,7 @@ module = importlib.import_module("audiotag.training.fit")  # not the function of
 
 @pytest.mark.check("D11")
 def test_memory_and_open_files_stay_as_they_are(tiny, tier, tally, tmp_path, monkeypatch):
-    epochs, steps, seen = tier(24, 100), tier(5, 20), []
+    epochs, steps, seen = tier(36, 100), tier(5, 20), []
     end = module.SaveState.on_epoch_end
 
     def note(callback, epoch, logs=None):
