@@ -114,7 +114,7 @@ def _cards(run, overall, judged):
         if row.measure in ("lwlrap", "MAP@3", "mAP", "F")
     ]
     minutes = [minutes for _, _, minutes in _timed(run)]
-    if minutes and all(minutes):
+    if all(minutes):
         more = {"value": f"{sum(minutes):.1f}", "more": "by the times of its files"}
         cards.append({"name": "minutes of training"} | more)
     if judged.members is not None:

@@ -171,7 +171,12 @@ def load_state(path, model):
 
 def resume(path, model):
     """`load_state`, or `FRESH` where nothing was saved yet."""
-    return load_state(path, model) if path.exists() or before(path).exists() else FRESH
+    return load_state(path, model) if is_saved(path) else FRESH
+
+
+def is_saved(path):
+    """Whether there is a state to go on from; a kill may have left the one before alone."""
+    return path.exists() or before(path).exists()
 
 
 def _read_state(path):

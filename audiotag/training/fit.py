@@ -21,7 +21,7 @@ from audiotag.models.subsets import kept_apart
 from audiotag.run import is_trained, start_run
 from audiotag.training.assembly import compile_tagger, stage_callbacks, stage_tagger, try_out
 from audiotag.training.callbacks import JudgeAverage, Progress, SaveState, StopAtNan, TellEpoch, sigterm_heeded
-from audiotag.training.checkpoint import forget_state, resume, save_weights
+from audiotag.training.checkpoint import forget_state, is_saved, resume, save_weights
 from audiotag.training.crossval import (
     best_round,
     check_subsets,
@@ -142,7 +142,7 @@ def _fit_stage(run, manifest, clips, fold, index, stage):
     tagger = _compiled_tagger(run, fold, index, stage, steps)
     callbacks = stage_callbacks(stage, folder)
     state = folder / "state.npz"
-    if state.exists():
+    if is_saved(state):
         (folder / "resumed").touch()  # so nobody takes the time since for that of the whole stage
     batches = _batches(run, manifest, heard, index, stage, apart=tagger.apart)
     judges = _judged_by(run, manifest, judging_clips(run, clips, fold), stage.batch_size)

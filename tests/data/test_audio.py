@@ -313,7 +313,7 @@ def test_a_bad_wav_is_refused_with_the_reason_and_the_way_out(heard, content, me
         ("1.aiff", written(SOUND[:0], format="AIFF"), "a header but no samples"),
         ("1.ogg", WHOLE, "the name says .ogg, but the content is WAV. Give the file its right suffix"),
     ],
-    ids=["MP3", "tag", "MP3 header", "FLAC", "FLAC of no length", "FLAC of 512 GB", "AIFF", "empty AIFF", "WAV as Ogg"],
+    ids="MP3,MP3 with a tag,MP3 header,FLAC,FLAC of no length,FLAC of 512 GiB,AIFF,empty AIFF,WAV as Ogg".split(","),
 )
 def test_bad_files_of_other_formats_are_refused_too(heard, name, content, message):
     with pytest.raises(DataError, match=f"{name}: .*{message}"):

@@ -439,6 +439,12 @@ def test_a_fold_whose_held_out_clips_may_not_judge_is_refused(verified, records)
         crossval.judging_clips(softmax, several, 0)
 
 
+def test_a_stage_whose_clips_are_all_held_out_is_refused(verified, records):
+    clips = training_clips(verified, read_clips(records / "clips.csv")).assign(part=1)
+    with pytest.raises(DataError, match="all curated clips of stage 'all' are in fold 1"):
+        crossval.heard_clips(verified, read_manifest(records), clips, 1, verified.experiment.stages[0])
+
+
 def test_a_selection_without_noisy_clips_is_told_of_before_anything_is_trained(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "read_clips", lambda path: read_clips(path).query("subset != 'noisy'"))
     monkeypatch.setattr(module, "_fit_stage", lambda *args: pytest.fail("it trains"))
