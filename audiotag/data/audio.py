@@ -82,10 +82,21 @@ def opened(path):
 def read_bytes(path):
     """The bytes of a file that is no larger than a clip may be."""
     with opened(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > MOST_BYTES:
-            raise DataError(f"{path}: {size} bytes; a clip has {MOST_BYTES} at most. Cut it into clips.")
-        return file.read(MOST_BYTES)
+        return bytes_of(file, path=path)
+
+
+def bytes_of(file, *, path):
+    """`read_bytes` of a file that is open; `path` is for the messages."""
+    size = os.fstat(file.fileno()).st_size
+    if size > MOST_BYTES:
+        raise DataError(f"{path}: {size} bytes; a clip has {MOST_BYTES} at most. Cut it into clips.")
+    return file.read(MOST_BYTES)
+
+
+def header_at(path):
+    """The `Header` of a clip's file, of which little more than the header is read."""
+    with opened(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return checked_header(data, path=Path(path))
 
 
 def decode_file(data, *, path):

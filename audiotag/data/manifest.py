@@ -10,7 +10,7 @@ from audiotag.errors import DataError
 
 NAME = "manifest.json"
 ANEW = "Make the records anew with --overwrite"  # the way out of all damage
-SCHEMA_VERSION = 2  # from 2 on, clips.csv says what was trimmed off a clip, and its gain
+SCHEMA_VERSION = 3  # from 3 on, the fingerprint covers the audio of the recordings
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class Manifest:
     Args:
         directory: Where the records lie; not written into the file.
         options: What make-records was told: sample_rate in Hz, codec, and so on.
-        plan: SHA-256 of all that decided the records: the options and the table of clips.
+        plan: The fingerprint: SHA-256 of all that decided the records, which is the options, the table of clips and
+            the bytes of the recordings.
         vocabulary: The K class names, in the order of the columns of truth and scores.
         shards: The files of records.
         tables: SHA-256 of clips.csv and rejects.csv by name.
@@ -96,41 +97,8 @@ def read_manifest(directory):
     Raises:
         DataError: The directory is absent, unfinished, of another schema, altered, or misses a file.
     """
-    directory = Path(directory)
-    path = directory / NAME
-    if not directory.is_dir():
-        raise DataError(
-            f"{directory}: no such directory of records. Make it with: audiotag make-records SOURCE --out {directory}"
-        )
-    if not path.is_file():
-        raise DataError(
-            f"{directory}: no {NAME}, so make-records has not finished here. Run it again: it goes on where it stopped."
-        )
-    again = f"{ANEW}, or fetch {directory} again."
-    data = path.read_bytes()
-    try:
-        content = json.loads(data)
-        untouched = data == canonical(content)
-        expected = content.pop("sha256")
-        untouched = untouched and expected == digest(content)
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):  # not JSON, or JSON of another shape
-        untouched = False
-    if not untouched:
-        raise DataError(f"{path}: altered since make-records wrote it: its own SHA-256 does not match. {again}")
-    schema_version = content.pop("schema_version")
-    if schema_version != SCHEMA_VERSION:
-        raise DataError(
-            f"{path}: written by another version of audiotag, in schema {schema_version}; this one reads schema "
-            f"{SCHEMA_VERSION}, whose clips.csv says what was trimmed off a clip, and its gain. {again}"
-        )
-    manifest = Manifest(
-        directory=directory,
-        options=content["options"],
-        plan=content["plan"],
-        vocabulary=tuple(content["vocabulary"]),
-        shards=tuple(Shard(**{**shard, "clips": tuple(shard["clips"])}) for shard in content["shards"]),
-        tables=content["tables"],
-    )
+    manifest = load_manifest(directory)
+    directory, again = manifest.directory, _again(directory)
     for shard in manifest.shards:
         place = directory / shard.file
         found = place.stat().st_size if place.is_file() else None
@@ -145,6 +113,72 @@ def read_manifest(directory):
             what = "altered" if place.is_file() else "missing"
             raise DataError(f"{place}: {what}: its SHA-256 is not the manifest's. {again}")
     return manifest
+
+
+def load_manifest(directory):
+    """The manifest of a directory of records; nothing of what it names is looked at.
+
+    Raises:
+        DataError: The directory is absent or unfinished, or the manifest of another schema or altered.
+    """
+    directory = Path(directory)
+    path = directory / NAME
+    if not directory.is_dir():
+        raise DataError(
+            f"{directory}: no such directory of records. Make it with: audiotag make-records SOURCE --out {directory}"
+        )
+    if not path.is_file():
+        raise DataError(
+            f"{directory}: no {NAME}, so make-records has not finished here. Run it again: it goes on where it stopped."
+        )
+    again = _again(directory)
+    data = path.read_bytes()
+    try:
+        content = json.loads(data)
+        untouched = data == canonical(content)
+        expected = content.pop("sha256")
+        untouched = untouched and expected == digest(content)
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):  # not JSON, or JSON of another shape
+        untouched = False
+    if not untouched:
+        raise DataError(f"{path}: altered since make-records wrote it: its own SHA-256 does not match. {again}")
+    schema_version = content.pop("schema_version")
+    if schema_version != SCHEMA_VERSION:
+        raise DataError(
+            f"{path}: written by another version of audiotag, in schema {schema_version}; this one reads schema "
+            f"{SCHEMA_VERSION}, whose fingerprint covers the audio of the recordings. {again}"
+        )
+    return Manifest(
+        directory=directory,
+        options=content["options"],
+        plan=content["plan"],
+        vocabulary=tuple(content["vocabulary"]),
+        shards=tuple(Shard(**{**shard, "clips": tuple(shard["clips"])}) for shard in content["shards"]),
+        tables=content["tables"],
+    )
+
+
+def _again(directory):
+    return f"{ANEW}, or fetch {directory} again."
+
+
+def refuse_replaced(manifest):
+    """Refuses records that are no longer those of this manifest: make-records has written others in their place.
+
+    Raises:
+        DataError: The manifest in the directory is another one, or gone.
+    """
+    try:
+        plan = load_manifest(manifest.directory).plan
+    except DataError:
+        plan = None
+    if plan != manifest.plan:
+        found = f"those that are there now have {plan[:12]}" if plan else "no complete records are there now"
+        raise DataError(
+            f"{manifest.directory}: the records were replaced while they were in use: they had the fingerprint "
+            f"{manifest.plan[:12]}, and {found}. What was saved before stays as it is. Wait until make-records is "
+            f"done and run the same command again: it goes on with the same records, and refuses others."
+        )
 
 
 def refuse_damage(manifest, subset=None):

@@ -15,7 +15,7 @@ import soundfile as sf
 import tensorflow as tf
 
 from audiotag.data import audio, records
-from audiotag.data.manifest import damage_error, damaged_shards
+from audiotag.data.manifest import damage_error, damaged_shards, refuse_replaced
 from audiotag.errors import DataError
 
 try:
@@ -204,11 +204,12 @@ def damage_named(manifest):
     """Turns TensorFlow's complaint about a record into an error that names the shard.
 
     Raises:
-        DataError: A shard is not what make-records wrote.
+        DataError: A shard is not what make-records wrote, or the records were replaced meanwhile.
     """
     try:
         yield
     except (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.InvalidArgumentError) as error:
+        refuse_replaced(manifest)
         damage = list(damaged_shards(manifest))
         if not damage:
             raise

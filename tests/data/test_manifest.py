@@ -228,15 +228,15 @@ def test_no_directory_tells_how_to_make_one(tmp_path):
 
 
 @pytest.mark.check("B3")
-@pytest.mark.parametrize("version", [1, 3])
+@pytest.mark.parametrize("version", [1, 2, 4])
 def test_another_schema_version_is_refused(whole, out, monkeypatch, version):
     manifest = manifests.Manifest(**{**vars(read_manifest(whole)), "directory": out})
     with monkeypatch.context() as other:
         other.setattr(manifests, "SCHEMA_VERSION", version)
         write_manifest(manifest)
     message = (
-        f"manifest.json: written by another version of audiotag, in schema {version}; this one reads schema 2, whose "
-        "clips.csv says what was trimmed off a clip, and its gain. Make the records anew with --overwrite"
+        f"manifest.json: written by another version of audiotag, in schema {version}; this one reads schema 3, whose "
+        "fingerprint covers the audio of the recordings. Make the records anew with --overwrite"
     )
     with pytest.raises(DataError, match=message):
         read_manifest(out)

@@ -1,7 +1,11 @@
+import errno
 import fcntl
 import hashlib
 import io
+import json
+import os
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiers import law
 
-from audiotag.data import records, silence
+from audiotag.data import records, silence, sources
 from audiotag.data.clips import read_clips
 from audiotag.data.layouts import KNOWN_BAD, find_clips
 from audiotag.data.manifest import read_manifest
 from audiotag.data.records import Record, check_records, decode, encode, write_records
+from audiotag.data.sources import CACHE
 from audiotag.errors import DataError
 
 RATE = 16_000
@@ -46,8 +51,9 @@ def copy(source, tmp_path):
 
 
 def tree(folder):
-    """{path: bytes} of everything below a folder, hidden or not."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """{path: bytes} of everything below a folder, hidden or not, but for the cache, which is a machine's own."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.name != CACHE]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 def under_final_names(folder):
@@ -430,7 +436,7 @@ def test_once_they_are_mended_the_run_finishes_and_whole_shards_are_not_made_aga
         (copy / "audio" / name).write_bytes(b"")
     with pytest.raises(DataError, match="2 of 60 clips"):
         write_records(find_clips(copy), out, **OPTIONS)
-    before = {path.name: path.stat().st_mtime_ns for path in out.glob("clips-*.tfrecord")}
+    before = {path.name: path.stat().st_mtime_ns for path in (out / ".work").glob("clips-*.tfrecord")}
     for name, content in sound.items():
         (copy / "audio" / name).write_bytes(content)
     manifest = write_records(find_clips(copy), out, **OPTIONS)
@@ -466,7 +472,7 @@ def test_a_run_that_bad_clips_stopped_goes_on_without_them(copy, tmp_path):
     out, source = tmp_path / "out", find_clips(copy)
     with pytest.raises(DataError, match="(?s)2 of 60 clips .*, or leave them out with --skip-bad.* needs --overwrite"):
         write_records(source, out, **OPTIONS)
-    before = {path.name: path.stat().st_mtime_ns for path in out.glob("clips-*.tfrecord")}
+    before = {path.name: path.stat().st_mtime_ns for path in (out / ".work").glob("clips-*.tfrecord")}
     manifest = write_records(source, out, skip_bad=True, **OPTIONS)
     write_records(source, tmp_path / "at once", skip_bad=True, **OPTIONS)
     assert tree(out) == tree(tmp_path / "at once")
@@ -514,9 +520,9 @@ def test_a_disk_that_is_too_full_is_told_before_anything_is_decoded(source, tmp_
     usage = shutil.disk_usage(tmp_path)
     needed = sum(2 * clip for clip in 400 + np.arange(60))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=needed // 2))
-    with pytest.raises(DataError, match="out: about 0.0 GB are to be written, and 0.0 GB are free there. Make"):
+    with pytest.raises(DataError, match="out: about 0.1 MB are to be written, and 0.0 MB are free there. Make"):
         write_records(source, tmp_path / "out", **OPTIONS)
-    assert not [*(tmp_path / "out").glob("clips-*")]
+    assert not tree(tmp_path / "out")
 
 
 @pytest.mark.check("A7")
@@ -568,15 +574,30 @@ def test_an_unfinished_directory_of_other_options_is_refused_and_overwrite_repla
 
 def test_overwrite_leaves_the_old_records_where_the_new_ones_do_not_fit(source, whole, tmp_path, monkeypatch):
     out = shutil.copytree(whole, tmp_path / "out")
-    usage, size = shutil.disk_usage(out), sum(path.stat().st_size for path in out.iterdir())
-    for option, free in (({"peak_db": -1}, 10 - size), ({"peak_db": -2}, 0)):
+    usage, needed = shutil.disk_usage(out), sum(2 * clip for clip in 400 + np.arange(60))
+    for free in (0, needed - 1):  # what is there makes no room: it stays
         monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=free))
-        if free < 0:
-            with pytest.raises(DataError, match="GB are to be written"):
-                write_records(source, out, overwrite=True, **OPTIONS, **option)
-            assert tree(out) == tree(whole)
-        else:  # what is removed makes room
-            write_records(source, out, overwrite=True, **OPTIONS, **option)
+        with pytest.raises(DataError, match="0.1 MB are to be written, .* The records that are there stay until the"):
+            write_records(source, out, overwrite=True, **OPTIONS, peak_db=-1)
+        assert tree(out) == tree(whole)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=needed))
+    write_records(source, out, overwrite=True, **OPTIONS, peak_db=-1)
+    assert list(check_records(out)) == [] and read_manifest(out).options["peak_db"] == -1
+
+
+def test_the_header_of_every_clip_counts_for_the_room(recordings, tmp_path, monkeypatch):
+    source, _ = recordings(tmp_path / "in", [500] * 100)
+    sf.write(tmp_path / "in" / "audio" / "long.flac", np.zeros(9_500_000, "int16"), 44_100, format="FLAC")
+    (tmp_path / "in" / "audio" / "long.flac").rename(tmp_path / "in" / "audio" / "0037.flac")
+    (tmp_path / "in" / "audio" / "0037.wav").unlink()
+    table = tmp_path / "in" / "labels.csv"
+    table.write_text(table.read_text().replace("0037.wav", "0037.flac"))
+    assert (tmp_path / "in" / "audio" / "0037.flac").stat().st_size < 40_000  # and 19 MB as PCM
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=15_000_000))
+    with pytest.raises(DataError, match=r"out: about 19\.3 MB are to be written, and 15\.0 MB are free"):
+        write_records(find_clips(tmp_path / "in"), tmp_path / "out", **{**OPTIONS, "sample_rate": 44_100})
+    assert not tree(tmp_path / "out")
 
 
 def test_overwrite_leaves_nothing_of_a_killed_writer(source, whole, tmp_path):
@@ -639,7 +660,7 @@ def stop_after(source, out, clips, **options):
 def test_a_run_that_stops_anywhere_leaves_whole_files_and_goes_on_to_the_same_bytes(source, whole, tmp_path, clips):
     stop_after(source, tmp_path, clips)
     assert under_final_names(tmp_path).items() <= tree(whole).items()
-    assert "manifest.json" not in under_final_names(tmp_path)
+    assert not under_final_names(tmp_path)
     write_records(source, tmp_path, **OPTIONS)
     assert tree(tmp_path) == tree(whole)
 
@@ -647,7 +668,7 @@ def test_a_run_that_stops_anywhere_leaves_whole_files_and_goes_on_to_the_same_by
 @pytest.mark.check("A1")
 def test_a_shard_spoilt_while_the_run_lay_still_is_made_again(source, whole, tmp_path):
     stop_after(source, tmp_path, 30)
-    shard = min(tmp_path.glob("clips-*.tfrecord"))
+    shard = min((tmp_path / ".work").glob("clips-*.tfrecord"))
     shard.write_bytes(shard.read_bytes()[:-1])
     write_records(source, tmp_path, **OPTIONS)
     assert tree(tmp_path) == tree(whole)
@@ -672,3 +693,249 @@ def test_notes_of_another_plan_are_not_believed(source, whole, tmp_path):
     write_records(source, tmp_path, **OPTIONS, peak_db=-1.0)
     assert {record["num_samples"] for record in by_name(tmp_path).values()} == set(range(400, 460))
     assert read_clips(tmp_path / "clips.csv")["peak"].round(3).unique() == [0.891]
+
+
+# Recordings that change under the same names
+
+
+@pytest.fixture
+def made(copy, tmp_path):
+    """The records of `copy`, finished."""
+    time.sleep(0.05)  # a file that was written just now is hashed again
+    write_records(find_clips(copy), tmp_path / "out", **OPTIONS)
+    return tmp_path / "out"
+
+
+def replace_recording(path, seed=9):
+    """Other sound of the same length under the same name, with the same size and time of change."""
+    before = path.stat()
+    samples = np.random.default_rng(seed).integers(-(2**15), 2**15, (before.st_size - 44) // 2).astype("int16")
+    sf.write(path, samples, RATE)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+
+
+@pytest.fixture
+def hashed(monkeypatch):
+    """The paths that are read for nothing but their hash, as they come."""
+    paths, identify = [], sources.identify
+    monkeypatch.setattr(sources, "identify", lambda path: paths.append(Path(path).name) or identify(path))
+    return paths
+
+
+@pytest.mark.check("A9")
+def test_recordings_that_were_all_replaced_under_their_names_are_refused_and_overwrite_takes_them(copy, made):
+    before = tree(made)
+    for path in (copy / "audio").iterdir():
+        replace_recording(path, int(path.stem) + 1_000)
+    message = (
+        "out: the records are of other audio: 60 of 60 recordings are not what they were made of, the first is "
+        ".*0000.wav. Make them from the recordings of now with --overwrite, or choose another --out."
+    )
+    with pytest.raises(DataError, match=message):
+        write_records(find_clips(copy), made, **OPTIONS)
+    assert tree(made) == before
+    write_records(find_clips(copy), made, overwrite=True, **OPTIONS)
+    for name, record in by_name(made).items():
+        sound = sf.read(copy / "audio" / name, dtype="int16")[0]
+        np.testing.assert_array_equal(np.frombuffer(record["audio"], "<i2"), sound)
+
+
+@pytest.mark.check("A9", 4)
+def test_a_recording_that_was_replaced_is_found_whatever_its_size_and_time_say(copy, made, tmp_path):
+    path = copy / "audio" / "0007.wav"
+    content = path.read_bytes()
+    other = tmp_path / "other.wav"
+    other.write_bytes(content)
+    replace_recording(other)
+
+    def copied_over():  # as cp -p does it, and mv
+        shutil.copy2(other, path)
+
+    def moved_over():
+        shutil.copy2(other, tmp_path / "moved.wav")
+        os.replace(tmp_path / "moved.wav", path)
+
+    def cut_short():
+        path.write_bytes(content[:-2])
+
+    for change in (lambda: replace_recording(path), copied_over, moved_over, cut_short):
+        change()
+        with pytest.raises(DataError, match="1 of 60 recordings are not what they were made of, the first is .*0007"):
+            write_records(find_clips(copy), made, **OPTIONS)
+        path.write_bytes(content)
+        write_records(find_clips(copy), made, **OPTIONS)
+
+
+@pytest.mark.check("A9")
+def test_a_recording_that_is_gone_or_has_another_name_is_told(copy, made):
+    found, path = find_clips(copy), copy / "audio" / "0007.wav"
+    path.rename(copy / "audio" / "7.wav")
+    with pytest.raises(DataError, match="1 of 60 recordings .*, the first is .*0007.wav, which is no longer there"):
+        write_records(found, made, **OPTIONS)
+    table = copy / "labels.csv"
+    table.write_text(table.read_text().replace("0007.wav", "7.wav"))
+    message = "other clips or options. .* differs: 1 clips are in the records alone, the first is 0007.wav"
+    with pytest.raises(DataError, match=message):
+        write_records(find_clips(copy), made, **OPTIONS)
+
+
+def test_what_differs_is_said_of_options_and_labels_too(copy, made):
+    with pytest.raises(DataError, match="differs: sample_rate is 16000 there and 8000 here, trim is None there and"):
+        write_records(find_clips(copy), made, **{**OPTIONS, "sample_rate": 8_000, "trim": "level"})
+    table = copy / "labels.csv"
+    table.write_text(table.read_text().replace("0007.wav,b", "0007.wav,a"))
+    with pytest.raises(DataError, match="differs: labels, subsets or other columns of the clips"):
+        write_records(find_clips(copy), made, **OPTIONS)
+    table.write_text(table.read_text().replace("0007.wav,a", "0007.wav,c"))
+    with pytest.raises(DataError, match="differs: the classes"):
+        write_records(find_clips(copy), made, **OPTIONS)
+
+
+@pytest.mark.check("A9")
+def test_a_clip_that_was_rejected_and_can_be_read_now_is_other_audio(copy, tmp_path):
+    bad, out = copy / "audio" / "0007.wav", tmp_path / "out"
+    content = bad.read_bytes()
+    bad.write_bytes(b"no sound")
+    write_records(find_clips(copy), out, skip_bad=True, **OPTIONS)
+    write_records(find_clips(copy), out, skip_bad=True, **OPTIONS)
+    bad.write_bytes(content)
+    with pytest.raises(DataError, match="1 of 60 recordings are not what they were made of, the first is .*0007.wav"):
+        write_records(find_clips(copy), out, skip_bad=True, **OPTIONS)
+    (out / CACHE).unlink()  # nothing else holds the hash of a rejected clip
+    with pytest.raises(DataError, match="out: holds finished records of other clips or options"):
+        write_records(find_clips(copy), out, skip_bad=True, **OPTIONS)
+
+
+def test_records_of_the_same_recordings_are_left_alone_and_unchanged_files_are_not_read_twice(copy, made, hashed):
+    for _ in range(2):
+        write_records(find_clips(copy), made, **OPTIONS)
+    assert hashed == []
+    (copy / "audio" / "0007.wav").touch()
+    for _ in range(2):
+        time.sleep(0.05)
+        write_records(find_clips(copy), made, **OPTIONS)
+    assert hashed == ["0007.wav"]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{}", b"[" * 100_000, b'{"files": {}, "sha256": "0"}'])
+def test_a_lost_or_damaged_cache_costs_time_alone(copy, made, hashed, content):
+    (made / CACHE).unlink() if content is None else (made / CACHE).write_bytes(content)
+    for _ in range(2):
+        write_records(find_clips(copy), made, **OPTIONS)
+    assert sorted(hashed) == sorted(path.name for path in (copy / "audio").iterdir())
+
+
+def test_a_hash_in_the_cache_that_was_altered_is_not_believed(copy, made, hashed):
+    known = (made / CACHE).read_text()
+    sha256 = sources.identify(copy / "audio" / "0007.wav")[1]
+    (made / CACHE).write_text(known.replace(sha256, sha256[::-1]))
+    write_records(find_clips(copy), made, **OPTIONS)
+    assert len(hashed) == 61
+
+
+@pytest.mark.check("A9")
+def test_a_copy_of_the_recordings_has_the_same_fingerprint(copy, made, tmp_path, hashed):
+    other = shutil.copytree(copy, tmp_path / "elsewhere", copy_function=shutil.copy)  # with times of its own
+    before = tree(made)
+    assert write_records(find_clips(other), made, **OPTIONS).plan == read_manifest(made).plan
+    assert tree(made) == before and len(hashed) == 60
+    write_records(find_clips(other), tmp_path / "again", **OPTIONS)
+    assert tree(tmp_path / "again") == before
+
+
+def test_finished_records_need_no_place_to_write(copy, made, monkeypatch):
+    before = tree(made)
+
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    (copy / "audio" / "0007.wav").touch()
+    (made / ".work").mkdir()
+    for place, name in ((os, "mkdir"), (os, "unlink"), (os, "rmdir"), (os, "replace"), (records.files, "locked")):
+        monkeypatch.setattr(place, name, refuse)
+    monkeypatch.setattr(records.files, "whole_file", refuse)
+    assert write_records(find_clips(copy), made, **OPTIONS) == read_manifest(made)
+    assert tree(made) == before
+    monkeypatch.undo()
+    write_records(find_clips(copy), made, **OPTIONS)
+    assert not (made / ".work").exists()  # of a run that was killed
+
+
+@pytest.mark.check("A9")
+def test_a_recording_replaced_between_kill_and_resume_is_made_again_with_its_shard_alone(copy, tmp_path):
+    stop_after(find_clips(copy), tmp_path / "out", 40)
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out" / ".work").glob("clips-*.tfrecord")}
+    first = json.loads((tmp_path / "out" / ".work" / f"{min(before)}.json").read_text())["known"]["clips"][0]["name"]
+    replace_recording(copy / "audio" / first)
+    write_records(find_clips(copy), tmp_path / "out", **OPTIONS)
+    write_records(find_clips(copy), tmp_path / "at once", **OPTIONS)
+    assert tree(tmp_path / "out") == tree(tmp_path / "at once")
+    kept = [name for name in before if (tmp_path / "out" / name).stat().st_mtime_ns == before[name]]
+    assert len(before) >= 4 and kept == [name for name in before if name != min(before)]
+
+
+@pytest.mark.check("A9")
+def test_a_recording_replaced_while_records_are_made_stops_them_and_the_next_run_makes_its_shard_again(
+    copy, tmp_path, monkeypatch
+):
+    out, done, true_prepare = tmp_path / "out", [], records.prepare
+
+    def prepare(path, **sound):
+        done.append(path)
+        if len(done) == 20:
+            replace_recording(Path(done[0]))
+        return true_prepare(path, **sound)
+
+    monkeypatch.setattr(records, "prepare", prepare)
+    with pytest.raises(DataError) as error:
+        write_records(find_clips(copy), out, **OPTIONS)
+    assert str(error.value) == (
+        f"1 of 60 recordings changed while make-records ran, the first is {done[0]}. Run the same command again when "
+        "nothing writes to them: it makes only the shards again that hold them."
+    )
+    assert not under_final_names(out)
+    write_records(find_clips(copy), out, **OPTIONS)
+    assert 60 < len(done) <= 68
+    write_records(find_clips(copy), tmp_path / "at once", **OPTIONS)
+    assert tree(out) == tree(tmp_path / "at once")
+
+
+# A set that is replaced
+
+
+def test_bad_clips_under_overwrite_are_told_beside_the_old_records(copy, made):
+    before = tree(made)
+    (copy / "audio" / "0007.wav").write_bytes(b"")
+    with pytest.raises(DataError, match=r"1 of 60 clips cannot be used(?s:.*)out/\.work/rejects\.csv names them all"):
+        write_records(find_clips(copy), made, overwrite=True, **OPTIONS)
+    assert before.items() <= tree(made).items() and list(check_records(made)) == []
+    assert pd.read_csv(made / ".work" / "rejects.csv")["name"].tolist() == ["0007.wav"]
+
+
+def test_overwrite_that_was_stopped_goes_on_from_its_shards_and_the_old_set_is_there_meanwhile(source, whole, tmp_path):
+    out = shutil.copytree(whole, tmp_path / "out")
+    stop_after(source, out, 30, overwrite=True, peak_db=-1.0)
+    assert under_final_names(out) == under_final_names(whole)
+    made = {path.name: path.stat().st_mtime_ns for path in (out / ".work").glob("clips-*.tfrecord")}
+    assert len(made) >= 3
+    write_records(source, out, overwrite=True, peak_db=-1.0, **OPTIONS)
+    assert {name: (out / name).stat().st_mtime_ns for name in made} == made
+    write_records(source, tmp_path / "at once", peak_db=-1.0, **OPTIONS)
+    assert tree(out) == tree(tmp_path / "at once")
+
+
+def test_overwrite_for_something_else_discards_unfinished_work_and_without_it_the_old_set_is_left_alone(
+    source, whole, tmp_path
+):
+    out = shutil.copytree(whole, tmp_path / "out")
+    stop_after(source, out, 30, overwrite=True, peak_db=-1.0)
+    write_records(source, out, **OPTIONS)
+    assert tree(out) == tree(whole)  # and the work is gone
+    stop_after(source, out, 30, overwrite=True, peak_db=-1.0)
+    stop_after(source, out, 10, overwrite=True, peak_db=-2.0)
+    assert under_final_names(out) == under_final_names(whole)
+    assert len([*(out / ".work").glob("clips-*.tfrecord")]) == 1
+    with pytest.raises(DataError, match="holds finished records of other clips or options.*peak_db is None there and"):
+        write_records(source, out, peak_db=-2.0, **OPTIONS)
+    assert under_final_names(out) == under_final_names(whole)

@@ -34,6 +34,7 @@ ORDER = [
     "audiotag.data.audio",
     "audiotag.data.workers",
     "audiotag.data.manifest",
+    "audiotag.data.sources",
     "audiotag.data.records",
     "audiotag.data.demo",
     "audiotag.data.pipeline",

@@ -143,10 +143,13 @@ def faults():
 
 @pytest.fixture(scope="session")
 def files_below():
-    """A function: {path: bytes} of the files below a folder, or of those alone that are no scratch."""
+    """A function: {path: bytes} of the files below a folder, or of those alone that are no scratch.
+
+    Without the cache of hashes, which is a machine's own.
+    """
 
     def tree(folder, hidden=True):
-        paths = [path for path in folder.rglob("*") if path.is_file()]
+        paths = [path for path in folder.rglob("*") if path.is_file() and path.name != ".source_hashes.json"]
         return {
             str(path.relative_to(folder)): path.read_bytes()
             for path in paths

@@ -242,3 +242,107 @@ def test_every_row_is_written_or_rejected(recordings, tier, tally, tmp_path):
             assert sorted(written + rejected) == source.clips["name"].tolist()
             assert sorted(name for shard in read_manifest(out).shards for name in shard.clips) == sorted(written)
             assert json.loads((out / "manifest.json").read_text())["options"]["skip_bad"]
+
+
+# A set that is replaced
+
+
+@pytest.fixture(scope="module")
+def two(recordings, start, tmp_path_factory):
+    """Recordings that fill 2.4 MB, and two sets of records of them, of other options: options and folder of each."""
+    folder = tmp_path_factory.mktemp("two")
+    recordings(folder / "in", [20_000 + number for number in range(60)], subsets=("curated",))
+    sets = []
+    for peak in (-1, -2):
+        options = ("--sample-rate", 16_000, "--clips-per-shard", 64, "--peak-db", peak, "--workers", 0)
+        assert start("make-records", folder / "in", "--out", folder / f"{peak}", *options).wait() == 0
+        sets.append((options, folder / f"{peak}"))
+    return folder / "in", *sets
+
+
+@pytest.mark.check("A10")
+def test_a_disk_that_fills_under_overwrite_leaves_the_old_set_complete(two, start, files_below, tier, tally, tmp_path):
+    clips, (_, old), (options, new) = two
+    size = max(path.stat().st_size for path in new.iterdir())
+    limits = [4_096, *range(1 << 16, size, 1 << 16)]
+    assert len(limits) > 30
+    for limit in tier(limits[:: len(limits) // 5], limits):
+        out = tmp_path / str(limit)
+        shutil.copytree(old, out)
+        with tally.trial(f"no file over {limit} bytes"):
+            command = ("make-records", clips, "--out", out, "--overwrite", *options)
+            job = start(*command, folder=out, at=1, what=f"limit {limit}")
+            assert job.wait() == 1
+            said = job.output()
+            assert "Error: " in said and "Traceback" not in said and "same command again" in said, said[-500:]
+            assert files_below(out, hidden=False) == files_below(old)
+            assert list(check_records(out)) == []
+            job = start(*command)
+            assert job.wait() == 0, job.output()[-500:]
+            assert files_below(out) == files_below(new)
+        shutil.rmtree(out, ignore_errors=True)
+
+
+@pytest.mark.check("A10")
+def test_whatever_fails_under_overwrite_one_set_is_complete_or_the_next_run_completes_it(
+    small, faults, files_below, tier, tally, tmp_path
+):
+    source, old = small
+    shutil.copytree(old, tmp_path / "new")
+    with faults(tmp_path / "new") as count:
+        write_records(source, tmp_path / "new", overwrite=True, peak_db=-1, **SMALL)
+    new = files_below(tmp_path / "new")
+    assert list(check_records(tmp_path / "new")) == []
+    kinds = ["ENOSPC", "EIO", "EDQUOT", "EACCES", "ESTALE", "EROFS"]
+    for at in range(1, count[0] + 1):
+        for kind in tier([kinds[at % 2]], kinds):
+            out = tmp_path / f"{at}-{kind}"
+            shutil.copytree(old, out)
+            with tally.trial(f"{kind} at {at}"):
+                try:
+                    with faults(out, at, kind):
+                        write_records(source, out, overwrite=True, peak_db=-1, **SMALL)
+                except (AudiotagError, OSError) as error:
+                    assert os.strerror(getattr(errno, kind)) in str(error)
+                there = files_below(out, hidden=False)
+                if "manifest.json" in there:
+                    assert there in (files_below(old), new)
+                else:
+                    assert (out / ".work" / "manifest.json").exists()
+                write_records(source, out, overwrite=True, peak_db=-1, **SMALL)
+                assert files_below(out) == new
+            shutil.rmtree(out, ignore_errors=True)
+
+
+@pytest.mark.check("A11")
+def test_overwrite_killed_at_any_operation_leaves_a_complete_set_or_the_next_run_completes_it(
+    small, start, files_below, tier, tally, tmp_path
+):
+    source, old = small
+    options = ("--sample-rate", 16_000, "--clips-per-shard", 8, "--peak-db", -1, "--workers", 0, "--overwrite")
+    clips, count = Path(source.clips["path"][0]).parents[1], tmp_path / "count"
+    shutil.copytree(old, tmp_path / "new")
+    job = start(
+        "make-records", clips, "--out", tmp_path / "new", *options, folder=tmp_path / "new", report=count
+    )
+    assert job.wait() == 0, job.output()[-500:]
+    new = files_below(tmp_path / "new")
+    operations = [*range(1, int(count.read_text()) + 1)]
+    ends = operations[-30:]  # where the one set takes the place of the other
+    for at in tier([*operations[: -len(ends) : 15], *ends[::2]], operations):
+        out = tmp_path / str(at)
+        shutil.copytree(old, out)
+        with tally.trial(f"kill at {at}"):
+            job = start("make-records", clips, "--out", out, *options, folder=out, at=at, what="kill")
+            assert job.wait() == -signal.SIGKILL, job.output()[-500:]
+            there = files_below(out, hidden=False)
+            if "manifest.json" in there:
+                assert there in (files_below(old), new)
+            else:
+                assert (out / ".work" / "manifest.json").exists()
+            other = at % 2 and "manifest.json" not in there  # then nothing else may come first
+            words = ("--sample-rate", 8_000) if other else options
+            job = start("make-records", clips, "--out", out, *words)
+            assert job.wait() == int(bool(other)), job.output()[-500:]
+            assert files_below(out) == new
+        shutil.rmtree(out, ignore_errors=True)
