@@ -183,8 +183,18 @@ def _other(run, experiment, manifest):
     if run.experiment.model_dump(exclude=said) != experiment.model_dump(exclude=said):
         return "with another experiment than this one"
     if run.plan != manifest.plan:
-        return f"on other records than {manifest.directory}"
+        return f"on other records than {manifest.directory}: {_other_records(run, manifest)}"
     return None
+
+
+def _other_records(run, manifest):
+    """How records differ from those of a run whose fingerprint is another, as far as the run tells."""
+    if run.hearing != manifest.hearing:
+        pairs = [(key, manifest.hearing[key], value) for key, value in run.hearing.items()]
+        return ", ".join(f"{key} is {there!r} there and was {was!r}" for key, there, was in pairs if there != was)
+    if tuple(run.vocabulary) != tuple(manifest.vocabulary):
+        return "they have other classes"
+    return "the audio of the recordings, their labels or other options of make-records differ"
 
 
 def _begin(folder, experiment, manifest):

@@ -87,9 +87,15 @@ def test_another_experiment_or_other_records_are_refused_once_something_is_train
     way_out = r"Give the run another name with --run, or train it anew with --restart\."
     with pytest.raises(DataError, match=rf"demo: was trained with another experiment than this one\. {way_out}"):
         start(begun.folder, "seed=7")
-    other = Manifest(**{**vars(MANIFEST), "plan": "xyz"})
-    with pytest.raises(DataError, match=rf"demo: was trained on other records than tfrecords/demo\. {way_out}"):
-        start(begun.folder, manifest=other)
+    for change, difference in (
+        ({}, "the audio of the recordings, their labels or other options of make-records differ"),
+        ({"options": HEARING | {"trim": None, "peak_db": None}}, "trim is None there .* peak_db is None there"),
+        ({"vocabulary": ("Bark", "Moo")}, "they have other classes"),
+    ):
+        other = Manifest(**{**vars(MANIFEST), "plan": "xyz", **change})
+        message = rf"demo: was trained on other records than tfrecords/demo: {difference}(?s:.*)\. {way_out}"
+        with pytest.raises(DataError, match=message):
+            start(begun.folder, manifest=other)
 
 
 @pytest.mark.parametrize("done", [None, "state.npz", "before-state.npz", "finished.json"])

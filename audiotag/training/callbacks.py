@@ -15,6 +15,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from audiotag import files
+from audiotag.data.manifest import refuse_replaced
 from audiotag.errors import ConfigError, DataError
 from audiotag.training import checkpoint
 
@@ -190,6 +191,26 @@ class StopAtNan(keras.callbacks.Callback):
                 f"{self.epoch + 1}, with the clips {', '.join(self.clips_of(self.epoch, step))}. What was saved "
                 f"before stays as it is. Lower the learning rate and begin anew with --restart."
             )
+
+
+class CheckRecords(keras.callbacks.Callback):
+    """Ends training when the records are replaced meanwhile: an epoch is of one set of records, or is not kept.
+
+    Args:
+        manifest: Of the records that training began with.
+    """
+
+    def __init__(self, manifest):
+        super().__init__()
+        self.manifest = manifest
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Raises DataError where other records are there now."""
+        refuse_replaced(self.manifest)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Raises it before anything of the epoch is kept."""
+        refuse_replaced(self.manifest)
 
 
 class SaveState(keras.callbacks.Callback):

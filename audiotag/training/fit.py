@@ -20,7 +20,15 @@ from audiotag.inference.predict import load_tagger
 from audiotag.models.subsets import kept_apart
 from audiotag.run import is_trained, start_run
 from audiotag.training.assembly import compile_tagger, stage_callbacks, stage_tagger, try_out
-from audiotag.training.callbacks import JudgeAverage, Progress, SaveState, StopAtNan, TellEpoch, sigterm_heeded
+from audiotag.training.callbacks import (
+    CheckRecords,
+    JudgeAverage,
+    Progress,
+    SaveState,
+    StopAtNan,
+    TellEpoch,
+    sigterm_heeded,
+)
 from audiotag.training.checkpoint import forget_state, is_saved, resume, save_weights
 from audiotag.training.crossval import (
     best_round,
@@ -168,7 +176,7 @@ def _fit_stage(run, manifest, clips, fold, index, stage):
                 steps_per_epoch=steps - begun,
                 validation_freq=stage.validation_freq,
                 validation_data=judges,
-                callbacks=[watch, TellEpoch(), *callbacks, JudgeAverage(), progress, save],
+                callbacks=[watch, CheckRecords(manifest), TellEpoch(), *callbacks, JudgeAverage(), progress, save],
                 shuffle=False,  # the pipeline does it
                 verbose=0,
             )

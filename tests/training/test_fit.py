@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile as sf
 import tensorflow as tf
 from kills import Stopped, arrays_in, fit_command, run_until
 
@@ -31,6 +32,7 @@ from audiotag.layers import LogMel
 from audiotag.metrics import lwlrap
 from audiotag.models.subsets import by_subset
 from audiotag.models.tagger import Tagger
+from audiotag.training.callbacks import CheckRecords
 from audiotag.training.checkpoint import load_weights
 from audiotag.training.crossval import heard_clips, training_clips
 
@@ -137,8 +139,58 @@ def test_another_experiment_in_its_directory_is_refused(again, tiny, no_training
 def test_other_records_are_refused(again, tiny, no_training):
     known = json.loads((again / "records.json").read_text())
     (again / "records.json").write_text(json.dumps(known | {"plan": "other"}))
-    with pytest.raises(DataError, match=r"again: was trained on other records than .*demo\. Give the run another name"):
+    with pytest.raises(DataError, match=r"again: was trained on other records than .*demo: .*\. Give the run"):
         fit(tiny(), again)
+
+
+@pytest.fixture
+def replaced(demo, tmp_path):
+    """A copy of the recordings of `records`, a folder of their records, a function that makes these of other audio."""
+    shutil.copytree(demo, tmp_path / "recordings")
+    options = {"sample_rate": 16_000, "workers": 0, "clips_per_shard": 16}
+    write_records(find_clips(tmp_path / "recordings"), tmp_path / "records", **options)
+
+    def replace():
+        path = sorted((tmp_path / "recordings").rglob("*.wav"))[0]
+        sound, rate = sf.read(path, dtype="int16")
+        sf.write(path, sound[::-1], rate)
+        write_records(find_clips(tmp_path / "recordings"), tmp_path / "records", overwrite=True, **options)
+
+    return tmp_path / "records", replace
+
+
+def test_records_made_of_other_audio_are_refused(again, tiny, replaced, no_training):
+    folder, replace = replaced
+    assert fit(tiny(), again).plan == read_manifest(folder).plan
+    known = json.loads((again / "experiment.json").read_text())
+    (again / "experiment.json").write_text(json.dumps(known | {"records": str(folder)}))
+    fit(tiny(f"records={folder}"), again)
+    replace()
+    with pytest.raises(DataError, match=r"again: was trained on other records than .*: the audio of the rec"):
+        fit(tiny(f"records={folder}"), again)
+
+
+@pytest.mark.check("B5", 2)
+def test_records_replaced_while_it_trains_end_it_before_the_epoch_is_kept(tiny, tmp_path, replaced, monkeypatch):
+    folder, replace = replaced
+    run, begun = tmp_path / "run", CheckRecords.on_epoch_begin
+
+    def begin(callback, epoch, logs=None):
+        begun(callback, epoch, logs)
+        if epoch == 1:
+            replace()
+
+    monkeypatch.setattr(CheckRecords, "on_epoch_begin", begin)
+    with pytest.raises(DataError, match="records: the records were replaced while they were in use: they had"):
+        fit(tiny(f"records={folder}"), run)
+    assert len(pd.read_csv(run / "fold-0" / "noisy" / "history.csv")) == 1
+    monkeypatch.undo()
+    with pytest.raises(DataError, match="was trained on other records than"):
+        fit(tiny(f"records={folder}"), run)
+    manifest = read_manifest(folder)
+    (folder / "manifest.json").unlink()
+    with pytest.raises(DataError, match="and no complete records are there now"):
+        CheckRecords(manifest).on_epoch_begin(0)
 
 
 def test_restart_throws_the_old_run_away(again, tiny, monkeypatch):
