@@ -121,7 +121,7 @@ def make_demo(folder, seed):
 @click.option(
     "--skip-bad", is_flag=True, help="Leave out clips that cannot be decoded, instead of stopping at the end."
 )
-@click.option("--overwrite", is_flag=True, help="Remove other records in the directory first.")
+@click.option("--overwrite", is_flag=True, help="Replace other records in the directory, once these are complete.")
 def make_records(source, out, layout, **options):
     """Turn the recordings and label tables in SOURCE into records.
 

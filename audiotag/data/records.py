@@ -331,13 +331,14 @@ def _clear(work):
 def _left_alone(out, request):
     """The manifest of finished records, if they are those that are asked for; nothing need be written for it."""
     with contextlib.ExitStack() as held:
+        left = None
         if (out / WORK).exists():
             with contextlib.suppress(OSError):  # a disk that cannot be written to
                 held.enter_context(_locked(out))
+                left = out / WORK
         manifest = _same_records(out, request)
-        if (out / WORK).exists():
-            with contextlib.suppress(OSError):
-                _clear(out / WORK)
+        if left:
+            _clear(left)
     return manifest
 
 
@@ -367,8 +368,8 @@ def _difference(manifest, request):
             others = sources.changed(then, now)
             return (
                 f"the records are of other audio: {len(others)} of {len(now)} recordings are not what they were made "
-                f"of, {_seen(request.paths[others[0]], now[others[0]])}. Make them from the recordings of now with "
-                f"--overwrite, or choose another --out."
+                f"of, {_seen(request.paths[others[0]], now[others[0]])}. Make the records again with --overwrite, or "
+                f"choose another --out."
             )
     return (
         f"holds finished records of other clips or options. Choose another --out, or --overwrite. "
@@ -398,7 +399,7 @@ def _what_differs(manifest, table, request):
     there, here = {*table["name"], *map(files.from_cell, rejects)}, set(request.source.clips["name"])
     for names, place in ((there - here, "in the records alone"), (here - there, "in the source alone")):
         if names:
-            return f"{len(names)} clips are {place}, the first is {min(names)}"
+            return f"clips {place}: {len(names)}, the first is {min(names)}"
     return "labels, subsets or other columns of the clips"
 
 

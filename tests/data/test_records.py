@@ -730,7 +730,7 @@ def test_recordings_that_were_all_replaced_under_their_names_are_refused_and_ove
         replace_recording(path, int(path.stem) + 1_000)
     message = (
         "out: the records are of other audio: 60 of 60 recordings are not what they were made of, the first is "
-        ".*0000.wav. Make them from the recordings of now with --overwrite, or choose another --out."
+        ".*0000.wav. Make the records again with --overwrite, or choose another --out."
     )
     with pytest.raises(DataError, match=message):
         write_records(find_clips(copy), made, **OPTIONS)
@@ -775,7 +775,7 @@ def test_a_recording_that_is_gone_or_has_another_name_is_told(copy, made):
         write_records(found, made, **OPTIONS)
     table = copy / "labels.csv"
     table.write_text(table.read_text().replace("0007.wav", "7.wav"))
-    message = "other clips or options. .* differs: 1 clips are in the records alone, the first is 0007.wav"
+    message = "other clips or options. .* differs: clips in the records alone: 1, the first is 0007.wav"
     with pytest.raises(DataError, match=message):
         write_records(find_clips(copy), made, **OPTIONS)
 
@@ -939,3 +939,51 @@ def test_overwrite_for_something_else_discards_unfinished_work_and_without_it_th
     with pytest.raises(DataError, match="holds finished records of other clips or options.*peak_db is None there and"):
         write_records(source, out, peak_db=-2.0, **OPTIONS)
     assert under_final_names(out) == under_final_names(whole)
+
+
+def stop_before_publishing(source, out, **options):
+    """Writes records until they are complete, and stops before any is in its place."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records, "_publish", None)
+        with pytest.raises(TypeError):
+            write_records(source, out, **OPTIONS, **options)
+    assert (out / ".work" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_complete_records_are_put_in_their_place_without_decoding(source, whole, tmp_path, monkeypatch, overwrite):
+    out = tmp_path / "out"
+    if overwrite:
+        write_records(source, out, **OPTIONS, peak_db=-1)
+    stop_before_publishing(source, out, overwrite=overwrite)
+    monkeypatch.setattr(records, "prepare", None)
+    write_records(source, out, overwrite=overwrite, **OPTIONS)
+    assert tree(out) == tree(whole)
+
+
+def test_complete_records_do_not_take_the_place_of_others_without_overwrite(source, whole, tmp_path):
+    out = shutil.copytree(whole, tmp_path / "out")
+    stop_before_publishing(source, out, overwrite=True, peak_db=-1)
+    with pytest.raises(DataError, match="holds finished records of other clips or options.*peak_db is None there and"):
+        write_records(source, out, peak_db=-1, **OPTIONS)
+    assert under_final_names(out) == under_final_names(whole)
+
+
+@pytest.mark.parametrize("damaged", ["manifest.json", "clips.csv", "clips-00001-of-00009.tfrecord"])
+def test_complete_records_that_were_damaged_before_they_were_in_their_place_are_made_again(
+    source, whole, tmp_path, damaged
+):
+    stop_before_publishing(source, tmp_path)
+    path = tmp_path / ".work" / damaged
+    path.write_bytes(path.read_bytes()[:-1])
+    write_records(source, tmp_path, **OPTIONS)
+    assert tree(tmp_path) == tree(whole)
+
+
+@pytest.mark.check("A9")
+def test_a_recording_replaced_after_a_set_was_complete_and_before_it_was_in_its_place_is_made_again(copy, made):
+    stop_before_publishing(find_clips(copy), made, overwrite=True, peak_db=-1)
+    replace_recording(copy / "audio" / "0007.wav")
+    write_records(find_clips(copy), made, overwrite=True, peak_db=-1, **OPTIONS)
+    sha256 = read_clips(made / "clips.csv").set_index("name").loc["0007.wav", "sha256"]
+    assert sha256 == hashlib.sha256((copy / "audio" / "0007.wav").read_bytes()).hexdigest()
