@@ -30,7 +30,7 @@ class Output(click.Path):
         if path.suffix not in self.suffixes:
             self.fail(f"{path}: expected a name that ends in {' or '.join(self.suffixes)}.", param, ctx)
         if path.suffix == ".parquet":
-            from audiotag.inference.scores import check_parquet
+            from audiotag.evaluation.score_tables import check_parquet
 
             check_parquet(path)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,9 +87,9 @@ def make_demo(folder, seed):
 
     Example: audiotag make-demo demo
     """
-    from audiotag.data import demo
+    from audiotag.data import synthetic
 
-    made = demo.make_demo(folder, seed=seed)
+    made = synthetic.make_demo(folder, seed=seed)
     click.echo(
         f"{made['curated']} curated, {made['noisy']} noisy ({made['wrong']} of them labelled wrongly) and "
         f"{made['test']} test clips, {made['seconds'] / 60:.0f} minutes: {folder}"
@@ -130,8 +130,8 @@ def make_records(source, out, layout, **options):
 
     Example: audiotag make-records FSDKaggle2019 --out tfrecords/fsdkaggle2019
     """
-    from audiotag.data.layouts import find_clips
-    from audiotag.data.records import write_records
+    from audiotag.data.records.writing import write_records
+    from audiotag.data.sources.layouts import find_clips
 
     out = out or Path("tfrecords") / (source.stem if source.is_file() else source.resolve().name)
     manifest = write_records(find_clips(source, layout=layout), out, **options)
@@ -149,8 +149,8 @@ def check_records(directory):
 
     Example: audiotag check-records tfrecords/fsdkaggle2019
     """
-    from audiotag.data.manifest import damage_error
-    from audiotag.data.records import check_records as find_damage
+    from audiotag.data.records.manifest import damage_error
+    from audiotag.data.records.writing import check_records as find_damage
 
     if damage := list(find_damage(directory)):
         raise damage_error(damage)
@@ -168,12 +168,12 @@ def explore(source, out, workers):
 
     Example: audiotag explore tfrecords/fsdkaggle2019 --out explore.html
     """
-    from audiotag.reporting import explore as exploring
+    from audiotag.reporting import dataset_page
 
-    clips, vocabulary = exploring.read_source(source, num_workers=workers)
-    tables = exploring.explore(clips, vocabulary)
-    exploring.write_exploration(out, source, clips, vocabulary, tables)
-    click.echo(f"{exploring.in_words(tables)}\nPage: {out}")
+    clips, vocabulary = dataset_page.read_source(source, num_workers=workers)
+    tables = dataset_page.explore(clips, vocabulary)
+    dataset_page.write_exploration(out, source, clips, vocabulary, tables)
+    click.echo(f"{dataset_page.in_words(tables)}\nPage: {out}")
 
 
 @main.command()
@@ -193,12 +193,12 @@ def fit(experiment, overrides, folder, fold, resume):
 
     Example: audiotag fit experiments/densenet.json --set stages.noisy.epochs=3
     """
-    from audiotag.experiment import load
+    from audiotag.config.loading import load
 
     plan = load(experiment, overrides)  # before TensorFlow starts: a wrong file fails at once
-    from audiotag.inference.export import write_saved_model
-    from audiotag.run import held
-    from audiotag.training.fit import fit
+    from audiotag.runs.directory import held
+    from audiotag.serving.saved_model import write_saved_model
+    from audiotag.training.loop import fit
 
     run = fit(plan, folder or Path("runs") / experiment.stem, fold=fold, restart=not resume, say=click.echo)
     with held(run.folder):
@@ -217,10 +217,10 @@ def pictures(experiment, paths, overrides, out, versions, sample_rate):
 
     Example: audiotag pictures experiments/demo.json demo/test/*.wav --out sheet.png
     """
-    from audiotag.experiment import load
+    from audiotag.config.loading import load
 
     plan = load(experiment, overrides)
-    from audiotag.reporting.pictures import draw_sheet
+    from audiotag.reporting.preview_sheet import draw_sheet
 
     draw_sheet(plan, paths, out, versions=versions, sample_rate=sample_rate)
     click.echo(f"{len(paths)} clips: {out}")
@@ -234,8 +234,8 @@ def report(run, out):
 
     Example: audiotag report runs/densenet
     """
-    from audiotag.reporting.report import write_report
-    from audiotag.run import open_run
+    from audiotag.reporting.run_page import write_report
+    from audiotag.runs.directory import open_run
 
     run = open_run(run)
     out = out or run.folder / "report.html"
@@ -267,21 +267,21 @@ def evaluate(model, stage, records, held_out, path, out, members, overrides):
         raise click.UsageError("--members goes with --held-out and --set alone: leave the other options out.")
     if held_out and records:
         raise click.UsageError("--held-out measures on the records that the run was trained on: leave --records out.")
-    from audiotag.inference import evaluate as judge
-    from audiotag.inference.ensemble import answers_and_thresholds, effects_in_words, open_model
-    from audiotag.inference.scores import write_scores
+    from audiotag.ensembling.members import answers_and_thresholds, effects_in_words, open_model
+    from audiotag.evaluation import measures
+    from audiotag.evaluation.score_tables import write_scores
 
     model = open_model(model, overrides)
     if members:
         click.echo(effects_in_words(model, held_out=held_out))
         return
     clips, logits, thresholds = answers_and_thresholds(model, records=records, stage=stage, held_out=held_out)
-    tables = judge.judge(clips, logits, model.vocabulary, thresholds=thresholds)
-    click.echo(judge.in_words(tables))
+    tables = measures.judge(clips, logits, model.vocabulary, thresholds=thresholds)
+    click.echo(measures.in_words(tables))
     if path:
         write_scores(path, tables["classes"])
     if out:
-        judge.write_tables(out, tables)
+        measures.write_tables(out, tables)
 
 
 @main.command()
@@ -297,10 +297,10 @@ def suspects(run, stage, top, path):
 
     Example: audiotag suspects runs/fsd_like --csv corrections.csv
     """
-    from audiotag.inference import suspects as judging
-    from audiotag.run import open_run
+    from audiotag.crossval import label_issues
+    from audiotag.runs.directory import open_run
 
-    table = judging.suspects(open_run(run), stage=stage)
+    table = label_issues.suspects(open_run(run), stage=stage)
     for clip in table.head(top).itertuples():
         click.echo(f"{clip.clip}  given {clip.labels}: {clip.reason}")
     click.echo(f"{(table['margin'] > 0).sum()} of {len(table)} clips would rather have other labels.")
@@ -331,17 +331,17 @@ def predict(model, paths, top, csv, timeline, threshold, trust, overrides):
     for path in paths:
         if not files.is_utf8(path):
             raise DataError(f"the name {str(path)!r} has bytes that are not UTF-8. Rename it.")
-    from audiotag.inference import predict as scoring
-    from audiotag.inference.export import load_listener
-    from audiotag.inference.scores import scores_table, write_scores
+    from audiotag.evaluation.score_tables import scores_table, write_scores
+    from audiotag.inference import audio_files
+    from audiotag.serving.saved_model import load_listener
 
     listener = load_listener(model, overrides, trust=trust)
     if timeline:
-        logits, heard = scoring.score_timelines(listener, paths, threshold=threshold)
+        logits, heard = audio_files.score_timelines(listener, paths, threshold=threshold)
         write_scores(timeline, heard)
     else:
-        logits = scoring.score_files(listener, paths)
-    click.echo(scoring.best_classes(paths, logits, listener.vocabulary, top))
+        logits = audio_files.score_files(listener, paths)
+    click.echo(audio_files.best_classes(paths, logits, listener.vocabulary, top))
     if csv:
         write_scores(csv, scores_table(paths, logits, listener.vocabulary))
 
@@ -359,8 +359,8 @@ def submit(model, out, sample, overrides):
     from scipy.special import expit
 
     from audiotag.data.clips import read_table
-    from audiotag.inference.ensemble import hear_test_clips, open_model
-    from audiotag.inference.submission import write_submission
+    from audiotag.ensembling.members import hear_test_clips, open_model
+    from audiotag.serving.submission import write_submission
 
     if sample:
         read_table(sample, ["fname"])  # a wrong one is told before the clips are heard
@@ -383,10 +383,10 @@ def export(model, folder, overwrite, overrides):
 
     Example: audiotag export runs/densenet serving/densenet/1
     """
-    from audiotag.inference import export as exporting
-    from audiotag.inference.ensemble import open_model
+    from audiotag.ensembling.members import open_model
+    from audiotag.serving import saved_model
 
-    saved = exporting.export(open_model(model, overrides), folder, overwrite=overwrite)
+    saved = saved_model.export(open_model(model, overrides), folder, overwrite=overwrite)
     click.echo(f"SavedModel: {saved}")
 
 
@@ -399,7 +399,7 @@ def ensemble(runs, out, combine):
 
     Example: audiotag ensemble runs/densenet runs/resnet --combine geometric --out ensembles/two.json
     """
-    from audiotag.inference.ensemble import write_ensemble
+    from audiotag.ensembling.members import write_ensemble
 
     write_ensemble(out, runs, combine=combine)
     click.echo(f"Measure it: audiotag evaluate {out}")

@@ -17,12 +17,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 
 from audiotag.data.labels import multi_hot
-from audiotag.inference.combining import COMBINERS, Learned, Ridge
-from audiotag.inference.ensemble import combined
-from audiotag.inference.evaluate import bootstrap, held_out_answers, score_test_clips
-from audiotag.inference.predict import heard_as
+from audiotag.ensembling.combiners import COMBINERS, Learned, Ridge
+from audiotag.ensembling.members import combined
+from audiotag.evaluation.bootstrap import bootstrap
+from audiotag.evaluation.scoring import held_out_answers, score_test_clips
 from audiotag.metrics import precisions
-from audiotag.run import open_run
+from audiotag.runs.directory import open_run
+from audiotag.runs.models import heard_as
 
 WAYS = {  # for one model: what changes, against how the experiment hears
     "windows end to end": ["predict.overlap=0"],

@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from audiotag.config.loading import load
+from audiotag.crossval.label_issues import suspects
 from audiotag.data.corrections import write_corrections
 from audiotag.data.labels import multi_hot
-from audiotag.experiment import load
-from audiotag.inference.evaluate import score_test_clips
-from audiotag.inference.suspects import suspects
+from audiotag.evaluation.scoring import score_test_clips
 from audiotag.metrics import lwlrap
-from audiotag.training.fit import fit
+from audiotag.training.loop import fit
 
 EVERY_FOLD = {"count": 5, "held_out": [0, 1, 2, 3, 4], "noisy": True}
 

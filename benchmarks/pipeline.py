@@ -26,11 +26,11 @@ import numpy as np
 import soundfile as sf
 import tensorflow as tf
 
-from audiotag.data import demo, pipeline
+from audiotag.data import pipeline, synthetic
 from audiotag.data.clips import read_clips
 from audiotag.data.labels import multi_hot
-from audiotag.data.layouts import find_clips
-from audiotag.data.records import write_records
+from audiotag.data.records.writing import write_records
+from audiotag.data.sources.layouts import find_clips
 
 try:
     import torch
@@ -51,7 +51,7 @@ def main():
     with tempfile.TemporaryDirectory() as scratch:
         source = args.source or Path(scratch) / "demo"
         if args.source is None:
-            demo.make_demo(source)
+            synthetic.make_demo(source)
         source = find_clips(source)
         manifest = write_records(source, Path(scratch) / "records", clips_per_shard=64)
         clips = read_clips(manifest.directory / "clips.csv").merge(source.clips[["name", "path"]], on="name")

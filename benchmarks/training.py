@@ -19,15 +19,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from audiotag.building import build_tagger
+from audiotag.config.components import options
+from audiotag.config.loading import load
 from audiotag.data.clips import read_clips
 from audiotag.data.labels import multi_hot
-from audiotag.data.manifest import read_manifest
 from audiotag.data.pipeline import training_batches
-from audiotag.experiment import load, options
+from audiotag.data.records.manifest import read_manifest
 from audiotag.losses import LOSSES, binary_crossentropy
 from audiotag.metrics import Lwlrap
 from audiotag.models import MODELS
+from audiotag.runs.building import build_tagger
 
 SHAPES = {"conv1d": (32_000, 1), "conv2d": (40, 173, 1), "vgg_gap": (128, 384, 1)}  # others: 64 x 64 x 3
 BATCH, NUM_CLASSES, STEPS = 16, 80, 40

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from audiotag.experiment import load
+from audiotag.config.loading import load
 
 # A minute or more each, all trials together.
 LONGEST = [f"test_{name}.py" for name in ("resume", "making", "training", "crossval", "fit", "backends")]
@@ -93,7 +93,7 @@ def pytest_terminal_summary(terminalreporter):
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory):
     """A dataset as make-demo writes it, of 40 curated, 40 noisy and 20 test clips."""
-    from audiotag.data.demo import make_demo
+    from audiotag.data.synthetic import make_demo
 
     folder = tmp_path_factory.mktemp("dataset") / "demo"
     make_demo(folder, curated=40, noisy=40, test=20)
@@ -103,8 +103,8 @@ def demo(tmp_path_factory):
 @pytest.fixture(scope="session")
 def records(demo, tmp_path_factory):
     """Its records, at 16 kHz."""
-    from audiotag.data.layouts import find_clips
-    from audiotag.data.records import write_records
+    from audiotag.data.records.writing import write_records
+    from audiotag.data.sources.layouts import find_clips
 
     folder = tmp_path_factory.mktemp("records") / "demo"
     write_records(find_clips(demo), folder, sample_rate=16_000, workers=0, clips_per_shard=16)
@@ -128,7 +128,7 @@ def tiny(tiny_file):
 @pytest.fixture(scope="session")
 def run(tiny, tmp_path_factory):
     """The run of that experiment, trained. Tests may read it and must not write into it."""
-    from audiotag.training.fit import fit
+    from audiotag.training.loop import fit
 
     return fit(tiny(), tmp_path_factory.mktemp("runs") / "tiny", say=lambda sentence: None)
 
@@ -139,7 +139,7 @@ def recordings():
     import numpy as np
     import soundfile as sf
 
-    from audiotag.data.layouts import find_clips
+    from audiotag.data.sources.layouts import find_clips
 
     def make(folder, lengths, *, subsets=("curated",), sample_rate=16_000):
         (folder / "audio").mkdir(parents=True)
@@ -158,7 +158,7 @@ def recordings():
 @pytest.fixture(scope="session")
 def saved_model(run, tmp_path_factory):
     """The same run as a SavedModel. Read only, too."""
-    from audiotag.inference.export import export
+    from audiotag.serving.saved_model import export
 
     return export(run, tmp_path_factory.mktemp("serving") / "tiny")
 
@@ -169,8 +169,8 @@ def wavs(records, tmp_path_factory):
     import soundfile as sf
 
     from audiotag.data.clips import read_clips
-    from audiotag.data.manifest import read_manifest
     from audiotag.data.pipeline import evaluation_batches
+    from audiotag.data.records.manifest import read_manifest
 
     folder = tmp_path_factory.mktemp("wavs")
     clips = read_clips(records / "clips.csv").query("subset == 'test'").reset_index(drop=True)

@@ -13,10 +13,10 @@ from click.testing import CliRunner
 
 import audiotag
 from audiotag.cli import main
-from audiotag.data import demo as demo_module
-from audiotag.data.manifest import read_manifest
-from audiotag.inference.export import load_listener
-from audiotag.inference.predict import score_files
+from audiotag.data import synthetic
+from audiotag.data.records.manifest import read_manifest
+from audiotag.inference.audio_files import score_files
+from audiotag.serving.saved_model import load_listener
 
 
 def call(*arguments):
@@ -60,8 +60,8 @@ def test_it_is_a_module_too():
 
 
 def test_make_demo_and_make_records_say_what_they_made(tmp_path, monkeypatch):
-    small = functools.partial(demo_module.make_demo, curated=14, noisy=4, test=4)
-    monkeypatch.setattr(demo_module, "make_demo", small)
+    small = functools.partial(synthetic.make_demo, curated=14, noisy=4, test=4)
+    monkeypatch.setattr(synthetic, "make_demo", small)
     assert call("make-demo", tmp_path / "demo", "--seed", 3).startswith("14 curated, 4 noisy (")
     out = tmp_path / "records"
     done = call("make-records", tmp_path / "demo", "--out", out, "--sample-rate", 16_000, "--workers", 1)
@@ -264,12 +264,12 @@ def test_a_combiner_that_is_not_there_is_told_of_the_file_that_was_asked_for(run
 
 
 def test_a_wrong_sample_is_told_before_the_clips_are_heard(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("audiotag.inference.ensemble.hear_test_clips", lambda model: pytest.fail("heard"))
+    monkeypatch.setattr("audiotag.ensembling.members.hear_test_clips", lambda model: pytest.fail("heard"))
     assert mistake("submit", run.folder, "--like", tmp_path / "no.csv").startswith(f"Error: {tmp_path / 'no.csv'}: ")
 
 
 def test_scores_as_parquet_without_pyarrow_are_refused_before_the_clips_are_heard(tmp_path, monkeypatch):
-    monkeypatch.setattr("audiotag.inference.scores.can_write_parquet", lambda: False)
+    monkeypatch.setattr("audiotag.evaluation.score_tables.can_write_parquet", lambda: False)
     for command in (["evaluate", "runs/demo"], ["predict", "runs/demo", "a.wav"]):
         line = mistake(*command, "--csv", tmp_path / "x.parquet")
         assert line.startswith(f"Error: {tmp_path / 'x.parquet'}: Parquet needs pyarrow. Install it with: pip install")
@@ -284,7 +284,7 @@ def test_a_batch_beyond_the_memory_is_told_of_its_size(run, monkeypatch):
     def hear(*arguments):
         raise tf.errors.ResourceExhaustedError(None, None, f"Detected at node x\n{said}\nHint: none")
 
-    monkeypatch.setattr("audiotag.inference.evaluate.score_logits", hear)
+    monkeypatch.setattr("audiotag.evaluation.scoring.score_logits", hear)
     said = "OOM when allocating tensor with shape[64,80] [Op:Conv2D]"
     told = f"Error: {said}. In fit, a smaller batch_size of the stage needs less memory."
     assert mistake("evaluate", run.folder) == told

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from audiotag.data.audio import FULL_SCALE
+from audiotag.data.audio.decoding import FULL_SCALE
 
 
 def noise(*shape, seed=0):

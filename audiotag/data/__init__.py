@@ -1,1 +1,1 @@
-"""What do we listen to? Recordings, labels, records and the pipeline that reads them."""
+"""Recordings, labels, records, and the tf.data pipeline that reads them."""

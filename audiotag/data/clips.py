@@ -9,10 +9,10 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
+from audiotag.config.signatures import nearest
 from audiotag.data.labels import known_labels, split_labels
 from audiotag.errors import DataError
 from audiotag.files import as_cell, from_cell, write_text
-from audiotag.lookup import nearest
 
 SUBSETS = ("curated", "noisy", "test")
 USAGES = ("", "Public", "Private")

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from audiotag.config.signatures import nearest
 from audiotag.errors import DataError
-from audiotag.lookup import nearest
 
 
 def split_labels(text):

@@ -14,8 +14,9 @@ import numpy as np
 import soundfile as sf
 import tensorflow as tf
 
-from audiotag.data import audio, records
-from audiotag.data.manifest import damage_error, damaged_shards, refuse_replaced
+from audiotag.data.audio import decoding
+from audiotag.data.records import schema
+from audiotag.data.records.manifest import damage_error, damaged_shards, refuse_replaced
 from audiotag.errors import DataError
 
 try:
@@ -71,7 +72,7 @@ def training_batches(
         pcm = (
             tf.io.decode_raw(window, tf.int16, fixed_length=2 * window_samples) if window.dtype == tf.string else window
         )
-        waveform = tf.cast(pcm, tf.float32) / audio.FULL_SCALE  # [B, N]
+        waveform = tf.cast(pcm, tf.float32) / decoding.FULL_SCALE  # [B, N]
         return tf.ensure_shape(waveform, [batch_size, window_samples]), tf.gather(truth, row)
 
     return (
@@ -104,7 +105,7 @@ class _Windows:
         """One window of each clip."""
 
         def heard(serialised):
-            record = records.decode(serialised)
+            record = schema.decode(serialised)
             return self._window(record, epoch), self.find_row(record["name"])
 
         windows = self._records(epoch).map(heard, num_parallel_calls=tf.data.AUTOTUNE)
@@ -129,7 +130,7 @@ class _Windows:
         counts = tf.math.bincount(tf.cast(chosen, tf.int32), minlength=self.num_clips)  # [clips]
 
         def heard(serialised):
-            record = records.decode(serialised)
+            record = schema.decode(serialised)
             row = self.find_row(record["name"])
             count = tf.where(row >= 0, counts[tf.maximum(row, 0)], 0)
             windows = tf.map_fn(
@@ -171,7 +172,7 @@ def evaluation_batches(manifest, clips, *, window_samples, batch_size):
     find_row = _rows_by_name(clips)
 
     def whole(serialised):
-        record = records.decode(serialised)
+        record = schema.decode(serialised)
         return _decode_whole(record, manifest.options["codec"]), find_row(record["name"])  # [N], []
 
     # Few different lengths, so that a compiled model meets few shapes; and the longer the clips, the fewer in a batch.
@@ -190,7 +191,7 @@ def evaluation_batches(manifest, clips, *, window_samples, batch_size):
             bucket_batch_sizes=[*batch_sizes.tolist(), 1],
             pad_to_bucket_boundary=True,
         )
-        .map(lambda pcm, row: (tf.cast(pcm, tf.float32) / audio.FULL_SCALE, row))
+        .map(lambda pcm, row: (tf.cast(pcm, tf.float32) / decoding.FULL_SCALE, row))
         .apply(tf.data.experimental.assert_cardinality(int(np.sum(-(-num_clips // batch_sizes)))))
         .prefetch(tf.data.AUTOTUNE)
     )
@@ -327,8 +328,8 @@ def _decode_coded(record, start, samples):
 def _mono_pcm(channels):
     """float32 [N, channels] in -1 to 1 → int16 [N], rounded as make-records rounds."""
     waveform = tf.reduce_mean(channels, axis=1)  # [N]
-    scaled = tf.round(waveform * audio.FULL_SCALE)
-    return tf.cast(tf.clip_by_value(scaled, -audio.FULL_SCALE, audio.FULL_SCALE - 1), tf.int16)
+    scaled = tf.round(waveform * decoding.FULL_SCALE)
+    return tf.cast(tf.clip_by_value(scaled, -decoding.FULL_SCALE, decoding.FULL_SCALE - 1), tf.int16)
 
 
 def _decode_with_soundfile(coded, start, samples):
@@ -338,7 +339,7 @@ def _decode_with_soundfile(coded, start, samples):
             file.seek(int(start))
             return file.read(int(samples), dtype="int16", always_2d=True)[:, 0]
         # From the beginning: after a seek, libsndfile 1.2 plays some places of a Vorbis file wrongly.
-        return audio.to_pcm(file.read(int(start + samples), dtype="float32", always_2d=True)[start:].mean(axis=1))
+        return decoding.to_pcm(file.read(int(start + samples), dtype="float32", always_2d=True)[start:].mean(axis=1))
 
 
 # How long the device waits for all this

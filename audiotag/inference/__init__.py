@@ -1,1 +1,1 @@
-"""What did it hear? Scores, metrics, submissions and the model for serving."""
+"""Predictions for records, audio files and long recordings."""

@@ -1,23 +1,23 @@
 """How does sound become a picture, and how is it disturbed?"""
 
 from audiotag.layers.attention import SimpleSelfAttention
-from audiotag.layers.cepstrum import Mfcc
-from audiotag.layers.channels import ColourMap, Deltas, FrequencyChannel, RepeatChannels
-from audiotag.layers.crops import RandomCrop, RandomResizedCrop
-from audiotag.layers.filterbank import LogFilterbank
-from audiotag.layers.flips import FlipLabels
-from audiotag.layers.lighting import Lighting
-from audiotag.layers.loudness import Gain, Noise
-from audiotag.layers.masking import Bars, FrequencyMask, TimeMask
-from audiotag.layers.mixing import ConcatMix, MixUp
-from audiotag.layers.pcen import PcenMel
-from audiotag.layers.perceptual import PerceptualMel
-from audiotag.layers.picture import AdaptedStandardise, EightBit, Normalise, Standardise, ToPicture
-from audiotag.layers.resizing import FitFrames, Resize
-from audiotag.layers.shifts import TimeRoll
-from audiotag.layers.spectrograms import LogMel, MelSpectrogram
-from audiotag.layers.waves import RawWave
-from audiotag.layers.zoom import Zoom
+from audiotag.layers.augmentation.crops import RandomCrop, RandomResizedCrop
+from audiotag.layers.augmentation.flips import FlipLabels
+from audiotag.layers.augmentation.lighting import Lighting
+from audiotag.layers.augmentation.loudness import Gain, Noise
+from audiotag.layers.augmentation.masking import Bars, FrequencyMask, TimeMask
+from audiotag.layers.augmentation.mixing import ConcatMix, MixUp
+from audiotag.layers.augmentation.shifts import TimeRoll
+from audiotag.layers.augmentation.zoom import Zoom
+from audiotag.layers.frontends.filterbank import LogFilterbank
+from audiotag.layers.frontends.mfcc import Mfcc
+from audiotag.layers.frontends.pcen import PcenMel
+from audiotag.layers.frontends.perceptual import PerceptualMel
+from audiotag.layers.frontends.raw_waveform import RawWave
+from audiotag.layers.frontends.spectrograms import LogMel, MelSpectrogram
+from audiotag.layers.preprocessing.channels import ColourMap, Deltas, FrequencyChannel, RepeatChannels
+from audiotag.layers.preprocessing.normalization import AdaptedStandardise, EightBit, Normalise, Standardise, ToPicture
+from audiotag.layers.preprocessing.resizing import FitFrames, Resize
 
 # The names an experiment file may use: waveform → waveform, waveform → spectrogram, picture → picture, and disturbances
 # of pictures. Those of LABELLED take (sound, labels) and return both; the others know nothing of labels.

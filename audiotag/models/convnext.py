@@ -2,7 +2,7 @@
 
 import keras
 
-from audiotag.models.pretrained import trunk, with_logits
+from audiotag.models.backbones import trunk, with_logits
 
 
 def convnext_tiny(input_shape, num_classes, *, weights: str | None = None, frozen: bool = True):

@@ -1,6 +1,6 @@
 """ResNet50, from scratch or from weights that have seen images."""
 
-from audiotag.models.pretrained import trunk, with_logits
+from audiotag.models.backbones import trunk, with_logits
 
 
 def resnet50(input_shape, num_classes, *, weights: str | None = None):

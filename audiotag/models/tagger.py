@@ -3,10 +3,10 @@
 import keras
 from keras import ops
 
-from audiotag.layers.flips import FLIPS, FlipLabels
-from audiotag.models import windows
-from audiotag.models.subsets import by_share, by_subset
-from audiotag.models.windows import pooled
+from audiotag.layers.augmentation.flips import FLIPS, FlipLabels
+from audiotag.models import windowing
+from audiotag.models.label_groups import by_share, by_subset
+from audiotag.models.windowing import pooled
 
 
 class Tagger(keras.Model):
@@ -184,17 +184,17 @@ class Tagger(keras.Model):
             windows that a shorter clip has from those beyond its end.
         """
         size, n = ops.shape(waveform)[1], self.window_samples
-        length = windows.clip_lengths(waveform)  # [B, 1]
+        length = windowing.clip_lengths(waveform)  # [B, 1]
         if self.laid == "slices":
-            start, heard = windows.slices(length, size, n)
+            start, heard = windowing.slices(length, size, n)
         elif self.laid == "random":
-            start, heard = windows.scattered(length, n, count=self.count)
+            start, heard = windowing.scattered(length, n, count=self.count)
         elif self.laid == "whole":
-            n = windows.whole_window(size, n)
-            start, heard = windows.covering(length, size, n, hop=n)
+            n = windowing.whole_window(size, n)
+            start, heard = windowing.covering(length, size, n, hop=n)
         else:
-            start, heard = windows.covering(length, size, n, hop=self.hop)
-        return windows.cut(waveform, start, length, n, short_clips=self.short_clips), heard
+            start, heard = windowing.covering(length, size, n, hop=self.hop)
+        return windowing.cut(waveform, start, length, n, short_clips=self.short_clips), heard
 
 
 def log_odds(logits):

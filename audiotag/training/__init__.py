@@ -1,1 +1,1 @@
-"""How does it learn? Stage after stage, fold after fold, and it goes on after `kill -9`."""
+"""Training: stage after stage, fold after fold; a killed run resumes."""

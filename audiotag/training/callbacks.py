@@ -15,9 +15,10 @@ import pandas as pd
 from tqdm import tqdm
 
 from audiotag import files
-from audiotag.data.manifest import refuse_replaced
+from audiotag.data.records.manifest import refuse_replaced
 from audiotag.errors import ConfigError, DataError
-from audiotag.training import checkpoint
+from audiotag.runs import weights
+from audiotag.training import state
 
 
 class ModelCheckpoint(keras.callbacks.Callback):
@@ -54,8 +55,8 @@ class ModelCheckpoint(keras.callbacks.Callback):
         value = float(logs[self.monitor])
         better = self.best is None or (value > self.best if self.mode == "max" else value < self.best)
         if better and math.isfinite(value):
-            keep = checkpoint.before(Path(self.path))
-            self.sha256 = checkpoint.save_weights(self.model, self.path, keep=keep)
+            keep = state.before(Path(self.path))
+            self.sha256 = weights.save_weights(self.model, self.path, keep=keep)
             self.best, self.best_epoch = value, epoch
 
     def take_back(self):
@@ -64,7 +65,7 @@ class ModelCheckpoint(keras.callbacks.Callback):
         Raises:
             DataError: Neither the file nor the one before it is that one.
         """
-        for path in (Path(self.path), checkpoint.before(Path(self.path))):
+        for path in (Path(self.path), state.before(Path(self.path))):
             if self.sha256 is None or path.is_file() and files.sha256(path) == self.sha256:
                 if path != Path(self.path):
                     os.replace(path, self.path)
@@ -233,7 +234,7 @@ class SaveState(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         """Gives the callbacks their counters back, which they have just set to nought."""
-        checkpoint.restore_callbacks(self.callbacks, self.notes["callbacks"])
+        state.restore_callbacks(self.callbacks, self.notes["callbacks"])
 
     def on_train_batch_end(self, batch, logs=None):
         """Writes the state if asked to stop; after the last step it is time enough at the end of the epoch."""
@@ -250,7 +251,7 @@ class SaveState(keras.callbacks.Callback):
 
     def _save(self, history, **more):
         try:
-            self.notes = checkpoint.save_state(self.path, self.model, self.callbacks, history, **more)
+            self.notes = state.save_state(self.path, self.model, self.callbacks, history, **more)
         except FloatingPointError as error:
             raise ConfigError(
                 f"{self.path.parent}: training diverged to NaN: {error} after epoch {len(history)}. What was saved "

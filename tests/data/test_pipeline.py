@@ -11,12 +11,12 @@ import tensorflow as tf
 from scipy.stats import chisquare
 
 from audiotag.data import pipeline
-from audiotag.data.audio import to_pcm
+from audiotag.data.audio.decoding import to_pcm
 from audiotag.data.clips import read_clips
-from audiotag.data.layouts import find_clips
-from audiotag.data.manifest import read_manifest
 from audiotag.data.pipeline import Stopwatch, evaluation_batches, training_batches
-from audiotag.data.records import write_records
+from audiotag.data.records.manifest import read_manifest
+from audiotag.data.records.writing import write_records
+from audiotag.data.sources.layouts import find_clips
 from audiotag.errors import DataError
 
 RATE = 16_000

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from audiotag.building import build_tagger
-from audiotag.experiment import load
+from audiotag.config.loading import load
 from audiotag.models.conv1d import conv1d
+from audiotag.runs.building import build_tagger
 
 DEMO = Path(__file__).parents[2] / "experiments" / "demo.json"
 

@@ -7,17 +7,17 @@ import tensorflow as tf
 from scipy.special import expit, logit
 from waveforms import noise, padded
 
-from audiotag.building import build_tagger
+from audiotag.config.loading import load
 from audiotag.data.clips import read_clips
-from audiotag.data.manifest import read_manifest
 from audiotag.data.pipeline import evaluation_batches, training_batches
+from audiotag.data.records.manifest import read_manifest
 from audiotag.errors import ConfigError
-from audiotag.experiment import load
 from audiotag.layers import FlipLabels
 from audiotag.losses import SoftBootstrapping
 from audiotag.metrics import Lwlrap, lwlrap
-from audiotag.models.subsets import by_subset, kept_apart
+from audiotag.models.label_groups import by_subset, kept_apart
 from audiotag.models.tagger import Tagger, log_odds
+from audiotag.runs.building import build_tagger
 
 DEMO = Path(__file__).parents[2] / "experiments" / "demo.json"
 SAMPLE_RATE = 16_000

@@ -8,12 +8,12 @@ from pathlib import Path
 import click
 
 from audiotag.cli import Commands
-from audiotag.data.manifest import read_manifest
-from audiotag.experiment import load
-from audiotag.inference.export import write_saved_model
-from audiotag.run import open_run, start_run
+from audiotag.config.loading import load
+from audiotag.data.records.manifest import read_manifest
+from audiotag.runs.directory import open_run, start_run
+from audiotag.serving.saved_model import write_saved_model
 from audiotag.training.callbacks import SaveState
-from audiotag.training.fit import fit
+from audiotag.training.loop import fit
 
 
 @click.group(cls=Commands)

@@ -8,11 +8,11 @@ import pytest
 import tensorflow as tf
 from flips import flipped
 
-from audiotag.data.manifest import read_manifest, refuse_damage
-from audiotag.data.records import check_records, write_records
-from audiotag.data.sources import CACHE
+from audiotag.data.records.manifest import read_manifest, refuse_damage
+from audiotag.data.records.source_hashes import CACHE
+from audiotag.data.records.writing import check_records, write_records
 from audiotag.errors import DataError
-from audiotag.training.fit import fit
+from audiotag.training.loop import fit
 
 
 @pytest.fixture(scope="module")

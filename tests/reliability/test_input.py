@@ -18,14 +18,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiers import law
 
-from audiotag.data.audio import read_waveform
-from audiotag.data.headers import MOST_SAMPLES, read_header
-from audiotag.data.layouts import find_clips
-from audiotag.data.records import planned_shards, prepare, write_records
-from audiotag.data.workers import in_order
+from audiotag.data.audio.decoding import read_waveform
+from audiotag.data.audio.headers import MOST_SAMPLES, read_header
+from audiotag.data.audio.worker_pool import in_order
+from audiotag.data.records.writing import planned_shards, prepare, write_records
+from audiotag.data.sources.layouts import find_clips
 from audiotag.errors import DataError
-from audiotag.inference.predict import Listener
-from audiotag.inference.timeline import hear_windows
+from audiotag.inference.long_recordings import hear_windows
+from audiotag.inference.predictor import Listener
 from audiotag.models.tagger import Tagger
 
 AS_RECORDS = {"sample_rate": 16_000, "codec": "pcm", "trim": None, "trim_db": 60.0, "peak_db": None}

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-module = importlib.import_module("audiotag.training.fit")  # not the function of the same name
+module = importlib.import_module("audiotag.training.loop")  # not the function of the same name
 
 
 @pytest.mark.check("D11")

@@ -16,9 +16,9 @@ import pandas as pd
 import pytest
 
 from audiotag.data.clips import read_clips
-from audiotag.data.layouts import find_clips
-from audiotag.data.manifest import read_manifest
-from audiotag.data.records import check_records, write_records
+from audiotag.data.records.manifest import read_manifest
+from audiotag.data.records.writing import check_records, write_records
+from audiotag.data.sources.layouts import find_clips
 from audiotag.errors import AudiotagError
 
 SUBSETS = ("curated", "noisy", "test")

@@ -16,10 +16,10 @@ import pandas as pd
 import pytest
 
 from audiotag import files
-from audiotag.data.manifest import read_manifest
+from audiotag.data.records.manifest import read_manifest
 from audiotag.errors import DataError
-from audiotag.inference.export import load_listener
-from audiotag.run import is_trained, open_run, start_run
+from audiotag.runs.directory import is_trained, open_run, start_run
+from audiotag.serving.saved_model import load_listener
 
 HERE = Path(__file__).parent
 FIT, KERAS = HERE / "fit_alone.py", HERE / "keras_alone.py"

@@ -20,10 +20,11 @@ import tensorflow as tf
 from audiotag import files
 from audiotag.data.clips import read_clips, write_clips
 from audiotag.errors import AudiotagError, DataError
-from audiotag.inference.export import load_listener
-from audiotag.inference.screening import foreign_operations
 from audiotag.reporting import page
-from audiotag.training.checkpoint import load_state, load_weights, save_state, save_weights
+from audiotag.runs.weights import load_weights, save_weights
+from audiotag.serving.saved_model import load_listener
+from audiotag.serving.screening import foreign_operations
+from audiotag.training.state import load_state, save_state
 
 HERE = Path(__file__).parent
 

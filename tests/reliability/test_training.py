@@ -15,7 +15,8 @@ import tensorflow as tf
 from flips import bits, flipped
 
 from audiotag.errors import ConfigError, DataError
-from audiotag.training.checkpoint import load_state, save_state, save_weights
+from audiotag.runs.weights import save_weights
+from audiotag.training.state import load_state, save_state
 
 HERE = Path(__file__).parent
 FIT, KERAS, FLIPS = HERE / "fit_alone.py", HERE / "keras_alone.py", HERE / "flips_alone.py"
@@ -76,7 +77,7 @@ def huge_rate(module, patch, bad):
 @pytest.mark.check("D6")
 @pytest.mark.parametrize("hurt", [broken_clip, huge_rate])
 def test_a_loss_of_nan_stops_training_and_what_was_saved_stays(hurt, tiny, monkeypatch, tier, tally, tmp_path):
-    module, saved = importlib.import_module("audiotag.training.fit"), {}
+    module, saved = importlib.import_module("audiotag.training.loop"), {}
     told = ["model.filters=[8]", "stages.noisy.epochs=3", "stages.noisy.batch_size=8"]
     monkeypatch.setattr(module, "_finish_stage", lambda *args: pytest.fail("it went on"))
     save = module.SaveState.on_epoch_end

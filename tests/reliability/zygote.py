@@ -17,10 +17,11 @@ from pathlib import Path
 def load():
     """Imports what jobs need, and looks at nothing of TensorFlow's that would start its threads."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import audiotag.serving.saved_model  # noqa: F401
+    import audiotag.training.loop  # noqa: F401
+
     import audiotag.cli  # noqa: F401
     import audiotag.data.records  # noqa: F401
-    import audiotag.inference.export  # noqa: F401
-    import audiotag.training.fit  # noqa: F401
 
 
 def run(job):

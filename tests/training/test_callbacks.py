@@ -10,7 +10,8 @@ import pytest
 
 from audiotag.data.pipeline import Stopwatch
 from audiotag.errors import ConfigError, DataError
-from audiotag.training import checkpoint
+from audiotag.runs import weights
+from audiotag.training import state
 from audiotag.training.callbacks import (
     CALLBACKS,
     CSVLogger,
@@ -56,7 +57,7 @@ def after_each(model, callback, values):
 
 def kept_weights(folder):
     model = bare_network(seed=1)
-    checkpoint.load_weights(model, folder / "best.weights.h5")
+    weights.load_weights(model, folder / "best.weights.h5")
     return model.get_weights()
 
 
@@ -188,10 +189,10 @@ def test_weights_that_broke_in_the_last_step_are_not_saved(tmp_path):
                 self.model.layers[-1].bias.assign([np.nan, 0.0])
 
     state, data = tmp_path / "state.npz", np.random.default_rng(0).normal(size=(8, 4))
-    callbacks = [Break(), SaveState(state, [], checkpoint.FRESH)]
+    callbacks = [Break(), SaveState(state, [], state.FRESH)]
     with pytest.raises(ConfigError, match="training diverged to NaN: a weight is NaN or infinite after epoch 2. What"):
         network().fit(data, data[:, :2], epochs=3, callbacks=callbacks, verbose=0)
-    assert checkpoint.load_state(state, network())["epochs_done"] == 1
+    assert state.load_state(state, network())["epochs_done"] == 1
 
 
 # SaveState, and what Keras' callbacks make of it
@@ -213,7 +214,7 @@ def fit(folder, *, until):
     """Trains up to an epoch, from the state in the folder if there is one."""
     folder.mkdir(exist_ok=True)
     model, callbacks, state = network(), callbacks_in(folder), folder / "state.npz"
-    notes = checkpoint.load_state(state, model) if state.is_file() else checkpoint.FRESH
+    notes = state.load_state(state, model) if state.is_file() else state.FRESH
     inputs, truth = np.random.default_rng(0).normal(size=(2, 16, 4))
     if not notes["stop_training"]:
         model.fit(
@@ -265,7 +266,7 @@ def test_tensorboard_goes_on_too(tmp_path):
     for until in (2, 4):
         model, state = network(), tmp_path / "state.npz"
         callbacks = [CALLBACKS["TensorBoard"](log_dir=str(tmp_path / "tensorboard"), update_freq="batch")]
-        notes = checkpoint.load_state(state, model) if state.is_file() else checkpoint.FRESH
+        notes = state.load_state(state, model) if state.is_file() else state.FRESH
         inputs, truth = np.zeros((16, 4)), np.zeros((16, 2))
         model.fit(
             inputs,
@@ -277,7 +278,7 @@ def test_tensorboard_goes_on_too(tmp_path):
             verbose=0,
         )
     assert list((tmp_path / "tensorboard").rglob("events*"))
-    assert checkpoint.load_state(state, network())["epochs_done"] == 4
+    assert state.load_state(state, network())["epochs_done"] == 4
 
 
 @pytest.mark.check("D5")
@@ -288,12 +289,12 @@ def test_sigterm_lets_the_step_end_saves_and_exits_with_143(tmp_path, capsys, st
             if batch == step:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    model, save = network(), SaveState(tmp_path / "state.npz", [], checkpoint.FRESH)
+    model, save = network(), SaveState(tmp_path / "state.npz", [], state.FRESH)
     data, handler = np.random.default_rng(0).normal(size=(16, 4)), signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as left, sigterm_heeded(save):
         model.fit(data, data[:, :2], batch_size=4, epochs=3, callbacks=[Ask(), save], verbose=0)
     assert left.value.code == 143 and signal.getsignal(signal.SIGTERM) == handler
-    notes, steps = checkpoint.load_state(tmp_path / "state.npz", network()), step + 1
+    notes, steps = state.load_state(tmp_path / "state.npz", network()), step + 1
     # After the last step the epoch is brought to its end.
     assert (notes["epochs_done"], notes["steps_done"]) == ((1, 0) if steps == 4 else (0, steps))
     said = f"Stopped by SIGTERM after {steps // 4} epochs and {steps % 4} steps; all is saved."

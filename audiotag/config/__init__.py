@@ -1,0 +1,1 @@
+"""Experiment files: schema, components, checks and loading."""

@@ -1,0 +1,1 @@
+"""Folds, out-of-fold predictions, label selection and label issues."""

@@ -1,0 +1,1 @@
+"""Audio files: headers, decoding, trimming, and the processes that decode."""

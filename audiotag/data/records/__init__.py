@@ -1,0 +1,1 @@
+"""Records: audio in TFRecord shards, with a manifest and a table of clips."""

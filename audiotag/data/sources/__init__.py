@@ -1,0 +1,1 @@
+"""Dataset sources: from a folder of recordings and label tables to one table of clips."""

@@ -1,0 +1,94 @@
+"""What the sources share: rows of a table of clips, and the audio files below a folder."""
+
+import math
+import os
+import unicodedata
+
+import pandas as pd
+
+from audiotag.data.audio.headers import SUFFIXES
+from audiotag.data.clips import numbers
+from audiotag.errors import DataError
+from audiotag.files import is_utf8
+
+AUDIO_SUFFIXES = tuple(SUFFIXES)
+
+
+def clips_of(table, subset):
+    """A table of clips from rows with fname, labels and whatever else is known; `subset` where no column says it."""
+    labels = [",".join(label.strip() for label in text.split(",")) for text in table["labels"]]
+    clips = {
+        "name": table["fname"],
+        "subset": table.get("subset", subset),
+        "labels": labels,
+        "usage": table.get("usage", ""),
+        "fold": numbers(table["fold"].replace("", "0"), int) if "fold" in table else 0,
+        "group": table.get("group", ""),
+    }
+    return pd.DataFrame(clips, index=table.index).reset_index()
+
+
+def csv_files(folder):
+    """The CSV files right in a folder, by name."""
+    return sorted(path for path in folder.glob("*.csv") if path.is_file() and not path.name.startswith("."))
+
+
+def audio_names(source):
+    """The names of all audio files below a folder, in order."""
+    names = []
+    for name, entry in files_below(source):
+        if entry.is_dir():
+            raise DataError(
+                f"{entry.path}: a link to a folder, and links are not followed. Put the folder itself there."
+            )
+        if name.lower().endswith(AUDIO_SUFFIXES):
+            if not is_utf8(name):
+                raise DataError(f"{source}: the name {name!r} has bytes that are not UTF-8. Rename it.")
+            names.append(name)
+    if not names:
+        raise DataError(f"{source}: no audio in its folders. Expected files that end in {', '.join(AUDIO_SUFFIXES)}.")
+    return sorted(names)
+
+
+def files_below(folder, depth=math.inf, prefix=""):
+    """Yields (name, entry) of what is no folder, no more than `depth` folders down; hidden names are passed over.
+
+    An entry already knows what it is, so this reads each folder and asks for no file. A link to a
+    folder is yielded, not followed. Names are in Unicode's form NFC, as those in tables.
+    """
+    try:
+        entries = [*os.scandir(folder)]
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read: {error.strerror}.") from None
+    for entry in entries:
+        name = unicodedata.normalize("NFC", prefix + entry.name)
+        if entry.name.startswith("."):
+            continue
+        if not entry.is_dir(follow_symlinks=False):
+            yield name, entry
+        elif depth > 0:
+            yield from files_below(entry.path, depth - 1, name + "/")
+
+
+def locate(clips, folder):
+    """{name: absolute path} of each clip of a table, all of them regular files inside the folder."""
+    root = os.path.realpath(folder)
+    if not os.path.isdir(root):
+        raise DataError(f"{folder}: there is no such folder. Expected the audio of {len(clips)} clips in it.")
+    row = dict(zip(clips["name"], clips["row"]))
+    paths = {}
+    for name, entry in files_below(root, depth=max(name.count("/") for name in row)):
+        if name not in row or not entry.is_file():
+            continue
+        if entry.is_symlink() and os.path.commonpath([root, os.path.realpath(entry.path)]) != root:
+            raise DataError(f"{row[name]}: {name!r} is a link that leads out of {folder}. Put the file itself there.")
+        if name in paths:
+            raise DataError(f"{row[name]}: {folder} has two files {name!r}, spelt with different Unicode. Remove one.")
+        paths[name] = entry.path
+    absent = [f"{name!r} ({row[name]})" for name in row if name not in paths]
+    if absent:
+        raise DataError(
+            f"{folder}: {len(absent)} of {len(row)} clips are not there: {', '.join(absent[:5])}"
+            f"{', ...' if len(absent) > 5 else ''}. Put the files there, or remove their rows."
+        )
+    return paths

@@ -1,0 +1,1 @@
+"""Ensembles of several runs: members and combiners of their logits."""

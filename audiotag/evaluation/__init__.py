@@ -1,0 +1,1 @@
+"""Metrics, thresholds and confidence intervals of a run's predictions."""

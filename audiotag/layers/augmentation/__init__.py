@@ -1,0 +1,1 @@
+"""Random augmentations of waveforms, spectrograms and images."""

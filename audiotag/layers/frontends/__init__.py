@@ -1,0 +1,1 @@
+"""Front ends: layers that turn waveforms into spectrograms."""

@@ -1,0 +1,1 @@
+"""Layers that turn spectrograms into the images that a network receives."""

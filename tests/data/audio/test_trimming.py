@@ -1,0 +1,230 @@
+from collections import deque
+from functools import partial
+from pathlib import Path
+
+import librosa
+import numpy as np
+import pytest
+import soundfile as sf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from waveforms import from_pcm
+
+from audiotag.data.audio.decoding import to_pcm
+from audiotag.data.audio.trimming import trim_to_level, trim_to_loudest
+
+RATE = 44_100
+ESC10 = Path(__file__).parents[4] / "shared" / "data" / "esc10"
+REAL = [  # silence all around a bark, after a bark, between barks, hardly any
+    "001 - Dog bark/1-100032-A.ogg",
+    "001 - Dog bark/1-110389-A.ogg",
+    "001 - Dog bark/1-97392-A.ogg",
+    "001 - Dog bark/1-30344-A.ogg",
+]
+TRIMS = {"loudest": trim_to_loudest, "level": partial(trim_to_level, sample_rate=RATE)}
+both = pytest.mark.parametrize("trim", TRIMS.values(), ids=TRIMS)
+
+
+def noise(samples, level=1.0, seed=0):
+    return level * np.random.default_rng(seed).uniform(-1, 1, samples).astype("float32")
+
+
+def clip(*parts, rate=RATE):
+    """A waveform of 16 bits from (seconds, level) after (seconds, level), each part noise of that level."""
+    parts = [noise(round(seconds * rate), level, seed) for seed, (seconds, level) in enumerate(parts)]
+    return from_pcm(to_pcm(np.concatenate(parts)))
+
+
+SILENT, HISS = (0.3, 0.0), (0.3, 0.0004)  # hiss of -73 dBFS
+CLIPS = {
+    "silence, sound, silence": clip(SILENT, (0.5, 0.6), SILENT),
+    "hiss, sound, hiss": clip(HISS, (0.5, 0.6), HISS),
+    "sound to both ends": clip((0.4, 0.5)),
+    "a pause inside": clip(SILENT, (0.2, 0.6), (1.0, 0.0), (0.2, 0.3), HISS),
+    "a click before and after": clip(SILENT, (0.004, 0.9), HISS, (0.3, 0.2), SILENT, (0.001, 0.9), HISS),
+    "coming and going": clip(*[(0.02, 2.0 ** -abs(step)) for step in range(-14, 14)]),
+    "rising by 100 dB": np.geomspace(1e-5, 1, 2 * RATE, dtype="float32"),
+    "faint": clip(HISS, (0.3, 0.01), HISS),
+    "fainter than librosa hears": clip(SILENT, (0.3, 0.0003), SILENT),
+}
+every_clip = pytest.mark.parametrize("waveform", CLIPS.values(), ids=CLIPS)
+
+
+@pytest.fixture(params=REAL)
+def recording(request):
+    """A real recording, in 16 bits."""
+    if not (ESC10 / request.param).is_file():
+        pytest.skip("needs ESC-10 in ../shared/data/esc10")
+    waveform, rate = sf.read(ESC10 / request.param, dtype="float32")
+    assert rate == RATE
+    return from_pcm(to_pcm(waveform))
+
+
+# SoX's rule, sample by sample
+
+
+def normalised(samples):
+    peak = max(map(abs, samples))
+    return [sample / peak * 10 ** (-0.1 / 20) for sample in samples] if peak else samples
+
+
+def without_leading_silence(samples, rate):
+    """What `silence 1 0.025 0.15%` leaves of a list of samples."""
+    window = deque([0.0] * (rate // 50))
+    energy, held = 0.0, 0
+    for index, sample in enumerate(samples):
+        window.append(sample * sample)
+        energy += window[-1] - window.popleft()
+        held = held + 1 if (max(energy, 0.0) / len(window)) ** 0.5 > 0.0015 else 0
+        if held == int(0.025 * rate + 0.5):
+            return samples[index + 1 - held :]
+    return []
+
+
+def trimmed_by_loop(waveform, rate):
+    """(start, end) of what SoX's chain leaves; everything where it leaves nothing."""
+    samples = waveform.astype("float64").tolist()
+    first = without_leading_silence(normalised(samples), rate)
+    second = without_leading_silence(normalised(first)[::-1], rate) if first else []
+    if not second:
+        return 0, len(samples)
+    start = len(samples) - len(first)
+    return start, start + len(second)
+
+
+@every_clip
+def test_the_level_cuts_where_a_loop_over_samples_does(waveform):
+    assert trim_to_level(waveform, sample_rate=RATE) == trimmed_by_loop(waveform, RATE)
+
+
+@pytest.mark.parametrize("rate", [4_000, 8_000, 11_025, 22_050, 48_000])
+def test_the_level_s_milliseconds_are_rounded_alike_at_any_rate(rate):
+    stay = int(0.025 * rate + 0.5)
+    for samples in (stay - 1, stay, rate // 7):
+        beep = np.zeros(rate // 2, "float32")
+        beep[100 : 100 + samples] = 0.5
+        cut = trim_to_level(beep, sample_rate=rate)
+        assert cut == trimmed_by_loop(beep, rate) == ((100, 100 + samples) if samples >= stay else (0, len(beep)))
+
+
+def test_the_level_cuts_a_recording_where_a_loop_over_samples_does(recording):
+    assert trim_to_level(recording, sample_rate=RATE) == trimmed_by_loop(recording, RATE)
+
+
+# SoX 14.4.2 itself: sox in.wav -b 32 out.wav norm -0.1 silence 1 0.025 0.15% norm -0.1 reverse silence 1 0.025 0.15%
+# reverse; where its output lies in its input. The samples are whole numbers, the same anywhere.
+
+
+def steps(*parts):
+    """int16 [N]: parts of so many samples, each a pattern of such a peak."""
+    parts = [(np.arange(samples) * 7_919 % 2_001 - 1_000) * peak // 1_000 for samples, peak in parts]
+    return np.concatenate(parts).astype("<i2")
+
+
+@pytest.mark.parametrize(
+    "rate, pcm, kept",
+    [
+        (44_100, steps((5_000, 30), (9_000, 9_000), (30_000, 0), (8_000, 2_000), (6_000, 12)), (543, 52_000)),
+        (
+            44_100,
+            steps(
+                *[(3_000, 0), (150, 30_000), (6_000, 30), (9_000, 5_000), (20_000, 0)],
+                *[(8_000, 3_000), (4_000, 20), (60, 32_000), (3_000, 20)],
+            ),
+            (9_150, 46_150),
+        ),
+        (32_000, steps(*[(700, 2 ** min(k, 27 - k)) for k in range(28)]), (3_667, 15_920)),
+        (11_025, steps((2_000, 40), (3_000, 20_000), (5_000, 50)), (2_000, 5_000)),
+    ],
+    ids=["hiss and a pause", "clicks in the silence", "coming and going", "a rate that 50 does not divide"],
+)
+def test_the_level_cuts_where_sox_does(rate, pcm, kept):
+    assert trim_to_level(from_pcm(pcm), sample_rate=rate) == kept
+    assert trimmed_by_loop(from_pcm(pcm), rate) == kept
+
+
+@pytest.mark.parametrize("level, is_sound", [(0.00149, False), (0.00151, True)])
+def test_the_level_after_a_minute_of_clicks_is_still_measured_right(level, is_sound):
+    clicks = np.zeros(60 * RATE, "float32")
+    clicks[:: RATE // 20] = 1.0
+    waveform = np.append(clicks, np.full(RATE, level / 10 ** (-0.1 / 20), "float32"))
+    start, end = trim_to_level(waveform, sample_rate=RATE)
+    assert (60 * RATE < start < 60 * RATE + RATE // 50) == is_sound
+    assert end == len(waveform)
+
+
+# librosa
+
+
+@every_clip
+@pytest.mark.parametrize("trim_db", [10.0, 30.0, 60.0, 100.0])
+def test_the_loudest_cuts_where_librosa_does(waveform, trim_db):
+    _, (start, end) = librosa.effects.trim(waveform, top_db=trim_db)
+    assert trim_to_loudest(waveform, trim_db=trim_db) == (start, end)
+    assert trim_to_loudest(waveform) == tuple(librosa.effects.trim(waveform)[1])
+
+
+def test_the_loudest_cuts_a_recording_where_librosa_does(recording):
+    for trim_db in (20.0, 40.0, 60.0):
+        _, (start, end) = librosa.effects.trim(recording, top_db=trim_db)
+        assert trim_to_loudest(recording, trim_db=trim_db) == (start, end)
+
+
+@pytest.mark.parametrize("samples", [1, 2, 511, 512, 513, 1_023, 1_024, 1_025, 2_047, 2_048, 2_049, 5_120])
+def test_the_loudest_cuts_short_clips_where_librosa_does(samples):
+    first, last = np.eye(samples, dtype="float32")[[0, -1]]  # a click
+    for waveform in (noise(samples), first, last):
+        _, (start, end) = librosa.effects.trim(waveform)
+        assert trim_to_loudest(waveform) == (start, end)
+        assert start < end
+
+
+# Either
+
+
+@both
+@pytest.mark.parametrize(
+    "waveform",
+    [
+        np.zeros(1, "float32"),
+        np.zeros(RATE, "float32"),
+        np.ones(1, "float32"),
+        np.full(RATE, 0.25, "float32"),
+        noise(RATE // 60),
+        noise(RATE // 45),
+        noise(RATE, level=3e-8),
+        noise(RATE, level=30.0),
+    ],
+    ids=["no sound", "silence", "one sample", "DC", "less than 20 ms", "less than 25 ms", "residue", "over full scale"],
+)
+def test_what_has_no_silent_end_is_left_whole(trim, waveform):
+    assert trim(waveform) == (0, len(waveform))
+
+
+def test_noise_below_the_level_is_no_sound_and_a_click_in_it_neither():
+    waveform = noise(RATE, level=0.001)
+    waveform[20_000] = 1.0
+    assert trim_to_level(waveform, sample_rate=RATE) == (0, RATE)  # nothing would be left
+    start, end = trim_to_loudest(waveform, trim_db=20.0)
+    assert start <= 20_000 < end and end - start == 4 * 512
+
+
+@both
+def test_silence_inside_stays(trim):
+    start, end = trim(clip((1.0, 0.0), (0.2, 0.6), (2.0, 0.0), (0.2, 0.6), (1.0, 0.0)))
+    assert start == pytest.approx(1.0 * RATE, abs=1_024) and end == pytest.approx(3.4 * RATE, abs=1_536)
+
+
+@both
+def test_a_clip_is_compared_with_itself(trim):
+    waveform = CLIPS["coming and going"]
+    assert trim(waveform / 4) == trim(waveform) != (0, len(waveform))
+
+
+@both
+@settings(deadline=None, max_examples=100)
+@given(parts=st.lists(st.tuples(st.integers(1, 3_000), st.sampled_from([0.0, 1e-4, 1e-3, 0.1, 1.0])), min_size=1))
+def test_a_clip_is_never_emptied(trim, parts):
+    waveform = np.concatenate([noise(samples, level) for samples, level in parts])
+    start, end = trim(waveform)
+    assert 0 <= start < end <= len(waveform)

@@ -1,0 +1,49 @@
+import warnings
+
+import librosa
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from audiotag.layers.frontends.filters import gathered, mel_filters, touched_bins
+
+
+@pytest.mark.parametrize("mel_scale", ["slaney", "htk"])
+@pytest.mark.parametrize("norm", ["slaney", None])
+@pytest.mark.parametrize(
+    ("sample_rate", "fft_length", "num_bands", "low_hz", "high_hz"),
+    [(44_100, 2560, 128, 20.0, 22_050.0), (16_000, 400, 40, 0.0, 8000.0), (32_000, 1023, 64, 500.0, 999.0)],
+)
+def test_the_filters_are_those_of_librosa(sample_rate, fft_length, num_bands, low_hz, high_hz, mel_scale, norm):
+    ours = mel_filters(
+        sample_rate=sample_rate,
+        fft_length=fft_length,
+        num_bands=num_bands,
+        low_hz=low_hz,
+        high_hz=high_hz,
+        mel_scale=mel_scale,
+        norm=norm,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # empty bands
+        expected = librosa.filters.mel(
+            sr=sample_rate,
+            n_fft=fft_length,
+            n_mels=num_bands,
+            fmin=low_hz,
+            fmax=high_hz,
+            htk=mel_scale == "htk",
+            norm=norm,
+            dtype=np.float64,
+        )
+    assert_allclose(ours, expected.T, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("num_bands", [1, 7, 8, 9, 128])
+def test_gathering_group_by_group_is_the_whole_product(num_bands):
+    dice = np.random.default_rng(0)
+    bins = dice.random((2, 3, 129))
+    filters = mel_filters(
+        sample_rate=8000, fft_length=256, num_bands=num_bands, low_hz=0, high_hz=4000, mel_scale="slaney", norm="slaney"
+    )  # some of 128 bands are empty
+    assert_allclose(gathered(bins, touched_bins(filters)), bins @ filters, rtol=1e-9)
