@@ -1,3 +1,3 @@
-"""Trains, scores and serves audio taggers on few trusted and many unreliable labels."""
+"""Trains and serves audio taggers on few reliable and many noisy labels."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""python -m audiotag"""
+"""Runs the command line as `python -m audiotag`."""
 
 from audiotag.cli import main
 

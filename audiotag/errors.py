@@ -1,23 +1,34 @@
-"""The mistakes a user can make; the command line prints them without a traceback."""
+"""Errors that a user can correct.
+
+The command line prints them without a traceback.
+"""
 
 import contextlib
+from collections.abc import Iterator
 
 
 class AudiotagError(Exception):
-    """Something a person can put right; the message says what came, what was expected and the way out."""
+    """An error that a user can correct.
+
+    Its message says what was found, what was expected and what to do.
+    """
 
 
 class ConfigError(AudiotagError):
-    """An experiment file, or an option, says something audiotag cannot do."""
+    """An experiment file or an option is not valid."""
 
 
 class DataError(AudiotagError):
-    """A recording, a table or a directory of records is not what it has to be."""
+    """A recording, a table, a directory of records or a run is not valid."""
 
 
 @contextlib.contextmanager
-def blamed_on(where):
-    """Turns a part's refusal of its settings, during the block, into an error that names its place."""
+def error_context(where: str) -> Iterator[None]:
+    """Turns what a component raises in the block into a `ConfigError`.
+
+    Args:
+        where: The component's place in the experiment, such as "model densenet". The message begins with it.
+    """
     try:
         yield
     except (ValueError, TypeError, OSError, MemoryError) as error:

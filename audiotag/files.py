@@ -1,4 +1,7 @@
-"""A file or a folder is whole or it is not there: written beside its place, synced, renamed."""
+"""Atomic writes of files and folders, file locks, CSV cells and hashes.
+
+What is written goes to a temporary name beside its place, is synced to the disk and then renamed.
+"""
 
 import errno
 import fcntl
@@ -7,41 +10,50 @@ import hashlib
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from audiotag.errors import DataError
 
+if TYPE_CHECKING:  # `audiotag --help` imports this file and needs no pandas
+    import pandas as pd
+
 UNFINISHED = ".unfinished-"
 REMOVED = ".removed-"
-# How cells begin that spreadsheets run, the full-width forms too; and what marks such a cell as text.
+# First characters of cells that spreadsheets run as formulas, full-width forms included, and the apostrophe that marks
+# a cell as text.
 FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20", "'")
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
-def whole_file(path, *, keep=None):
-    """Yields a path beside `path` to write to; moves it to `path` when the block ends well.
+def atomic_file(path: str | Path, *, keep: str | Path | None = None) -> Iterator[Path]:
+    """Yields a path to write to; renames it to `path` after the block.
 
-    The bytes reach the disk before the name does, so a crash or `kill -9` leaves
-    either the file that was there before or the new one, never a part. The file that
-    was there moves to the path `keep`, if one is given.
+    If the block raises an error, nothing changes. The bytes reach the disk before the name does, so a
+    crash or `kill -9` leaves either the old file or the complete new one.
+
+    Args:
+        path: The file to write.
+        keep: Where to move the old file; None overwrites it.
 
     Raises:
         DataError: The disk is full.
 
     Example:
         >>> import tempfile
-        >>> place = Path(tempfile.mkdtemp()) / "answer.txt"
-        >>> with whole_file(place) as unfinished:
+        >>> path = Path(tempfile.mkdtemp()) / "answer.txt"
+        >>> with atomic_file(path) as unfinished:
         ...     _ = unfinished.write_text("42")
-        >>> place.read_text()
+        >>> path.read_text()
         '42'
     """
     path = Path(path)
     unfinished = _beside(path)
     try:
-        with _disk_full_said(path):
+        with _explain_full_disk(path):
             yield unfinished
             sync(unfinished)
             if keep and path.exists():
@@ -53,10 +65,11 @@ def whole_file(path, *, keep=None):
 
 
 @contextmanager
-def whole_folder(path):
-    """Yields a folder beside `path` to fill; puts it in the place of `path` when the block ends well.
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Yields a folder to fill; it replaces `path` after the block.
 
-    A crash or `kill -9` leaves the old folder, the new one or, for a moment between two names, none.
+    If the block raises an error, nothing changes. A crash or `kill -9` leaves the old folder, the new
+    one or, for a moment between two renames, none.
 
     Raises:
         DataError: The disk is full.
@@ -64,11 +77,11 @@ def whole_folder(path):
     path = Path(path)
     unfinished = _beside(path)
     try:
-        with _disk_full_said(path):
-            _delete(unfinished)  # of a process of the same number
+        with _explain_full_disk(path):
+            _delete(unfinished)  # of an earlier process with the same id
             unfinished.mkdir(parents=True)
             yield unfinished
-            _sync_below(unfinished)
+            _sync_tree(unfinished)
             aside = _set_aside(path)
             try:
                 os.replace(unfinished, path)
@@ -82,24 +95,27 @@ def whole_folder(path):
         _delete(unfinished)
 
 
-def remove(path):
-    """Removes a file or a folder; a crash or `kill -9` leaves all of it, or nothing under its name."""
+def remove(path: str | Path) -> None:
+    """Removes a file or a folder: a crash leaves all of it, or nothing at `path`."""
     aside = _set_aside(Path(path))
     sync(aside.parent)
     _delete(aside)
 
 
-def end_removal(path):
-    """Deletes what a crash or `kill -9` left of what was once at `path`, under another name."""
-    for left in path.parent.glob(f"{REMOVED}[0-9]*-{glob.escape(path.name)}"):
-        _delete(left)
+def end_removal(path: Path) -> None:
+    """Deletes what a crash in `remove` or `atomic_folder` left of the old `path`."""
+    for leftover in path.parent.glob(f"{REMOVED}[0-9]*-{glob.escape(path.name)}"):
+        _delete(leftover)
 
 
-def sweep(folder):
-    """Removes what killed processes left unfinished in a folder that nobody else writes to."""
-    for mark in (UNFINISHED, REMOVED):
-        for left in Path(folder).glob(mark + "*"):
-            _delete(left)
+def sweep(folder: str | Path) -> None:
+    """Deletes unfinished files of killed processes in a folder.
+
+    No other process may write to the folder.
+    """
+    for prefix in (UNFINISHED, REMOVED):
+        for leftover in Path(folder).glob(prefix + "*"):
+            _delete(leftover)
 
 
 class Busy(DataError):
@@ -107,50 +123,60 @@ class Busy(DataError):
 
 
 @contextmanager
-def locked(path, refusal, *, shared=False):
-    """Holds the lock file `path` during the block, alone or with others who share it.
+def locked(path: Path, message: str, *, shared: bool = False) -> Iterator[None]:
+    """Holds a lock file during the block.
 
-    Who shares waits for who holds it alone.
+    Args:
+        path: The lock file; created if it is missing.
+        message: The text of the error if the lock is not free.
+        shared: Share the lock with other processes, after waiting for an exclusive holder. False takes it
+            exclusively, and fails at once if it is not free.
 
     Raises:
-        Busy: `refusal`; another process holds the lock, or has removed the file meanwhile.
+        Busy: Another process holds the lock, or has removed the file in the meantime.
     """
     with open(path, "a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_SH if shared else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Busy(refusal) from None
+            raise Busy(message) from None
         if not path.exists() or not os.path.samestat(os.fstat(lock.fileno()), path.stat()):
-            raise Busy(refusal)
+            raise Busy(message)
         yield
 
 
-def write_text(path, text):
-    """Writes `text` as UTF-8 with line feeds, whole or not at all."""
-    with whole_file(path) as unfinished:
+def write_text(path: str | Path, text: str) -> None:
+    """Writes a text atomically, as UTF-8 and without changing its line ends."""
+    with atomic_file(path) as unfinished:
         unfinished.write_bytes(text.encode())
 
 
-def ask_for_room(path, size):
-    """Makes a file of so many bytes at `path`, to be overwritten: OSError where the disk has no room for it."""
+def reserve_space(path: str | Path, size: int) -> None:
+    """Creates a file of `size` bytes, to be overwritten later.
+
+    Raises:
+        OSError: The disk has too little space.
+    """
     with open(path, "wb") as file:
         try:
             os.posix_fallocate(file.fileno(), 0, size)
         except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that cannot promise
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # the file system cannot reserve
                 raise
 
 
-def csv_text(table):
-    """A pandas table as CSV; texts in it, and its header, are as `as_cell` has them."""
+def csv_text(table: "pd.DataFrame") -> str:
+    """A table as CSV text; text cells and the header are escaped with `as_cell`."""
     table = table.copy()
     for column in table.select_dtypes(exclude=["number", "bool"]):
         table[column] = table[column].map(as_cell)
     return table.rename(columns=as_cell).to_csv(index=False, lineterminator="\n")
 
 
-def as_cell(text):
-    """A text as it may stand in a CSV file that somebody opens in a spreadsheet, which runs what looks like a formula.
+def as_cell(text: str) -> str:
+    """A text for a CSV cell that no spreadsheet runs as a formula.
+
+    One that looks like a formula gets a leading apostrophe.
 
     Example:
         >>> as_cell("=1+1"), from_cell(as_cell("=1+1")), as_cell("1+1")
@@ -159,13 +185,13 @@ def as_cell(text):
     return f"'{text}" if str(text).startswith(FORMULAS) else text
 
 
-def from_cell(text):
-    """The text that `as_cell` was given."""
+def from_cell(text: str) -> str:
+    """The inverse of `as_cell`."""
     return text[1:] if text.startswith("'") else text
 
 
-def is_utf8(path):
-    """Whether a name is UTF-8, as tables and terminals want it; Python has lone surrogates for bytes that are not.
+def is_utf8(path: str | Path) -> bool:
+    """Whether a name is valid UTF-8; Python has lone surrogates for other bytes.
 
     Example:
         >>> is_utf8("hé.wav"), is_utf8("h\\udce9.wav")
@@ -174,8 +200,8 @@ def is_utf8(path):
     return not re.search("[\ud800-\udfff]", str(path))
 
 
-def sync(path):
-    """Returns when what `path` names, a file or a folder, is on the disk."""
+def sync(path: str | Path) -> None:
+    """Flushes a file or a folder to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -183,15 +209,15 @@ def sync(path):
         os.close(handle)
 
 
-def _sync_below(folder):
-    """`sync` of a folder and all that is in it."""
-    for place, _, names in os.walk(folder):
+def _sync_tree(folder):
+    """Flushes a folder and everything in it to the disk."""
+    for root, _, names in os.walk(folder):
         for name in names:
-            sync(Path(place, name))
-        sync(Path(place))
+            sync(Path(root, name))
+        sync(Path(root))
 
 
-def sha256(path):
+def sha256(path: str | Path) -> str:
     """The SHA-256 of a file's bytes, in hex."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
@@ -201,26 +227,26 @@ def sha256(path):
 
 
 @contextmanager
-def _disk_full_said(path):
-    """Turns the bare complaint of a full disk into one that names the file and the way out."""
+def _explain_full_disk(path):
+    """Adds the file and what to do to the error of a full disk."""
     try:
         yield
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno not in DISK_FULL:
             raise
         raise DataError(
-            f"{path}: {error.strerror}: nothing half-written is left, and what was there is whole. "
-            f"Make room and run the same command again."
+            f"{path}: {error.strerror}: no partial file is left, and existing files are unchanged. "
+            f"Free some space and run the same command again."
         ) from error
 
 
-def _beside(path, mark=UNFINISHED):
-    """Where to write what shall become `path`. The suffix stays last: Keras and soundfile choose a format by it."""
-    return path.with_name(f"{mark}{os.getpid()}-{path.name}")
+def _beside(path, prefix=UNFINISHED):
+    """A temporary name with the same suffix, because Keras infers the format from it."""
+    return path.with_name(f"{prefix}{os.getpid()}-{path.name}")
 
 
 def _set_aside(path):
-    """Gives what is at `path`, if anything, the name of something removed; that name."""
+    """Renames what is at `path`, if anything; returns its new, temporary name."""
     end_removal(path)
     aside = _beside(path, REMOVED)
     if os.path.lexists(path):
@@ -229,7 +255,7 @@ def _set_aside(path):
 
 
 def _delete(path):
-    """Deletes a file or a folder that nobody needs, as far as it goes."""
+    """Deletes a file or a folder if it exists, as far as possible."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

@@ -1,27 +1,30 @@
-"""How good are the scores? What ranks classes within a clip, or clips within a class, for arrays and inside Keras.
+"""Ranking metrics for arrays, and lwlrap as a Keras metric.
 
-Conventions. Truth is 0 or 1, one column a class; scores are any numbers that grow with belief: logits and
-probabilities give the same result, as long as no two of them become equal. Equal scores share the worst of their ranks,
-as in scikit-learn, so the order of the columns does not matter. Clips without labels count for nothing where classes
-are ranked within a clip. What chance gets is exact: the mean over all orders of distinct scores.
+Conventions. Truth is 0 or 1, one column per class; a higher score means that the class is more likely. Logits and
+probabilities give the same result, as long as rounding makes no two of them equal. Equal scores get the worst of their
+ranks, as in scikit-learn, so the order of the columns does not matter. Metrics that rank the classes of a clip ignore
+clips without labels. Chance levels are exact: the mean over all orders of distinct scores.
 """
+
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import ArrayLike
 
 
-def lwlrap(truth, scores):
+def lwlrap(truth: ArrayLike, scores: ArrayLike) -> float:
     """Label-weighted label-ranking average precision, "lwlrap".
 
-    Of all true labels: how clean is the list of classes ranked at or above each?
-    Every label counts the same, however many its clip has. It is the measure of
-    the DCASE 2019 challenge on general-purpose tagging with noisy labels.
+    The mean over all true labels of the precision at the rank of the label. Every
+    label has the same weight, however many its clip has. It is the metric of the
+    DCASE 2019 challenge on general-purpose tagging with noisy labels.
 
     For a clip and a true class c, rank(c) is the number of classes that score at
     least as much as c, hits(c) the number of true ones among them:
-    lwlrap = sum of hits(c) / rank(c) over all clips and their true classes, over
-    the number of true labels; 0 where there are none.
+    lwlrap = sum of hits(c) / rank(c) over all clips and their true classes, divided
+    by the number of true labels; 0 where there are none.
 
     Args:
         truth: [N, K], 1 where a clip carries a class, else 0.
@@ -40,16 +43,16 @@ def lwlrap(truth, scores):
         >>> round(lwlrap(truth, scores), 5)
         0.66667
     """
-    found, truth = precisions(truth, scores), np.asarray(truth, bool)
-    return float(found[truth].sum() / max(1, truth.sum()))
+    values, truth = precisions(truth, scores), np.asarray(truth, bool)
+    return float(values[truth].sum() / max(1, truth.sum()))
 
 
-def per_class_lwlrap(truth, scores):
-    """The share of each class in lwlrap: mean precision over its clips.
+def per_class_lwlrap(truth: ArrayLike, scores: ArrayLike) -> np.ndarray:
+    """Lwlrap per class: the mean precision over the clips of each class.
 
-    Which classes does the network hear, which not? Class c gets the mean of
+    It shows which classes the network recognizes. Class c gets the mean of
     hits(c) / rank(c), as in `lwlrap`, over the clips that carry it, and 0 if there
-    are none. Weighted by the classes' shares of all labels they sum to `lwlrap`.
+    are none. Their mean, weighted by the number of labels per class, is `lwlrap`.
 
     Args:
         truth: [N, K], 1 where a clip carries a class, else 0.
@@ -70,12 +73,12 @@ def per_class_lwlrap(truth, scores):
     return precisions(truth, scores).sum(axis=0) / np.maximum(1, np.sum(truth, axis=0))
 
 
-def per_clip_lwlrap(truth, scores):
-    """How well the classes of each clip are ranked: the mean precision over its labels.
+def per_clip_lwlrap(truth: ArrayLike, scores: ArrayLike) -> np.ndarray:
+    """Lwlrap per clip: the mean precision over the labels of each clip.
 
-    Which clips does the network get wrong? Clip i gets the mean of
-    hits(c) / rank(c), as in `lwlrap`, over its labels, and 0 if it has none.
-    Weighted by the clips' shares of all labels they sum to `lwlrap`.
+    It shows which clips the network gets wrong. A clip gets the mean of
+    hits(c) / rank(c), as in `lwlrap`, over its labels, and 0 if it has none. Their
+    mean, weighted by the number of labels per clip, is `lwlrap`.
 
     Args:
         truth: [N, K], 1 where a clip carries a class, else 0.
@@ -96,8 +99,8 @@ def per_clip_lwlrap(truth, scores):
     return precisions(truth, scores).sum(axis=1) / np.maximum(1, np.sum(truth, axis=1))
 
 
-def precisions(truth, scores):
-    """Of each true label the precision at its rank, hits(c) / rank(c) as in `lwlrap`: the terms it is made of.
+def precisions(truth: ArrayLike, scores: ArrayLike) -> np.ndarray:
+    """Precision at the rank of each true label: hits(c) / rank(c) of `lwlrap`.
 
     Args:
         truth: [N, K], 1 where a clip carries a class, else 0.
@@ -114,24 +117,24 @@ def precisions(truth, scores):
         array([[1.     , 0.     , 0.66667]])
     """
     truth, scores = validate(truth, scores)
-    found = np.zeros(truth.shape)
+    values = np.zeros(truth.shape)
     for label in range(truth.shape[1]):
         clips = truth[:, label]
         above = scores[clips] >= scores[clips, label, None]  # [n, K]
-        found[clips, label] = (above & truth[clips]).sum(axis=1) / above.sum(axis=1)
-    return found
+        values[clips, label] = (above & truth[clips]).sum(axis=1) / above.sum(axis=1)
+    return values
 
 
-def mean_average_precision_at_k(truth, scores, k=3):
-    """Mean average precision of the first k answers, "MAP@k".
+def mean_average_precision_at_k(truth: ArrayLike, scores: ArrayLike, k: int = 3) -> float:
+    """Mean average precision of the first k predictions, "MAP@k".
 
-    For who shows only k answers: the mean of `precisions_at_k` over the clips that have labels, 0 where there
-    are none. The measure of the DCASE 2018 challenge, with k = 3.
+    For systems that show only k classes: the mean of `average_precisions_at_k` over the clips that have labels, 0 where
+    there are none. The metric of the DCASE 2018 challenge, with k = 3.
 
     Args:
         truth: [N, K], 1 where a clip carries a class, else 0.
         scores: [N, K], any numbers but NaN.
-        k: How many answers count, at least 1.
+        k: Number of classes with the highest scores that count, at least 1.
 
     Returns:
         A float from 0 to 1.
@@ -143,19 +146,19 @@ def mean_average_precision_at_k(truth, scores, k=3):
         >>> mean_average_precision_at_k([[0, 1, 0, 0], [0, 0, 0, 1]], [[0.9, 0.8, 0.7, 0.6], [0.9, 0.8, 0.7, 0.6]])
         0.25
     """
-    return float(precisions_at_k(truth, scores, k).sum() / max(1, np.any(truth, axis=1).sum()))
+    return float(average_precisions_at_k(truth, scores, k).sum() / max(1, np.any(truth, axis=1).sum()))
 
 
-def precisions_at_k(truth, scores, k=3):
-    """Average precision of each clip's first k answers.
+def average_precisions_at_k(truth: ArrayLike, scores: ArrayLike, k: int = 3) -> np.ndarray:
+    """Average precision of each clip's first k predictions.
 
-    The sum of hits(c) / rank(c), as in `lwlrap`, over the clip's labels of rank at most k, over
-    min(k, its labels). With one label that is 1, 1/2, 1/3 for rank 1, 2, 3, else 0.
+    The sum of hits(c) / rank(c), as in `lwlrap`, over the clip's labels of rank at most k, divided by
+    min(k, number of its labels). With one label and k = 3 that is 1, 1/2, 1/3 for rank 1, 2, 3, else 0.
 
     Args:
         truth: [N, K], 1 where a clip carries a class, else 0.
         scores: [N, K], any numbers but NaN.
-        k: How many answers count, at least 1.
+        k: Number of classes with the highest scores that count, at least 1.
 
     Returns:
         [N] float64, from 0 to 1; 0 for a clip without labels.
@@ -164,7 +167,7 @@ def precisions_at_k(truth, scores, k=3):
         ValueError: Shapes differ, truth is not 0 or 1, a score is NaN, or k is below 1.
 
     Example:
-        >>> precisions_at_k([[0, 1, 0, 1]], [[0.9, 0.8, 0.7, 0.6]])
+        >>> average_precisions_at_k([[0, 1, 0, 1]], [[0.9, 0.8, 0.7, 0.6]])
         array([0.25])
     """
     if k < 1:
@@ -173,16 +176,15 @@ def precisions_at_k(truth, scores, k=3):
     clips, labels = np.nonzero(truth)
     ranks = np.full(truth.shape, np.inf)
     ranks[clips, labels] = (scores[clips] >= scores[clips, labels, None]).sum(axis=1)
-    found = np.where(ranks <= k, precisions(truth, scores), 0).sum(axis=1)  # [N]
-    return found / np.clip(truth.sum(axis=1), 1, k)
+    sums = np.where(ranks <= k, precisions(truth, scores), 0).sum(axis=1)  # [N]
+    return sums / np.clip(truth.sum(axis=1), 1, k)
 
 
-def average_precisions(truth, scores):
-    """Average precision of each class: how clean is the list of clips ranked at or above each of its own?
+def average_precisions(truth: ArrayLike, scores: ArrayLike) -> np.ndarray:
+    """Average precision of each class; the mean over the classes is "mAP".
 
-    The area under the curve of precision over recall, as steps:
-    AP(c) is the mean, over the clips that carry c, of hits / rank among all clips. Their mean over the classes is
-    "mAP".
+    The area under the precision-recall curve, as steps: AP(c) is the mean, over the clips that carry c, of
+    hits / rank among all clips.
 
     Args:
         truth: [N, K], 1 where a clip carries a class, else 0.
@@ -202,18 +204,18 @@ def average_precisions(truth, scores):
     truth, scores = validate(truth, scores)
     areas = np.full(truth.shape[1], np.nan)
     for label in np.flatnonzero(truth.any(axis=0)):
-        own, everyone = np.sort(scores[truth[:, label], label]), np.sort(scores[:, label])  # [n], [N]
-        hits = len(own) - np.searchsorted(own, own)
-        ranks = len(everyone) - np.searchsorted(everyone, own)
+        positives, clips = np.sort(scores[truth[:, label], label]), np.sort(scores[:, label])  # [n], [N]
+        hits = len(positives) - np.searchsorted(positives, positives)
+        ranks = len(clips) - np.searchsorted(clips, positives)
         areas[label] = (hits / ranks).mean()
     return areas
 
 
-def areas_under_roc(truth, scores):
+def areas_under_roc(truth: ArrayLike, scores: ArrayLike) -> np.ndarray:
     """Area under the receiver operating characteristic of each class, "AUC".
 
-    How likely does a clip that carries the class score above one that does not?
-    Equal scores count half. Chance gets 1/2, however rare the class.
+    The probability that a clip that carries the class scores above one that does not;
+    equal scores count half. Random scores get 1/2, however rare the class is.
 
     Args:
         truth: [N, K], 1 where a clip carries a class, else 0.
@@ -233,25 +235,25 @@ def areas_under_roc(truth, scores):
     truth, scores = validate(truth, scores)
     areas = np.full(truth.shape[1], np.nan)
     for label in np.flatnonzero(truth.any(axis=0) & ~truth.all(axis=0)):
-        own = scores[truth[:, label], label]  # [n]
-        others = np.sort(scores[~truth[:, label], label])  # [N - n]
-        below = (np.searchsorted(others, own, "left") + np.searchsorted(others, own, "right")) / 2  # [n]
-        areas[label] = below.mean() / len(others)
+        positives = scores[truth[:, label], label]  # [n]
+        negatives = np.sort(scores[~truth[:, label], label])  # [N - n]
+        left, right = (np.searchsorted(negatives, positives, side) for side in ("left", "right"))
+        areas[label] = ((left + right) / 2).mean() / len(negatives)
     return areas
 
 
-def chance_precision(relevant, total):
-    """What random scores get for hits / rank of a relevant one, when `relevant` of `total` are.
+def chance_precision(relevant: ArrayLike, total: int) -> np.ndarray | np.float64:
+    """Mean precision at the rank of a relevant item under random scores.
 
-    Its rank is any, and of those above it each other relevant one is likely:
+    All ranks are equally likely, and so are the positions of the other relevant items:
     the mean of (1 + (relevant - 1) (rank - 1) / (total - 1)) / rank over all ranks.
 
     Args:
-        relevant: How many are relevant, 1 to total; a number or an array.
-        total: How many are ranked.
+        relevant: Number of relevant items, 1 to total; a number or an array.
+        total: Number of ranked items.
 
     Returns:
-        The exact mean over all orders, of the shape of `relevant`.
+        The exact mean over all orders, float64, of the shape of `relevant`.
 
     Example:
         >>> float(chance_precision(1, 2)), float(chance_precision(2, 2))
@@ -261,8 +263,11 @@ def chance_precision(relevant, total):
     return (harmonic + (np.asarray(relevant) - 1) / max(1, total - 1) * (total - harmonic)) / total
 
 
-def chance_lwlrap(truth):
-    """The lwlrap that random scores get on average.
+def chance_lwlrap(truth: ArrayLike) -> float:
+    """The mean lwlrap of random scores.
+
+    Args:
+        truth: [N, K], 1 where a clip carries a class, else 0.
 
     Example:
         >>> round(chance_lwlrap([[1, 0], [1, 1]]), 5)
@@ -273,11 +278,15 @@ def chance_lwlrap(truth):
     return float((labels * chance_precision(labels, truth.shape[1])).sum() / max(1, labels.sum()))
 
 
-def chance_at_k(truth, k=3):
-    """The MAP@k that random scores get on average.
+def chance_map_at_k(truth: ArrayLike, k: int = 3) -> float:
+    """The mean MAP@k of random scores.
+
+    Args:
+        truth: [N, K], 1 where a clip carries a class, else 0.
+        k: Number of classes with the highest scores that count, at least 1.
 
     Example:
-        >>> round(chance_at_k([[1, 0, 0, 0]]), 5)
+        >>> round(chance_map_at_k([[1, 0, 0, 0]]), 5)
         0.45833
     """
     truth = np.asarray(truth)
@@ -288,8 +297,15 @@ def chance_at_k(truth, k=3):
     return float((hits.sum(axis=1) / np.minimum(k, labels[:, 0])).sum() / max(1, len(labels)))
 
 
-def validate(truth, scores):
-    """Truth as booleans and scores as an array, once they belong together.
+def validate(truth: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Checks truth and scores, and returns them as arrays.
+
+    Args:
+        truth: [N, K], 1 where a clip carries a class, else 0.
+        scores: [N, K], any numbers but NaN.
+
+    Returns:
+        (truth as bool [N, K], scores [N, K]).
 
     Raises:
         ValueError: Shapes differ, truth is not 0 or 1, or a score is NaN.
@@ -304,10 +320,10 @@ def validate(truth, scores):
         raise ValueError(
             f"truth and scores must both be [clips, classes]. Received: shapes {truth.shape} and {scores.shape}"
         )
-    strange = truth[(truth != 0) & (truth != 1)]
-    if strange.size:
+    invalid = truth[(truth != 0) & (truth != 1)]
+    if invalid.size:
         raise ValueError(
-            f"truth must be 0 or 1. Received: {strange.size} other values, the first {strange[0]}. "
+            f"truth must be 0 or 1. Received: {invalid.size} other values, the first {invalid[0]}. "
             "Did you pass the scores first, or smoothed labels?"
         )
     missing = np.isnan(scores)
@@ -321,18 +337,18 @@ def validate(truth, scores):
 
 @keras.saving.register_keras_serializable(package="audiotag")
 class Lwlrap(keras.metrics.Metric):
-    """Keeps `lwlrap` over all batches seen.
+    """`lwlrap` over all batches, as a Keras metric.
 
-    It keeps the sum of precisions and the number of labels of each class, so the
-    result is that of the whole set, whatever the batch size, and not a mean over
-    batches. Callbacks in mode "auto" know that more is better.
+    It accumulates the sum of precisions and the number of labels per class, so the
+    result is that of the complete set, whatever the batch size, and not a mean over
+    batches. Callbacks with mode "auto" maximize it.
 
-    Weights, one a clip, multiply a clip's precisions and its number of labels; a
-    weight of 0 leaves a clip out. The result is 0 while no label was seen.
+    Sample weights multiply a clip's precisions and its number of labels; a weight of 0
+    leaves a clip out. The result is 0 without labels.
 
     Args:
-        num_classes: How many columns truth and scores have.
-        name: Under which Keras logs it; on held-out clips `val_` stands before.
+        num_classes: Number of columns of truth and scores.
+        name: The name in Keras' logs; for validation clips Keras prefixes `val_`.
 
     Example:
         >>> metric = Lwlrap(4)
@@ -342,20 +358,20 @@ class Lwlrap(keras.metrics.Metric):
         0.66667
     """
 
-    def __init__(self, num_classes, *, name="lwlrap", **kwargs):
+    def __init__(self, num_classes: int, *, name: str = "lwlrap", **kwargs):
         super().__init__(name=name, **kwargs)
         self.num_classes = num_classes
         self.precisions = self.add_variable((num_classes,), initializer="zeros", name="precisions")
         self.counts = self.add_variable((num_classes,), initializer="zeros", name="counts")
-        self._direction = "up"  # where Keras' callbacks look
+        self._direction = "up"  # read by Keras' callbacks
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Adds a batch.
 
         Args:
             y_true: [B, K], 1 where a clip carries a class, else 0.
             y_pred: [B, K], logits or probabilities.
-            sample_weight: [B] or [B, 1]; None weighs all clips 1.
+            sample_weight: [B] or [B, 1]; None weights all clips 1.
         """
         truth = ops.cast(y_true, self.dtype)
         precisions = label_precisions(truth, ops.cast(y_pred, self.dtype))
@@ -365,24 +381,31 @@ class Lwlrap(keras.metrics.Metric):
         self.precisions.assign_add(ops.sum(precisions, axis=0))
         self.counts.assign_add(ops.sum(truth, axis=0))
 
-    def result(self):
+    def result(self) -> Any:
         """Lwlrap of all clips since the last `reset_state`."""
         return ops.divide_no_nan(ops.sum(self.precisions), ops.sum(self.counts))
 
-    def get_config(self):
-        """What was passed."""
+    def get_config(self) -> dict[str, Any]:
+        """The options as they were passed."""
         return super().get_config() | {"num_classes": self.num_classes}
 
 
-def label_precisions(truth, scores):
-    """Precision at the rank of each true label, zero elsewhere: [B, K] of two tensors [B, K].
+def label_precisions(truth: Any, scores: Any) -> Any:
+    """`precisions` in Keras operations, without checks.
+
+    Args:
+        truth: [B, K], 1 where a clip carries a class, else 0, of a float type.
+        scores: [B, K].
+
+    Returns:
+        [B, K], of the type of truth; 0 where truth is 0.
 
     Example:
         >>> precisions = label_precisions(np.array([[1.0, 0.0, 1.0]]), np.array([[0.9, 0.8, 0.7]]))
         >>> [round(float(precision), 5) for precision in precisions[0]]
         [1.0, 0.0, 0.66667]
     """
-    above = ops.expand_dims(scores, 1) >= ops.expand_dims(scores, 2)  # [B, K, K]: the last axis at or above the middle
+    above = ops.expand_dims(scores, 1) >= ops.expand_dims(scores, 2)  # [B, i, j]: j ranks at or above i
     above = ops.cast(above, truth.dtype)
     rank = ops.sum(above, axis=-1)  # [B, K]
     hits = ops.sum(above * ops.expand_dims(truth, 1), axis=-1)  # [B, K]

@@ -1,59 +1,76 @@
-"""The optimizers an experiment may name: Keras' own, with what a schedule and a slower trunk need."""
+"""The optimizers of experiments.
+
+They are Keras' own, with a beta_1 that may follow a schedule and a learning rate multiplier for the backbone.
+"""
+
+from typing import Any
 
 import keras
 
 
-class _TwoRates:
-    """Moves the weights of a trunk by a share of the learning rate, and shrinks them by that share less."""
+class _BackboneMultiplier(keras.optimizers.Optimizer):
+    """Multiplies the learning rate of the backbone's weights, and with it their weight decay."""
 
-    trunk = ()  # the id of each of its weights
-    trunk_rate = 1.0
+    backbone: tuple[int, ...] = ()  # the id of each of its weights
+    backbone_lr_multiplier = 1.0
 
-    def build(self, variables):
-        """Notes the share of each weight."""
-        self.shares = tuple(self.trunk_rate if id(weight) in self.trunk else 1.0 for weight in variables)
+    def build(self, variables: list) -> None:
+        """Stores the multiplier of each weight."""
+        self.multipliers = tuple(
+            self.backbone_lr_multiplier if id(weight) in self.backbone else 1.0 for weight in variables
+        )
         super().build(variables)
 
-    def update_step(self, gradient, variable, learning_rate):
-        """Moves one weight."""
-        super().update_step(gradient, variable, learning_rate * self._share(variable))
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Updates one weight."""
+        super().update_step(gradient, variable, learning_rate * self._multiplier(variable))
 
     def _apply_weight_decay(self, variables):
-        whole = self.weight_decay
-        for share in dict.fromkeys(self.shares if whole else ()):
-            self.weight_decay = share * whole
-            super()._apply_weight_decay([weight for weight in variables if self._share(weight) == share])
-        self.weight_decay = whole
+        weight_decay = self.weight_decay
+        for multiplier in dict.fromkeys(self.multipliers if weight_decay else ()):
+            self.weight_decay = multiplier * weight_decay
+            super()._apply_weight_decay([weight for weight in variables if self._multiplier(weight) == multiplier])
+        self.weight_decay = weight_decay
 
-    def _share(self, variable):
-        return self.shares[self._get_variable_index(variable)]
+    def _multiplier(self, variable):
+        return self.multipliers[self._get_variable_index(variable)]
 
 
-class _MovingBeta:
-    """Lets beta_1 be a function of the steps done, as Keras' documentation has it and its code has not."""
+class _ScheduledBeta(keras.optimizers.Optimizer):
+    """Lets beta_1 be a function of the step, which Keras documents but does not implement."""
 
     @property
-    def beta_1(self):
-        """The decay of the mean of the gradients, now."""
+    def beta_1(self) -> Any:
+        """Decay of the mean of the gradients at the present step."""
         return self._beta_1(self._iterations) if callable(self._beta_1) else self._beta_1
 
     @beta_1.setter
-    def beta_1(self, value):
+    def beta_1(self, value: Any) -> None:
         self._beta_1 = value
 
 
-class Adam(_MovingBeta, _TwoRates, keras.optimizers.Adam):
-    """Keras' Adam, whose beta_1 may follow a schedule, and whose trunk may be slower."""
+class Adam(_ScheduledBeta, _BackboneMultiplier, keras.optimizers.Adam):
+    """Keras' Adam with a schedule for beta_1 and a multiplier for the backbone.
+
+    `beta_1` may be a function of the step. Two attributes are set before the optimizer
+    is built: `backbone`, a tuple of the ids of the backbone's variables, and
+    `backbone_lr_multiplier`, which multiplies their learning rate; 1 by default.
+
+    Example:
+        >>> weight, optimizer = keras.Variable(1.0), Adam(learning_rate=0.1)
+        >>> optimizer.backbone, optimizer.backbone_lr_multiplier = (id(weight),), 0.5
+        >>> optimizer.apply([keras.ops.ones(())], [weight])
+        >>> round(float(weight.value), 4)
+        0.95
+    """
 
 
-class AdamW(_MovingBeta, _TwoRates, keras.optimizers.AdamW):
-    """Keras' AdamW, whose beta_1 may follow a schedule, and whose trunk may be slower."""
+class AdamW(_ScheduledBeta, _BackboneMultiplier, keras.optimizers.AdamW):
+    """Keras' AdamW with the options of `Adam` for beta_1 and the backbone."""
 
 
-class SGD(_TwoRates, keras.optimizers.SGD):
-    """Keras' SGD, whose trunk may be slower."""
+class SGD(_BackboneMultiplier, keras.optimizers.SGD):
+    """Keras' SGD with a multiplier for the backbone, as in `Adam`."""
 
 
 OPTIMIZERS = {"adam": Adam, "adamw": AdamW, "sgd": SGD}
-
-

@@ -1,10 +1,11 @@
-"""How the learning rate, and under one_cycle Adam's beta_1, move while a stage trains.
+"""Schedules of the learning rate over the steps of a stage.
 
-A schedule is a function of the number of steps done, which belongs to the optimizer's state, so that a stage that was
-killed goes on where it stopped. What the optimizer of the experiment calls learning_rate is the highest value.
+OneCycle also schedules Adam's beta_1. A schedule is a function of the step, which belongs to the optimizer's state, so
+a resumed stage continues its schedule. The learning_rate of the experiment's optimizer is the highest value.
 """
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
@@ -17,13 +18,13 @@ class _Schedule(keras.optimizers.schedules.LearningRateSchedule):
         self.learning_rate = learning_rate
         self.epochs = epochs
         self.steps_per_epoch = steps_per_epoch
-        self.steps = epochs * steps_per_epoch
+        self.num_steps = epochs * steps_per_epoch
 
     def __call__(self, step):
         return self.learning_rate * self.factor(ops.cast(step, "int32"))
 
-    def get_config(self):
-        """What was passed."""
+    def get_config(self) -> dict[str, Any]:
+        """The options as they were passed."""
         return {
             "learning_rate": self.learning_rate,
             "epochs": self.epochs,
@@ -33,105 +34,114 @@ class _Schedule(keras.optimizers.schedules.LearningRateSchedule):
 
 @keras.saving.register_keras_serializable(package="audiotag")
 class Constant(_Schedule):
-    """The same rate throughout, after a rise in the beginning if asked for.
+    """A constant rate after an optional linear warmup.
 
-    Adam's first steps are as large as its later ones while its averages know
-    almost nothing yet; a few hundred small steps keep pretrained weights whole.
+    Adam's first steps are as large as its later ones while its averages are still
+    inaccurate; a few hundred small steps protect pretrained weights.
 
-    Step n, from 0, has min(1, (n + 1) / W) of the rate, W being the steps of the rise.
+    Step n, from 0, has min(1, (n + 1) / W) of the rate, with a warmup of W steps.
 
     Args:
-        learning_rate: The rate after the rise.
-        epochs: Of the stage.
-        steps_per_epoch: Batches in an epoch.
-        warm_up_epochs: Length of the rise in epochs, at most those of the stage.
+        learning_rate: The rate after the warmup.
+        epochs: Epochs of the stage.
+        steps_per_epoch: Batches per epoch.
+        warmup_epochs: Length of the warmup in epochs, from 0 to those of the stage.
 
     Raises:
-        ValueError: A rise of a negative length or longer than the stage.
+        ValueError: warmup_epochs out of its range.
 
     Example:
-        >>> rate = Constant(learning_rate=1.0, epochs=3, steps_per_epoch=4, warm_up_epochs=1.0)
+        >>> rate = Constant(learning_rate=1.0, epochs=3, steps_per_epoch=4, warmup_epochs=1.0)
         >>> [float(rate(step)) for step in range(6)]
         [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
     """
 
-    def __init__(self, *, learning_rate: float, epochs: int, steps_per_epoch: int, warm_up_epochs: float = 0.0):
+    def __init__(self, *, learning_rate: float, epochs: int, steps_per_epoch: int, warmup_epochs: float = 0.0):
         super().__init__(learning_rate, epochs, steps_per_epoch)
-        self.warm_up_epochs = warm_up_epochs
-        self.rise = _rise(warm_up_epochs, epochs, steps_per_epoch)
+        self.warmup_epochs = warmup_epochs
+        self.warmup_steps = _warmup_steps(warmup_epochs, epochs, steps_per_epoch)
 
-    def factor(self, step):
-        """Share of the learning rate at a step."""
-        return ops.minimum(ops.cast(step + 1, "float32") / max(self.rise, 1), 1.0)
+    def factor(self, step: Any) -> Any:
+        """Fraction of the learning rate at a step."""
+        return ops.minimum(ops.cast(step + 1, "float32") / max(self.warmup_steps, 1), 1.0)
 
-    def get_config(self):
-        """What was passed."""
-        return super().get_config() | {"warm_up_epochs": self.warm_up_epochs}
+    def get_config(self) -> dict[str, Any]:
+        """The options as they were passed."""
+        return super().get_config() | {"warmup_epochs": self.warmup_epochs}
 
 
 @keras.saving.register_keras_serializable(package="audiotag")
-class HoldThenLinear(_Schedule):
-    """The whole rate for some epochs, then down by the same amount each epoch.
+class ConstantThenLinear(_Schedule):
+    """A constant rate for some epochs, then a linear decay to 0 epoch by epoch.
 
-    Epoch e of E, from 1, has min(1, (E - e) / (E - hold)) of the rate; the last has
-    none, so under Adam nothing but the moving statistics of its normalisations changes in it.
+    Epoch e of E, from 1, has min(1, (E - e) / (E - constant_epochs)) of the rate. The
+    rate of the last epoch is 0, so with Adam it updates only the moving statistics of
+    batch normalization.
 
-    Reference: M. Dorfer and G. Widmer's system for DCASE 2018, 2018 (500 epochs from 0.001, hold 100; then 30, hold 5).
+    Reference: M. Dorfer and G. Widmer's system for DCASE 2018, 2018 (500 epochs from 0.001, the first 100 constant;
+    then 30, the first 5 constant).
 
     Args:
-        learning_rate: The rate of the epochs held.
-        epochs: E, of the stage.
-        steps_per_epoch: Batches in an epoch.
-        hold: Epochs with the whole rate, at least 0, fewer than the stage has.
+        learning_rate: The rate of the constant epochs.
+        epochs: E, epochs of the stage, at least 2.
+        steps_per_epoch: Batches per epoch.
+        constant_epochs: Epochs at the full rate, at least 0, fewer than the stage has.
 
     Raises:
-        ValueError: A hold out of its range, or a single epoch, which would have no rate.
+        ValueError: constant_epochs out of its range, or a stage of 1 epoch.
 
     Example:
-        >>> rate = HoldThenLinear(learning_rate=1.0, epochs=5, steps_per_epoch=1, hold=3)
+        >>> rate = ConstantThenLinear(learning_rate=1.0, epochs=5, steps_per_epoch=1, constant_epochs=3)
         >>> [float(rate(step)) for step in range(5)]
         [1.0, 1.0, 1.0, 0.5, 0.0]
     """
 
-    def __init__(self, *, learning_rate: float, epochs: int, steps_per_epoch: int, hold: int = 0):
+    def __init__(self, *, learning_rate: float, epochs: int, steps_per_epoch: int, constant_epochs: int = 0):
         super().__init__(learning_rate, epochs, steps_per_epoch)
-        if not 0 <= hold < epochs:
-            raise ValueError(f"hold must be from 0 to below the stage's {epochs} epochs. Received: hold={hold}")
+        if not 0 <= constant_epochs < epochs:
+            raise ValueError(
+                f"constant_epochs must be from 0 to below the stage's {epochs} epochs. "
+                f"Received: constant_epochs={constant_epochs}"
+            )
         if epochs == 1:
-            raise ValueError("the last epoch has no rate, so a stage of 1 would learn nothing. Give it 2 or more.")
-        self.hold = hold
+            raise ValueError(
+                "the rate of the last epoch is 0, so a stage of 1 epoch would learn nothing. "
+                "Received: epochs=1. Use 2 or more."
+            )
+        self.constant_epochs = constant_epochs
 
-    def factor(self, step):
-        """Share of the learning rate at a step."""
-        left = self.epochs - 1 - step // self.steps_per_epoch
-        return ops.clip(ops.cast(left, "float32") / (self.epochs - self.hold), 0.0, 1.0)
+    def factor(self, step: Any) -> Any:
+        """Fraction of the learning rate at a step."""
+        remaining = self.epochs - 1 - step // self.steps_per_epoch
+        return ops.clip(ops.cast(remaining, "float32") / (self.epochs - self.constant_epochs), 0.0, 1.0)
 
-    def get_config(self):
-        """What was passed."""
-        return super().get_config() | {"hold": self.hold}
+    def get_config(self) -> dict[str, Any]:
+        """The options as they were passed."""
+        return super().get_config() | {"constant_epochs": self.constant_epochs}
 
 
 @keras.saving.register_keras_serializable(package="audiotag")
 class Cosine(_Schedule):
-    """Down to nothing along half a cosine, once or again and again.
+    """Half a cosine from the rate to 0, once or in several cycles.
 
-    It is slow where the rate is high and where it is low. Cycles bring the weights to
-    several places where training may end, each worth keeping.
+    The rate falls slowly where it is high and where it is low. Cycles with restarts
+    lead to several sets of weights, each worth saving.
 
-    After a rise of W steps as in `Constant`, step n of N has (1 + cos(pi x)) / 2 of the
-    rate, x being the share done of its cycle: cycles (n - W) / (N - W) modulo 1.
+    After a warmup of W steps as in `Constant`, step n of N has (1 + cos(pi x)) / 2 of
+    the rate, x being the completed fraction of its cycle: cycles (n - W) / (N - W)
+    modulo 1.
 
     Reference: Loshchilov and Hutter, "SGDR", 2016, https://arxiv.org/abs/1608.03983.
 
     Args:
         learning_rate: The rate at the beginning of a cycle.
-        epochs: Of the stage.
-        steps_per_epoch: Batches in an epoch.
-        warm_up_epochs: Length of the rise in epochs, at most those of the stage.
-        cycles: How often the rate falls, at least once.
+        epochs: Epochs of the stage.
+        steps_per_epoch: Batches per epoch.
+        warmup_epochs: Length of the warmup in epochs, from 0 to those of the stage.
+        cycles: Number of cycles, at least 1.
 
     Raises:
-        ValueError: A rise of a negative length or longer than the stage, or no cycle.
+        ValueError: An option is out of its range.
 
     Example:
         >>> rate = Cosine(learning_rate=1.0, epochs=4, steps_per_epoch=1)
@@ -140,56 +150,56 @@ class Cosine(_Schedule):
     """
 
     def __init__(
-        self, *, learning_rate: float, epochs: int, steps_per_epoch: int, warm_up_epochs: float = 0.0, cycles: int = 1
+        self, *, learning_rate: float, epochs: int, steps_per_epoch: int, warmup_epochs: float = 0.0, cycles: int = 1
     ):
         super().__init__(learning_rate, epochs, steps_per_epoch)
         if cycles < 1:
             raise ValueError(f"cycles must be at least 1. Received: cycles={cycles}")
-        self.warm_up_epochs = warm_up_epochs
+        self.warmup_epochs = warmup_epochs
         self.cycles = cycles
-        self.rise = _rise(warm_up_epochs, epochs, steps_per_epoch)
+        self.warmup_steps = _warmup_steps(warmup_epochs, epochs, steps_per_epoch)
 
-    def factor(self, step):
-        """Share of the learning rate at a step."""
-        rising = ops.cast(step + 1, "float32") / max(self.rise, 1)
-        length = max(self.steps - self.rise, 1)
-        done = ops.cast(self.cycles * (step - self.rise) % length, "float32") / length  # in whole steps: exact
-        return ops.where(step < self.rise, rising, _cosine(1.0, 0.0, done))
+    def factor(self, step: Any) -> Any:
+        """Fraction of the learning rate at a step."""
+        warmup = ops.cast(step + 1, "float32") / max(self.warmup_steps, 1)
+        length = max(self.num_steps - self.warmup_steps, 1)
+        # The remainder is taken of integers, so it is exact.
+        fraction = ops.cast(self.cycles * (step - self.warmup_steps) % length, "float32") / length
+        return ops.where(step < self.warmup_steps, warmup, _cosine(1.0, 0.0, fraction))
 
-    def get_config(self):
-        """What was passed."""
-        return super().get_config() | {"warm_up_epochs": self.warm_up_epochs, "cycles": self.cycles}
+    def get_config(self) -> dict[str, Any]:
+        """The options as they were passed."""
+        return super().get_config() | {"warmup_epochs": self.warmup_epochs, "cycles": self.cycles}
 
 
 @keras.saving.register_keras_serializable(package="audiotag")
 class OneCycle(_Schedule):
-    """Up to a rate that would be too high to keep, and down to nothing.
+    """Up to a rate that is too high to keep, then down to almost 0.
 
-    The high rate in the middle keeps the network out of narrow places; momentum moves
-    the other way, so that steps stay bounded. It needs far fewer epochs than a
-    constant rate, and their number decides all.
+    The high rate in the middle keeps the network out of sharp minima; momentum moves
+    in the opposite direction, so that steps stay bounded. It needs far fewer epochs
+    than a constant rate, and depends on their number.
 
-    Of N steps the first R = floor(warm_up_share N) rise from learning_rate / start_divisor to
-    learning_rate, the others fall to learning_rate / end_divisor, which step N would
-    have. Between two values a and b it moves along b + (a - b) (1 + cos(pi x)) / 2, x
-    being n / R or (n - R) / (N - R). Adam's beta_1 moves from the first of `beta_1` to
-    the second and back in the same way, and the optimizer's own beta_1 counts for
-    nothing.
+    Of N steps the first R = floor(warmup_fraction N) rise from learning_rate / div to
+    learning_rate, the others fall to learning_rate / div_final, the rate of step N.
+    Between two values a and b the rate is b + (a - b) (1 + cos(pi x)) / 2, x being
+    n / R or (n - R) / (N - R). Adam's beta_1 moves from the first value of `beta_1` to
+    the second and back in the same way; it replaces the beta_1 of the optimizer.
 
     Reference: Smith, "A disciplined approach to neural network hyper-parameters", 2018,
     https://arxiv.org/abs/1803.09820; fastai 1.0 and M. Pinto's system for FSDKaggle2019, 2019: the defaults.
 
     Args:
         learning_rate: The highest rate.
-        epochs: Of the stage.
-        steps_per_epoch: Batches in an epoch.
-        warm_up_share: Share of the steps that rise, from 0 to below 1.
-        start_divisor: What the highest rate is divided by at the first step.
-        end_divisor: What it is divided by in the end.
-        beta_1: (outside, at the highest rate), or null to leave the optimizer's own.
+        epochs: Epochs of the stage.
+        steps_per_epoch: Batches per epoch.
+        warmup_fraction: Fraction of the steps that rise, from 0 to below 1.
+        div: Divides the highest rate at the first step; at least 1.
+        div_final: Divides the highest rate at the end; at least 1.
+        beta_1: (at both ends, at the highest rate), or None to keep the optimizer's own.
 
     Raises:
-        ValueError: An option out of its range.
+        ValueError: An option is out of its range.
 
     Example:
         >>> cycle = OneCycle(learning_rate=0.01, epochs=10, steps_per_epoch=1)
@@ -205,63 +215,64 @@ class OneCycle(_Schedule):
         learning_rate: float,
         epochs: int,
         steps_per_epoch: int,
-        warm_up_share: float = 0.3,
-        start_divisor: float = 25.0,
-        end_divisor: float = 250_000.0,
+        warmup_fraction: float = 0.3,
+        div: float = 25.0,
+        div_final: float = 250_000.0,
         beta_1: tuple[float, float] | None = (0.95, 0.85),
     ):
         super().__init__(learning_rate, epochs, steps_per_epoch)
-        if not 0 <= warm_up_share < 1:
-            raise ValueError(f"warm_up_share must be from 0 to below 1. Received: warm_up_share={warm_up_share}")
-        if start_divisor < 1 or end_divisor < 1:
-            raise ValueError(
-                "start_divisor and end_divisor must be at least 1. "
-                f"Received: start_divisor={start_divisor}, end_divisor={end_divisor}"
-            )
+        if not 0 <= warmup_fraction < 1:
+            raise ValueError(f"warmup_fraction must be from 0 to below 1. Received: warmup_fraction={warmup_fraction}")
+        if div < 1 or div_final < 1:
+            raise ValueError(f"div and div_final must be at least 1. Received: div={div}, div_final={div_final}")
         if beta_1 is not None and (len(beta_1) != 2 or not all(0 <= beta < 1 for beta in beta_1)):
             raise ValueError(f"beta_1 must be two numbers from 0 to below 1, or None. Received: beta_1={beta_1}")
-        self.warm_up_share = warm_up_share
-        self.start_divisor = start_divisor
-        self.end_divisor = end_divisor
+        self.warmup_fraction = warmup_fraction
+        self.div = div
+        self.div_final = div_final
         self.beta_1 = beta_1
-        self.rise = int(warm_up_share * self.steps)
+        self.warmup_steps = int(warmup_fraction * self.num_steps)
 
-    def factor(self, step):
-        """Share of the learning rate at a step."""
-        return self._between(1 / self.start_divisor, 1.0, 1 / self.end_divisor, step)
+    def factor(self, step: Any) -> Any:
+        """Fraction of the learning rate at a step."""
+        return self._interpolated(1 / self.div, 1.0, 1 / self.div_final, step)
 
-    def momentum(self, step):
+    def momentum(self, step: Any) -> Any:
         """Adam's beta_1 at a step."""
-        outside, inside = self.beta_1
-        return self._between(outside, inside, outside, ops.cast(step, "int32"))
+        if self.beta_1 is None:
+            raise ValueError("momentum needs beta_1, two numbers. Received: beta_1=None")
+        ends, middle = self.beta_1
+        return self._interpolated(ends, middle, ends, ops.cast(step, "int32"))
 
-    def get_config(self):
-        """What was passed."""
+    def get_config(self) -> dict[str, Any]:
+        """The options as they were passed."""
         return super().get_config() | {
-            "warm_up_share": self.warm_up_share,
-            "start_divisor": self.start_divisor,
-            "end_divisor": self.end_divisor,
+            "warmup_fraction": self.warmup_fraction,
+            "div": self.div,
+            "div_final": self.div_final,
             "beta_1": self.beta_1,
         }
 
-    def _between(self, start, top, end, step):
+    def _interpolated(self, start, top, end, step):
         """From `start` to `top` while the rate rises, then to `end`."""
-        risen = ops.cast(step, "float32") / max(self.rise, 1)
-        fallen = ops.cast(step - self.rise, "float32") / max(self.steps - self.rise, 1)
-        return ops.where(step < self.rise, _cosine(start, top, risen), _cosine(top, end, ops.minimum(fallen, 1.0)))
+        rise = ops.cast(step, "float32") / max(self.warmup_steps, 1)
+        fall = ops.cast(step - self.warmup_steps, "float32") / max(self.num_steps - self.warmup_steps, 1)
+        return ops.where(step < self.warmup_steps, _cosine(start, top, rise), _cosine(top, end, ops.minimum(fall, 1.0)))
 
 
-# The names an experiment file may use.
-SCHEDULES = {"constant": Constant, "hold_then_linear": HoldThenLinear, "cosine": Cosine, "one_cycle": OneCycle}
+# The names of schedules in experiment files.
+SCHEDULES = {"constant": Constant, "constant_then_linear": ConstantThenLinear, "cosine": Cosine, "one_cycle": OneCycle}
 
 
-def _rise(warm_up_epochs, epochs, steps_per_epoch):
-    """How many steps a warm-up of so many epochs takes."""
-    if not 0 <= warm_up_epochs <= epochs:
-        raise ValueError(f"warm_up_epochs must be from 0 to {epochs}. Received: warm_up_epochs={warm_up_epochs}")
-    return round(warm_up_epochs * steps_per_epoch)
+def _warmup_steps(warmup_epochs, epochs, steps_per_epoch):
+    """The steps of a warmup of that many epochs, rounded."""
+    if not 0 <= warmup_epochs <= epochs:
+        raise ValueError(
+            f"warmup_epochs must be from 0 to the stage's {epochs} epochs. Received: warmup_epochs={warmup_epochs}"
+        )
+    return round(warmup_epochs * steps_per_epoch)
 
 
-def _cosine(start, end, done):
-    """Half a cosine from `start`, where nothing is done, to `end`, where all is."""
-    return end + (start - end) * (1 + ops.cos(math.pi * done)) / 2
+def _cosine(start, end, fraction):
+    """Half a cosine from `start`, at fraction 0, to `end`, at 1."""
+    return end + (start - end) * (1 + ops.cos(math.pi * fraction)) / 2

@@ -1,11 +1,11 @@
-"""What each way to answer adds: windows, pooling, flips, folds, means, ridge and the learned sum, with intervals.
+"""What each way of predicting adds: windows, pooling, flips, folds and combiners, with confidence intervals.
 
-    audiotag fit experiments/fsd_like.json --run runs/answers --set folds.held_out=[0,1,2,3,4]
+    audiotag fit experiments/fsd_like.json --run runs/answers --set validation.folds.held_out=[0,1,2,3,4]
     python benchmarks/answers.py --run runs/answers
 
-lwlrap on the labelled test clips of the run's records. Each row is compared with another on the same clips: intervals
-of 95 % of the difference come from drawing the clips anew for both at once. What is fitted is fitted on the clips held
-out from training.
+Prints lwlrap on the labeled test clips of the run's records. Each row is compared with another on the same clips: the
+95% interval of the difference comes from resampling the clips for both at once. Ridge and logit weights are fitted on
+the clips held out from training.
 """
 
 import argparse
@@ -17,23 +17,23 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 
 from audiotag.data.labels import multi_hot
-from audiotag.ensembling.combiners import COMBINERS, Learned, Ridge
-from audiotag.ensembling.members import combined
+from audiotag.ensembling.combiners import COMBINERS, LogitWeights, Ridge
+from audiotag.ensembling.members import combine_in_blocks
 from audiotag.evaluation.bootstrap import bootstrap
-from audiotag.evaluation.scoring import held_out_answers, score_test_clips
+from audiotag.evaluation.scoring import out_of_fold_predictions, score_test_clips
 from audiotag.metrics import precisions
 from audiotag.runs.directory import open_run
-from audiotag.runs.models import heard_as
+from audiotag.runs.models import with_predict_options
 
-WAYS = {  # for one model: what changes, against how the experiment hears
+OPTIONS = {  # of one model: changes to the experiment's "predict"
     "windows end to end": ["predict.overlap=0"],
     "windows that overlap by 3/4": ["predict.overlap=0.75"],
     "max over windows": ["predict.pool=max"],
     "log-mean-exp over windows": ["predict.pool=log_mean_exp"],
-    "M. Pinto's slices, max": ["predict.windows=slices", "predict.pool=max"],
+    "drop_remainder, max (M. Pinto)": ["predict.windows=drop_remainder", "predict.pool=max"],
     "8 random windows": ["predict.windows=random"],
-    "the whole clip at once": ["predict.windows=whole"],
-    "four flips": ["predict.flips=true"],
+    "full clip": ["predict.windows=full_clip"],
+    "four flips": ["predict.flip_tta=true"],
 }
 
 
@@ -42,49 +42,52 @@ def main():
     parser.add_argument("--run", default="runs/answers")
     run = open_run(parser.parse_args().run)
     folds = run.trained_folds(run.experiment.stages[-1].name)
-    heard = functools.cache(lambda fold, ways: score_test_clips(heard_as(run, ways), fold=fold))
-    clips, one = heard(folds[0], ())
+    predict = functools.cache(lambda fold, overrides: score_test_clips(with_predict_options(run, overrides), fold=fold))
+    clips, one_fold = predict(folds[0], ())
     truth = multi_hot(clips["labels"], run.vocabulary)
     print(f"{run.folder}, {len(clips)} test clips, {len(folds)} folds\n")
-    print("| way | lwlrap | 95 % | compared with | difference | 95 % |\n|---|---|---|---|---|---|")
-    say = functools.partial(show, truth)
-    say("one fold, as the experiment hears", one)
-    for name, ways in WAYS.items():
+    print("| prediction | lwlrap | 95% | compared with | difference | 95% |\n|---|---|---|---|---|---|")
+    row = functools.partial(print_row, truth)
+    row("one fold, as in the experiment", one_fold)
+    for name, overrides in OPTIONS.items():
         if name == "four flips" and not has_flips(run):
             continue
-        say(f"one fold, {name}", heard(folds[0], tuple(ways))[1], "one fold", one)
+        row(f"one fold, {name}", predict(folds[0], tuple(overrides))[1], "one fold", one_fold)
     if len(folds) < 2:
         return
-    members = np.stack([heard(fold, ())[1] for fold in folds], axis=1)  # [clips, E, K]
-    alike = [1] * len(folds)
-    means = {name: combined(COMBINERS[name](weights=alike), members) for name in ("arithmetic", "geometric", "ranks")}
-    say(f"{len(folds)} folds, arithmetic mean", means["arithmetic"], "one fold", one)
-    for name in ("geometric", "ranks"):
-        say(f"{len(folds)} folds, {name}", means[name], "arithmetic", means["arithmetic"])
-    judges, scores = held_out_answers(run)
-    judged = multi_hot(judges["labels"], run.vocabulary)
-    everyone = means["arithmetic"][:, None]  # [clips, 1, K]
-    for name, combine in (("ridge, level 1", Ridge(level=1)), ("ridge, level 2", Ridge()), ("learned sum", Learned())):
-        answer = combined(combine.fit(scores[:, None], judged), everyone)
-        say(f"{len(folds)} folds, {name}", answer, "arithmetic", means["arithmetic"])
+    members = np.stack([predict(fold, ())[1] for fold in folds], axis=1)  # [clips, E, K]
+    weights = [1] * len(folds)
+    means = ("mean", "geometric_mean", "rank_mean")
+    means = {name: combine_in_blocks(COMBINERS[name](weights=weights), members) for name in means}
+    row(f"{len(folds)} folds, mean", means["mean"], "one fold", one_fold)
+    for name in ("geometric_mean", "rank_mean"):
+        row(f"{len(folds)} folds, {name}", means[name], "mean", means["mean"])
+    oof_clips, oof_logits = out_of_fold_predictions(run)
+    oof_truth = multi_hot(oof_clips["labels"], run.vocabulary)
+    mean = means["mean"][:, None]  # [clips, 1, K]
+    combiners = {"ridge, level 1": Ridge(level=1), "ridge, level 2": Ridge(), "logit_weights": LogitWeights()}
+    for name, combiner in combiners.items():
+        logits = combine_in_blocks(combiner.fit(oof_logits[:, None], oof_truth), mean)
+        row(f"{len(folds)} folds, {name}", logits, "mean", means["mean"])
 
 
 def has_flips(run):
-    """Whether the run's network was taught flips as labels."""
-    return any(part.name == "flip_labels" for part in (*run.experiment.picture, *run.experiment.augment))
+    """Whether the run's network was trained with flips as classes."""
+    components = (*run.experiment.image_preprocess, *run.experiment.augment)
+    return any(component.name == "flips_as_classes" for component in components)
 
 
-def show(truth, name, logits, other_name="", other=None):
+def print_row(truth, name, logits, other_name="", other=None):
     """Prints one row of the table."""
-    found, labels = precisions(truth, logits).sum(axis=1), truth.sum(axis=1)
-    share = lambda rows: found[rows].sum() / labels[rows].sum()
-    low, high = bootstrap(share, len(truth))
-    line = f"| {name} | {share(slice(None)):.4f} | {low:.3f} to {high:.3f} |"
+    gained, num_labels = precisions(truth, logits).sum(axis=1), truth.sum(axis=1)  # [clips]
+    lwlrap = lambda rows: gained[rows].sum() / num_labels[rows].sum()
+    low, high = bootstrap(lwlrap, len(truth))
+    line = f"| {name} | {lwlrap(slice(None)):.4f} | {low:.3f} to {high:.3f} |"
     if other is not None:
-        apart = found - precisions(truth, other).sum(axis=1)  # [clips]
-        half = lambda rows: 0.5 + apart[rows].sum() / labels[rows].sum() / 2  # a share, as bootstrap wants it
-        low, high = (2 * edge - 1 for edge in bootstrap(half, len(truth)))
-        line += f" {other_name} | {2 * half(slice(None)) - 1:+.4f} | {low:+.3f} to {high:+.3f} |"
+        difference = gained - precisions(truth, other).sum(axis=1)  # [clips]
+        halved = lambda rows: 0.5 + difference[rows].sum() / num_labels[rows].sum() / 2  # 0 to 1, as bootstrap expects
+        low, high = (2 * edge - 1 for edge in bootstrap(halved, len(truth)))
+        line += f" {other_name} | {2 * halved(slice(None)) - 1:+.4f} | {low:+.3f} to {high:+.3f} |"
     else:
         line += " | | |"
     print(line, flush=True)

@@ -1,14 +1,14 @@
-"""How many clips a second each front end turns into pictures on the CPU, beside others, in one run.
+"""Throughput of the front ends on the CPU, compared with PyTorch, TensorFlow and librosa.
 
     python benchmarks/frontends.py
 
-Clips are 2 s at 44.1 kHz, in batches. Each of ours runs in a tf.function without XLA, for any batch size and length.
-The first rows compute the same log-mel spectrogram: ours, with torch.stft and with tf.signal.stft and a product with
-the mel filters, with librosa clip by clip in one process, and the bare FFT of frames cut and windowed beforehand, in
-the float64 of ours: what is left of it is the most that any front end around that FFT could reach. Rounds are
-interleaved; rates and ratios are medians over the rounds, so other load hits all rows alike. "off" is the largest
-difference from librosa, on pure tones, down to the floor.
-audiotag does not need PyTorch; `pip install torch` fills its row.
+Clips are 2 s at 44.1 kHz, in batches. Each front end of audiotag runs in a tf.function without XLA, for any batch size
+and length. The first rows compute the same log-mel spectrogram: with audiotag, with torch.stft, with tf.signal.stft
+and a product with the mel filters, and with librosa clip by clip in one process. The row after them is the FFT alone,
+in float64 as in audiotag, of frames that were windowed before: an upper bound for any front end that uses this FFT.
+Rounds are interleaved; rates and ratios are medians over the rounds, so other load on the machine affects all rows
+alike. "max error" is the largest difference from librosa, on pure tones, down to the floor.
+audiotag does not need PyTorch; `pip install torch` adds its row.
 """
 
 import argparse
@@ -30,9 +30,9 @@ except ImportError:
     torch = None
 
 SAMPLE_RATE = 44_100
-FFT_LENGTH, FRAME_STEP, NUM_BANDS, LOW_HZ = 2560, 694, 128, 20.0  # of S0 and S1: 2 s are a picture of 128 x 128
-EVERY = 8  # librosa is slow: every eighth clip of a batch will do
-OURS, TORCH, TENSORFLOW, LIBROSA = "audiotag log_mel", "torch.stft + mel", "tf.signal.stft + mel", "librosa"
+FFT_LENGTH, FRAME_STEP, NUM_BANDS, LOW_HZ = 2560, 694, 128, 20.0  # as S0 and S1: 2 s are an image of 128 x 128
+LIBROSA_STRIDE = 8  # librosa is slow: it gets every eighth clip of a batch
+AUDIOTAG, TORCH, TENSORFLOW, LIBROSA = "audiotag log_mel", "torch.stft + mel", "tf.signal.stft + mel", "librosa"
 
 
 def main():
@@ -45,18 +45,18 @@ def main():
         f"{len(clips)} clips of {clips.shape[1] / SAMPLE_RATE:g} s at {SAMPLE_RATE} Hz; {os.cpu_count()} cores, "
         f"load {os.getloadavg()[0]:.1f}"
     )
-    compare(log_mels(clips) | front_ends(clips), args.rounds)
+    compare(log_mels(clips) | front_ends(clips), num_rounds=args.rounds)
 
 
-def tones(count):
-    """A pure tone a clip: float32 [count, 2 s]."""
+def tones(num_clips):
+    """Clips of one pure tone each: float32 [B, N], 2 s long."""
     seconds = np.arange(2 * SAMPLE_RATE) / SAMPLE_RATE
-    hz = np.geomspace(50, 20_000, count)[:, None]
+    hz = np.geomspace(50, 20_000, num_clips)[:, None]
     return np.sin(2 * np.pi * hz * seconds).astype("float32")
 
 
 def log_mels(clips):
-    """{name: (number of clips, function that turns them into log-mel spectrograms)}, the same with every library."""
+    """The same log-mel spectrogram with every library: {name: (number of clips, function without arguments)}."""
     filters = librosa.filters.mel(sr=SAMPLE_RATE, n_fft=FFT_LENGTH, n_mels=NUM_BANDS, fmin=LOW_HZ).T  # [F, M]
     layer = FRONTENDS["log_mel"](
         sample_rate=SAMPLE_RATE, num_bands=NUM_BANDS, fft_length=FFT_LENGTH, frame_step=FRAME_STEP, low_hz=LOW_HZ
@@ -64,31 +64,31 @@ def log_mels(clips):
     frames = tf.random.normal((len(clips), 1 + clips.shape[1] // FRAME_STEP, FFT_LENGTH), dtype="float64")
     fft = tf.function(lambda: tf.signal.rfft(frames))
     return {
-        OURS: (len(clips), on_tensorflow(layer, clips)),
-        TORCH: (len(clips), with_torch(clips, filters) if torch else None),
-        TENSORFLOW: (len(clips), on_tensorflow(with_tensorflow(filters), clips)),
-        LIBROSA: (len(clips[::EVERY]), lambda: with_librosa(clips[::EVERY])),
+        AUDIOTAG: (len(clips), in_graph(layer, clips)),
+        TORCH: (len(clips), torch_log_mel(clips, filters) if torch else None),
+        TENSORFLOW: (len(clips), in_graph(tensorflow_log_mel(filters), clips)),
+        LIBROSA: (len(clips[::LIBROSA_STRIDE]), lambda: librosa_log_mel(clips[::LIBROSA_STRIDE])),
         "the FFT alone, float64": (len(clips), fft),
     }
 
 
 def front_ends(clips):
-    """The same table for all our front ends, with their defaults."""
+    """The same table for all front ends of audiotag, with their defaults."""
     return {
-        f"audiotag {name}, defaults": (len(clips), on_tensorflow(layer(sample_rate=SAMPLE_RATE), clips))
+        f"audiotag {name}, defaults": (len(clips), in_graph(layer(sample_rate=SAMPLE_RATE), clips))
         for name, layer in FRONTENDS.items()
     }
 
 
-def on_tensorflow(function, clips):
-    """A run of a graph of the function, for any batch size and length."""
+def in_graph(function, clips):
+    """A function that runs `function` on the clips in a graph for any batch size and length."""
     graph = tf.function(function, input_signature=[tf.TensorSpec((None, None))])
     clips = tf.constant(clips)
     return lambda: graph(clips).numpy()
 
 
-def with_tensorflow(filters):
-    """What one writes with tf.signal: float32."""
+def tensorflow_log_mel(filters):
+    """A log-mel spectrogram with tf.signal, in float32."""
 
     def log_mel(waveform):
         margin = [[0, 0], [FFT_LENGTH // 2, FFT_LENGTH // 2]]
@@ -100,8 +100,8 @@ def with_tensorflow(filters):
     return log_mel
 
 
-def with_torch(clips, filters):
-    """What one writes with PyTorch: float32, on all cores."""
+def torch_log_mel(clips, filters):
+    """A log-mel spectrogram with PyTorch, in float32, on all cores."""
     clips, filters, window = torch.from_numpy(clips), torch.from_numpy(filters), torch.hann_window(FFT_LENGTH)
 
     @torch.inference_mode()
@@ -116,8 +116,8 @@ def with_torch(clips, filters):
     return log_mel
 
 
-def with_librosa(clips):
-    """What one writes with librosa, clip by clip."""
+def librosa_log_mel(clips):
+    """A log-mel spectrogram with librosa, clip by clip: [B, T, M]."""
     spectrograms = []
     for clip in clips:
         mel = librosa.feature.melspectrogram(
@@ -127,22 +127,24 @@ def with_librosa(clips):
     return np.stack(spectrograms)  # [B, T, M]
 
 
-def compare(table, rounds):
-    """Goes through all rows again and again and prints the median rate of each, and of the log-mels how far off."""
-    rates, off, right = {name: [] for name in table}, {}, table[LIBROSA][1]()
-    for number in range(rounds + 1):
-        for name, (count, run) in table.items():
+def compare(table, *, num_rounds):
+    """Measures all rows in interleaved rounds and prints their rates and the errors of the log-mel spectrograms."""
+    rates, errors, expected = {name: [] for name in table}, {}, table[LIBROSA][1]()
+    for number in range(num_rounds + 1):
+        for name, (num_clips, run) in table.items():
             if run is None:
                 continue
             started = time.perf_counter()
             result = run()
             seconds = time.perf_counter() - started
             if number:  # the first round traces
-                rates[name].append(count / seconds)
-            elif name in (OURS, TORCH, TENSORFLOW):
-                off[name] = np.abs(result[::EVERY] - right).max()
-    titles = f"{'clips/s':>8} {'min':>7} {'max':>7} {'of torch':>9} {'of tf.signal':>13} {'of librosa':>11} {'off':>11}"
-    print(f"{'':34} {titles}")
+                rates[name].append(num_clips / seconds)
+            elif name in (AUDIOTAG, TORCH, TENSORFLOW):
+                errors[name] = np.abs(result[::LIBROSA_STRIDE] - expected).max()
+    print(
+        f"{'':34} {'clips/s':>8} {'min':>7} {'max':>7} {'of torch':>9} {'of tf.signal':>13} {'of librosa':>11} "
+        f"{'max error':>11}"
+    )
     for name, rate in rates.items():
         if not rate:
             print(f"{name:34} torch is not installed")
@@ -150,12 +152,12 @@ def compare(table, rounds):
         ratios = [ratio(rate, rates[other]) for other in (TORCH, TENSORFLOW, LIBROSA)]
         print(
             f"{name:34} {statistics.median(rate):8.0f} {min(rate):7.0f} {max(rate):7.0f} "
-            f"{ratios[0]:>9} {ratios[1]:>13} {ratios[2]:>11} {f'{off[name]:.1e} dB' if name in off else '':>11}"
+            f"{ratios[0]:>9} {ratios[1]:>13} {ratios[2]:>11} {f'{errors[name]:.1e} dB' if name in errors else '':>11}"
         )
 
 
 def ratio(rate, other):
-    """The median over the rounds of one rate by another, or a dash where there is no other."""
+    """The median over the rounds of rate / other, or a dash if `other` is empty."""
     return f"{statistics.median(a / b for a, b in zip(rate, other)):.2f}x" if other else "-"
 
 

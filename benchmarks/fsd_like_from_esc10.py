@@ -1,17 +1,16 @@
 """Builds a small dataset of real recordings in the exact layout of FSDKaggle2019.
 
-The recordings are ESC-10's (K. J. Piczak, CC BY 3.0). From them this
-makes a curated set with right labels, a noisy set in which a known share of the labels is wrong, and a test
-set. Clips are 0.3 to 15 s long, one in five carries two labels (the sum of two recordings), names are eight
-hex digits, audio is 44.1 kHz 16-bit mono WAV.
+The recordings are ESC-10's (K. J. Piczak, CC BY 3.0). The dataset has a curated set with correct labels, a noisy set in
+which a given fraction of the labels is wrong, and a test set. Clips are 0.3 to 15 s long, one in five has two labels
+(the sum of two recordings), names are eight hex digits, audio is 44.1 kHz 16-bit mono WAV.
 
     python benchmarks/fsd_like_from_esc10.py --esc10 ESC-10 --out fsd_like                  # Kaggle's layout
     python benchmarks/fsd_like_from_esc10.py --esc10 ESC-10 --out fsd_like --layout zenodo  # Zenodo's layout
 
-Both layouts hold the same clips. `noisy_truth.csv` beside them tells which noisy labels are right: it is for
-measuring how well label noise is found, never for training. Needs numpy, scipy and soundfile. The same seed
-gives the same bytes.
+Both layouts have the same clips. `noisy_truth.csv` lists which noisy labels are correct: for measuring how well label
+noise is found, never for training. Needs numpy, scipy and soundfile. The same seed gives the same bytes.
 """
+
 import argparse
 import csv
 import hashlib
@@ -21,7 +20,7 @@ import pathlib
 import numpy as np
 import soundfile as sf
 
-RATE = 44_100
+SAMPLE_RATE = 44_100
 CLASSES = {
     "001 - Dog bark": "Bark",
     "002 - Rain": "Rain",
@@ -38,7 +37,7 @@ VOCABULARY = sorted(CLASSES.values())
 
 
 def recordings(root, folds):
-    """(label, path) of every ESC-10 recording in the given folds, in a fixed order."""
+    """(label, path) of every ESC-10 recording in the given folds, sorted."""
     found = [
         (label, path)
         for folder, label in CLASSES.items()
@@ -51,58 +50,63 @@ def recordings(root, folds):
 
 
 def load(path):
-    wave, rate = sf.read(path, dtype="float32", always_2d=True)
-    if rate != RATE:
-        raise SystemExit(f"{path}: {rate} Hz, expected {RATE}")
-    return wave[:, 0]
+    """The first channel of a recording, float32 [N]."""
+    waveform, rate = sf.read(path, dtype="float32", always_2d=True)
+    if rate != SAMPLE_RATE:
+        raise SystemExit(f"{path}: {rate} Hz, expected {SAMPLE_RATE}")
+    return waveform[:, 0]
 
 
-def piece(rng, wave, low, high):
-    """A part of the recording between low and high seconds long, where the sound is loudest on average."""
-    want = int(RATE * math.exp(rng.uniform(math.log(low), math.log(high))))
-    if want >= len(wave):
-        return np.tile(wave, math.ceil(want / len(wave)))[:want]
-    starts = rng.integers(0, len(wave) - want, size=8)
-    energy = [float(np.square(wave[s : s + want]).mean()) for s in starts]
-    return wave[starts[int(np.argmax(energy))] :][:want]
+def crop(rng, waveform, low, high):
+    """A crop of low to high seconds, log-uniform: the loudest of eight random ones, or the recording repeated."""
+    num_samples = int(SAMPLE_RATE * math.exp(rng.uniform(math.log(low), math.log(high))))
+    if num_samples >= len(waveform):
+        return np.tile(waveform, math.ceil(num_samples / len(waveform)))[:num_samples]
+    starts = rng.integers(0, len(waveform) - num_samples, size=8)
+    power = [float(np.square(waveform[start : start + num_samples]).mean()) for start in starts]
+    return waveform[starts[int(np.argmax(power))] :][:num_samples]
 
 
-def mixed(rng, one, other):
-    """The sum of two sounds as long as the longer one, the second -6 to +6 dB against the first."""
-    size = max(len(one), len(other))
+def mix(rng, first, second):
+    """The sum of two waveforms, as long as the longer one; the second at -6 to 6 dB relative to the first."""
+    size = max(len(first), len(second))
     gain = 10 ** (rng.uniform(-6, 6) / 20)
-    level = np.sqrt(np.square(one).mean() / max(np.square(other).mean(), 1e-9))
+    level = np.sqrt(np.square(first).mean() / max(np.square(second).mean(), 1e-9))
     total = np.zeros(size, "float32")
-    for wave, scale in ((one, 1.0), (other, gain * level)):
-        at = rng.integers(0, size - len(wave) + 1)
-        total[at : at + len(wave)] += scale * wave
+    for waveform, scale in ((first, 1.0), (second, gain * level)):
+        start = rng.integers(0, size - len(waveform) + 1)
+        total[start : start + len(waveform)] += scale * waveform
     return total
 
 
-def clips(rng, source, copies, low, high, pairs):
-    """Yields (waveform, labels): every recording `copies` times, a share `pairs` of them with a second label."""
-    for copy in range(copies):
+def clips(rng, source, copies, low, high, mix_probability):
+    """Yields (waveform, labels): every recording `copies` times, mixed with another with `mix_probability`."""
+    for _ in range(copies):
         for label, path in source:
-            wave, labels = piece(rng, load(path), low, high), [label]
-            if rng.random() < pairs:
-                second, other = source[int(rng.integers(len(source)))]
-                if second != label:
-                    wave, labels = mixed(rng, wave, piece(rng, load(other), low, high)), sorted({label, second})
-            peak = np.abs(wave).max()
-            yield (wave / peak * rng.uniform(0.2, 0.95) if peak > 0 else wave), labels
+            waveform, labels = crop(rng, load(path), low, high), [label]
+            if rng.random() < mix_probability:
+                other_label, other_path = source[int(rng.integers(len(source)))]
+                if other_label != label:
+                    waveform = mix(rng, waveform, crop(rng, load(other_path), low, high))
+                    labels = sorted({label, other_label})
+            peak = np.abs(waveform).max()
+            yield (waveform / peak * rng.uniform(0.2, 0.95) if peak > 0 else waveform), labels
 
 
 def write(folder, rows, prefix):
+    """Writes (waveform, labels) as WAV files; returns (name, labels), sorted."""
     folder.mkdir(parents=True, exist_ok=True)
     named = []
-    for index, (wave, labels) in enumerate(rows):
+    for index, (waveform, labels) in enumerate(rows):
         name = hashlib.sha256(f"{prefix}/{index}".encode()).hexdigest()[:8] + ".wav"
-        sf.write(folder / name, np.clip(np.round(wave * 32767), -32768, 32767).astype("int16"), RATE, subtype="PCM_16")
+        pcm = np.clip(np.round(waveform * 32767), -32768, 32767).astype("int16")
+        sf.write(folder / name, pcm, SAMPLE_RATE, subtype="PCM_16")
         named.append((name, labels))
     return sorted(named)
 
 
-def table(path, header, rows):
+def write_table(path, header, rows):
+    """Writes a CSV file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", newline="") as file:
         out = csv.writer(file, lineterminator="\n")
@@ -118,15 +122,17 @@ def main():
     parser.add_argument("--curated-folds", type=int, nargs="+", default=[1])
     parser.add_argument("--noisy-folds", type=int, nargs="+", default=[2, 3])
     parser.add_argument("--test-folds", type=int, nargs="+", default=[4])
-    parser.add_argument("--noise", type=float, default=0.4, help="share of noisy clips whose label is wrong")
-    parser.add_argument("--copies", type=int, default=2, help="clips made of each recording")
+    parser.add_argument("--noise", type=float, default=0.4, help="fraction of noisy clips whose label is wrong")
+    parser.add_argument("--copies", type=int, default=2, help="clips per recording")
     parser.add_argument("--seed", type=int, default=2019)
     args = parser.parse_args()
 
     rng = np.random.default_rng(args.seed)
     used = [set(args.curated_folds), set(args.noisy_folds), set(args.test_folds)]
     if any(a & b for i, a in enumerate(used) for b in used[:i]):
-        raise SystemExit("a fold may serve one subset only: its recordings share sources")
+        raise SystemExit(
+            "a fold is in two subsets. Give each subset its own folds, as recordings of a fold share sources."
+        )
     curated, noisy, test = (recordings(args.esc10, folds) for folds in used)
 
     zenodo = args.layout == "zenodo"
@@ -139,32 +145,32 @@ def main():
     for name, labels in noisy:
         wrong = rng.random() < args.noise
         others = [label for label in VOCABULARY if label not in labels]
-        shown = [others[int(rng.integers(len(others)))]] if wrong else labels
-        given.append((name, shown))
-        truth.append((name, ",".join(shown), ",".join(labels), int(not wrong)))
-    table(args.out / "noisy_truth.csv", ["fname", "given", "true", "right"], truth)
+        given_labels = [others[int(rng.integers(len(others)))]] if wrong else labels
+        given.append((name, given_labels))
+        truth.append((name, ",".join(given_labels), ",".join(labels), int(not wrong)))
+    write_table(args.out / "noisy_truth.csv", ["fname", "given", "true", "right"], truth)
 
     join = lambda rows: [(name, ",".join(labels)) for name, labels in rows]
     usage = lambda i: "Public" if i % 4 == 0 else "Private"
     if zenodo:
         meta = args.out / "FSDKaggle2019.meta"
-        extra = lambda rows: [(n, l, i, "CC-BY") for i, (n, l) in enumerate(join(rows))]
+        extra = lambda rows: [(name, labels, i, "CC-BY") for i, (name, labels) in enumerate(join(rows))]
         header = ["fname", "labels", "freesound_id", "license"]
-        table(meta / "train_curated_post_competition.csv", header, extra(curated))
+        write_table(meta / "train_curated_post_competition.csv", header, extra(curated))
         header = ["fname", "labels", "flickr_video_URL", "license"]
-        table(meta / "train_noisy_post_competition.csv", header, extra(given))
-        table(
+        write_table(meta / "train_noisy_post_competition.csv", header, extra(given))
+        write_table(
             meta / "test_post_competition.csv",
             ["fname", "labels", "usage", "freesound_id", "license"],
-            [(n, l, usage(i), i, "CC-BY") for i, (n, l) in enumerate(join(test))],
+            [(name, labels, usage(i), i, "CC-BY") for i, (name, labels) in enumerate(join(test))],
         )
     else:
-        table(args.out / "train_curated.csv", ["fname", "labels"], join(curated))
-        table(args.out / "train_noisy.csv", ["fname", "labels"], join(given))
-        nothing = [0] * len(VOCABULARY)
-        table(args.out / "sample_submission.csv", ["fname", *VOCABULARY], [(n, *nothing) for n, _ in test])
-        labelled = [(n, l, usage(i)) for i, (n, l) in enumerate(join(test))]
-        table(args.out / "test_labels.csv", ["fname", "labels", "usage"], labelled)
+        write_table(args.out / "train_curated.csv", ["fname", "labels"], join(curated))
+        write_table(args.out / "train_noisy.csv", ["fname", "labels"], join(given))
+        zeros = [0] * len(VOCABULARY)
+        write_table(args.out / "sample_submission.csv", ["fname", *VOCABULARY], [(name, *zeros) for name, _ in test])
+        labeled = [(name, labels, usage(i)) for i, (name, labels) in enumerate(join(test))]
+        write_table(args.out / "test_labels.csv", ["fname", "labels", "usage"], labeled)
     wrong = sum(1 - t[3] for t in truth)
     print(f"{len(curated)} curated, {len(given)} noisy ({wrong} wrong), {len(test)} test clips in {args.out}")
 

@@ -1,9 +1,9 @@
-"""How fast, and in how much memory, a long recording is heard: an hour in one file against six minutes of it.
+"""Time and memory of `audiotag predict --events` on long recordings: one hour and six minutes.
 
     make demo && python benchmarks/long_recording.py
 
-Each recording is a FLAC file of the demo's test clips end to end, heard by `audiotag predict --timeline` in a process
-of its own. Memory is the most that the process held, TensorFlow included.
+Each recording is a FLAC file of the demo's test clips in a row, predicted in a process of its own. Memory is the peak
+of that process, TensorFlow included.
 """
 
 import argparse
@@ -26,33 +26,35 @@ def main():
     parser.add_argument("--minutes", type=float, nargs="*", default=[6, 60])
     args = parser.parse_args()
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
-    print(f"{'minutes':>8} {'seconds':>8} {'of CPU':>7} {'times real time':>16} {'MB at most':>11} {'events':>7}")
+    print(f"{'minutes':>8} {'seconds':>8} {'CPU s':>7} {'times real time':>16} {'peak MB':>11} {'events':>7}")
     with tempfile.TemporaryDirectory() as folder:
         for minutes in args.minutes:
-            recording, timeline = Path(folder) / f"{minutes}.flac", Path(folder) / "timeline.csv"
+            recording, events = Path(folder) / f"{minutes}.flac", Path(folder) / "events.csv"
             write_recording(recording, args.clips, 60 * minutes)
-            command = [sys.executable, "-m", "audiotag", "predict", args.model, recording, "--timeline", timeline]
-            begun, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+            command = [sys.executable, "-m", "audiotag", "predict", args.model, recording, "--events", events]
+            start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
             subprocess.run(list(map(str, command)), check=True, capture_output=True)
-            seconds = time.perf_counter() - begun
+            seconds = time.perf_counter() - start
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
-            busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-            most = after.ru_maxrss / 1000  # of the largest child so far
-            events = len(timeline.read_text().splitlines()) - 1
+            cpu_seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+            peak = after.ru_maxrss / 1000  # in MB, of the largest child so far
+            num_events = len(events.read_text().splitlines()) - 1
             speed = 60 * minutes / seconds
-            print(f"{minutes:8g} {seconds:8.1f} {busy:7.1f} {speed:16.0f} {most:11.0f} {events:7}", flush=True)
+            print(
+                f"{minutes:8g} {seconds:8.1f} {cpu_seconds:7.1f} {speed:16.0f} {peak:11.0f} {num_events:7}", flush=True
+            )
 
 
 def write_recording(path, clips, seconds):
-    """Clips end to end, again and again, until the recording is long enough."""
+    """Writes the clips in a row, repeated until the recording is long enough."""
     sounds = [sf.read(clip, dtype="float32", always_2d=True) for clip in sorted(clips.iterdir())]
     rate = sounds[0][1]
-    whole = np.concatenate([sound[:, 0] for sound, _ in sounds])
-    left = round(seconds * rate)
+    waveform = np.concatenate([sound[:, 0] for sound, _ in sounds])
+    missing = round(seconds * rate)
     with sf.SoundFile(path, "w", rate, 1) as file:
-        while left > 0:
-            file.write(whole[:left])
-            left -= len(whole)
+        while missing > 0:
+            file.write(waveform[:missing])
+            missing -= len(waveform)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""How many windows a second reach the network: audiotag's pipeline beside others, on the same clips, in one run.
+"""Windows per second that reach the network: audiotag's pipeline and others on the same clips.
 
-    python benchmarks/pipeline.py                     # synthesised clips at 44.1 kHz
+    python benchmarks/pipeline.py                     # synthesized clips at 44.1 kHz
     python benchmarks/pipeline.py --source MYDATASET  # anything make-records reads
 
-Every row gives shuffled batches of random windows with their labels, float32, short clips repeated, but for "plain
-reading", which takes the same records off the disk and looks at none: no pipeline on them could do more. Rounds are
-interleaved and the files are in the page cache; ratios are medians over the rounds, so other load hits all rows alike.
-audiotag does not need PyTorch; `pip install torch` fills its row.
+Every row gives shuffled batches of random windows with their labels, float32, short clips repeated; except "plain
+reading", which only reads the same records from disk: an upper bound of any pipeline on them. Rounds are interleaved
+and the files are in the page cache; ratios are medians over the rounds, so other load affects all rows alike.
+audiotag does not need PyTorch; `pip install torch` adds its row.
 """
 
 import argparse
@@ -29,8 +29,8 @@ import tensorflow as tf
 from audiotag.data import pipeline, synthetic
 from audiotag.data.clips import read_clips
 from audiotag.data.labels import multi_hot
-from audiotag.data.records.writing import write_records
-from audiotag.data.sources.layouts import find_clips
+from audiotag.data.records import write_records
+from audiotag.data.sources import find_clips
 
 try:
     import torch
@@ -43,9 +43,9 @@ CORES = os.cpu_count()
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--source", type=Path, help="a dataset; synthesised clips by default")
-    parser.add_argument("--seconds", type=float, default=2.0, help="length of a window")
-    parser.add_argument("--epochs", type=int, default=4, help="passes over the clips in a round")
+    parser.add_argument("--source", type=Path, help="a dataset; synthesized clips by default")
+    parser.add_argument("--seconds", type=float, default=2.0, help="duration of a window")
+    parser.add_argument("--epochs", type=int, default=4, help="epochs per round")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -62,46 +62,45 @@ def main():
             f"{(seconds < args.seconds).mean():.0%} shorter than a window; windows of {args.seconds} s at "
             f"{manifest.sample_rate} Hz, batches of {BATCH_SIZE}; {CORES} cores, load {os.getloadavg()[0]:.1f}"
         )
-        compare(rows(manifest, clips, round(args.seconds * manifest.sample_rate), args.epochs), args.rounds)
+        compare(pipelines(manifest, clips, round(args.seconds * manifest.sample_rate), args.epochs), args.rounds)
 
 
-def rows(manifest, clips, window_samples, epochs):
-    """{name: function that goes through some epochs and returns the number of windows}."""
+def pipelines(manifest, clips, window_samples, epochs):
+    """{name: function that reads some epochs and returns the number of windows}."""
     truth = multi_hot(clips["labels"], manifest.vocabulary)  # [clips, K]
     paths = manifest.paths_holding(clips["name"])
-    plain = pipeline._read(tf.data.Dataset.from_tensor_slices(paths).repeat(epochs)).prefetch(tf.data.AUTOTUNE)
-    ours = pipeline.training_batches(
+    records = pipeline._read(tf.data.Dataset.from_tensor_slices(paths).repeat(epochs)).prefetch(tf.data.AUTOTUNE)
+    batches = pipeline.training_batches(
         manifest,
         clips,
         truth,
         window_samples=window_samples,
-        short_clips="repeat",
+        pad="repeat",
         batch_size=BATCH_SIZE,
         seed=1,
         epochs=range(epochs),
     )
-    table = {
-        "audiotag": lambda: BATCH_SIZE * count(ours),
-        "audiotag, taken by Python": lambda: sum(len(waveform) for waveform, _ in ours),
-        "plain reading of its shards": lambda: count(plain),
+    return {
+        "audiotag": lambda: BATCH_SIZE * count(batches),
+        "audiotag, read by Python": lambda: sum(len(waveform) for waveform, _ in batches),
+        "plain reading of its shards": lambda: count(records),
         "PyTorch DataLoader, soundfile": torch_loader(clips, truth, window_samples, epochs) if torch else None,
         "Keras PyDataset, librosa.load": keras_sequence(clips, truth, window_samples, manifest.sample_rate),
     }
-    return table
 
 
 def count(dataset):
-    """Number of elements, counted where they are made: Python sees none."""
+    """Number of elements, counted in the graph, not in Python."""
     return int(dataset.reduce(np.int64(0), lambda number, *element: number + 1))
 
 
-def filled(window, window_samples):
-    """A short clip again and again, [N]."""
+def repeated(window, window_samples):
+    """A short clip, repeated to fill a window, [N]."""
     return np.tile(window, math.ceil(window_samples / len(window)))[:window_samples]
 
 
 def torch_loader(clips, truth, window_samples, epochs):
-    """PyTorch's DataLoader, a worker a core; soundfile decodes only the window."""
+    """PyTorch's DataLoader, one worker per core; soundfile decodes only the window."""
     paths = clips["path"].tolist()
 
     class Windows(torch.utils.data.Dataset):
@@ -113,7 +112,7 @@ def torch_loader(clips, truth, window_samples, epochs):
                 file.seek(int(torch.randint(max(file.frames - window_samples, 0) + 1, ())))
                 window = file.read(window_samples, dtype="float32")
             window = window if window.ndim == 1 else window.mean(axis=1)
-            return filled(window, window_samples), truth[index]
+            return repeated(window, window_samples), truth[index]
 
     loader = torch.utils.data.DataLoader(
         Windows(), batch_size=BATCH_SIZE, shuffle=True, drop_last=True, num_workers=CORES, persistent_workers=True
@@ -122,9 +121,9 @@ def torch_loader(clips, truth, window_samples, epochs):
 
 
 def keras_sequence(clips, truth, window_samples, sample_rate):
-    """A Keras PyDataset, a thread a core; librosa.load decodes only the window."""
+    """A Keras PyDataset, one thread per core; librosa.load decodes only the window."""
     paths, lengths = clips["path"].tolist(), clips["num_samples"].tolist()
-    dice = np.random.default_rng(1)
+    rng = np.random.default_rng(1)
     order = np.arange(len(paths))
 
     class Windows(keras.utils.PyDataset):
@@ -132,16 +131,16 @@ def keras_sequence(clips, truth, window_samples, sample_rate):
             return len(paths) // BATCH_SIZE
 
         def __getitem__(self, batch):
-            chosen = order[batch * BATCH_SIZE : (batch + 1) * BATCH_SIZE]
-            return np.stack([self.window(index) for index in chosen]), truth[chosen]
+            indices = order[batch * BATCH_SIZE : (batch + 1) * BATCH_SIZE]
+            return np.stack([self.window(index) for index in indices]), truth[indices]
 
         def window(self, index):
-            start = dice.integers(max(lengths[index] - window_samples, 0) + 1) / sample_rate
+            start = rng.integers(max(lengths[index] - window_samples, 0) + 1) / sample_rate
             window, _ = librosa.load(paths[index], sr=None, offset=start, duration=window_samples / sample_rate)
-            return filled(window, window_samples)
+            return repeated(window, window_samples)
 
     def run():
-        dice.shuffle(order)
+        rng.shuffle(order)
         with ThreadPoolExecutor(CORES) as pool:  # as Keras' own enqueuer does
             return sum(len(waveform) for waveform, _ in pool.map(windows.__getitem__, range(len(windows))))
 
@@ -150,7 +149,7 @@ def keras_sequence(clips, truth, window_samples, sample_rate):
 
 
 def compare(runs, rounds):
-    """Goes through all rows again and again and prints the median rate of each."""
+    """Runs all pipelines in every round and prints the median rate of each."""
     rates = {name: [] for name in runs}
     for number in range(rounds + 1):
         for name, run in runs.items():

@@ -1,11 +1,11 @@
-"""How fast networks train on the CPU, and what a step of `audiotag fit` spends its time on.
+"""Training speed of each network on the CPU, and where a step of `audiotag fit` spends its time.
 
     make demo && python benchmarks/training.py
 
-First, clips/s of a training step (forward, backward, Adam) of each network on pictures of 64 x 64 x 3, or what it is
-made for. Then an experiment: Keras' `fit` on batches from its records beside the same on one ready batch again and
-again, whose step is split into the ear (front end, picture, disturbances) and the network. Rounds are interleaved;
-rates and ratios are medians over the rounds.
+First, clips/s of a training step (forward, backward, Adam) of each network on images of 64 x 64 x 3, or of the size
+that it is made for. Then an experiment: Keras' `fit` on batches from its records, the same on one cached batch, and the
+preprocessor (front end, preprocessing, augmentation) alone. Rounds are interleaved; rates and ratios are medians over
+the rounds.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from audiotag.config.loading import load
 from audiotag.data.clips import read_clips
 from audiotag.data.labels import multi_hot
 from audiotag.data.pipeline import training_batches
-from audiotag.data.records.manifest import read_manifest
+from audiotag.data.records import read_manifest
 from audiotag.losses import LOSSES, binary_crossentropy
 from audiotag.metrics import Lwlrap
 from audiotag.models import MODELS
@@ -37,11 +37,11 @@ BATCH, NUM_CLASSES, STEPS = 16, 80, 40
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--experiment", default="experiments/demo.json")
-    parser.add_argument("--records", help="Other records than the experiment's.")
+    parser.add_argument("--records", help="records other than the experiment's")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--networks", nargs="*", default=list(MODELS), choices=list(MODELS))
     args = parser.parse_args()
-    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n{'network':20} {'picture':>14} {'clips/s':>8}")
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n{'network':20} {'image':>14} {'clips/s':>8}")
     for name in args.networks:
         shape = SHAPES.get(name, (64, 64, 3))
         (seconds,) = interleaved({name: network_step(name, shape)}, args.rounds).values()
@@ -51,16 +51,16 @@ def main():
 
 
 def network_step(name, shape):
-    """One training step of a network on random pictures."""
+    """A training step of a network on random images: a function that returns its seconds."""
     network = MODELS[name](shape, NUM_CLASSES)
     network.compile(keras.optimizers.Adam(1e-4), binary_crossentropy(), jit_compile=False)
-    pictures, truth = np.random.default_rng(0).random((BATCH, *shape), "float32"), np.eye(BATCH, NUM_CLASSES)
-    pictures, truth = tf.constant(pictures), tf.constant(truth, tf.float32)
-    return lambda: seconds_of(lambda: float(network.train_on_batch(pictures, truth)))
+    images, truth = np.random.default_rng(0).random((BATCH, *shape), "float32"), np.eye(BATCH, NUM_CLASSES)
+    images, truth = tf.constant(images), tf.constant(truth, tf.float32)
+    return lambda: seconds_of(lambda: float(network.train_on_batch(images, truth)))
 
 
 def compare(experiment, rounds):
-    """Prints what the pipeline and the ear cost of a step of `fit`."""
+    """Prints the cost of the pipeline and the preprocessor in a step of `fit`."""
     manifest = read_manifest(experiment.records)
     stage, clips = experiment.stages[0], read_clips(manifest.directory / "clips.csv")
     clips = clips[clips["subset"].isin(stage.subset)].reset_index(drop=True)
@@ -73,28 +73,28 @@ def compare(experiment, rounds):
         clips,
         multi_hot(clips["labels"], manifest.vocabulary),
         window_samples=tagger.window_samples,
-        short_clips=experiment.window.short_clips,
+        pad=experiment.window.pad,
         batch_size=stage.batch_size,
         seed=1,
         epochs=range(1000),
     ).map(lambda waveform, truth: ((waveform, truth), truth))
-    ready = next(iter(batches))
-    same = tf.data.Dataset.from_tensors(ready).repeat()
-    hear = tf.function(lambda sound: tagger.ear(sound, training=True)[0])
+    batch = next(iter(batches))
+    repeated = tf.data.Dataset.from_tensors(batch).repeat()
+    preprocess = tf.function(lambda inputs: tagger.preprocessor(inputs, training=True)[0])
     rows = {
         "fit, from records": lambda: fit_seconds(tagger, batches),
-        "fit, one ready batch": lambda: fit_seconds(tagger, same),
-        "the ear alone": lambda: seconds_of(lambda: [hear(ready[0]).numpy() for _ in range(STEPS)]),
+        "fit, one cached batch": lambda: fit_seconds(tagger, repeated),
+        "preprocessor alone": lambda: seconds_of(lambda: [preprocess(batch[0]).numpy() for _ in range(STEPS)]),
     }
     seconds = interleaved(rows, rounds)
-    print(f"\n{experiment.model.name + f', batches of {stage.batch_size}':34} {'clips/s':>8} {'of ready':>10}")
+    print(f"\n{experiment.model.name + f', batches of {stage.batch_size}':34} {'clips/s':>8} {'of cached':>10}")
     for name, times in seconds.items():
-        ratio = statistics.median(one / time for time, one in zip(times, seconds["fit, one ready batch"]))
+        ratio = statistics.median(one / time for time, one in zip(times, seconds["fit, one cached batch"]))
         print(f"{name:34} {STEPS * stage.batch_size / statistics.median(times):8.1f} {ratio:9.2f}x")
 
 
 class Stopwatch(keras.callbacks.Callback):
-    """Takes the time of each epoch."""
+    """Measures the duration of each epoch."""
 
     def on_epoch_begin(self, epoch, logs=None):
         self.started = time.perf_counter()
@@ -104,27 +104,27 @@ class Stopwatch(keras.callbacks.Callback):
 
 
 def fit_seconds(tagger, batches):
-    """How long `fit` takes for so many steps, once the batches flow."""
+    """Seconds that `fit` takes for `STEPS` steps, after an epoch of warm-up."""
     stopwatch = Stopwatch()
     tagger.fit(batches, epochs=2, steps_per_epoch=STEPS, verbose=0, shuffle=False, callbacks=[stopwatch])
     return stopwatch.seconds
 
 
 def seconds_of(run):
-    """How long a function takes."""
+    """Seconds that a function takes."""
     started = time.perf_counter()
     run()
     return time.perf_counter() - started
 
 
 def interleaved(rows, rounds):
-    """{name: the seconds that its row says in each round}; the first round, which traces, does not count."""
+    """{name: the seconds that its function returns in each round}, without the first round, which traces."""
     seconds = {name: [] for name in rows}
     for number in range(rounds + 1):
         for name, row in rows.items():
-            found = row()
+            elapsed = row()
             if number:
-                seconds[name].append(found)
+                seconds[name].append(elapsed)
     return seconds
 
 

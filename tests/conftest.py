@@ -1,4 +1,4 @@
-"""A tiny dataset, an experiment on it, and the run that comes of it: made once, for all tests."""
+"""A tiny dataset, its records, an experiment on them and its trained run: made once, for all tests."""
 
 import json
 import sys
@@ -8,10 +8,10 @@ import pytest
 from audiotag.config.loading import load
 
 # A minute or more each, all trials together.
-LONGEST = [f"test_{name}.py" for name in ("resume", "making", "training", "crossval", "fit", "backends")]
+LONGEST = ["resume", "making", "training", "label_selection", "loop", "out_of_fold", "splits", "backends"]
 ADAM = {"name": "adam", "learning_rate": 0.01}
 LOSS = {"name": "binary_crossentropy"}
-CALLBACKS = [{"name": "CSVLogger"}, {"name": "ModelCheckpoint"}]
+CALLBACKS = [{"name": "CSVLogger"}]
 TINY = {
     "about": "Two stages of two epochs on a hundred clips.",
     "command": "audiotag fit tiny.json",
@@ -19,7 +19,7 @@ TINY = {
     "records": "records",
     "window": {"seconds": 1.0},
     "frontend": {"name": "log_mel", "num_bands": 32, "fft_length": 512, "frame_step": 320, "high_hz": 8000},
-    "picture": [{"name": "standardise"}],
+    "image_preprocess": [{"name": "standardize"}],
     "augment": [{"name": "time_mask", "max_width": 8}, {"name": "frequency_mask", "max_width": 4}],
     "model": {"name": "conv_skip", "filters": [8, 16]},
     "stages": [
@@ -33,17 +33,17 @@ TINY = {
 
 @pytest.fixture(autouse=True)
 def _no_determinism_left_behind():
-    """`fit` makes every operation of its process deterministic, and XLA does not go with that."""
+    """Undoes what `fit` does to its process: XLA does not compile deterministic operations."""
     yield
     if "tensorflow" in sys.modules:
-        from tensorflow.python.framework import config  # TensorFlow has a public switch only for on
+        from tensorflow.python.framework import config  # the public API can only switch it on
 
         config.disable_op_determinism()
 
 
 def pytest_collection_modifyitems(items):
-    """Puts the files that take longest first, so that at the end no core waits for one."""
-    places = {name: place for place, name in enumerate(LONGEST)}
+    """Runs the slowest files first, so that at the end no core waits for one."""
+    places = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
 
 
@@ -59,34 +59,34 @@ def pytest_runtest_makereport(item, call):
             counts = dict(tally.counts) if tally else {None: ((*mark.args, 1)[1], int(report.failed))}
             if report.failed and not any(failed for _, failed in counts.values()):
                 counts[None] = counts.get(None, (0, 0))[0] + 1, 1
-            said = tally.said if tally else []
+            remarks = tally.said if tally else []
             for name, (tried, failed) in counts.items() if not report.skipped else ():
                 seconds = 0 if name else report.duration
-                report.user_properties.append(("check", [name or mark.args[0], tried, failed, seconds, said]))
-                said = []
-            if said and not counts:
-                report.user_properties.append(("check", [mark.args[0], 0, 0, report.duration, said]))
+                report.user_properties.append(("check", [name or mark.args[0], tried, failed, seconds, remarks]))
+                remarks = []
+            if remarks and not counts:
+                report.user_properties.append(("check", [mark.args[0], 0, 0, report.duration, remarks]))
     return report
 
 
 def pytest_terminal_summary(terminalreporter):
     """Prints the checks of docs/reliability.md: tried, passed, failed."""
     reports = [report for some in terminalreporter.stats.values() for report in some]
-    checks, said = {}, []
+    checks, remarks = {}, []
     for report in reports:
         for key, value in getattr(report, "user_properties", ()):
             if key == "check" and report.when == "call":
                 name, tried, failed, seconds, lines = value
                 sums = checks.setdefault(name, [0, 0, 0.0])
                 checks[name] = [sums[0] + tried, sums[1] + failed, sums[2] + seconds]
-                said += [f"{name}: {line}" for line in lines]
+                remarks += [f"{name}: {line}" for line in lines]
     if checks:
         terminalreporter.section("checks of docs/reliability.md")
         terminalreporter.write_line(f"{'check':<6}{'tried':>9}{'passed':>9}{'failed':>9}{'seconds':>9}")
         for name in sorted(checks, key=lambda name: (name[0], int(name[1:]))):
             tried, failed, seconds = checks[name]
             terminalreporter.write_line(f"{name:<6}{tried:>9}{tried - failed:>9}{failed:>9}{seconds:>9.1f}")
-        for line in sorted(said):
+        for line in sorted(remarks):
             terminalreporter.write_line(line)
 
 
@@ -103,8 +103,8 @@ def demo(tmp_path_factory):
 @pytest.fixture(scope="session")
 def records(demo, tmp_path_factory):
     """Its records, at 16 kHz."""
-    from audiotag.data.records.writing import write_records
-    from audiotag.data.sources.layouts import find_clips
+    from audiotag.data.records import write_records
+    from audiotag.data.sources import find_clips
 
     folder = tmp_path_factory.mktemp("records") / "demo"
     write_records(find_clips(demo), folder, sample_rate=16_000, workers=0, clips_per_shard=16)
@@ -127,7 +127,7 @@ def tiny(tiny_file):
 
 @pytest.fixture(scope="session")
 def run(tiny, tmp_path_factory):
-    """The run of that experiment, trained. Tests may read it and must not write into it."""
+    """The trained run of that experiment. Tests read it and must not write into it."""
     from audiotag.training.loop import fit
 
     return fit(tiny(), tmp_path_factory.mktemp("runs") / "tiny", say=lambda sentence: None)
@@ -139,7 +139,7 @@ def recordings():
     import numpy as np
     import soundfile as sf
 
-    from audiotag.data.sources.layouts import find_clips
+    from audiotag.data.sources import find_clips
 
     def make(folder, lengths, *, subsets=("curated",), sample_rate=16_000):
         (folder / "audio").mkdir(parents=True)
@@ -157,7 +157,7 @@ def recordings():
 
 @pytest.fixture(scope="session")
 def saved_model(run, tmp_path_factory):
-    """The same run as a SavedModel. Read only, too."""
+    """The same run as a SavedModel, also read only."""
     from audiotag.serving.saved_model import export
 
     return export(run, tmp_path_factory.mktemp("serving") / "tiny")
@@ -165,12 +165,12 @@ def saved_model(run, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def wavs(records, tmp_path_factory):
-    """The test clips of the records as 16 kHz WAV files: they hold the very same samples."""
+    """The test clips of the records as 16 kHz WAV files with the same samples."""
     import soundfile as sf
 
     from audiotag.data.clips import read_clips
     from audiotag.data.pipeline import evaluation_batches
-    from audiotag.data.records.manifest import read_manifest
+    from audiotag.data.records import read_manifest
 
     folder = tmp_path_factory.mktemp("wavs")
     clips = read_clips(records / "clips.csv").query("subset == 'test'").reset_index(drop=True)

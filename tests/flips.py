@@ -1,11 +1,11 @@
-"""Files with one bit flipped."""
+"""Flipped bits for tests."""
 
 
 def flipped(content, bit):
-    """The same bytes but for one bit."""
+    """The bytes with one bit flipped."""
     return content[: bit // 8] + bytes([content[bit // 8] ^ 1 << bit % 8]) + content[bit // 8 + 1 :]
 
 
 def bits(content, *, every=None, count=None):
-    """The bits to flip that lie evenly: every so many-th of them, or about so many."""
+    """Evenly spaced indices of bits: every `every`-th bit, or about `count` bits."""
     return range(0, 8 * len(content), every or 8 * len(content) // count)

@@ -1,4 +1,4 @@
-"""Ways to stop a training in the middle, and to compare what it left."""
+"""Ways to stop training in the middle, and to compare the files that it leaves."""
 
 import re
 import subprocess
@@ -9,20 +9,21 @@ import h5py
 
 
 class Stopped(BaseException):
-    """What a test raises in the place of `kill -9`."""
+    """Raised by a test in place of `kill -9`."""
 
 
 def fit_command(path, folder, overrides=()):
-    sets = [part for override in overrides for part in ("--set", override)]
+    """The command that trains an experiment in a directory."""
+    sets = [text for override in overrides for text in ("--set", override)]
     return [sys.executable, "-m", "audiotag", "fit", str(path), "--run", str(folder), *sets]
 
 
-def run_until(command, sign, count, pause):
-    """Runs a command until `count` of its lines have matched `sign`, waits a moment and kills it."""
+def run_until(command, pattern, count, pause):
+    """Runs a command until `count` of its lines match a pattern, waits `pause` seconds and kills it; its exit code."""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     with process:
         for line in process.stdout:
-            count -= bool(re.search(sign, line))
+            count -= bool(re.search(pattern, line))
             if count == 0:
                 break
         time.sleep(pause)

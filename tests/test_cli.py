@@ -15,19 +15,20 @@ import audiotag
 from audiotag.cli import main
 from audiotag.data import synthetic
 from audiotag.data.records.manifest import read_manifest
+from audiotag.data.sources import SOURCES
 from audiotag.inference.audio_files import score_files
-from audiotag.serving.saved_model import load_listener
+from audiotag.serving.saved_model import load_predictor
 
 
 def call(*arguments):
-    """What a command prints; it must end well."""
+    """The output of a command that must succeed."""
     result = CliRunner().invoke(main, [str(argument) for argument in arguments])
     assert result.exit_code == 0, (result.output, result.exception)
     return result.output
 
 
-def mistake(*arguments):
-    """The lines with which a command refuses; there must be no traceback."""
+def error_of(*arguments):
+    """The error message of a command that must fail without a traceback."""
     result = CliRunner().invoke(main, [str(argument) for argument in arguments])
     assert result.exit_code == 1
     assert isinstance(result.exception, SystemExit), result.exception
@@ -47,40 +48,44 @@ def read(path):
         return list(csv.reader(file))
 
 
-# What the commands do
+# Results
 
 
-def test_the_version_is_that_of_the_package():
+def test_version_prints_the_version_of_the_package():
     assert call("--version") == f"audiotag, version {audiotag.__version__}\n"
 
 
-def test_it_is_a_module_too():
+def test_it_runs_as_a_module():
     command = [sys.executable, "-m", "audiotag", "--version"]
     assert "version" in subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
-def test_make_demo_and_make_records_say_what_they_made(tmp_path, monkeypatch):
+def test_make_demo_and_make_records_print_the_number_of_clips(tmp_path, monkeypatch):
     small = functools.partial(synthetic.make_demo, curated=14, noisy=4, test=4)
     monkeypatch.setattr(synthetic, "make_demo", small)
     assert call("make-demo", tmp_path / "demo", "--seed", 3).startswith("14 curated, 4 noisy (")
     out = tmp_path / "records"
-    done = call("make-records", tmp_path / "demo", "--out", out, "--sample-rate", 16_000, "--workers", 1)
-    assert done.splitlines()[-1] == f"14 curated, 4 noisy, 4 test clips of 14 classes: {out}"
+    output = call("make-records", tmp_path / "demo", "--out", out, "--sample-rate", 16_000, "--workers", 1)
+    assert output.splitlines()[-1] == f"14 curated, 4 noisy, 4 test clips of 14 classes: {out}"
     assert (out / "manifest.json").is_file()
-    assert call("check-records", out).splitlines()[-1] == f"{out}: whole; every byte is as make-records wrote it."
+    assert call("check-records", out).splitlines()[-1] == f"{out}: complete; every byte is as make-records wrote it."
     again = call("make-records", tmp_path / "demo", "--out", out, "--sample-rate", 16_000, "--workers", 1)
-    assert again.splitlines() == done.splitlines()[-1:]
+    assert again.splitlines() == output.splitlines()[-1:]
+
+
+def test_the_help_of_make_records_lists_every_layout():
+    assert f"One of auto, {', '.join(SOURCES)}." in " ".join(call("make-records", "--help").split())
 
 
 def test_make_records_trims_and_sets_the_peak(demo, tmp_path):
-    words = ["--sample-rate", 8_000, "--workers", 1, "--trim", "loudest", "--trim-db", 40, "--peak-db", -3]
-    call("make-records", demo, "--out", tmp_path / "out", *words)
-    options = read_manifest(tmp_path / "out").options
-    assert (options["trim"], options["trim_db"], options["peak_db"]) == ("loudest", 40.0, -3.0)
+    options = ["--sample-rate", 8_000, "--workers", 1, "--trim", "relative", "--trim-db", 40, "--peak-db", -3]
+    call("make-records", demo, "--out", tmp_path / "out", *options)
+    written = read_manifest(tmp_path / "out").options
+    assert (written["trim"], written["trim_db"], written["peak_db"]) == ("relative", 40.0, -3.0)
     clips = pd.read_csv(tmp_path / "out" / "clips.csv")
     np.testing.assert_allclose(clips["peak"], 10 ** (-3 / 20), atol=1e-5)
-    assert mistake("make-records", demo, "--out", tmp_path / "out", "--trim", "silence") == (
-        "Error: trim 'silence': expected loudest or level; leave it out to cut nothing off."
+    assert error_of("make-records", demo, "--out", tmp_path / "out", "--trim", "silence") == (
+        "Error: trim 'silence': expected relative or absolute; leave it out to keep the silence."
     )
 
 
@@ -90,30 +95,32 @@ def test_make_records_names_its_folder_after_the_source(demo, tmp_path, monkeypa
     assert (tmp_path / "tfrecords" / "demo" / "manifest.json").is_file()
 
 
-def test_fit_goes_on_with_a_run_and_exports_it(tiny_file, own_run):
+def test_fit_resumes_a_run_and_exports_it(tiny_file, own_run):
     lines = call("fit", tiny_file, "--run", own_run).splitlines()
     assert [line for line in lines if line.startswith("curated stage, fold 0: lwlrap 0.")]
     assert lines[-1] == f"SavedModel: {own_run / 'saved_model'}"
     assert (own_run / "saved_model" / "saved_model.pb").is_file()
 
 
-def test_evaluate_prints_a_row_a_class_and_a_row_a_part(run, tmp_path):
+def test_evaluate_prints_a_row_per_class_and_per_split(run, tmp_path):
     output = call("evaluate", run.folder, "--csv", tmp_path / "classes.csv", "--out", tmp_path / "tables")
     rows = read(tmp_path / "classes.csv")
     assert rows == read(tmp_path / "tables" / "classes.csv")
     assert rows[0][:6] == ["class", "clips", "lwlrap", "low", "high", "chance"]
     assert len(read(tmp_path / "tables" / "clips.csv")) == 1 + 20
-    assert len(read(tmp_path / "tables" / "overall.csv")) == 1 + 3 * 6
-    assert read(tmp_path / "tables" / "calibration.csv")[0] == ["from", "to", "answers", "probability", "share"]
+    header, *overall = read(tmp_path / "tables" / "overall.csv")
+    measures = {row[header.index("measure")] for row in overall}
+    assert len(measures) >= 6 and len(overall) == 3 * len(measures)
+    assert read(tmp_path / "tables" / "calibration.csv")[0] == ["from", "to", "predictions", "probability", "fraction"]
     assert [row[0] for row in rows[1:]] == list(run.vocabulary)
-    for words in (*run.vocabulary, "all", "Public", "Private", "chance"):
-        assert words in output
+    for text in (*run.vocabulary, "all", "Public", "Private", "chance"):
+        assert text in output
     assert call("evaluate", run.folder, "--stage", "noisy") != output
 
 
-def test_predict_prints_the_best_classes_and_writes_them_all(run, saved_model, wavs, tmp_path):
+def test_predict_prints_the_top_classes_and_writes_all_of_them(run, saved_model, wavs, tmp_path):
     vocabulary = run.vocabulary
-    expected = score_files(load_listener(run.folder), wavs)
+    expected = score_files(load_predictor(run.folder), wavs)
     for model in (run.folder, saved_model):
         output = call("predict", model, *wavs, "--top", 2, "--csv", tmp_path / "scores.csv")
         lines = [line for line in output.splitlines() if line.startswith((str(wavs[0].parent), "  "))]
@@ -125,114 +132,113 @@ def test_predict_prints_the_best_classes_and_writes_them_all(run, saved_model, w
         np.testing.assert_allclose(table[[f"{label} logit" for label in vocabulary]], expected, atol=1e-4)
 
 
-def test_predict_tells_when_each_class_is_heard(run, wavs, tmp_path):
-    changed = ["--set", "predict.overlap=0", "--threshold", 0.05]
-    call("predict", run.folder, *wavs[:2], "--timeline", tmp_path / "timeline.csv", *changed)
-    rows = read(tmp_path / "timeline.csv")
+def test_predict_writes_when_each_class_is_detected(run, wavs, tmp_path):
+    options = ["--set", "predict.overlap=0", "--threshold", 0.05]
+    call("predict", run.folder, *wavs[:2], "--events", tmp_path / "events.csv", *options)
+    rows = read(tmp_path / "events.csv")
     assert rows[0] == ["fname", "start", "end", "class", "probability"] and len(rows) > 1
     assert {row[0] for row in rows[1:]} <= {str(path) for path in wavs[:2]}
     assert all(float(row[4]) >= 0.05 and float(row[1]) < float(row[2]) for row in rows[1:])
 
 
-def test_a_run_may_be_heard_in_another_way(run, tmp_path):
-    for command in (["evaluate", run.folder], ["submit", run.folder, "--out", tmp_path / "out.csv"]):
-        assert mistake(*command, "--set", "model.name=resnet50").startswith(
-            "Error: --set model.name=resnet50: a trained run changes only in how it is heard. Expected one of: predict."
+def test_a_run_can_predict_with_other_settings(run, tmp_path):
+    for command in (["evaluate", run.folder], ["make-submission", run.folder, "--out", tmp_path / "out.csv"]):
+        assert error_of(*command, "--set", "model.name=resnet50").startswith(
+            "Error: --set model.name=resnet50: only the predict settings of a trained run can change. Expected one"
         )
-    call("submit", run.folder, "--out", tmp_path / "mean.csv")
-    call("submit", run.folder, "--out", tmp_path / "max.csv", "--set", "predict.pool=max")
+    call("make-submission", run.folder, "--out", tmp_path / "mean.csv")
+    call("make-submission", run.folder, "--out", tmp_path / "max.csv", "--set", "predict.pool=max")
     assert read(tmp_path / "mean.csv") != read(tmp_path / "max.csv")
 
 
-def test_submit_follows_the_sample(own_run, demo, tmp_path):
-    sample = read(demo / "sample_submission.csv")
-    header, *rows = sample
-    shuffled = tmp_path / "sample.csv"
-    shuffled.write_text("\n".join(",".join(row) for row in [header, *rows[::-1]]) + "\n")
-    assert call("submit", own_run, "--like", shuffled).splitlines()[-1] == (
+def test_make_submission_follows_the_template(own_run, demo, tmp_path):
+    header, *rows = read(demo / "sample_submission.csv")
+    template = tmp_path / "sample.csv"
+    template.write_text("\n".join(",".join(row) for row in [header, *rows[::-1]]) + "\n")
+    assert call("make-submission", own_run, "--template", template).splitlines()[-1] == (
         f"20 rows, 14 classes: {own_run / 'submission.csv'}"
     )
-    ours = read(own_run / "submission.csv")
-    assert ours[0] == header == ["fname", *sorted(header[1:])]
-    assert [row[0] for row in ours[1:]] == [row[0] for row in rows[::-1]]
-    call("submit", own_run, "--out", tmp_path / "other.csv")
-    assert sorted(map(tuple, read(tmp_path / "other.csv"))) == sorted(map(tuple, ours))
+    written = read(own_run / "submission.csv")
+    assert written[0] == header == ["fname", *sorted(header[1:])]
+    assert [row[0] for row in written[1:]] == [row[0] for row in rows[::-1]]
+    call("make-submission", own_run, "--out", tmp_path / "other.csv")
+    assert sorted(map(tuple, read(tmp_path / "other.csv"))) == sorted(map(tuple, written))
 
 
-def test_export_says_where_it_put_the_model(run, tmp_path):
+def test_export_prints_the_folder_of_the_model(run, tmp_path):
     assert call("export", run.folder, tmp_path / "1").splitlines()[-1] == f"SavedModel: {tmp_path / '1'}"
-    assert load_listener(tmp_path / "1").vocabulary == run.vocabulary
+    assert load_predictor(tmp_path / "1").vocabulary == run.vocabulary
 
 
-# A user's mistake: one line, and 1
+# Errors of a user: a message and exit code 1
 
 
-def test_a_mistake_in_an_experiment(tmp_path, tiny_file):
-    assert mistake("fit", tmp_path / "nowhere.json") == (
+def test_an_error_in_an_experiment(tmp_path, tiny_file):
+    assert error_of("fit", tmp_path / "nowhere.json") == (
         f"Error: {tmp_path / 'nowhere.json'}: cannot be read: No such file or directory."
     )
-    assert mistake("fit", tiny_file, "--set", "model.name=convskip").startswith(
-        f"Error: {tiny_file}: model: there is no part 'convskip'. Did you mean 'conv_skip'?"
+    assert error_of("fit", tiny_file, "--set", "model.name=convskip").startswith(
+        f"Error: {tiny_file}: model: there is no component 'convskip'. Did you mean 'conv_skip'?"
     )
-    assert mistake("fit", tiny_file, "--set", "stages.nosy.epochs=3").startswith(
+    assert error_of("fit", tiny_file, "--set", "stages.nosy.epochs=3").startswith(
         "Error: --set stages.nosy.epochs=3: there is no entry 'nosy'. Did you mean 'noisy'?"
     )
-    assert mistake("fit", tiny_file, "--set", "records=nowhere", "--run", tmp_path / "run") == (
+    assert error_of("fit", tiny_file, "--set", "records=nowhere", "--run", tmp_path / "run") == (
         "Error: nowhere: no such directory of records. Make it with: audiotag make-records SOURCE --out nowhere"
     )
-    assert mistake("fit", tiny_file, "--fold", 7, "--run", tmp_path / "run") == (
+    assert error_of("fit", tiny_file, "--fold", 7, "--run", tmp_path / "run") == (
         "Error: there is no fold 7. Accepted: 0 to 4."
     )
-    assert mistake("fit", tiny_file, "--set", "frontend.high_hz=9000", "--run", tmp_path / "run").startswith(
+    assert error_of("fit", tiny_file, "--set", "frontend.high_hz=9000", "--run", tmp_path / "run").startswith(
         "Error: frontend log_mel: high_hz must be above 0 and at most 8000.0, half of sample_rate=16000."
     )
 
 
 def test_another_experiment_in_the_directory_of_a_run(tiny_file, own_run):
-    assert mistake("fit", tiny_file, "--set", "seed=3", "--run", own_run) == (
-        f"Error: {own_run}: was trained with another experiment than this one. "
-        "Give the run another name with --run, or train it anew with --restart."
+    assert error_of("fit", tiny_file, "--set", "seed=3", "--run", own_run) == (
+        f"Error: {own_run}: was trained with another experiment. "
+        "Choose another name with --run, or retrain with --restart."
     )
 
 
-def test_records_that_miss_a_shard_or_have_a_flipped_bit(run, records, tmp_path):
+def test_records_with_a_missing_shard_or_a_flipped_bit(run, records, tmp_path):
     copy = shutil.copytree(records, tmp_path / "records")
     shard = max(copy.glob("*.tfrecord"))  # of test clips
     data = shard.read_bytes()
     shard.write_bytes(data[:-50] + bytes([data[-50] ^ 1]) + data[-49:])
     for command in (["check-records", copy], ["evaluate", run.folder, "--records", copy]):
-        assert mistake(*command).startswith(f"Error: {shard}: damaged: its SHA-256 is not the manifest's. It holds")
-        assert mistake(*command).endswith("Make the records anew with --overwrite.")
+        assert error_of(*command).startswith(f"Error: {shard}: damaged: its SHA-256 is not the manifest's. It holds")
+        assert error_of(*command).endswith("Make the records again with --overwrite.")
     shard.unlink()
     for command in (["check-records", copy], ["evaluate", run.folder, "--records", copy]):
-        assert mistake(*command).startswith(f"Error: {shard}: is missing; the manifest expects {len(data)} bytes")
+        assert error_of(*command).startswith(f"Error: {shard}: is missing; the manifest expects {len(data)} bytes")
 
 
-def test_a_folder_that_is_no_run(tmp_path, wavs):
-    message = f"Error: {tmp_path}: not the directory of a run: it has no records.json. Train one with: audiotag fit"
+def test_a_folder_that_is_not_a_run(tmp_path, wavs):
+    message = f"Error: {tmp_path}: not the directory of a run: it has no data.json. Train one with: audiotag fit"
     message += " EXPERIMENT"
-    for command in (["evaluate", tmp_path], ["predict", tmp_path, wavs[0]], ["submit", tmp_path]):
-        assert mistake(*command) == message
-    assert mistake("export", tmp_path, tmp_path / "saved") == message
+    for command in (["evaluate", tmp_path], ["predict", tmp_path, wavs[0]], ["make-submission", tmp_path]):
+        assert error_of(*command) == message
+    assert error_of("export", tmp_path, tmp_path / "saved") == message
 
 
-def test_a_stage_that_is_not_there(run):
-    assert mistake("evaluate", run.folder, "--stage", "nosy") == (
+def test_a_stage_that_does_not_exist(run):
+    assert error_of("evaluate", run.folder, "--stage", "nosy") == (
         f"Error: {run.folder}: has no stage 'nosy'. Did you mean 'noisy'? Accepted: noisy, curated."
     )
 
 
-def test_a_file_that_is_no_sound(saved_model, wavs, tmp_path):
+def test_a_file_that_is_not_audio(saved_model, wavs, tmp_path):
     text = tmp_path / "text.wav"
-    text.write_text("no sound")
-    assert mistake("predict", saved_model, wavs[0], text).startswith(f"Error: {text}: audiotag cannot decode it")
+    text.write_text("not audio")
+    assert error_of("predict", saved_model, wavs[0], text).startswith(f"Error: {text}: audiotag cannot decode it")
     nowhere = tmp_path / "nowhere.wav"
-    assert mistake("predict", saved_model, nowhere).startswith(f"Error: {nowhere}: cannot be read: No such file")
+    assert error_of("predict", saved_model, nowhere).startswith(f"Error: {nowhere}: cannot be read: No such file")
 
 
-def test_a_sample_of_another_competition(own_run, tmp_path):
+def test_a_template_of_another_competition(own_run, tmp_path):
     (tmp_path / "sample.csv").write_text("fname,Bark\n1.wav,0\n")
-    line = mistake("submit", own_run, "--like", tmp_path / "sample.csv")
+    line = error_of("make-submission", own_run, "--template", tmp_path / "sample.csv")
     assert line.startswith(
         f"Error: {tmp_path / 'sample.csv'}: its columns are not fname and the 14 classes in sorted or"
     )
@@ -240,59 +246,63 @@ def test_a_sample_of_another_competition(own_run, tmp_path):
 
 
 def test_a_folder_that_exists_already(run, saved_model, demo):
-    assert mistake("export", run.folder, saved_model) == (
+    assert error_of("export", run.folder, saved_model) == (
         f"Error: {saved_model}: exists already. Choose another folder, or --overwrite."
     )
-    assert mistake("make-demo", demo).startswith(f"Error: {demo}")
+    assert error_of("make-demo", demo).startswith(f"Error: {demo}")
 
 
-def test_a_place_that_cannot_be_written_to(run, tmp_path):
+def test_a_path_that_cannot_be_written(run, tmp_path):
     (tmp_path / "file").write_text("")
-    line = mistake("evaluate", run.folder, "--csv", tmp_path / "file" / "classes.csv")
+    line = error_of("evaluate", run.folder, "--csv", tmp_path / "file" / "classes.csv")
     assert "file" in line and len(line.splitlines()) == 1
 
 
-def test_a_folder_for_what_is_written_is_made(run, tmp_path):
-    call("submit", run.folder, "--out", tmp_path / "some" / "where" / "submission.csv")
+def test_the_folder_of_an_output_is_created(run, tmp_path):
+    call("make-submission", run.folder, "--out", tmp_path / "some" / "where" / "submission.csv")
     assert (tmp_path / "some" / "where" / "submission.csv").is_file()
 
 
-def test_a_combiner_that_is_not_there_is_told_of_the_file_that_was_asked_for(run, tmp_path):
-    line = mistake("ensemble", run.folder, "--combine", "geometrik", "--out", tmp_path / "two.json")
-    assert line.startswith(f"Error: {tmp_path / 'two.json'}: combine: there is no part 'geometrik'. Did you mean")
+def test_the_error_of_an_unknown_combiner_names_the_file(run, tmp_path):
+    line = error_of("ensemble", run.folder, "--combiner", "geometrik_mean", "--out", tmp_path / "two.json")
+    assert line.startswith(
+        f"Error: {tmp_path / 'two.json'}: combiner: there is no component 'geometrik_mean'. Did you mean"
+    )
     assert not list(tmp_path.iterdir())
 
 
-def test_a_wrong_sample_is_told_before_the_clips_are_heard(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("audiotag.ensembling.members.hear_test_clips", lambda model: pytest.fail("heard"))
-    assert mistake("submit", run.folder, "--like", tmp_path / "no.csv").startswith(f"Error: {tmp_path / 'no.csv'}: ")
+def test_a_wrong_template_fails_before_the_clips_are_scored(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("audiotag.ensembling.members.predict_test_clips", lambda model: pytest.fail("scored"))
+    assert error_of("make-submission", run.folder, "--template", tmp_path / "no.csv").startswith(
+        f"Error: {tmp_path / 'no.csv'}: "
+    )
 
 
-def test_scores_as_parquet_without_pyarrow_are_refused_before_the_clips_are_heard(tmp_path, monkeypatch):
+def test_parquet_without_pyarrow_fails_before_the_clips_are_scored(tmp_path, monkeypatch):
     monkeypatch.setattr("audiotag.evaluation.score_tables.can_write_parquet", lambda: False)
     for command in (["evaluate", "runs/demo"], ["predict", "runs/demo", "a.wav"]):
-        line = mistake(*command, "--csv", tmp_path / "x.parquet")
+        line = error_of(*command, "--csv", tmp_path / "x.parquet")
         assert line.startswith(f"Error: {tmp_path / 'x.parquet'}: Parquet needs pyarrow. Install it with: pip install")
 
 
-def test_a_name_that_is_not_utf8_is_refused_before_anything_is_heard():
-    line = mistake("predict", "runs/demo", "a.wav", os.fsdecode(b"h\xe9.wav"))
-    assert line == r"Error: the name 'h\udce9.wav' has bytes that are not UTF-8. Rename it."
+def test_a_file_name_that_is_not_utf8_fails_before_any_file_is_scored():
+    line = error_of("predict", "runs/demo", "a.wav", os.fsdecode(b"h\xe9.wav"))
+    assert line == r"Error: the name 'h\udce9.wav' has bytes that are not UTF-8. Rename the file."
 
 
-def test_a_batch_beyond_the_memory_is_told_of_its_size(run, monkeypatch):
-    def hear(*arguments):
-        raise tf.errors.ResourceExhaustedError(None, None, f"Detected at node x\n{said}\nHint: none")
+def test_the_error_of_a_batch_too_large_for_the_memory_recommends_a_smaller_one(run, monkeypatch):
+    def run_out(*arguments):
+        raise tf.errors.ResourceExhaustedError(None, None, f"Detected at node x\n{reason}\nHint: none")
 
-    monkeypatch.setattr("audiotag.evaluation.scoring.score_logits", hear)
-    said = "OOM when allocating tensor with shape[64,80] [Op:Conv2D]"
-    told = f"Error: {said}. In fit, a smaller batch_size of the stage needs less memory."
-    assert mistake("evaluate", run.folder) == told
-    said = "No space left on device"
+    monkeypatch.setattr("audiotag.evaluation.scoring.score_logits", run_out)
+    reason = "OOM when allocating tensor with shape[64,80] [Op:Conv2D]"
+    message = f"Error: {reason}. To train with less memory, lower the stage's batch_size."
+    assert error_of("evaluate", run.folder) == message
+    reason = "No space left on device"
     assert isinstance(CliRunner().invoke(main, ["evaluate", str(run.folder)]).exception, tf.errors.OpError)
 
 
-# Wrong usage: 2
+# Wrong usage: exit code 2
 
 
 @pytest.mark.parametrize(
@@ -311,16 +321,28 @@ def test_a_batch_beyond_the_memory_is_told_of_its_size(run, monkeypatch):
         (["export", "runs/demo"], "Missing argument 'FOLDER'"),
         (["check-records", __file__], "is a file"),
         (["predict", "runs/demo", "a.wav", "--csv", "b.wav"], "b.wav: expected a name that ends in .csv or .parquet."),
-        (["suspects", "runs/demo", "--csv", "x.parquet"], "x.parquet: expected a name that ends in .csv."),
-        (["predict", "runs/demo", "a.wav", "--csv", "x.csv", "--timeline", "./x.csv"], "are the same file"),
-        (["predict", "runs/demo", "a.wav", "--threshold", "nan"], "--threshold is no number"),
-        (["evaluate", "x.json", "--members", "--stage", "noisy"], "--members goes with --held-out and --set alone"),
-        (["evaluate", "x.json", "--members", "--records", "x"], "--members goes with --held-out and --set alone"),
-        (["evaluate", "x.json", "--members", "--csv", "/tmp/x.csv"], "--members goes with --held-out and --set alone"),
-        (["evaluate", "x.json", "--members", "--out", "x"], "--members goes with --held-out and --set alone"),
+        (["label-issues", "runs/demo", "--csv", "x.parquet"], "x.parquet: expected a name that ends in .csv."),
+        (["predict", "runs/demo", "a.wav", "--csv", "x.csv", "--events", "./x.csv"], "are the same file"),
+        (["predict", "runs/demo", "a.wav", "--threshold", "nan"], "--threshold is not a number"),
+        (
+            ["evaluate", "x.json", "--leave-one-out", "--stage", "noisy"],
+            "--leave-one-out accepts only --out-of-fold and --set",
+        ),
+        (
+            ["evaluate", "x.json", "--leave-one-out", "--records", "x"],
+            "--leave-one-out accepts only --out-of-fold and --set",
+        ),
+        (
+            ["evaluate", "x.json", "--leave-one-out", "--csv", "/tmp/x.csv"],
+            "--leave-one-out accepts only --out-of-fold and --set",
+        ),
+        (
+            ["evaluate", "x.json", "--leave-one-out", "--out", "x"],
+            "--leave-one-out accepts only --out-of-fold and --set",
+        ),
     ],
 )
-def test_wrong_usage_says_how_to_use_it(arguments, message):
+def test_wrong_usage_shows_the_usage(arguments, message):
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2
     assert message in result.output

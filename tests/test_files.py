@@ -11,17 +11,17 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_whole_file_has_what_was_written_and_leaves_nothing_beside_it(tmp_path):
-    with files.whole_file(tmp_path / "a.bin") as unfinished:
+def test_an_atomic_file_has_what_was_written_and_leaves_nothing_beside_it(tmp_path):
+    with files.atomic_file(tmp_path / "a.bin") as unfinished:
         unfinished.write_bytes(b"new")
         assert names(tmp_path) == [unfinished.name]
     assert names(tmp_path) == ["a.bin"]
     assert (tmp_path / "a.bin").read_bytes() == b"new"
 
 
-def test_an_error_in_the_middle_keeps_the_old_file_and_nothing_of_the_new_one(tmp_path):
+def test_an_error_during_the_block_keeps_the_old_file_and_nothing_of_the_new_one(tmp_path):
     (tmp_path / "a.bin").write_bytes(b"old")
-    with pytest.raises(KeyboardInterrupt), files.whole_file(tmp_path / "a.bin") as unfinished:
+    with pytest.raises(KeyboardInterrupt), files.atomic_file(tmp_path / "a.bin") as unfinished:
         unfinished.write_bytes(b"ne")
         raise KeyboardInterrupt
     assert names(tmp_path) == ["a.bin"]
@@ -35,66 +35,66 @@ def test_a_new_file_replaces_the_old_one(tmp_path):
 
 
 def test_the_unfinished_file_keeps_the_suffix_and_is_hidden(tmp_path):
-    with files.whole_file(tmp_path / "weights.keras") as unfinished:
+    with files.atomic_file(tmp_path / "weights.keras") as unfinished:
         unfinished.touch()
         assert unfinished.parent == tmp_path
         assert unfinished.suffix == ".keras" and unfinished.name.startswith(".unfinished-")
 
 
-def test_the_bytes_reach_the_disk_before_the_name_and_the_name_before_the_end(tmp_path, monkeypatch):
+def test_the_bytes_are_synced_before_the_rename_and_the_folder_after_it(tmp_path, monkeypatch):
     done = []
     monkeypatch.setattr(files, "sync", lambda path: done.append(("sync", path.name)))
     replace = os.replace
     monkeypatch.setattr(os, "replace", lambda old, new: (done.append(("rename", new.name)), replace(old, new)))
-    with files.whole_file(tmp_path / "a.bin") as unfinished:
+    with files.atomic_file(tmp_path / "a.bin") as unfinished:
         unfinished.write_bytes(b"new")
     assert done == [("sync", unfinished.name), ("rename", "a.bin"), ("sync", tmp_path.name)]
 
 
-def test_a_name_that_cannot_be_taken_leaves_nothing(tmp_path):
+def test_a_failed_rename_leaves_no_temporary_file(tmp_path):
     (tmp_path / "taken").mkdir()
     with pytest.raises(OSError):
         files.write_text(tmp_path / "taken", "text")
     assert names(tmp_path) == ["taken"]
 
 
-def test_text_is_utf_8_with_the_line_ends_it_came_with(tmp_path):
+def test_text_is_utf_8_with_unchanged_line_ends(tmp_path):
     files.write_text(tmp_path / "a.txt", "Glöckchen\nBell\r\n")
     assert (tmp_path / "a.txt").read_bytes() == b"Gl\xc3\xb6ckchen\nBell\r\n"
 
 
 @pytest.mark.parametrize("size", [0, 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1])
-def test_sha256_is_hashlib_s(tmp_path, size):
+def test_sha256_is_that_of_hashlib(tmp_path, size):
     data = os.urandom(size)
     (tmp_path / "a.bin").write_bytes(data)
     assert files.sha256(tmp_path / "a.bin") == hashlib.sha256(data).hexdigest()
 
 
-@pytest.mark.parametrize("code", files.FULL)
-def test_a_full_disk_is_said_with_the_file_and_the_way_out(tmp_path, code):
+@pytest.mark.parametrize("code", files.DISK_FULL)
+def test_the_error_of_a_full_disk_names_the_file_and_what_to_do(tmp_path, code):
     (tmp_path / "a.bin").write_bytes(b"old")
-    message = "a.bin: .*: nothing half-written is left, and what was there is whole. Make room and run the same command"
-    with pytest.raises(DataError, match=message), files.whole_file(tmp_path / "a.bin") as unfinished:
+    message = "a.bin: .*: no partial file is left, and existing files are unchanged. Free some space and run the same"
+    with pytest.raises(DataError, match=message), files.atomic_file(tmp_path / "a.bin") as unfinished:
         unfinished.write_bytes(b"ne")
         raise OSError(code, os.strerror(code))
-    with pytest.raises(DataError, match=message.replace("a.bin", "folder")), files.whole_folder(tmp_path / "folder"):
+    with pytest.raises(DataError, match=message.replace("a.bin", "folder")), files.atomic_folder(tmp_path / "folder"):
         raise OSError(code, os.strerror(code))
     assert names(tmp_path) == ["a.bin"] and (tmp_path / "a.bin").read_bytes() == b"old"
 
 
-def test_the_file_that_was_there_is_kept_where_asked(tmp_path):
+def test_the_old_file_moves_to_the_path_keep(tmp_path):
     for text in ("first", "second", "third"):
-        with files.whole_file(tmp_path / "a.txt", keep=tmp_path / "before.txt") as unfinished:
+        with files.atomic_file(tmp_path / "a.txt", keep=tmp_path / "before.txt") as unfinished:
             unfinished.write_text(text)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.txt": "third", "before.txt": "second"}
 
 
-def test_all_of_a_folder_reaches_the_disk_before_its_name(tmp_path, monkeypatch):
+def test_everything_in_a_folder_is_synced_before_the_rename(tmp_path, monkeypatch):
     done = []
     monkeypatch.setattr(files, "sync", lambda path: done.append(path.name))
     replace = os.replace
     monkeypatch.setattr(os, "replace", lambda old, new: (done.append(f"rename {new.name}"), replace(old, new)))
-    with files.whole_folder(tmp_path / "model") as unfinished:
+    with files.atomic_folder(tmp_path / "model") as unfinished:
         (unfinished / "variables").mkdir()
         for name in ("saved_model.pb", "variables/variables.index"):
             (unfinished / name).touch()
@@ -102,34 +102,37 @@ def test_all_of_a_folder_reaches_the_disk_before_its_name(tmp_path, monkeypatch)
     assert set(done[:4]) == inside and done[4:] == ["rename model", tmp_path.name]
 
 
-def test_a_folder_takes_the_place_of_the_one_that_was_there_or_of_anything_else(tmp_path):
+def test_an_atomic_folder_replaces_a_folder_a_file_or_a_link(tmp_path):
     (tmp_path / "file").write_text("old")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    (tmp_path / ".removed-99-file").mkdir()  # by a process that was killed
+    (tmp_path / ".removed-99-file").mkdir()  # of a killed process
     for name in ("folder", "folder", "file", "link"):
-        with files.whole_folder(tmp_path / name) as unfinished:
+        with files.atomic_folder(tmp_path / name) as unfinished:
             (unfinished / f"of {name}").touch()
     assert names(tmp_path) == ["file", "folder", "link"]
     assert names(tmp_path / "file") == ["of file"]
 
 
-def test_the_old_folder_comes_back_where_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+def test_the_old_folder_comes_back_if_the_new_one_cannot_be_renamed(tmp_path, monkeypatch):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "old").touch()
     replace = os.replace
 
-    def full(old, new):
+    def replace_on_a_full_disk(old, new):
         if ".unfinished" in old.name:
             raise OSError(28, "No space left on device")
         replace(old, new)
 
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(DataError, match="what was there is whole"), files.whole_folder(tmp_path / "a") as unfinished:
+    monkeypatch.setattr(os, "replace", replace_on_a_full_disk)
+    with (
+        pytest.raises(DataError, match="what was there is unchanged"),
+        files.atomic_folder(tmp_path / "a") as unfinished,
+    ):
         (unfinished / "new").touch()
     assert names(tmp_path) == ["a"] and names(tmp_path / "a") == ["old"]
 
 
-def test_a_lock_may_be_held_alone_or_with_others(tmp_path):
+def test_a_lock_is_exclusive_or_shared(tmp_path):
     path = tmp_path / "lock"
     with files.locked(path, "busy", shared=True), files.locked(path, "busy", shared=True):
         with pytest.raises(files.Busy, match="busy"), files.locked(path, "busy"):
@@ -138,7 +141,7 @@ def test_a_lock_may_be_held_alone_or_with_others(tmp_path):
         pytest.fail("held")
 
 
-def test_a_lock_on_a_folder_that_was_removed_meanwhile_holds_nothing(tmp_path, monkeypatch):
+def test_a_lock_file_that_was_removed_in_the_meantime_does_not_count(tmp_path, monkeypatch):
     flock = files.fcntl.flock
     monkeypatch.setattr(files.fcntl, "flock", lambda file, how: (flock(file, how), (tmp_path / "lock").unlink()))
     with pytest.raises(files.Busy), files.locked(tmp_path / "lock", "busy"):

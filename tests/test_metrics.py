@@ -18,21 +18,21 @@ from audiotag.metrics import (
     Lwlrap,
     areas_under_roc,
     average_precisions,
-    chance_at_k,
+    average_precisions_at_k,
     chance_lwlrap,
+    chance_map_at_k,
     chance_precision,
     lwlrap,
     mean_average_precision_at_k,
     per_class_lwlrap,
     per_clip_lwlrap,
-    precisions_at_k,
 )
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "fsdkaggle2019"
 
 
-def draws(kind, clips, classes, seed):
-    """Truth with and without labels, scores with and without ties."""
+def random_scores(kind, clips, classes, seed):
+    """Truth of clips with and without labels, and scores with and without ties."""
     rng = np.random.default_rng(seed)
     truth = (rng.random((clips, classes)) < rng.choice([0.05, 0.2, 0.7])).astype(int)
     truth[::7] = 0
@@ -48,7 +48,7 @@ def draws(kind, clips, classes, seed):
 
 
 def by_brute_force(truth, scores):
-    """Sums and counts a class, label by label."""
+    """Sums and counts per class, label by label."""
     sums, counts = np.zeros(truth.shape[1]), np.zeros(truth.shape[1])
     for labels, row in zip(truth, scores):
         for label in np.flatnonzero(labels):
@@ -72,14 +72,14 @@ KINDS = ["distinct", "tied", "equal", "logits", "saturated"]
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_agrees_with_scikit_learn(kind, seed):
-    truth, scores = draws(kind, 200, 3 + 20 * seed, seed)
+    truth, scores = random_scores(kind, 200, 3 + 20 * seed, seed)
     expected = label_ranking_average_precision_score(truth, scores, sample_weight=truth.sum(axis=1))
     assert abs(lwlrap(truth, scores) - expected) < 1e-9
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_class_agrees_with_a_loop_over_labels(kind):
-    truth, scores = draws(kind, 40, 9, seed=5)
+    truth, scores = random_scores(kind, 40, 9, seed=5)
     truth[:, 4] = 0
     sums, counts = by_brute_force(truth, scores)
     per_class = per_class_lwlrap(truth, scores)
@@ -95,8 +95,8 @@ def test_the_worked_example():
     assert_allclose(per_class_lwlrap(truth, scores), [1, 0, 2 / 3, 1 / 3])
 
 
-def test_clips_and_classes_are_two_sides_of_the_same_sum():
-    truth, scores = draws("tied", 60, 9, seed=9)
+def test_the_weighted_means_over_clips_and_over_classes_are_equal():
+    truth, scores = random_scores("tied", 60, 9, seed=9)
     by_clip, by_class = per_clip_lwlrap(truth, scores), per_class_lwlrap(truth, scores)
     assert np.average(by_clip, weights=truth.sum(axis=1)) == pytest.approx(lwlrap(truth, scores), abs=1e-12)
     assert np.average(by_class, weights=truth.sum(axis=0)) == pytest.approx(lwlrap(truth, scores), abs=1e-12)
@@ -105,7 +105,7 @@ def test_clips_and_classes_are_two_sides_of_the_same_sum():
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("kind", KINDS)
 def test_average_precision_and_auc_agree_with_scikit_learn(kind, seed):
-    truth, scores = draws(kind, 120, 7, seed)
+    truth, scores = random_scores(kind, 120, 7, seed)
     truth[:, 3] = 0
     expected = [average_precision_score(truth[:, k], scores[:, k]) if k != 3 else np.nan for k in range(7)]
     assert_allclose(average_precisions(truth, scores), expected, atol=1e-9)
@@ -113,11 +113,11 @@ def test_average_precision_and_auc_agree_with_scikit_learn(kind, seed):
     assert_allclose(areas_under_roc(truth, scores), expected, atol=1e-9)
 
 
-def test_auc_of_a_class_that_every_clip_carries_is_unknown():
+def test_auc_of_a_class_that_every_clip_carries_is_undefined():
     assert np.isnan(areas_under_roc(np.ones((3, 1)), np.arange(3)[:, None])).all()
 
 
-def test_the_first_k_answers_as_worked_by_hand():
+def test_the_first_k_predictions_worked_by_hand():
     scores = np.array([[0.9, 0.8, 0.7, 0.6]])
     for labels, k, expected in [
         ([0], 3, 1), ([1], 3, 1 / 2), ([2], 3, 1 / 3), ([3], 3, 0), ([3], 4, 1 / 4), ([0], 1, 1), ([1], 1, 0),
@@ -125,53 +125,54 @@ def test_the_first_k_answers_as_worked_by_hand():
     ]:  # fmt: skip
         truth = np.zeros((1, 4))
         truth[0, labels] = 1
-        assert precisions_at_k(truth, scores, k)[0] == pytest.approx(expected), (labels, k)
-    assert precisions_at_k([[1, 0, 0, 0]], [[0.5, 0.5, 0.5, 0.5]], 3)[0] == 0  # the worst of the ranks 1 to 4
+        assert average_precisions_at_k(truth, scores, k)[0] == pytest.approx(expected), (labels, k)
+    assert average_precisions_at_k([[1, 0, 0, 0]], [[0.5, 0.5, 0.5, 0.5]], 3)[0] == 0  # the worst of the ranks 1 to 4
     both = np.array([[0, 1, 0, 0], [0, 0, 0, 0]])
-    assert mean_average_precision_at_k(both, np.repeat(scores, 2, axis=0)) == 0.5  # the clip without labels is left out
+    assert mean_average_precision_at_k(both, np.repeat(scores, 2, axis=0)) == 0.5  # the clip without labels is ignored
     with pytest.raises(ValueError, match="k must be at least 1. Received: k=0"):
-        precisions_at_k(both, np.repeat(scores, 2, axis=0), 0)
+        average_precisions_at_k(both, np.repeat(scores, 2, axis=0), 0)
 
 
 @pytest.mark.parametrize("classes", [1, 2, 4, 5])
-def test_chance_is_the_mean_over_all_orders(classes):
+def test_the_chance_level_is_the_mean_over_all_orders(classes):
     orders = np.array([*itertools.permutations(range(classes))])
     for labels in range(1, classes + 1):
         truth = np.tile(np.arange(classes) < labels, (len(orders), 1))
         assert chance_lwlrap(truth) == pytest.approx(lwlrap(truth, orders), abs=1e-12)
         assert chance_precision(labels, classes) == pytest.approx(lwlrap(truth, orders), abs=1e-12)
         for k in (1, 2, 3):
-            assert chance_at_k(truth, k) == pytest.approx(mean_average_precision_at_k(truth, orders, k), abs=1e-12)
-    assert chance_precision(2, 5) == pytest.approx(np.nanmean(average_precisions(*on_all_orders(2, 5))), abs=1e-12)
+            assert chance_map_at_k(truth, k) == pytest.approx(mean_average_precision_at_k(truth, orders, k), abs=1e-12)
+    assert chance_precision(2, 5) == pytest.approx(np.nanmean(average_precisions(*all_orders(2, 5))), abs=1e-12)
 
 
-def on_all_orders(hits, clips):
+def all_orders(positives, clips):
     """Truth and scores [clips, orders]: every column ranks the same clips in another order."""
     orders = np.array([*itertools.permutations(range(clips))]).T
-    return np.tile((np.arange(clips) < hits)[:, None], orders.shape[1]), orders
+    return np.tile((np.arange(clips) < positives)[:, None], orders.shape[1]), orders
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the tables of FSDKaggle2019 are not beside the checkout")
 @pytest.mark.parametrize(
-    ("part", "by_chance", "by_curated", "by_test"),
+    ("usage", "by_chance", "by_curated", "by_test"),
     [("Public", 0.0725, 0.079, 0.125), ("Private", 0.0705, 0.076, 0.115), ("", 0.0709, 0.077, 0.117)],
 )
-def test_chance_on_the_real_test_labels_is_as_published(part, by_chance, by_curated, by_test):
+def test_the_chance_level_of_the_real_test_labels_is_as_published(usage, by_chance, by_curated, by_test):
     vocabulary = [line.split(",", 1)[1] for line in (REAL / "vocabulary.csv").read_text().splitlines()]
     clips = pd.read_csv(REAL / "test_post_competition.csv")
     curated = multi_hot(pd.read_csv(REAL / "train_curated_post_competition.csv")["labels"], vocabulary).sum(axis=0)
-    clips = clips[clips["usage"].str.contains(part)]
+    clips = clips[clips["usage"].str.contains(usage)]
     truth = multi_hot(clips["labels"], vocabulary)
     assert chance_lwlrap(truth) == pytest.approx(by_chance, abs=2e-3)  # the published figure is one draw
     random = np.random.default_rng(0).random(truth.shape)
     assert lwlrap(truth, random) == pytest.approx(chance_lwlrap(truth), abs=4e-3)
-    apart = np.arange(80) / 1000  # the published figures part equal counts, and most curated classes have 75 clips
-    assert lwlrap(truth, np.tile(curated + apart, (len(truth), 1))) == pytest.approx(by_curated, abs=6e-4)
-    by_frequency = truth.sum(axis=0) + apart
+    # The published figures break ties between equal counts; most curated classes have 75 clips.
+    tie_break = np.arange(80) / 1000
+    assert lwlrap(truth, np.tile(curated + tie_break, (len(truth), 1))) == pytest.approx(by_curated, abs=6e-4)
+    by_frequency = truth.sum(axis=0) + tie_break
     assert lwlrap(truth, np.tile(by_frequency, (len(truth), 1))) == pytest.approx(by_test, abs=6e-4)
 
 
-MEASURES = {
+METRICS = {
     "lwlrap": lwlrap,
     "per clip": per_clip_lwlrap,
     "MAP@3": mean_average_precision_at_k,
@@ -187,59 +188,59 @@ quickly = settings(max_examples=60, deadline=None)
 
 @law
 @given(truth=TRUTH, scores=SCORES)
-def test_it_is_what_a_loop_over_labels_finds(truth, scores):
+def test_lwlrap_equals_a_loop_over_labels(truth, scores):
     sums, counts = by_brute_force(truth, scores)
     assert lwlrap(truth, scores) == pytest.approx(sums.sum() / max(1, counts.sum()), abs=1e-12)
 
 
 @quickly
 @given(truth=TRUTH, scores=SCORES)
-def test_a_growing_map_of_the_scores_changes_no_ranking(truth, scores):
-    for name, measure in MEASURES.items():
+def test_increasing_functions_of_the_scores_change_nothing(truth, scores):
+    for name, metric in METRICS.items():
         for mapped in (3 * scores - 7, np.exp(scores), 1 / (1 + np.exp(-scores)), scores**3):
-            assert_allclose(measure(truth, mapped), measure(truth, scores), atol=1e-12, err_msg=name)
+            assert_allclose(metric(truth, mapped), metric(truth, scores), atol=1e-12, err_msg=name)
 
 
 @quickly
 @given(truth=TRUTH, scores=SCORES, columns=st.permutations(range(5)), rows=st.permutations(range(8)))
-def test_moved_classes_move_their_rows_and_ties_have_no_order(truth, scores, columns, rows):
+def test_permuted_classes_permute_the_results_also_with_ties(truth, scores, columns, rows):
     moved = truth[rows][:, columns], scores[rows][:, columns]
-    for name, measure in PER_CLASS.items():
-        assert_allclose(measure(*moved), measure(truth, scores)[columns], atol=1e-12, err_msg=name)
-    for measure in (lwlrap, mean_average_precision_at_k):
-        assert measure(*moved) == pytest.approx(measure(truth, scores), abs=1e-12)
+    for name, metric in PER_CLASS.items():
+        assert_allclose(metric(*moved), metric(truth, scores)[columns], atol=1e-12, err_msg=name)
+    for metric in (lwlrap, mean_average_precision_at_k):
+        assert metric(*moved) == pytest.approx(metric(truth, scores), abs=1e-12)
     assert_allclose(per_clip_lwlrap(*moved), per_clip_lwlrap(truth, scores)[rows], atol=1e-12)
 
 
 @quickly
 @given(truth=TRUTH, scores=SCORES)
-def test_every_measure_is_a_share_and_right_answers_get_one(truth, scores):
-    for name, measure in MEASURES.items():
-        values = np.asarray(measure(truth, scores))
+def test_every_metric_is_from_0_to_1_and_1_for_a_perfect_ranking(truth, scores):
+    for name, metric in METRICS.items():
+        values = np.asarray(metric(truth, scores))
         values = values[~np.isnan(values)]
         assert ((values >= 0) & (values <= 1)).all(), name
     perfect = truth + np.arange(40).reshape(SHAPE) / 100
-    for measure in (lwlrap, mean_average_precision_at_k):
-        assert measure(truth, perfect) == pytest.approx(float(truth.any()))
+    for metric in (lwlrap, mean_average_precision_at_k):
+        assert metric(truth, perfect) == pytest.approx(float(truth.any()))
 
 
-def test_clips_without_labels_count_for_nothing():
-    truth, scores = draws("distinct", 50, 10, seed=1)
-    labelled = truth.any(axis=1)
-    assert lwlrap(truth, scores) == lwlrap(truth[labelled], scores[labelled])
+def test_clips_without_labels_are_ignored():
+    truth, scores = random_scores("distinct", 50, 10, seed=1)
+    labeled = truth.any(axis=1)
+    assert lwlrap(truth, scores) == lwlrap(truth[labeled], scores[labeled])
     assert lwlrap(np.zeros((3, 4)), np.ones((3, 4))) == 0
     assert lwlrap(np.zeros((0, 4)), np.ones((0, 4))) == 0
 
 
 def test_the_order_of_clips_and_classes_does_not_matter():
-    truth, scores = draws("tied", 60, 12, seed=2)
+    truth, scores = random_scores("tied", 60, 12, seed=2)
     rows, columns = np.random.default_rng(0).permutation(60), np.random.default_rng(1).permutation(12)
     moved = truth[rows][:, columns], scores[rows][:, columns]
     assert lwlrap(*moved) == pytest.approx(lwlrap(truth, scores), abs=1e-12)
     assert_allclose(per_class_lwlrap(*moved), per_class_lwlrap(truth, scores)[columns], atol=1e-12)
 
 
-def test_a_large_set_takes_no_time():
+def test_a_large_set_is_fast():
     rng = np.random.default_rng(0)
     truth, scores = rng.random((20_000, 80)) < 0.02, rng.random((20_000, 80))
     start = time.perf_counter()
@@ -261,7 +262,7 @@ def test_a_large_set_takes_no_time():
         (np.full((2, 2), np.nan), np.eye(2), "truth must be 0 or 1. Received: 4 other values, the first nan."),
     ],
 )
-def test_what_cannot_be_ranked_is_refused(function, truth, scores, message):
+def test_invalid_truth_or_scores_are_refused(function, truth, scores, message):
     with pytest.raises(ValueError) as error:
         function(truth, scores)
     assert message in str(error.value)
@@ -270,14 +271,14 @@ def test_what_cannot_be_ranked_is_refused(function, truth, scores, message):
 @pytest.mark.parametrize("batch_size", [1, 3, 16, 64, 200])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_metric_is_exact_for_any_batch_size(kind, batch_size):
-    truth, scores = draws(kind, 200, 20, seed=3)
+    truth, scores = random_scores(kind, 200, 20, seed=3)
     scores = scores.astype("float32")
     metric = in_batches(truth, scores, batch_size)
     assert float(metric.result()) == pytest.approx(lwlrap(truth, scores), abs=1e-6)
 
 
-def test_the_metric_keeps_what_each_class_needs():
-    truth, scores = draws("tied", 50, 8, seed=4)
+def test_the_metric_accumulates_per_class():
+    truth, scores = random_scores("tied", 50, 8, seed=4)
     metric = in_batches(truth, scores, 7)
     sums, counts = by_brute_force(truth, scores)
     assert_allclose(metric.precisions, sums, rtol=1e-6)
@@ -285,8 +286,8 @@ def test_the_metric_keeps_what_each_class_needs():
 
 
 @pytest.mark.parametrize("column", [False, True])
-def test_weights_multiply_clips_and_zero_leaves_them_out(column):
-    truth, scores = draws("tied", 60, 8, seed=6)
+def test_sample_weights_multiply_clips_and_zero_leaves_them_out(column):
+    truth, scores = random_scores("tied", 60, 8, seed=6)
     weights = np.random.default_rng(0).integers(0, 4, 60)
     repeated = lwlrap(np.repeat(truth, weights, axis=0), np.repeat(scores, weights, axis=0))
     metric = in_batches(truth, scores, 16, weights[:, None] if column else weights)
@@ -295,13 +296,13 @@ def test_weights_multiply_clips_and_zero_leaves_them_out(column):
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64", "int32"])
 def test_scores_of_any_type_are_ranked_in_float32(dtype):
-    truth, scores = draws("tied", 60, 8, seed=7)
+    truth, scores = random_scores("tied", 60, 8, seed=7)
     metric = Lwlrap(8)
     metric.update_state(keras.ops.cast(truth, "bool"), keras.ops.cast(scores, dtype))
     assert float(metric.result()) == pytest.approx(lwlrap(truth, scores), abs=1e-6)
 
 
-def test_nothing_seen_is_zero_and_a_reset_forgets():
+def test_the_metric_is_zero_without_labels_and_after_a_reset():
     metric = Lwlrap(3)
     assert float(metric.result()) == 0
     metric.update_state(np.zeros((2, 3)), np.ones((2, 3)))
@@ -319,8 +320,8 @@ def test_the_metric_round_trips():
     assert (again.num_classes, again.name, Lwlrap(5).name) == (5, "curated_lwlrap", "lwlrap")
 
 
-def test_callbacks_find_it_in_fit_and_know_that_more_is_better(tmp_path):
-    truth, scores = draws("distinct", 40, 6, seed=8)
+def test_callbacks_with_mode_auto_maximize_the_metric(tmp_path):
+    truth, scores = random_scores("distinct", 40, 6, seed=8)
     truth, scores = truth.astype("float32"), scores.astype("float32")
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(6, kernel_initializer="identity")])
     model.compile("sgd", keras.losses.BinaryCrossentropy(from_logits=True), metrics=[Lwlrap(6)])

@@ -1,18 +1,18 @@
 import numpy as np
 import pytest
 
-from audiotag.schedules import Constant, Cosine, HoldThenLinear, OneCycle
+from audiotag.schedules import Constant, ConstantThenLinear, Cosine, OneCycle
 
 
 def rates(schedule):
     """The rate of every step of the stage."""
-    return np.array([float(schedule(step)) for step in range(schedule.steps)])
+    return np.array([float(schedule(step)) for step in range(schedule.num_steps)])
 
 
 # OneCycle
 
 
-def test_one_cycle_is_m_pintos_to_the_number():
+def test_one_cycle_has_the_rates_of_m_pinto():
     cycle = OneCycle(learning_rate=0.01, epochs=80, steps_per_epoch=1000)
     table = {
         0: (4e-4, 0.95),
@@ -29,9 +29,9 @@ def test_one_cycle_is_m_pintos_to_the_number():
         assert float(cycle.momentum(step)) == pytest.approx(beta, rel=1e-6), step
 
 
-def test_one_cycle_turns_where_fastai_does():
-    cycle = OneCycle(learning_rate=1.0, epochs=11, steps_per_epoch=1)  # floor(3.3) steps rise, 8 fall
-    half = lambda a, b, done: b + (a - b) * (1 + np.cos(np.pi * done)) / 2
+def test_one_cycle_has_its_highest_rate_where_fastai_has_it():
+    cycle = OneCycle(learning_rate=1.0, epochs=11, steps_per_epoch=1)  # floor(3.3) = 3 steps rise, 8 fall
+    half = lambda a, b, fraction: b + (a - b) * (1 + np.cos(np.pi * fraction)) / 2
     expected = [half(0.04, 1, n / 3) for n in range(3)] + [half(1, 4e-6, n / 8) for n in range(8)]
     np.testing.assert_allclose(rates(cycle), expected, rtol=1e-5, atol=1e-7)
     betas = [half(0.95, 0.85, n / 3) for n in range(3)] + [half(0.85, 0.95, n / 8) for n in range(8)]
@@ -40,98 +40,122 @@ def test_one_cycle_turns_where_fastai_does():
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 3])
-def test_one_cycle_of_a_few_steps_has_its_highest_rate(epochs):
-    cycle = OneCycle(learning_rate=1.0, epochs=epochs, steps_per_epoch=1)  # 0 rise
+def test_one_cycle_of_a_few_steps_reaches_its_highest_rate(epochs):
+    cycle = OneCycle(learning_rate=1.0, epochs=epochs, steps_per_epoch=1)  # 0 steps rise
     assert rates(cycle)[0] == 1
     assert np.all(np.diff(rates(cycle)) < 0)
 
 
-def test_one_cycles_options_are_its_corners():
+def test_one_cycle_starts_peaks_and_ends_at_its_options():
     cycle = OneCycle(
         learning_rate=2.0,
         epochs=2,
         steps_per_epoch=5,
-        warm_up_share=0.5,
-        start_divisor=4.0,
-        end_divisor=8.0,
+        warmup_fraction=0.5,
+        div=4.0,
+        div_final=8.0,
         beta_1=(0.9, 0.5),
     )
     for step, rate, beta in ((0, 0.5, 0.9), (5, 2.0, 0.5), (10, 0.25, 0.9)):
         assert (float(cycle(step)), float(cycle.momentum(step))) == pytest.approx((rate, beta))
 
 
-# HoldThenLinear
+def test_one_cycle_without_beta_1_has_no_momentum():
+    cycle = OneCycle(learning_rate=1.0, epochs=1, steps_per_epoch=5, beta_1=None)
+    with pytest.raises(ValueError, match=r"^momentum needs beta_1, two numbers\. Received: beta_1=None$"):
+        cycle.momentum(0)
+
+
+# ConstantThenLinear
 
 
 @pytest.mark.parametrize("steps_per_epoch", [1, 37])
 @pytest.mark.parametrize(
-    ("epochs", "hold", "rate", "table"),
+    ("epochs", "constant_epochs", "rate", "table"),
     [
         (500, 100, 1e-3, {1: 1e-3, 100: 1e-3, 101: 0.9975e-3, 300: 0.5e-3, 499: 2.5e-6, 500: 0.0}),
         (30, 5, 2e-4, {1: 2e-4, 5: 2e-4, 6: 1.92e-4, 29: 8e-6, 30: 0.0}),
         (30, 5, 1e-4, {1: 1e-4, 5: 1e-4, 6: 0.96e-4, 29: 4e-6, 30: 0.0}),
     ],
 )
-def test_hold_then_linear_is_dorfer_and_widmers_to_the_number(epochs, hold, rate, table, steps_per_epoch):
-    schedule = HoldThenLinear(learning_rate=rate, epochs=epochs, steps_per_epoch=steps_per_epoch, hold=hold)
+def test_constant_then_linear_has_the_rates_of_dorfer_and_widmer(epochs, constant_epochs, rate, table, steps_per_epoch):
+    options = {"epochs": epochs, "steps_per_epoch": steps_per_epoch, "constant_epochs": constant_epochs}
+    schedule = ConstantThenLinear(learning_rate=rate, **options)
     for epoch, expected in table.items():
         first = (epoch - 1) * steps_per_epoch
         for step in (first, first + steps_per_epoch - 1):
             assert float(schedule(step)) == pytest.approx(expected, rel=1e-6)
 
 
-def test_held_for_no_epoch_the_first_is_already_lower():
-    schedule = HoldThenLinear(learning_rate=1.0, epochs=4, steps_per_epoch=2)
+def test_without_constant_epochs_the_first_is_already_lower():
+    schedule = ConstantThenLinear(learning_rate=1.0, epochs=4, steps_per_epoch=2)
     np.testing.assert_allclose(rates(schedule), np.repeat([0.75, 0.5, 0.25, 0], 2))
 
 
 # Cosine and Constant
 
 
-def test_cosine_falls_from_the_rate_to_nothing():
+def test_cosine_falls_from_the_rate_to_zero():
     schedule = Cosine(learning_rate=2.0, epochs=4, steps_per_epoch=25)
     np.testing.assert_allclose(rates(schedule), 1 + np.cos(np.pi * np.arange(100) / 100), rtol=1e-5, atol=1e-6)
 
 
-def test_cosine_rises_first_and_falls_in_what_is_left():
-    schedule = Cosine(learning_rate=1.0, epochs=3, steps_per_epoch=4, warm_up_epochs=1.0)
+def test_cosine_falls_in_the_steps_after_the_warmup():
+    schedule = Cosine(learning_rate=1.0, epochs=3, steps_per_epoch=4, warmup_epochs=1.0)
     fall = (1 + np.cos(np.pi * np.arange(8) / 8)) / 2
     np.testing.assert_allclose(rates(schedule), [0.25, 0.5, 0.75, 1.0, *fall], rtol=1e-5)
 
 
-def test_cosine_begins_again_with_every_cycle():
+def test_cosine_restarts_with_every_cycle():
     schedule = Cosine(learning_rate=1.0, epochs=8 * 3, steps_per_epoch=7, cycles=8)
-    one = (1 + np.cos(np.pi * np.arange(21) / 21)) / 2
-    np.testing.assert_allclose(rates(schedule), np.tile(one, 8), rtol=1e-5, atol=1e-7)
+    cycle = (1 + np.cos(np.pi * np.arange(21) / 21)) / 2
+    np.testing.assert_allclose(rates(schedule), np.tile(cycle, 8), rtol=1e-5, atol=1e-7)
 
 
-def test_constant_is_constant_after_its_rise():
+def test_constant_is_constant_after_its_warmup():
     np.testing.assert_allclose(rates(Constant(learning_rate=3.0, epochs=2, steps_per_epoch=2)), [3, 3, 3, 3])
-    slow = Constant(learning_rate=3.0, epochs=2, steps_per_epoch=3, warm_up_epochs=0.5)
-    np.testing.assert_allclose(rates(slow), [1.5, 3, 3, 3, 3, 3])  # half an epoch is rounded to two steps
+    warmup = Constant(learning_rate=3.0, epochs=2, steps_per_epoch=3, warmup_epochs=0.5)
+    np.testing.assert_allclose(rates(warmup), [1.5, 3, 3, 3, 3, 3])  # half an epoch is rounded to two steps
 
 
 # Options
 
+CONSTANT_EPOCHS = "constant_epochs must be from 0 to below the stage's 10 epochs. Received: constant_epochs="
 SHORT = {"learning_rate": 1.0, "epochs": 10, "steps_per_epoch": 3}
 
 
 @pytest.mark.parametrize(
-    ("part", "options", "message"),
+    ("schedule", "options", "message"),
     [
-        (Constant, {"warm_up_epochs": 10.5}, r"warm_up_epochs must be from 0 to 10. Received: warm_up_epochs=10.5"),
-        (Cosine, {"warm_up_epochs": -1.0}, r"warm_up_epochs must be from 0 to 10. Received: warm_up_epochs=-1.0"),
+        (
+            Constant,
+            {"warmup_epochs": 10.5},
+            r"warmup_epochs must be from 0 to the stage's 10 epochs. Received: warmup_epochs=10.5",
+        ),
+        (
+            Cosine,
+            {"warmup_epochs": -1.0},
+            r"warmup_epochs must be from 0 to the stage's 10 epochs. Received: warmup_epochs=-1.0",
+        ),
         (Cosine, {"cycles": 0}, r"cycles must be at least 1. Received: cycles=0"),
-        (HoldThenLinear, {"hold": 10}, r"hold must be from 0 to below the stage's 10 epochs. Received: hold=10"),
-        (HoldThenLinear, {"epochs": 1}, r"the last epoch has no rate, so a stage of 1 would learn nothing. .*"),
-        (HoldThenLinear, {"hold": -1}, r"hold must be from 0 to below the stage's 10 epochs. Received: hold=-1"),
-        (OneCycle, {"warm_up_share": 1.0}, r"warm_up_share must be from 0 to below 1. Received: warm_up_share=1.0"),
-        (OneCycle, {"start_divisor": 0.5}, r"start_divisor and end_divisor must be at least 1. Received: start_div.*"),
-        (OneCycle, {"end_divisor": 0.0}, r"start_divisor and end_divisor must be at least 1. Received: .*divisor=0.0"),
+        (ConstantThenLinear, {"constant_epochs": 10}, CONSTANT_EPOCHS + "10"),
+        (
+            ConstantThenLinear,
+            {"epochs": 1},
+            r"the rate of the last epoch is 0, so a stage of 1 epoch would .* epochs=1. Use 2 .*",
+        ),
+        (ConstantThenLinear, {"constant_epochs": -1}, CONSTANT_EPOCHS + "-1"),
+        (
+            OneCycle,
+            {"warmup_fraction": 1.0},
+            r"warmup_fraction must be from 0 to below 1. Received: warmup_fraction=1.0",
+        ),
+        (OneCycle, {"div": 0.5}, r"div and div_final must be at least 1. Received: div=0.5, .*"),
+        (OneCycle, {"div_final": 0.0}, r"div and div_final must be at least 1. Received: .*div_final=0.0"),
         (OneCycle, {"beta_1": (0.9, 1.0)}, r"beta_1 must be two numbers from 0 to below 1, or None. Received: .*"),
         (OneCycle, {"beta_1": (0.9,)}, r"beta_1 must be two numbers from 0 to below 1, or None. Received: .*"),
     ],
 )
-def test_an_option_out_of_range_is_refused(part, options, message):
+def test_an_option_out_of_range_is_refused(schedule, options, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
-        part(**SHORT | options)
+        schedule(**SHORT | options)

@@ -1,4 +1,4 @@
-"""Waveforms for tests, float32 in -1 to 1."""
+"""Waveforms for tests, float32 from -1 to 1."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from audiotag.data.audio.decoding import FULL_SCALE
 
 
 def noise(*shape, seed=0):
-    """Noise without a zero in it."""
+    """Noise without zeros."""
     rng = np.random.default_rng(seed)
     return (rng.choice([-1, 1], shape) * rng.uniform(0.01, 1, shape)).astype("float32")
 
@@ -20,5 +20,5 @@ def padded(clips):
 
 
 def from_pcm(pcm):
-    """int16 [N] → float32 [N]: the way back from `audio.to_pcm`."""
+    """int16 [N] → float32 [N], the inverse of `to_pcm`."""
     return pcm.astype("float32") / FULL_SCALE

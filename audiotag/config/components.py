@@ -1,22 +1,33 @@
-"""Config sections, and components checked against the signature of what they name."""
+"""The base class of config sections, and sections from component signatures."""
 
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal, TypeVar, Union
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
 from pydantic_core import PydanticCustomError
 
 from audiotag.config import signatures
 
+T = TypeVar("T")
+# A tuple that the file may write as a single string.
+OneOrSeveral = Annotated[
+    tuple[T, ...],
+    Field(min_length=1),
+    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
+]
+
 
 class Section(BaseModel):
-    """An object of the file: every key is known, every value has its type, nothing changes later."""
+    """An object of a config file, with known keys and checked types.
+
+    Every key is known, every value has its type, and nothing changes later.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=())
 
     @model_validator(mode="before")
     @classmethod
-    def no_key_is_ignored(cls, values):
-        """Refuses unknown keys with the nearest known one."""
+    def refuse_unknown_keys(cls, values: Any) -> Any:
+        """Refuses unknown keys and names the nearest known one."""
         accepted = cls.model_fields
         for key in values if isinstance(values, dict) else ():
             if key not in accepted:
@@ -27,44 +38,39 @@ class Section(BaseModel):
         return values
 
 
-def part(module, *tables, given=()):
-    """The type of a named part: one Section for each entry of tables of parts, told apart by `name`.
+def component(module: str, *tables: str, given: tuple[str, ...] = ()) -> Any:
+    """The type of a component: one `Section` for each entry of the tables.
+
+    The sections are discriminated by `name`.
 
     Args:
         module: Dotted name of the module that holds the tables.
         tables: Names of the tables in it.
-        given: Arguments that the program provides, so that the file may not.
+        given: Arguments that the program passes, so the file may not.
     """
     sections = []
-    for table, name in ((table, name) for table in tables for name in signatures.parts(module, table)):
-        fields = {
-            key: (_kind(parameter), ... if parameter.default is parameter.empty else parameter.default)
+    names = [(table, name) for table in tables for name in signatures.component_names(module, table)]
+    for table, name in names:
+        fields: dict[str, Any] = {
+            key: (_option_type(parameter), ... if parameter.default is parameter.empty else parameter.default)
             for key, parameter in signatures.signature(module, table, name).parameters.items()
             if key not in given
         }
-        sections.append(create_model(name, __base__=Section, name=(Literal[name], ...), **fields))
+        name_type: Any = Literal[name]  # made at run time
+        sections.append(create_model(name, __base__=Section, name=(name_type, ...), **fields))
     if len(sections) == 1:
         return sections[0]
-    return Annotated[Union[tuple(sections)], Field(discriminator="name")]
+    return Annotated[Union[tuple(sections)], Field(discriminator="name")]  # noqa: UP007
 
 
-def _kind(parameter):
-    """The type of an option: as annotated, or else, as Keras leaves it, a number where the default is one or None."""
+def options(section: Section) -> dict[str, Any]:
+    """The options of a component: its keys without `name`."""
+    return section.model_dump(exclude={"name"})
+
+
+def _option_type(parameter):
+    """The type of an option: its annotation, or, since Keras has none, a number where the default is one or None."""
     if parameter.annotation is not parameter.empty:
         return parameter.annotation
     number = int | float
     return {bool: bool, int: number, float: number, type(None): number | None}.get(type(parameter.default), Any)
-
-
-def _one_or_several(kind):
-    """The type of a tuple that the file may write as a single text."""
-    return Annotated[
-        tuple[kind, ...],
-        Field(min_length=1),
-        BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
-    ]
-
-
-def options(section):
-    """What a named part was told: its keys without `name`."""
-    return section.model_dump(exclude={"name"})

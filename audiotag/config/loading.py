@@ -1,69 +1,99 @@
-"""Reads experiment files, with `--set` changes, and says what is wrong with them."""
+"""Reads experiment files, with `--set` changes, and explains their errors.
+
+An invalid file fails here, before TensorFlow is imported. The message names the key, the
+nearest accepted word and everything that is accepted.
+"""
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TypeVar, overload
 
 from pydantic import ValidationError
 
 from audiotag.config import signatures
+from audiotag.config.components import Section
 from audiotag.config.schema import Experiment
 from audiotag.errors import ConfigError
 
+SectionType = TypeVar("SectionType", bound=Section)
 
-def load(path, overrides=(), *, kind=Experiment):
-    """Reads an experiment file, or another kind of file that is as strict.
+
+@overload
+def load(path: str | Path, overrides: Iterable[str] = ()) -> Experiment:
+    """Reads an experiment file."""
+
+
+@overload
+def load(path: str | Path, overrides: Iterable[str] = (), *, kind: type[SectionType]) -> SectionType:
+    """Reads another JSON file with a schema."""
+
+
+def load(path: str | Path, overrides: Iterable[str] = (), *, kind: type[Section] = Experiment) -> Section:
+    """Reads an experiment file, or another JSON file with a schema.
 
     Args:
         path: A JSON file as in experiments/.
-        overrides: Texts such as "stages.noisy.epochs=3", each of which replaces one value of the
-            file; an entry of a list is named by its index or by its `name`.
+        overrides: Changes such as "stages.noisy.epochs=3". Each replaces one value of the file; an
+            entry of a list is named by its index or by its `name`.
         kind: The `Section` that the file holds.
 
     Returns:
-        An `Experiment`, or what `kind` says, with every default filled in.
+        An `Experiment`, or an object of `kind`, with every default filled in.
 
     Raises:
-        ConfigError: The file cannot be read or says something audiotag cannot do.
+        ConfigError: The file cannot be read, or is not valid.
     """
     path = Path(path)
     try:
-        content = json.loads(path.read_bytes(), object_pairs_hook=_distinct, parse_constant=_refuse_constant)
+        content = json.loads(
+            path.read_bytes(), object_pairs_hook=_refuse_duplicate_keys, parse_constant=_refuse_constant
+        )
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not a JSON file: {error}") from error
     for override in overrides:
         _override(content, override)
-    return checked(content, kind, path)
+    return parse(content, kind, path)
 
 
-def checked(content, kind, where):
-    """Content of JSON as the `Section` that it should be; a ConfigError says what is wrong `where`."""
-    content = _unchangeable(content)
+def parse(content: object, kind: type[SectionType], where: str | Path) -> SectionType:
+    """Parsed JSON as a `Section`.
+
+    Args:
+        content: What `json.loads` returns.
+        kind: The `Section` that it should be.
+        where: The file or option, for messages.
+
+    Raises:
+        ConfigError: The content is not valid.
+    """
+    content = _with_tuples(content)
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        faults = {}
+        faults: dict[str, list] = {}
         for fault in error.errors():
-            if not _follows(fault):
+            if not _is_consequence(fault):
                 faults.setdefault(_place(fault, content), []).append(fault)
         sentences = [f"{where}: {place and f'{place}: '}{_sentence(several)}" for place, several in faults.items()]
         raise ConfigError("\n".join(sentences)) from error
 
 
-def dump(experiment):
-    """The JSON text of an experiment, every default written out; `load` reads it back."""
+def dump(experiment: Section) -> str:
+    """The JSON text of an experiment, with every default; `load` reads it back."""
     return experiment.model_dump_json(indent=2) + "\n"
 
 
-def _follows(fault):
-    """Whether a list is too short only because something is wrong within its entries."""
+def _is_consequence(fault):
+    """Whether a list is too short only because one of its entries is not valid."""
     return fault["type"] == "too_short" and len(fault["input"]) >= fault["ctx"]["min_length"]
 
 
 def _place(fault, content):
-    """Where in the file a fault is: pydantic's path without the names of the parts and kinds it tried."""
+    """Where in the file a fault is: pydantic's path without the names of the alternatives that it tried."""
     keys = []
     for key in fault["loc"]:
         if isinstance(content, dict) and key in content or isinstance(content, tuple) and isinstance(key, int):
@@ -77,60 +107,61 @@ def _place(fault, content):
 
 
 def _sentence(faults):
-    """One sentence about what pydantic found at a place, once for each kind it tried: what came, what was expected."""
+    """One sentence from what pydantic reports at a place, once for each alternative that it tried."""
     fault = next((fault for fault in faults if fault["type"] == "literal_error"), faults[0])
     if fault["type"] in ("missing", "union_tag_not_found"):
         return "this key is missing."
     if fault["type"] == "union_tag_invalid":
         tags = [tag.strip("' ") for tag in fault["ctx"]["expected_tags"].split(",")]
         hint = signatures.nearest(fault["ctx"]["tag"], tags)
-        return f"there is no part {fault['ctx']['tag']!r}. {hint}Accepted: {', '.join(tags)}."
-    others = [_words(other).removeprefix("Input should be ") for other in faults if other is not fault]
-    if fault["type"] == "literal_error" and isinstance(fault["input"], str):
+        return f"there is no component {fault['ctx']['tag']!r}. {hint}Accepted: {', '.join(tags)}."
+    others = [_in_json_terms(other).removeprefix("Input should be ") for other in faults if other is not fault]
+    if fault["type"] == "literal_error" and isinstance(fault["input"], str) and "'" in fault["ctx"]["expected"]:
         words = [word.strip("'") for word in re.split(", | or ", fault["ctx"]["expected"])]
         hint = signatures.nearest(fault["input"], words)
         return f"there is no {fault['input']!r}. {hint}Accepted: {', '.join([*words, *others])}."
     if fault["type"] in ("unknown_key", "at"):
         return fault["msg"]
-    return f"{' or '.join([_words(fault), *others])}, found {fault['input']!r}."
+    return f"{' or '.join([_in_json_terms(fault), *others])}, found {fault['input']!r}."
 
 
-def _words(fault):
-    """What pydantic says of a fault, in the words of JSON."""
+def _in_json_terms(fault):
+    """Pydantic's message with the terms of JSON instead of Python's."""
     if fault["type"] in ("model_type", "model_attributes_type", "dict_type"):
         return "Input should be a valid object"
     return fault["msg"].replace("tuple", "list").replace("Tuple", "List")
 
 
-def _distinct(pairs):
-    """A JSON object; a key that stands in it twice is an error, not a silent choice."""
-    keys = [key for key, _ in pairs]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise ValueError(f"the key {key!r} stands twice in one object.")
-    return dict(pairs)
+def _refuse_duplicate_keys(pairs):
+    """A JSON object as a dict; a key that is given twice is an error."""
+    content = {}
+    for key, value in pairs:
+        if key in content:
+            raise ValueError(f"the key {key!r} is given twice in one object.")
+        content[key] = value
+    return content
 
 
 def _refuse_constant(text):
-    raise ValueError(f"{text} is no JSON number.")
+    raise ValueError(f"{text} is not a JSON number.")
 
 
-def _unchangeable(value):
-    """JSON content with tuples for lists, as the frozen sections hold them."""
+def _with_tuples(value):
+    """JSON content with tuples instead of lists, as the frozen sections hold them."""
     if isinstance(value, list):
-        return tuple(map(_unchangeable, value))
+        return tuple(map(_with_tuples, value))
     if isinstance(value, dict):
-        return {key: _unchangeable(inner) for key, inner in value.items()}
+        return {key: _with_tuples(inner) for key, inner in value.items()}
     return value
 
 
 def _override(content, text):
-    """Replaces one value of the file's content, as `--set a.b=c` asks."""
+    """Replaces one value of the file's content, as in `--set a.b=c`."""
     where, equals, value = text.partition("=")
     if not equals:
         raise ConfigError(f"--set {text}: expected key=value, such as stages.noisy.epochs=3.")
     try:
-        value = json.loads(value, object_pairs_hook=_distinct, parse_constant=_refuse_constant)
+        value = json.loads(value, object_pairs_hook=_refuse_duplicate_keys, parse_constant=_refuse_constant)
     except ValueError:
         pass  # a bare word is a string
     *path, last = where.split(".")
@@ -142,7 +173,7 @@ def _override(content, text):
     elif isinstance(place, dict):
         place[last] = value
     else:
-        raise ConfigError(f"--set {text}: {'.'.join(path)} is {place!r} and holds no {last!r}.")
+        raise ConfigError(f"--set {text}: {'.'.join(path)} is {place!r} and has no {last!r}.")
 
 
 def _inside(place, key, text):
@@ -155,7 +186,7 @@ def _inside(place, key, text):
 
 
 def _index(entries, key, text):
-    """Where in a list the entry with this index or name stands."""
+    """The index of the entry of a list with this index or name."""
     names = [entry.get("name") if isinstance(entry, dict) else None for entry in entries]
     if names.count(key) > 1:
         places = ", ".join(str(place) for place, name in enumerate(names) if name == key)

@@ -1,181 +1,179 @@
-"""experiments/*.json ⇄ frozen objects: the only reader of configuration.
+"""The schema of experiments/*.json.
 
-A wrong file fails here, before TensorFlow starts, with the place inside the
-file, the nearest right word and what is accepted. What an object accepts is
-written once: below for the file's own sections, in the signature of the layer,
-model, loss, optimizer or callback for the named parts.
+Each section lists its keys, types, ranges and defaults. The options of a component
+(layer, model, loss, optimizer, schedule, callback, label rule) are those of its
+signature, so no default is written twice.
 """
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
-from audiotag.config.components import Section, _one_or_several, part
-from audiotag.config.validation import (
-    _at,
-    _check_callbacks,
-    _check_clips,
-    _check_flips,
-    _check_names,
-    _check_select,
-    _check_steps,
-    _check_unions,
-)
+from audiotag.config import validation
+from audiotag.config.components import OneOrSeveral, Section, component
 
-Waveform = part("audiotag.layers", "WAVEFORMS", given=("seed",))
-FrontEnd = part("audiotag.layers", "FRONTENDS", given=("sample_rate",))
-Picture = part("audiotag.layers", "PICTURES", "AUGMENTS", given=("seed",))
-Augment = part("audiotag.layers", "AUGMENTS", given=("seed",))
-Model = part("audiotag.models", "MODELS", given=("input_shape", "num_classes"))
-Loss = part("audiotag.losses", "LOSSES")
-Optimizer = part("audiotag.optimizers", "OPTIMIZERS", given=("name",))
-Schedule = part("audiotag.schedules", "SCHEDULES", given=("learning_rate", "epochs", "steps_per_epoch"))
-# restore_best_weights would be undone by the training state; ModelCheckpoint keeps the best.
-Callback = part("audiotag.training.callbacks", "CALLBACKS", given=("path", "log_dir", "restore_best_weights"))
-Rule = part("audiotag.crossval.label_rules", "RULES", given=("truth", "scores"))
+SchemaVersion = Literal[2]
+SCHEMA_VERSION: SchemaVersion = 2  # of experiments and of the files of a run
 
+if TYPE_CHECKING:  # types made from signatures, which a type checker cannot see
+    WaveformAugment: TypeAlias = Any
+    FrontEnd: TypeAlias = Any
+    ImagePreprocess: TypeAlias = Any
+    Augment: TypeAlias = Any
+    Model: TypeAlias = Any
+    Loss: TypeAlias = Any
+    Optimizer: TypeAlias = Any
+    Schedule: TypeAlias = Any
+    Callback: TypeAlias = Any
+    LabelRule: TypeAlias = Any
+else:
+    WaveformAugment = component("audiotag.layers", "WAVEFORM_AUGMENTATIONS", given=("seed",))
+    FrontEnd = component("audiotag.layers", "FRONTENDS", given=("sample_rate",))
+    ImagePreprocess = component("audiotag.layers", "IMAGE_PREPROCESSING", "IMAGE_AUGMENTATIONS", given=("seed",))
+    Augment = component("audiotag.layers", "IMAGE_AUGMENTATIONS", given=("seed",))
+    Model = component("audiotag.models", "MODELS", given=("input_shape", "num_classes"))
+    Loss = component("audiotag.losses", "LOSSES")
+    Optimizer = component("audiotag.optimizers", "OPTIMIZERS", given=("name",))
+    Schedule = component("audiotag.schedules", "SCHEDULES", given=("learning_rate", "epochs", "steps_per_epoch"))
+    # Without restore_best_weights, which would contradict the training state: a stage's "keep" decides.
+    Callback = component("audiotag.training.callbacks", "CALLBACKS", given=("path", "log_dir", "restore_best_weights"))
+    LabelRule = component("audiotag.crossval.label_rules", "RULES", given=("truth", "scores"))
 
-Subsets = _one_or_several(Literal["curated", "noisy"])
+Subset = Literal["curated", "noisy"]
+Pad = Literal["repeat", "zeros"]
+Pool = Literal["mean", "max", "log_mean_exp"]
 
 
 class Window(Section):
-    """The part of a clip that the network hears at once, and what fills it when the clip is shorter."""
+    """The length of the network's input, and how a shorter clip is padded to it."""
 
     seconds: float = Field(gt=0, le=600)
-    short_clips: Literal["repeat", "zeros"] = "repeat"
+    pad: Pad = "repeat"
 
 
 class Predict(Section):
-    """How a whole clip is heard: where windows lie on it, and how their answers become one."""
+    """How a whole clip is scored.
 
-    overlap: float = Field(default=0.5, ge=0, lt=1)  # the share that covering windows hear again
-    pool: Literal["mean", "max", "log_mean_exp"] = "mean"
-    flips: bool = False  # hear the four flips of every picture; only where flips are labels
-    # From the beginning to the end; end to end without the tail, as M. Pinto published; anywhere; all at once.
-    windows: Literal["covering", "slices", "random", "whole"] = "covering"
-    count: int = Field(default=8, ge=1)  # how many are random
+    It says where windows are placed, and how their probabilities are pooled.
+    """
+
+    overlap: float = Field(default=0.5, ge=0, lt=1)  # overlap of sliding windows, as a fraction of a window
+    pool: Pool = "mean"
+    flip_tta: bool = False  # average over four flips of the image; needs flips_as_classes
+    # sliding: to the end of the clip; drop_remainder: adjacent, without the remainder (M. Pinto); full_clip: one.
+    windows: Literal["sliding", "drop_remainder", "random", "full_clip"] = "sliding"
+    num_windows: int = Field(default=8, ge=1)  # number of random windows
 
 
 class Select(Section):
-    """Which noisy clips a stage hears: those whose labels are confirmed by models that never heard them."""
+    """Which noisy clips a stage trains on.
 
-    rule: Rule
-    scored_by: _one_or_several(str)  # an earlier stage, or several whose mean counts
-    predict: Predict | None = None  # how the clips are heard for it; None is as in the experiment
-    per_class: int | None = Field(default=None, ge=1)  # clips of each class taken, the most confident; None is all
-    # With rounds the stage is trained so many times, each from the round before, which also scores the clips anew;
-    # the round with the best lwlrap on held-out clips stays.
+    They are those whose labels out-of-fold predictions confirm.
+    """
+
+    rule: LabelRule
+    score_with: OneOrSeveral[str]  # earlier stages; the mean of their probabilities is used
+    predict: Predict | None = None  # how these clips are scored; None is the experiment's predict
+    max_per_class: int | None = Field(default=None, ge=1)  # the most confident clips of each class; None keeps all
+    # The stage is trained this many times. Each round starts from the one before, which also scores the clips again;
+    # the round with the best lwlrap on validation clips is kept.
     rounds: int = Field(default=1, ge=1)
-    keep: bool = True  # what one round took stays taken in the next, and per_class more may come
+    keep_previous: bool = True  # clips of one round are kept in the next, in addition to max_per_class new ones
 
 
 class Stage(Section):
-    """One period of training: on which clips, for how long, from which earlier stage's weights, and how."""
+    """One period of training: which clips, how long, from which weights, and how."""
 
     name: str = Field(pattern=r"^[a-z0-9_-]+$")
-    subset: Subsets  # one, or a list of both
+    subset: OneOrSeveral[Subset]
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
-    # An epoch hears each clip once; with any of the next three, or clips of other weights than 1, it draws them with
-    # replacement.
-    steps: int | None = Field(default=None, ge=1)  # batches of draws in an epoch; None is as many as clips fill
-    shares: dict[Literal["curated", "noisy"], float] | None = None  # of the draws that fall to each subset
-    balanced: bool = False  # each class is drawn as often as the others
-    validation_freq: int = Field(default=1, ge=1)  # the held-out clips judge every that many epochs
+    # An epoch uses each clip once. With any of the next three, or with clip weights other than 1, clips are drawn
+    # with replacement.
+    steps_per_epoch: int | None = Field(default=None, ge=1)  # None: number of clips // batch_size
+    subset_sampling_weights: dict[Subset, float] | None = None  # the fraction of draws from each subset
+    class_balanced: bool = False  # each class is drawn equally often
+    validation_freq: int = Field(default=1, ge=1)  # validate every this many epochs
     start_from: str | None = None
+    keep: Literal["best", "last"] = "best"  # the weights that the stage ends with
     optimizer: Optimizer
     schedule: Schedule | None = None  # of the learning rate; None is constant
-    decayed_weights: Literal["all", "kernels"] = "all"  # which the optimizer's weight_decay shrinks
-    trunk_rate: float = Field(default=1.0, ge=0)  # times the learning rate, below the head; 0 freezes all there
+    weight_decay_on: Literal["all", "kernels"] = "all"
+    backbone_lr_multiplier: float = Field(default=1.0, ge=0)  # of the layers below the head; 0 freezes them
     loss: Loss
-    noisy_loss: Loss | None = None  # of noisy clips; None is as for curated ones
-    augment: tuple[Augment, ...] | None = None  # instead of the experiment's, for this stage
-    select: Select | None = None  # None hears all noisy clips that are not held out
+    noisy_loss: Loss | None = None  # for noisy clips; None is `loss`
+    augment: tuple[Augment, ...] | None = None  # replaces the experiment's `augment` in this stage
+    select: Select | None = None  # None trains on all noisy clips that are not held out
     callbacks: tuple[Callback, ...] = ()
 
 
 class Folds(Section):
-    """Into how many folds the curated clips are cut, and which of them are held out, one model each."""
+    """Cross-validation: how many folds, how clips are assigned, which are held out."""
 
-    count: int = Field(default=5, ge=2)
-    by: Literal["labels", "official"] = "labels"  # alike in their labels; or as the dataset numbers them from 1
-    held_out: tuple[int, ...] = Field(default=(0,), min_length=1)
-    noisy: bool = False  # cut the noisy clips too, so that each can be scored by models that never heard it
+    num_folds: int = Field(default=5, ge=2)
+    by: Literal["stratified", "predefined"] = "stratified"  # by labels, or by the dataset's own folds, from 1
+    held_out: tuple[int, ...] = Field(default=(0,), min_length=1)  # one model each
+    split_noisy: bool = False  # assign noisy clips to folds too, so that each has out-of-fold predictions
+
+
+class Validation(Section):
+    """Which trusted clips are held out to validate each epoch."""
+
+    folds: Folds = Folds()
 
 
 class Experiment(Section):
-    """Everything about a run; `experiments/NAME.json` holds one."""
+    """The configuration of a run; `experiments/NAME.json` holds one."""
 
+    schema_version: SchemaVersion = SCHEMA_VERSION
     about: str
     command: str
-    in_minutes: str = ""  # the same, so small that two cores train it in minutes
+    quick_command: str = ""  # a smaller form that two cores train in minutes
     expect: str
     seed: int = Field(default=2019, ge=0, lt=2**31)
     records: str
-    corrections: str | None = None  # a CSV file of other labels and weights for single clips
+    corrections: str | None = None  # a CSV file with other labels and weights for single clips
     window: Window
-    waveform: tuple[Waveform, ...] = ()  # what happens before the front end
+    waveform_augment: tuple[WaveformAugment, ...] = ()  # before the front end
     frontend: FrontEnd
-    picture: tuple[Picture, ...] = ()  # from spectrogram to picture; disturbances may stand in between
-    augment: tuple[Augment, ...] = ()  # disturbances of the finished picture
+    image_preprocess: tuple[ImagePreprocess, ...] = ()  # from spectrogram to image; augmentations may come in between
+    augment: tuple[Augment, ...] = ()  # of the finished image
     model: Model
-    labels: Literal["any", "one"] = "any"  # "one" trains on clips of a single label and answers by a softmax
-    noisy_head: bool = False  # noisy labels teach a head of their own, which never answers
+    task: Literal["multi_label", "single_label"] = "multi_label"  # single_label: softmax, clips with one label only
+    noisy_head: bool = False  # noisy labels train an output layer of their own, unused at inference
     stages: tuple[Stage, ...] = Field(min_length=1)
-    folds: Folds = Folds()
+    validation: Validation = Validation()
     predict: Predict = Predict()
-    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = (
-        "float32"  # of the network; spectra stay as they are
-    )
-    xla: bool = False  # compile the training step: slower to start, often faster then
-    deterministic: bool = True  # the same weights from the same seed; some GPU kernels are slower for it
+    dtype_policy: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"  # of the network, not the front end
+    jit_compile: bool = False  # compile the training step with XLA: slower to start, often faster afterwards
+    deterministic: bool = True  # the same seed gives the same weights; some GPU kernels are slower
 
     @model_validator(mode="after")
-    def sections_agree(self):
-        """Refuses what each section allows and all together do not."""
-        seen = []
-        for index, stage in enumerate(self.stages):
-            where = f"stages[{index}]"
-            _check_names(stage, seen, where)
-            _check_callbacks(stage, where)
-            _check_clips(stage, where)
-            _check_steps(stage, where)
-            _check_select(self, stage, seen[:-1], where)
-            for key, loss in (("loss", stage.loss), ("noisy_loss", stage.noisy_loss or stage.loss)):
-                if (loss.name == "categorical_crossentropy") != (self.labels == "one"):
-                    raise _at(
-                        f"{where}.{key}",
-                        '"labels": "one" and categorical_crossentropy need each other: a softmax chooses one class.',
-                    )
-        if self.noisy_head and not any("noisy" in stage.subset for stage in self.stages):
-            raise _at("noisy_head", 'no stage hears noisy clips. Add "noisy" to a subset, or leave it out.')
-        _check_flips(self)
-        _check_unions(self)
-        if self.xla and self.deterministic:
-            raise _at("xla", 'TensorFlow does not compile deterministic runs. Add "deterministic": false.')
-        for fold in self.folds.held_out:
-            if not 0 <= fold < self.folds.count:
-                raise _at("folds.held_out", f"there is no fold {fold}. Accepted: 0 to {self.folds.count - 1}.")
-            if self.folds.held_out.count(fold) > 1:
-                raise _at("folds.held_out", f"fold {fold} stands twice. Name each fold once.")
+    def check_sections_together(self) -> "Experiment":
+        """Checks settings of different sections against each other."""
+        validation.check_experiment(self)
         return self
 
 
-def passes(experiment):
-    """The stages in the order of their training; one of several rounds is as many, called NAME/1, NAME/2 and so on."""
+def expand_rounds(experiment: Experiment) -> Iterator[Stage]:
+    """The stages in training order, with a stage of several rounds expanded.
+
+    Such a stage becomes the stages NAME/1, NAME/2 and so on.
+    """
     for stage in experiment.stages:
         if stage.select is None or stage.select.rounds == 1:
             yield stage
             continue
-        before = {"start_from": stage.start_from, "select": stage.select}
+        changes = {"start_from": stage.start_from, "select": stage.select}
         for number in range(1, stage.select.rounds + 1):
             name = f"{stage.name}/{number}"
-            yield stage.model_copy(update=before | {"name": name})
-            before = {"start_from": name, "select": stage.select.model_copy(update={"scored_by": (name,)})}
+            yield stage.model_copy(update=changes | {"name": name})
+            changes = {"start_from": name, "select": stage.select.model_copy(update={"score_with": (name,)})}
 
 
-def stage_of(name):
-    """The name of a stage as the file has it, from that of one of its `passes`.
+def stage_of(name: str) -> str:
+    """The name of a stage in the file, from the name of one of its rounds.
 
     Example:
         >>> stage_of("verified/2"), stage_of("curated")
@@ -184,9 +182,7 @@ def stage_of(name):
     return name.split("/")[0]
 
 
-def stage_named(experiment, name):
-    """The stage of this name, or of which this is a round."""
+def stage_named(experiment: Experiment, name: str) -> Stage:
+    """The stage of this name, or the stage that this is a round of."""
     (found,) = (stage for stage in experiment.stages if stage.name == stage_of(name))
     return found
-
-

@@ -1,49 +1,53 @@
-"""Which parts there are and what each accepts, read from the source: nothing is imported, Keras least of all."""
+"""Names and signatures of components, read from the source code.
+
+Nothing is imported, so a wrong experiment fails before Keras and TensorFlow load.
+"""
 
 import ast
 import difflib
 import importlib.util
 import inspect
-from functools import lru_cache
+from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 
-def nearest(word, accepted):
-    """'Did you mean ...? ' where one of the accepted words is near, else ''."""
+def nearest(word: object, accepted: Iterable[object]) -> str:
+    """'Did you mean ...? ' with the nearest accepted word, or '' if none is near."""
     near = difflib.get_close_matches(str(word), [str(a) for a in accepted], n=1)
     return f"Did you mean {near[0]!r}? " if near else ""
 
 
-def parts(module, table):
-    """Names of the parts in a table such as `MODELS` of audiotag.models.
+def component_names(module: str, table: str) -> tuple[str, ...]:
+    """Names of the components in a table such as `MODELS` of audiotag.models.
 
     Args:
         module: Dotted name of the module that holds the table.
         table: Name of a dict literal in it: strings to classes or functions.
 
     Example:
-        >>> "densenet169" in parts("audiotag.models", "MODELS")
+        >>> "densenet169" in component_names("audiotag.models", "MODELS")
         True
     """
     return tuple(key.value for key in _table(module, table).keys)
 
 
-def signature(module, table, part):
-    """What a part accepts: an `inspect.Signature` whose annotations are source text.
+def signature(module: str, table: str, name: str) -> inspect.Signature:
+    """The signature of a component; its annotations are source text.
 
-    `*args` and `**kwargs` are left out: what a part accepts is what it names. An annotation may be
-    a name that the part's module assigns, such as Reduction = Literal["sum", "mean"].
+    `*args` and `**kwargs` are left out: a component accepts only the options that it names. An annotation
+    may be a name that the component's module assigns, such as Reduction = Literal["sum", "mean"].
 
     Example:
         >>> "dropout" in signature("audiotag.models", "MODELS", "conv_skip").parameters
         True
     """
     literal = _table(module, table)
-    value = literal.values[[key.value for key in literal.keys].index(part)]
+    value = literal.values[[key.value for key in literal.keys].index(name)]
     return _signature(*_definition(module, ast.unparse(value)))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _tree(module):
     """The parsed source of a module, found without importing its package."""
     first, *rest = module.split(".")
@@ -54,7 +58,8 @@ def _tree(module):
 
 def _table(module, table):
     for node in _tree(module).body:
-        if isinstance(node, ast.Assign) and node.targets[0].id == table:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if any(isinstance(target, ast.Name) and target.id == table for target in targets):
             return node.value
     raise LookupError(f"{module} has no table {table}")
 

@@ -1,5 +1,9 @@
-"""Checks across the sections of an experiment."""
+"""Checks across the sections of an experiment.
 
+Each names the place, what is wrong and what to do.
+"""
+
+from typing import Any
 
 from pydantic_core import PydanticCustomError
 
@@ -9,142 +13,205 @@ from audiotag.config.components import options
 MONITORED = ("val_lwlrap", "val_loss", "lwlrap", "loss")  # what every epoch logs
 
 
-def _check_names(stage, seen, where):
-    """Refuses names of stages that stand twice or lead nowhere; `seen` are those of the stages before."""
-    if stage.name in seen:
-        raise _at(f"{where}.name", f"two stages are called {stage.name!r}. Give each its own name.")
-    if stage.start_from is not None and stage.start_from not in seen:
-        hint = signatures.nearest(stage.start_from, seen)
-        raise _at(
+def check_experiment(experiment: Any) -> None:
+    """Refuses combinations of settings that contradict each other.
+
+    Args:
+        experiment: An `Experiment`.
+
+    Raises:
+        PydanticCustomError: Two settings contradict each other.
+    """
+    earlier: list[str] = []
+    for index, stage in enumerate(experiment.stages):
+        where = f"stages[{index}]"
+        _check_names(stage, earlier, where)
+        _check_callbacks(stage, where)
+        _check_clips(stage, where)
+        _check_learning_rate(stage, where)
+        _check_select(experiment, stage, earlier, where)
+        _check_task(experiment, stage, where)
+        earlier.append(stage.name)
+    if experiment.noisy_head and not any("noisy" in stage.subset for stage in experiment.stages):
+        raise error_at("noisy_head", 'no stage trains on noisy clips. Add "noisy" to a subset, or leave it out.')
+    _check_flips(experiment)
+    _check_unions(experiment)
+    if experiment.jit_compile and experiment.deterministic:
+        raise error_at("jit_compile", 'TensorFlow does not compile deterministic runs. Add "deterministic": false.')
+    _check_folds(experiment.validation.folds)
+
+
+def error_at(where: str, what: str) -> PydanticCustomError:
+    """A validation error that `loading` prints as "PLACE: SENTENCE"."""
+    return PydanticCustomError("at", "{where}: {what}", {"where": where, "what": what})
+
+
+def _check_names(stage, earlier, where):
+    if stage.name in earlier:
+        raise error_at(f"{where}.name", f"two stages are called {stage.name!r}. Give each its own name.")
+    if stage.start_from is not None and stage.start_from not in earlier:
+        hint = signatures.nearest(stage.start_from, earlier)
+        raise error_at(
             f"{where}.start_from",
-            f"no earlier stage is called {stage.start_from!r}. {hint}Accepted: {', '.join(seen) or 'null'}.",
+            f"no earlier stage is called {stage.start_from!r}. {hint}Accepted: {', '.join(earlier) or 'null'}.",
         )
-    seen.append(stage.name)
 
 
 def _check_callbacks(stage, where):
-    """Refuses callbacks that stand twice or look at what is not there."""
+    """Refuses callbacks that are listed twice or monitor a value that is not logged."""
     names = [callback.name for callback in stage.callbacks]
     for number, callback in enumerate(stage.callbacks):
         here = f"{where}.callbacks[{number}]"
         if callback.name in names[:number]:
-            raise _at(here, f"{callback.name!r} stands twice. Name each callback once.")
+            raise error_at(here, f"{callback.name!r} is listed twice. Name each callback once.")
         for key, accepted in (("monitor", MONITORED), ("mode", ("auto", "max", "min"))):
             value = getattr(callback, key, accepted[0])
             if value not in accepted:
                 hint = signatures.nearest(value, accepted)
-                raise _at(f"{here}.{key}", f"there is no {value!r}. {hint}Accepted: {', '.join(accepted)}.")
-        judging = callback.name in ("EarlyStopping", "ModelCheckpoint") and not callback.monitor.startswith("val_")
-        if stage.validation_freq > 1 and judging:
-            raise _at(f"{here}.monitor", "may choose an epoch that is not judged. Expected val_lwlrap or val_loss.")
+                raise error_at(f"{here}.{key}", f"there is no {value!r}. {hint}Accepted: {', '.join(accepted)}.")
+        chooses_epoch = callback.name in ("EarlyStopping", "ModelCheckpoint")
+        if stage.validation_freq > 1 and chooses_epoch and not callback.monitor.startswith("val_"):
+            raise error_at(
+                f"{here}.monitor",
+                "may select an epoch that is not validated, as validation_freq is above 1. Expected val_lwlrap or "
+                "val_loss.",
+            )
 
 
 def _check_clips(stage, where):
-    """Refuses shares or a loss of other clips than the stage hears, and a last epoch that nobody judges."""
-    shares = stage.shares or dict.fromkeys(stage.subset, 1.0)
-    if set(shares) != set(stage.subset) or min(shares.values()) <= 0:
-        raise _at(f"{where}.shares", f"expected a number above 0 for each of: {', '.join(stage.subset)}.")
+    """Refuses sampling weights or a loss for clips that the stage does not use, and a last epoch without validation."""
+    weights = stage.subset_sampling_weights or dict.fromkeys(stage.subset, 1.0)
+    if set(weights) != set(stage.subset) or min(weights.values()) <= 0:
+        raise error_at(
+            f"{where}.subset_sampling_weights", f"expected a number above 0 for each of: {', '.join(stage.subset)}."
+        )
     if stage.noisy_loss is not None and "noisy" not in stage.subset:
-        raise _at(f"{where}.noisy_loss", 'no noisy clip is heard. Add "noisy" to the subset, or leave it out.')
+        raise error_at(
+            f"{where}.noisy_loss", 'the stage has no noisy clips. Add "noisy" to the subset, or leave it out.'
+        )
     if stage.epochs % stage.validation_freq:
-        raise _at(
+        raise error_at(
             f"{where}.validation_freq",
-            f"the last of {stage.epochs} epochs must be judged. Expected one of their divisors.",
+            f"the last of {stage.epochs} epochs must be validated. Expected a divisor of {stage.epochs}.",
         )
 
 
+def _check_learning_rate(stage, where):
+    """Refuses two settings that change the learning rate, and a beta_1 or weight decay that the optimizer lacks."""
+    if stage.schedule is not None and any(callback.name == "ReduceLROnPlateau" for callback in stage.callbacks):
+        raise error_at(
+            f"{where}.schedule",
+            f"{stage.schedule.name} and ReduceLROnPlateau both change the learning rate. Leave out one of them.",
+        )
+    if getattr(stage.schedule, "beta_1", None) is not None and not hasattr(stage.optimizer, "beta_1"):
+        raise error_at(
+            f"{where}.schedule",
+            f"{stage.schedule.name} changes beta_1, which {stage.optimizer.name} does not have. Name adam or adamw, "
+            'or add "beta_1": null.',
+        )
+    if stage.weight_decay_on != "all" and not stage.optimizer.weight_decay:
+        raise error_at(f"{where}.weight_decay_on", "the optimizer has no weight decay. Give it a weight_decay.")
+
+
 def _check_select(experiment, stage, earlier, where):
-    """Refuses a selection among clips that the stage does not hear, or by models that heard them or come later."""
+    """Refuses a selection without noisy clips, or by models that trained on these clips or come later."""
     if stage.select is None:
         return
-    for name in stage.select.scored_by:
+    for name in stage.select.score_with:
         if name not in earlier:
             hint = signatures.nearest(name, earlier)
-            raise _at(
-                f"{where}.select.scored_by",
+            raise error_at(
+                f"{where}.select.score_with",
                 f"no earlier stage is called {name!r}. {hint}Accepted: {', '.join(earlier) or 'none'}.",
             )
     for key, value in options(stage.select.rule).items():
         if not 0 <= value <= 1:
-            raise _at(f"{where}.select.rule.{key}", f"is {value}. Expected a number from 0 to 1.")
+            raise error_at(f"{where}.select.rule.{key}", f"is {value}. Expected a number from 0 to 1.")
     if "noisy" not in stage.subset:
-        raise _at(f"{where}.select", 'chooses among noisy clips. Add "noisy" to the subset.')
-    every = set(range(experiment.folds.count))
-    if experiment.folds.noisy and set(experiment.folds.held_out) != every:
-        raise _at(
-            "folds.held_out",
+        raise error_at(f"{where}.select", 'selects noisy clips. Add "noisy" to the subset.')
+    folds = experiment.validation.folds
+    every = set(range(folds.num_folds))
+    if folds.split_noisy and set(folds.held_out) != every:
+        raise error_at(
+            "validation.folds.held_out",
             f"every fold's model scores the noisy clips of its fold. Expected all of {sorted(every)}.",
         )
-    if stage.select.rounds > 1 and not experiment.folds.noisy:
-        raise _at(
+    if stage.select.rounds > 1 and not folds.split_noisy:
+        raise error_at(
             f"{where}.select.rounds",
-            'from the second round on, a model would score clips that it heard. Add "noisy": true to the folds.',
+            'from the second round on, a model would score clips that it trained on. Add "split_noisy": true to '
+            "validation.folds.",
         )
+
+
+def _check_task(experiment, stage, where):
+    """Refuses a softmax for several labels, and sigmoids for a single one."""
+    for key, loss in (("loss", stage.loss), ("noisy_loss", stage.noisy_loss or stage.loss)):
+        if (loss.name == "categorical_crossentropy") != (experiment.task == "single_label"):
+            raise error_at(
+                f"{where}.{key}",
+                '"task": "single_label" and categorical_crossentropy require each other: a softmax chooses one class.',
+            )
 
 
 def _check_flips(experiment):
-    """Refuses flips that are heard and not learned, or learned in one stage and not in the next."""
-    in_picture, in_augment, in_stages = (
-        sum(part.name == "flip_labels" for part in parts)
-        for parts in (
-            experiment.picture,
-            experiment.augment,
-            [part for stage in experiment.stages for part in stage.augment or ()],
-        )
-    )
-    chosen = {index: stage.select for index, stage in enumerate(experiment.stages) if stage.select is not None}
-    hearings = {f"stages[{index}].select.predict": select.predict for index, select in chosen.items()}
-    for where, hearing in {"predict": experiment.predict, **hearings}.items():
-        if hearing is not None and hearing.flips and not (in_picture or in_augment):
-            raise _at(f"{where}.flips", 'needs flips as labels. Add {"name": "flip_labels"} to the picture.')
-    if in_picture + in_augment > 1:
-        raise _at("picture", "flip_labels may stand in an experiment once.")
-    own = any(stage.augment is not None for stage in experiment.stages)
-    if in_stages or (in_augment and own):
-        raise _at(
+    """Refuses flips at inference without flips in training, and flips in only some of the stages."""
+    stages = experiment.stages
+    in_preprocess = _count_flips(experiment.image_preprocess)
+    in_augment = _count_flips(experiment.augment)
+    in_stages = sum(_count_flips(stage.augment or ()) for stage in stages)
+    predicts = {"predict": experiment.predict}
+    for index, stage in enumerate(stages):
+        if stage.select is not None and stage.select.predict is not None:
+            predicts[f"stages[{index}].select.predict"] = stage.select.predict
+    for where, predict in predicts.items():
+        if predict.flip_tta and not (in_preprocess or in_augment):
+            raise error_at(
+                f"{where}.flip_tta", 'needs flips as classes. Add {"name": "flips_as_classes"} to image_preprocess.'
+            )
+    if in_preprocess + in_augment > 1:
+        raise error_at("image_preprocess", "flips_as_classes is listed twice. Name it once.")
+    if in_stages or (in_augment and any(stage.augment is not None for stage in stages)):
+        raise error_at(
             "augment",
-            "flip_labels gives the network four times as many answers, so every stage must have it. "
-            "Put it into the picture.",
+            "flips_as_classes gives the network four times as many outputs, so every stage must have it. "
+            "Move it to image_preprocess.",
         )
-    if in_picture or in_augment:
+    if in_preprocess or in_augment:
         if experiment.noisy_head:
-            raise _at("noisy_head", "flip_labels makes other heads. Leave out one of them.")
-        for index, stage in enumerate(experiment.stages):
+            raise error_at("noisy_head", "flips_as_classes has output layers of its own. Leave out one of them.")
+        for index, stage in enumerate(stages):
             if stage.noisy_loss is not None:
-                raise _at(f"stages[{index}].noisy_loss", "flip_labels makes heads of its own. Leave out one of them.")
-
-
-def _check_unions(experiment):
-    """Refuses mixtures that carry every label whole where each kind of clip has its share of the loss."""
-    apart = experiment.noisy_head or any(stage.noisy_loss is not None for stage in experiment.stages)
-    lists = {key: getattr(experiment, key) for key in ("waveform", "picture", "augment")}
-    lists |= {f"stages[{index}].augment": stage.augment or () for index, stage in enumerate(experiment.stages)}
-    for key, parts in lists.items():
-        for index, part in enumerate(parts):
-            if apart and getattr(part, "labels", None) == "union":
-                raise _at(
-                    f"{key}[{index}].labels",
-                    '"union" counts both clips whole, where noisy_head and noisy_loss weigh each kind by its share. '
-                    'Expected "weighted".',
+                raise error_at(
+                    f"stages[{index}].noisy_loss",
+                    "flips_as_classes has output layers of its own. Leave out one of them.",
                 )
 
 
-def _check_steps(stage, where):
-    """Refuses parts of a stage that would move the same number twice, or a number that is not there."""
-    if stage.schedule is not None and any(callback.name == "ReduceLROnPlateau" for callback in stage.callbacks):
-        raise _at(
-            f"{where}.schedule",
-            f"{stage.schedule.name} and ReduceLROnPlateau both move the learning rate. Leave out one of them.",
-        )
-    if getattr(stage.schedule, "beta_1", None) is not None and not hasattr(stage.optimizer, "beta_1"):
-        raise _at(
-            f"{where}.schedule",
-            f'{stage.schedule.name} moves beta_1, which {stage.optimizer.name} has not. Name adam or adamw, or add '
-            '"beta_1": null.',
-        )
-    if stage.decayed_weights != "all" and not stage.optimizer.weight_decay:
-        raise _at(f"{where}.decayed_weights", "nothing decays. Give the optimizer a weight_decay.")
+def _count_flips(components):
+    return sum(component.name == "flips_as_classes" for component in components)
 
 
-def _at(where, what):
-    return PydanticCustomError("at", "{where}: {what}", {"where": where, "what": what})
+def _check_unions(experiment):
+    """Refuses the union of labels where curated and noisy labels are weighted by their fraction of a mixture."""
+    separate = experiment.noisy_head or any(stage.noisy_loss is not None for stage in experiment.stages)
+    lists = {key: getattr(experiment, key) for key in ("waveform_augment", "image_preprocess", "augment")}
+    lists |= {f"stages[{index}].augment": stage.augment or () for index, stage in enumerate(experiment.stages)}
+    for key, components in lists.items():
+        for index, component in enumerate(components):
+            if separate and getattr(component, "label_mixing", None) == "union":
+                raise error_at(
+                    f"{key}[{index}].label_mixing",
+                    '"union" counts both clips fully, where noisy_head and noisy_loss weight each subset by its '
+                    'fraction. Expected "weighted".',
+                )
+
+
+def _check_folds(folds):
+    for fold in folds.held_out:
+        if not 0 <= fold < folds.num_folds:
+            raise error_at(
+                "validation.folds.held_out", f"there is no fold {fold}. Accepted: 0 to {folds.num_folds - 1}."
+            )
+        if folds.held_out.count(fold) > 1:
+            raise error_at("validation.folds.held_out", f"fold {fold} is listed twice. Name each fold once.")

@@ -1,78 +1,88 @@
-"""Which given labels are most likely wrong? Training clips by how much models that never heard them disagree."""
+"""Ranks training clips by how much predictions disagree with their labels.
+
+The predictions are out-of-fold.
+"""
 
 import numpy as np
 import pandas as pd
 from scipy.special import logit
 
-from audiotag.crossval.out_of_fold import heard_by, mean_unheard
+from audiotag.config.schema import stage_named
+from audiotag.crossval.fold_context import FoldContext
+from audiotag.crossval.out_of_fold import mean_out_of_fold_scores, trained_on
 from audiotag.crossval.splits import training_clips
 from audiotag.data.clips import read_clips
 from audiotag.data.corrections import read_corrections
 from audiotag.data.labels import multi_hot
 from audiotag.data.records.manifest import read_manifest
 from audiotag.errors import DataError
+from audiotag.runs.directory import Run
 
-MARGIN = 40.0  # no probability below 1 has a logit above 36.7
+MAX_LOGIT = 40.0  # no probability below 1 has a logit above 36.7
 
 
-def suspects(run, *, stage=None):
-    """The training clips that a run's models may judge, the most suspicious first.
+def rank_label_issues(run: Run, *, stage: str | None = None) -> pd.DataFrame:
+    """The training clips, those with the most doubtful labels first.
 
-    A clip is suspicious by the logit of the likeliest class that it was not given,
-    less that of the least likely class that it was given: above 0 the models would
-    rather have it otherwise. A clip is judged only by models that never heard it;
-    noisy clips by all, where no stage heard noisy ones, else only with folds of
-    them (`"noisy": true`).
+    Only clips with out-of-fold predictions are ranked.
+
+    A clip is ranked by its margin: the logit of the most probable class that is not among its labels minus
+    that of the least probable class that is. Above 0 the models predict another label. Only models that did not
+    train on a clip score it: noisy clips are scored by all models if no stage trained on noisy clips, else
+    only with folds for them (`"split_noisy": true`).
 
     Args:
         run: A `Run` with trained folds.
-        stage: The stage whose models judge; None is the last.
+        stage: The stage whose models predict; None is the last.
 
     Returns:
-        A table of corrections as `data.corrections` describes, which changes nothing until it is edited, with
-        `subset` and `margin` beside; last what the run's own corrections leave out.
+        A table of corrections as `data.corrections` describes, which changes nothing until it is edited, with the
+        columns `subset` and `margin`; at the end the clips that the run's own corrections leave out.
 
     Raises:
         DataError: There is no such stage, or no fold has finished it.
     """
-    stage = run.known_stage(stage)
+    stage = run.stage_name(stage)
     folds = run.trained_folds(stage)
     if not folds:
         raise DataError(f"{run.folder}: stage {stage!r} is not trained yet. Finish the run with: audiotag fit")
     manifest = read_manifest(run.experiment.records)
-    everything = read_clips(manifest.directory / "clips.csv")
-    clips = training_clips(run, everything)
+    all_clips = read_clips(manifest.directory / "clips.csv")
+    clips = training_clips(run, all_clips)
+    context = FoldContext(run, manifest, clips, folds[0], stage_named(run.experiment, stage)).at_stage(stage)
     noisy = set(clips["name"][clips["subset"] == "noisy"])
-    unheard = run.experiment.folds.noisy or not any(noisy & heard_by(run, fold, stage) for fold in folds)
+    score_noisy = run.experiment.validation.folds.split_noisy or not any(
+        noisy & trained_on(run, fold, stage) for fold in folds
+    )
     tables = []
-    for subset in ("curated", "noisy") if unheard and noisy else ("curated",):
-        scores = mean_unheard(run, manifest, clips, stage, subset)
-        judged = clips.set_index("name").loc[scores["name"]].reset_index()
-        tables.append(_disagreement(judged, scores[list(run.vocabulary)].to_numpy(), run.vocabulary))
-    table = pd.concat(tables).assign(source=f"suspects of {run.folder.name}, stage {stage}")
-    table = pd.concat([table, *_left_out(run, everything)])
+    for subset in ("curated", "noisy") if score_noisy and noisy else ("curated",):
+        scores = mean_out_of_fold_scores(context, subset)
+        scored = clips.set_index("name").loc[scores["name"]].reset_index()
+        tables.append(_disagreement(scored, scores[list(run.vocabulary)].to_numpy(), run.vocabulary))
+    table = pd.concat(tables).assign(source=f"label issues of {run.folder.name}, stage {stage}")
+    table = pd.concat([table, *_left_out(run, all_clips)])
     return table.sort_values(["margin", "clip"], ascending=[False, True], ignore_index=True)
 
 
 def _left_out(run, clips):
-    """The corrections that left a clip out: they stand at the end, so that an edited table still says so."""
-    path = run.folder / "corrections.csv"
+    """The corrections that leave a clip out: they stay in the table, so an edited table still has them."""
+    path = run.corrections_file
     if not path.is_file():
         return []
-    said = read_corrections(path, run.vocabulary).query("weight == 0")
-    return [said.assign(subset=said["clip"].map(clips.set_index("name")["subset"]), margin=-np.inf)]
+    left_out = read_corrections(path, run.vocabulary).query("weight == 0")
+    return [left_out.assign(subset=left_out["clip"].map(clips.set_index("name")["subset"]), margin=-np.inf)]
 
 
 def _disagreement(clips, scores, vocabulary):
     truth = multi_hot(clips["labels"], vocabulary) > 0  # [n, K]
-    logits = np.clip(logit(scores), -MARGIN, MARGIN)
-    rival, least = np.where(truth, -np.inf, logits), np.where(truth, logits, np.inf)
+    logits = np.clip(logit(scores), -MAX_LOGIT, MAX_LOGIT)
+    others, labels = np.where(truth, -np.inf, logits), np.where(truth, logits, np.inf)
     names = np.array(vocabulary)
     reasons = [
-        f"{names[other]} {scores[row, other]:.2f}, {names[given]} {scores[row, given]:.2f}"
-        for row, (other, given) in enumerate(zip(rival.argmax(axis=1), least.argmin(axis=1)))
+        f"{names[other]} {scores[row, other]:.2f}, {names[label]} {scores[row, label]:.2f}"
+        for row, (other, label) in enumerate(zip(others.argmax(axis=1), labels.argmin(axis=1)))
     ]
-    margin = rival.max(axis=1) - least.min(axis=1)
+    margin = others.max(axis=1) - labels.min(axis=1)
     return pd.DataFrame(
         {"clip": clips["name"], "labels": clips["labels"], "weight": clips["weight"], "reason": reasons}
         | {"subset": clips["subset"], "margin": margin.round(3)}

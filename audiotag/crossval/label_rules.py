@@ -1,4 +1,9 @@
-"""Which unreliable labels does a trained model confirm? Rules from truth and scores to labels and confidence."""
+"""Rules that decide which unreliable labels a model confirms.
+
+They decide from labels and out-of-fold scores.
+"""
+
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -6,160 +11,177 @@ import pandas as pd
 from audiotag.data.labels import multi_hot
 from audiotag.metrics import per_clip_lwlrap
 
+Selected = tuple[np.ndarray, np.ndarray]  # labels bool [n, K], confidence float [n]
 
-def exact(truth, scores, *, threshold: float = 0.2):
-    """Confirms a clip when the classes above a threshold are just those given.
+
+def exact_match(truth: np.ndarray, scores: np.ndarray, *, threshold: float = 0.2) -> Selected:
+    """Confirms a clip if the classes above a threshold are exactly its labels.
 
     M. Pinto (6th place of FSDKaggle2019) kept the noisy clips that a model "correctly
-    predicted"; the threshold is that of his F2 measure, the reading of the rule is ours.
+    predicted". The threshold is that of his F2 measure; this is our interpretation of his rule.
 
     Args:
-        truth: bool [n, K], the labels given.
-        scores: [n, K], probabilities of a model that has not heard the clips.
+        truth: bool [n, K], the given labels.
+        scores: [n, K], probabilities of a model that did not train on the clips.
         threshold: A probability.
 
     Returns:
-        (labels bool [n, K], confidence float [n]): a clip without labels is left out; the most confident
-        clips are taken first where a class may have only so many.
+        (labels bool [n, K], confidence float [n]). A clip without labels is left out; if the number of clips
+        per class is limited, the most confident are kept.
 
     Example:
-        >>> labels, _ = exact(np.array([[True, False], [True, False]]), np.array([[0.9, 0.1], [0.9, 0.3]]))
+        >>> labels, _ = exact_match(np.array([[True, False], [True, False]]), np.array([[0.9, 0.1], [0.9, 0.3]]))
         >>> labels.tolist()
         [[True, False], [False, False]]
     """
     _check_probability("threshold", threshold)
     confirmed = ((scores > threshold) == truth).all(axis=1)
-    return truth & confirmed[:, None], _mean_of_given(truth, scores)
+    return truth & confirmed[:, None], _mean_of_labels(truth, scores)
 
 
-def ranked(truth, scores, *, at_least: float = 1.0):
-    """Confirms a clip when its own lwlrap is high enough; at 1 all given labels lead the ranking.
+def top_ranked(truth: np.ndarray, scores: np.ndarray, *, threshold: float = 1.0) -> Selected:
+    """Confirms a clip if its own lwlrap is high enough.
 
-    Args and returns as those of `exact`; `at_least` is a lwlrap.
+    With threshold 1, its labels must be ranked above all other classes.
+
+    Arguments and result as for `exact_match`; `threshold` is an lwlrap value.
 
     Example:
-        >>> labels, _ = ranked(np.array([[True, False], [False, True]]), np.array([[0.2, 0.1], [0.2, 0.1]]))
+        >>> labels, _ = top_ranked(np.array([[True, False], [False, True]]), np.array([[0.2, 0.1], [0.2, 0.1]]))
         >>> labels.tolist()
         [[True, False], [False, False]]
     """
-    _check_probability("at_least", at_least)
-    return truth & (per_clip_lwlrap(truth, scores) >= at_least)[:, None], _mean_of_given(truth, scores)
+    _check_probability("threshold", threshold)
+    return truth & (per_clip_lwlrap(truth, scores) >= threshold)[:, None], _mean_of_labels(truth, scores)
 
 
-def probable(truth, scores, *, at_least: float = 0.5):
-    """Confirms a clip when the mean probability of its given labels is high enough.
+def mean_probability(truth: np.ndarray, scores: np.ndarray, *, threshold: float = 0.5) -> Selected:
+    """Confirms a clip if the mean probability of its labels is high enough.
 
-    Args and returns as those of `exact`; `at_least` is a probability, and 0 with `per_class`
-    takes the most probable of each class.
+    Arguments and result as for `exact_match`; `threshold` is a probability, and 0 together with
+    `max_per_class` keeps the most probable clips of each class.
 
     Example:
-        >>> labels, _ = probable(np.array([[True, False], [False, True]]), np.array([[0.7, 0.9], [0.2, 0.1]]))
+        >>> labels, _ = mean_probability(np.array([[True, False], [False, True]]), np.array([[0.7, 0.9], [0.2, 0.1]]))
         >>> labels.tolist()
         [[True, False], [False, False]]
     """
-    _check_probability("at_least", at_least)
-    mean = _mean_of_given(truth, scores)
-    return truth & (mean >= at_least)[:, None], mean
+    _check_probability("threshold", threshold)
+    mean = _mean_of_labels(truth, scores)
+    return truth & (mean >= threshold)[:, None], mean
 
 
-def verified(truth, scores, *, at_least: float = 0.95):
-    """Confirms a clip whose given labels are the likeliest of all, and likely enough on average.
+def self_verified(truth: np.ndarray, scores: np.ndarray, *, threshold: float = 0.95) -> Selected:
+    """Confirms a clip if its labels are the most probable classes.
 
-    For a clip of one label: it is the argmax, and its probability is above 0.95. M. Dorfer
-    and G. Widmer, "Training General-Purpose Audio Tagging Networks with Noisy Labels
-    and Iterative Self-Verification", DCASE 2018; the form for several labels is ours. Their
-    published code asks for no probability, which is at_least 0, and takes the best 40 of a class.
+    They must also be probable enough on average. For a clip with one label: it is the argmax, and its
+    probability is above 0.95. M. Dorfer and G. Widmer, "Training General-Purpose Audio Tagging Networks
+    with Noisy Labels and Iterative Self-Verification", DCASE 2018; the form for several labels is ours.
+    Their published code has no probability threshold, which is threshold 0, and keeps the best 40 of each
+    class.
 
-    Args and returns as those of `exact`; `at_least` is a probability, to be exceeded.
+    Arguments and result as for `exact_match`; the mean probability must exceed `threshold`.
 
     Example:
         >>> truth = np.array([[True, True, False], [True, False, False]])
-        >>> labels, _ = verified(truth, np.array([[0.99, 0.97, 0.9], [0.96, 0.1, 0.97]]))
+        >>> labels, _ = self_verified(truth, np.array([[0.99, 0.97, 0.9], [0.96, 0.1, 0.97]]))
         >>> labels.tolist()
         [[True, True, False], [False, False, False]]
     """
-    _check_probability("at_least", at_least)
-    mean = _mean_of_given(truth, scores)
+    _check_probability("threshold", threshold)
+    mean = _mean_of_labels(truth, scores)
     lowest = np.where(truth, scores, np.inf).min(axis=1)
     highest = np.where(truth, -np.inf, scores).max(axis=1)
-    return truth & ((lowest > highest) & (mean > at_least))[:, None], mean
+    return truth & ((lowest > highest) & (mean > threshold))[:, None], mean
 
 
-def pseudo_labels(truth, scores, *, at_least: float = 0.5):
-    """Forgets the given labels: a clip gets the classes that are probable enough, or is left out.
+def pseudo_labels(truth: np.ndarray, scores: np.ndarray, *, threshold: float = 0.5) -> Selected:
+    """Ignores the given labels: a clip gets the classes that are probable enough.
+
+    A clip without such a class is left out.
 
     D.-H. Lee, "Pseudo-Label", ICML 2013 workshop on challenges in representation learning.
 
-    Args and returns as those of `exact`; `at_least` is a probability.
+    Arguments and result as for `exact_match`; `threshold` is a probability.
 
     Example:
         >>> labels, _ = pseudo_labels(np.array([[True, False], [True, False]]), np.array([[0.1, 0.9], [0.4, 0.1]]))
         >>> labels.tolist()
         [[False, True], [False, False]]
     """
-    _check_probability("at_least", at_least)
-    labels = scores >= at_least
-    return labels, _mean_of_given(labels, scores)
+    _check_probability("threshold", threshold)
+    labels = scores >= threshold
+    return labels, _mean_of_labels(labels, scores)
 
 
 RULES = {
-    "exact": exact,
-    "ranked": ranked,
-    "probable": probable,
-    "verified": verified,
+    "exact_match": exact_match,
+    "top_ranked": top_ranked,
+    "mean_probability": mean_probability,
+    "self_verified": self_verified,
     "pseudo_labels": pseudo_labels,
 }
 
 
-def select(clips, scores, vocabulary, *, rule, per_class=None, kept=None, source=""):
-    """The table of corrections that says which clips a model confirms.
+def select(
+    clips: pd.DataFrame,
+    scores: np.ndarray,
+    vocabulary: Sequence[str],
+    *,
+    rule: Callable[[np.ndarray, np.ndarray], Selected],
+    max_per_class: int | None = None,
+    previous: pd.DataFrame | None = None,
+    source: str = "",
+) -> pd.DataFrame:
+    """The table of corrections that keeps the clips that a rule confirms.
 
     Args:
         clips: Rows of a table of clips.
-        scores: [len(clips), K], probabilities of a model that has heard none of them.
+        scores: [len(clips), K], probabilities of a model that trained on none of them.
         vocabulary: The K class names.
         rule: One of `RULES`, with its options given.
-        per_class: At most so many clips of each class are taken anew, the most confident first; a clip of
-            several labels must find room in each.
-        kept: Table of corrections; the clips it took stay taken, beside those taken anew.
-        source: Who says so, for the column of this name.
+        max_per_class: At most this many new clips of each class, the most confident first; a clip with
+            several labels counts for each. None keeps all.
+        previous: A table of corrections of an earlier round, whose clips are kept beside the new ones.
+        source: The text of the column `source`.
 
     Returns:
-        A table as `data.corrections` describes, a row a clip; weight 1 takes it, 0 leaves it out.
+        A table as `data.corrections` describes, a row per clip; weight 1 keeps the clip, 0 leaves it out.
     """
     truth = multi_hot(clips["labels"], vocabulary) > 0  # [n, K]
     labels, confidence = rule(truth, scores)  # [n, K], [n]
     names = clips["name"].to_numpy()
-    before = {} if kept is None else kept[kept["weight"] > 0].set_index("clip")["labels"].to_dict()
-    taken, room = set(before), np.full(len(vocabulary), len(clips) if per_class is None else per_class)
+    earlier = {} if previous is None else previous[previous["weight"] > 0].set_index("clip")["labels"].to_dict()
+    kept, room = set(earlier), np.full(len(vocabulary), len(clips) if max_per_class is None else max_per_class)
     for row in sorted(range(len(clips)), key=lambda row: (-confidence[row], names[row])):
-        if labels[row].any() and names[row] not in taken and room[labels[row]].all():
+        if labels[row].any() and names[row] not in kept and room[labels[row]].all():
             room -= labels[row]
-            taken.add(names[row])
-    said = np.where(labels.any(axis=1)[:, None], labels, truth)  # [n, K]
+            kept.add(names[row])
+    shown = np.where(labels.any(axis=1, keepdims=True), labels, truth)  # [n, K]
     return pd.DataFrame(
         {
             "clip": names,
-            "labels": [before.get(name, ",".join(np.array(vocabulary)[row])) for name, row in zip(names, said)],
-            "weight": [float(name in taken) for name in names],
+            "labels": [earlier.get(name, ",".join(np.array(vocabulary)[row])) for name, row in zip(names, shown)],
+            "weight": [float(name in kept) for name in names],
             "reason": [
-                _reason(found.any(), sure, name in taken, name in before)
-                for found, sure, name in zip(labels, confidence, names)
+                _reason(row.any(), value, name in kept, name in earlier)
+                for row, value, name in zip(labels, confidence, names)
             ],
             "source": source,
         }
     )
 
 
-def _reason(confirmed, confidence, taken, before):
-    if before:
-        return "taken before"
-    words = "confirmed" if confirmed else "not confirmed"
-    return f"{words}, {confidence:.3f}{', and no room in its class' if confirmed and not taken else ''}"
+def _reason(confirmed, confidence, kept, kept_earlier):
+    if kept_earlier:
+        return "kept in an earlier round"
+    if not confirmed:
+        return f"not confirmed, {confidence:.3f}"
+    return f"confirmed, {confidence:.3f}" + ("" if kept else ", but max_per_class is reached")
 
 
-def _mean_of_given(truth, scores):
-    """The mean probability of the labels of each clip [n], 0 where there are none."""
+def _mean_of_labels(truth, scores):
+    """The mean probability of the labels of each clip [n], 0 for a clip without labels."""
     return np.where(truth, scores, 0).sum(axis=1) / np.maximum(truth.sum(axis=1), 1)
 
 

@@ -1,96 +1,114 @@
-"""Which noisy clips a stage trains on: those whose labels out-of-fold predictions confirm."""
+"""The clips that a stage trains on, and its selection among noisy clips.
+
+The selection uses out-of-fold predictions.
+"""
 
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 from audiotag.config.components import options
-from audiotag.config.schema import stage_of
+from audiotag.config.schema import Stage, stage_of
+from audiotag.crossval.fold_context import FoldContext
 from audiotag.crossval.label_rules import RULES, select
-from audiotag.crossval.out_of_fold import _mean, unheard_scores
-from audiotag.crossval.splits import _hearable
+from audiotag.crossval.out_of_fold import mean_scores, out_of_fold_scores
+from audiotag.crossval.splits import usable_clips
 from audiotag.data.corrections import corrected, read_corrections, write_corrections
 from audiotag.errors import ConfigError, DataError
+from audiotag.runs.directory import Run
 
 
-def heard_clips(run, manifest, clips, fold, stage):
+def stage_clips(context: FoldContext) -> pd.DataFrame:
     """The clips that a stage of a fold trains on, and their weights.
 
     Args:
-        run: The `Run`.
-        manifest: What `read_manifest` answers.
-        clips: What `training_clips` answers.
-        fold: The one that is held out.
-        stage: One of the `passes` of the experiment.
+        context: The fold, and one of the stages that `expand_rounds` yields.
 
     Returns:
-        Rows of `clips`: those of the stage's subsets without those held out, those that its selection leaves out,
-        those of weight 0, and those of several labels if the experiment says so.
+        Rows of `context.clips` of the stage's subsets, without those that are held out, that the selection leaves
+        out, that have weight 0, or that have several labels in a single-label task.
 
     Raises:
-        DataError: None is left of a subset.
-        ConfigError: The selection took none, and nothing else is heard.
+        DataError: No clip of a subset is left.
+        ConfigError: The selection kept no clip, and the stage has no others.
     """
+    stage, clips = context.stage, context.clips
     if stage.select is not None:
-        clips = corrected(clips, _selected(run, manifest, clips, fold, stage), source="the selection")
-    heard = _hearable(run, clips[clips["subset"].isin(stage.subset) & (clips["part"] != fold)])
+        clips = corrected(clips, _selection(context), source="the selection")
+    chosen = usable_clips(context.run, clips[clips["subset"].isin(stage.subset) & (clips["fold"] != context.fold)])
     for subset in stage.subset:
-        if not (heard["subset"] == subset).any() and (stage.select is None or subset != "noisy"):
-            raise DataError(f"{manifest.directory}: all {subset} clips of stage {stage.name!r} are in fold {fold}.")
-    if heard.empty:
+        if not (chosen["subset"] == subset).any() and (stage.select is None or subset != "noisy"):
+            raise DataError(
+                f"{context.manifest.directory}: all {subset} clips of stage {stage.name!r} are in fold {context.fold}."
+            )
+    if chosen.empty:
         raise ConfigError(
-            f"stages.{stage_of(stage.name)}.select: no clip was taken, so there is nothing to hear. Ask for less."
+            f"stages.{stage_of(stage.name)}.select: the selection rule kept no clips, so there is nothing to train "
+            "on. Lower its threshold."
         )
-    return heard
+    return chosen
 
 
-def _selected(run, manifest, clips, fold, stage):
-    """What a stage's selection says of the noisy clips; kept in corrections.csv of the stage."""
-    path = run.stage_folder(fold, stage.name) / "corrections.csv"
+def _selection(context):
+    """The table of corrections that a stage's selection makes; stored in selected_clips.csv of the stage."""
+    path = context.files.selected_clips
     if not path.is_file():
-        write_corrections(path, _verdict(run, manifest, clips, fold, stage))
-    return read_corrections(path, run.vocabulary)
+        write_corrections(path, _select_clips(context))
+    return read_corrections(path, context.run.vocabulary)
 
 
-def _verdict(run, manifest, clips, fold, stage):
-    """The table of corrections that a stage's rule makes of the mean scores of the models it asks."""
-    asked = stage.select
-    noisy = _hearable(run, clips[clips["subset"] == "noisy"])
-    judges = range(run.experiment.folds.count) if run.experiment.folds.noisy else [fold]
-    hear = functools.partial(unheard_scores, run, manifest, clips, subset="noisy", wanted=stage)
-    scores = _mean([hear(judge, name) for name in asked.scored_by for judge in judges]).set_index("name")
-    judged = noisy["name"].isin(scores.index)
-    source = f"{asked.rule.name}, scored by {' and '.join(asked.scored_by)}"
-    before = run.stage_folder(fold, asked.scored_by[0]) / "corrections.csv"
-    again = asked.keep and asked.scored_by[0].startswith(f"{stage_of(stage.name)}/")  # not the first round
-    verdict = select(
-        noisy[judged],
-        scores.loc[noisy["name"][judged], list(run.vocabulary)].to_numpy(),
+def _select_clips(context):
+    """Applies a stage's label rule to the mean out-of-fold scores of the stages that it names."""
+    run, stage = context.run, context.stage
+    rule, score_with = stage.select.rule, stage.select.score_with
+    folds = run.experiment.validation.folds
+    noisy = usable_clips(run, context.clips[context.clips["subset"] == "noisy"])
+    scoring = [
+        context.in_fold(fold).at_stage(name)
+        for name in score_with
+        for fold in (range(folds.num_folds) if folds.split_noisy else [context.fold])
+    ]
+    scores = mean_scores([out_of_fold_scores(each, "noisy", selecting=stage) for each in scoring]).set_index("name")
+    scored = noisy["name"].isin(scores.index)
+    source = f"{rule.name}, scored with {' and '.join(score_with)}"
+    is_later_round = score_with[0].startswith(f"{stage_of(stage.name)}/")
+    previous = None
+    if stage.select.keep_previous and is_later_round:
+        previous = read_corrections(run.stage_files(context.fold, score_with[0]).selected_clips, run.vocabulary)
+    selection = select(
+        noisy[scored],
+        scores.loc[noisy["name"][scored], list(run.vocabulary)].to_numpy(),
         run.vocabulary,
-        rule=functools.partial(RULES[asked.rule.name], **options(asked.rule)),
-        per_class=asked.per_class,
-        kept=read_corrections(before, run.vocabulary) if again else None,
+        rule=functools.partial(RULES[rule.name], **options(rule)),
+        max_per_class=stage.select.max_per_class,
+        previous=previous,
         source=source,
     )
-    left = noisy[~judged].rename(columns={"name": "clip"})
-    left = left.assign(weight=0.0, reason="not judged: its recording was heard", source=source)
-    return pd.concat([verdict, left[verdict.columns]]) if len(left) else verdict
+    if scored.all():
+        return selection
+    unscored = noisy[~scored].rename(columns={"name": "clip"})
+    unscored = unscored.assign(weight=0.0, reason="not scored: its recording was trained on", source=source)
+    return pd.concat([selection, unscored[selection.columns]])
 
 
-def best_round(run, folds, stage):
-    """The number of the round, from 1, with the highest mean lwlrap on the held-out clips of some folds.
+def best_round(run: Run, folds: Sequence[int], stage: Stage) -> int:
+    """The number of the round, from 1, with the highest validation lwlrap.
+
+    It is the highest mean lwlrap on the validation clips of some folds.
 
     Raises:
-        DataError: A fold has not been through all rounds.
+        DataError: A fold has not finished all rounds.
     """
-    verdicts = np.zeros((stage.select.rounds, len(folds)))  # [rounds, folds]
-    for number, fold in np.ndindex(verdicts.shape):
-        known = run.finished(folds[fold], f"{stage.name}/{number + 1}")
-        if known is None:
+    num_rounds = 1 if stage.select is None else stage.select.rounds
+    lwlraps = np.zeros((num_rounds, len(folds)))  # [rounds, folds]
+    for number, index in np.ndindex(lwlraps.shape):
+        result = run.result(folds[index], f"{stage.name}/{number + 1}")
+        if result is None:
             raise DataError(
-                f"{run.folder}: round {number + 1} of stage {stage.name!r} is not trained in fold {folds[fold]} yet, "
-                f"and all folds choose the best round. Train it with: audiotag fit --fold {folds[fold]}"
+                f"{run.folder}: round {number + 1} of stage {stage.name!r} is not trained in fold {folds[index]} yet, "
+                f"and all folds choose the best round. Train it with: audiotag fit --fold {folds[index]}"
             )
-        verdicts[number, fold] = known["val_lwlrap"]
-    return 1 + int(verdicts.mean(axis=1).argmax())
+        lwlraps[number, index] = result["val_lwlrap"]
+    return 1 + int(lwlraps.mean(axis=1).argmax())

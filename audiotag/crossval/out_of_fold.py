@@ -1,59 +1,65 @@
-"""Out-of-fold predictions: scores of clips by models that did not train on them."""
+"""Out-of-fold predictions: scores of clips by models that did not train on them.
 
+What a stage trained on is listed in its training_clips.csv. No model scores a clip that is listed
+there, even if folds.csv is changed later.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
 
 import pandas as pd
 
 from audiotag import files
-from audiotag.config.schema import passes, stage_of
-from audiotag.crossval.splits import ANEW
+from audiotag.config.schema import Stage, expand_rounds, stage_of
+from audiotag.crossval.fold_context import FoldContext
 from audiotag.data.clips import read_table
 from audiotag.errors import DataError
 from audiotag.inference.records import score_records
+from audiotag.runs.directory import RETRAIN, Run
 from audiotag.runs.models import load_tagger
 
 
-def unheard_scores(run, manifest, clips, fold, stage, subset, *, wanted=None):
-    """Probabilities of clips by the model of a fold that held them out; kept in SUBSET_scores.csv of the stage.
+def out_of_fold_scores(context: FoldContext, subset: str, *, selecting: Stage | None = None) -> pd.DataFrame:
+    """Probabilities of clips by the model of a fold that held them out.
 
-    Without folds of the noisy clips, they are all held out from a model that trained on curated ones alone, but for
-    those of a recording that it heard; these are left out.
+    They are stored in oof_SUBSET.csv of the stage. Without folds for noisy clips, a model that trained on
+    curated clips alone scores all noisy clips, except those of a recording that it trained on.
 
     Args:
-        run: The `Run`.
-        manifest: What `read_manifest` answers.
-        clips: What `training_clips` answers.
-        fold: The fold whose model judges.
-        stage: Name of one of the `passes`; it must be finished.
+        context: The fold, and a finished stage.
         subset: "curated" or "noisy".
-        wanted: The stage that selects by them, which may want the clips heard in its own way.
+        selecting: The stage whose selection uses the scores; its `select.predict` says how clips are scored.
 
     Returns:
-        A table: `name` and a column of probabilities a class, one row a clip.
+        A table: `name` and a column of probabilities per class, one row per clip.
 
     Raises:
-        DataError: The stage is not trained, or its model has heard one of the clips.
+        DataError: The stage is not trained, or its model trained on one of the clips.
     """
-    judged = _unheard_clips(run, clips, fold, stage, subset)
-    own = wanted and wanted.select.predict
-    name = f"{subset}_scores_for_{wanted.name.replace('/', '-')}.csv" if own else f"{subset}_scores.csv"
-    path = run.stage_folder(fold, stage) / name
-    if judged.empty:
+    run, fold, stage = context.run, context.fold, context.stage.name
+    clips = _out_of_fold_clips(context, subset)
+    predict = selecting.select.predict if selecting is not None and selecting.select is not None else None
+    path = context.files.oof_scores(subset, selecting.name if selecting is not None and predict else None)
+    if clips.empty:
         return pd.DataFrame(columns=["name", *run.vocabulary]).astype(dict.fromkeys(run.vocabulary, float))
     if not path.is_file():
+        taggers = [load_tagger(run, fold, stage, predict=predict)]
         label = f"{stage}, fold {fold}, on {subset}"
-        taggers = [load_tagger(run, fold, stage, predict=own)]
-        scores = score_records(taggers, manifest, judged.reset_index(drop=True), label=label)
+        scores = score_records(taggers, context.manifest, clips.reset_index(drop=True), label=label)
         table = pd.DataFrame(scores, columns=list(run.vocabulary))
-        table.insert(0, "name", judged["name"].to_numpy())
+        table.insert(0, "name", clips["name"].to_numpy())
         try:
             files.write_text(path, files.csv_text(table))
-        except FileNotFoundError:  # who begins to train that fold has swept its folder
+        except FileNotFoundError:  # a process that starts to train this fold has just cleaned its folder: try once more
             files.write_text(path, files.csv_text(table))
     return read_scores(path, run.vocabulary)
 
 
-def read_scores(path, vocabulary):
-    """What `unheard_scores` has written: `name` and a column of probabilities a class."""
+def read_scores(path: Path, vocabulary: Iterable[str]) -> pd.DataFrame:
+    """The table that `out_of_fold_scores` wrote.
+
+    It has `name` and a column of probabilities per class.
+    """
     classes = list(vocabulary)
     table = read_table(path, ["name", *map(files.as_cell, classes)]).rename(columns=files.from_cell)
     scores = table[classes].replace("", "nan").astype(float)
@@ -61,37 +67,41 @@ def read_scores(path, vocabulary):
     return scores.reset_index(drop=True)
 
 
-def _unheard_clips(run, clips, fold, stage, subset):
-    """The clips of a subset that the model of a fold is to judge, none of which it has heard."""
-    heard, parted = heard_by(run, fold, stage), subset == "curated" or run.experiment.folds.noisy
-    of_subset, of_fold = clips["subset"] == subset, clips["part"] == fold
-    recordings = set(clips["group"][clips["name"].isin(heard) & (clips["subset"] == "curated")]) - {""}
-    judged = clips[of_subset & (of_fold if parted else ~clips["group"].isin(recordings))]
-    leaked = judged["name"][judged["name"].isin(heard)]
+def _out_of_fold_clips(context, subset):
+    """The clips of a subset that the model of a fold scores, none of which it trained on."""
+    run, clips = context.run, context.clips
+    used = trained_on(run, context.fold, context.stage.name)
+    split = subset == "curated" or run.experiment.validation.folds.split_noisy
+    in_subset, in_fold = clips["subset"] == subset, clips["fold"] == context.fold
+    recordings = set(clips["group"][clips["name"].isin(used) & (clips["subset"] == "curated")]) - {""}
+    chosen = clips[in_subset & (in_fold if split else ~clips["group"].isin(recordings))]
+    leaked = chosen["name"][chosen["name"].isin(used)]
     if len(leaked):
-        hint = ANEW if parted else 'Add "noisy": true to the folds, and hold all of them out.'
+        remedy = RETRAIN if split else 'Add "split_noisy": true to validation.folds, and hold out all folds.'
         raise DataError(
-            f"{run.stage_folder(fold, stage)}: its model has trained on clip {leaked.iloc[0]!r} and {len(leaked) - 1} "
-            f"others that it should judge unheard. {hint}"
+            f"{context.files.folder}: its model trained on clip {leaked.iloc[0]!r} and {len(leaked) - 1} others that "
+            f"it should score out-of-fold. {remedy}"
         )
-    return judged
+    return chosen
 
 
-def heard_by(run, fold, stage):
-    """Names of all clips that a stage's model has trained on, in it and in the stages that it started from.
+def trained_on(run: Run, fold: int, stage: str | None) -> set[str]:
+    """Names of all clips that a stage's model trained on.
+
+    They are the clips of this stage and of the stages that it started from.
 
     Raises:
         DataError: One of the stages has not begun.
     """
-    start_from = {each.name: each.start_from for each in passes(run.experiment)}
-    last_round = {stage_of(each.name): each.name for each in passes(run.experiment)}
-    names = set()
+    start_from = {each.name: each.start_from for each in expand_rounds(run.experiment)}
+    last_round = {stage_of(each.name): each.name for each in expand_rounds(run.experiment)}
+    names: set[str] = set()
     while stage is not None:
-        stage = last_round.get(stage, stage)  # it has heard what those before it heard
-        path = run.stage_folder(fold, stage) / "heard.csv"
+        stage = last_round.get(stage, stage)  # it includes what the rounds before it trained on
+        path = run.stage_files(fold, stage).training_clips
         if not path.is_file():
             raise DataError(
-                f"{run.folder}: stage {stage!r} of fold {fold} is not trained yet, and its model is to judge clips. "
+                f"{run.folder}: stage {stage!r} of fold {fold} is not trained yet, and its model is to score clips. "
                 f"Train it with: audiotag fit --fold {fold}"
             )
         names |= set(read_table(path, ["name"])["name"].map(files.from_cell))
@@ -99,11 +109,15 @@ def heard_by(run, fold, stage):
     return names
 
 
-def mean_unheard(run, manifest, clips, stage, subset):
-    """`unheard_scores` of all trained folds; the mean where several models judged a clip."""
-    return _mean([unheard_scores(run, manifest, clips, fold, stage, subset) for fold in run.trained_folds(stage)])
+def mean_out_of_fold_scores(context: FoldContext, subset: str) -> pd.DataFrame:
+    """`out_of_fold_scores` of all trained folds, averaged per clip.
+
+    A clip that several models scored has their mean.
+    """
+    folds = context.run.trained_folds(context.stage.name)
+    return mean_scores([out_of_fold_scores(context.in_fold(fold), subset) for fold in folds])
 
 
-def _mean(tables):
-    """One table of scores: the mean where several models judged a clip."""
+def mean_scores(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """One table of scores from several: the mean for a clip that is in more than one."""
     return pd.concat(tables).groupby("name", sort=True).mean().reset_index()

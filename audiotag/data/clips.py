@@ -1,33 +1,34 @@
-"""The table of clips: one row a clip, all that is known of it but its sound. Sound and row meet by name."""
+"""The table of clips, its file clips.csv, and the CSV files it is read from."""
 
 import csv
 import io
 import math
 import re
 import unicodedata
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
 from audiotag.config.signatures import nearest
-from audiotag.data.labels import known_labels, split_labels
+from audiotag.data.labels import parse_labels, split_labels
 from audiotag.errors import DataError
 from audiotag.files import as_cell, from_cell, write_text
 
 SUBSETS = ("curated", "noisy", "test")
 USAGES = ("", "Public", "Private")
 
-# What every table of clips says. Text is "" and a fold is 0 where nothing is known.
+# The columns of every table of clips. Missing text is "", a missing fold is 0.
 COLUMNS = {
-    "name": str,  # unique; the file's path inside the folder of audio, with "/"
+    "name": str,  # unique; path of the file inside the folder of audio, with "/"
     "subset": str,  # one of SUBSETS
-    "labels": str,  # joined by ","; "" in a test subset whose labels are unknown
-    "usage": str,  # one of USAGES: the part of a leaderboard that a test clip counts for
-    "fold": int,  # the official fold, from 1
+    "labels": str,  # joined by ","; "" in a test subset without labels
+    "usage": str,  # one of USAGES: the leaderboard that scores a test clip
+    "fold": int,  # the predefined fold, from 1
     "group": str,  # the recording that the clip was cut from
 }
-# What make-records adds when it has heard the clip. `seconds` and the levels are those of the record; the record
-# lacks the recording's first `trimmed_start_seconds` and last `trimmed_end_seconds`, and is louder by `gain_db`.
+# The columns that make-records adds. `seconds` and the levels are those of the record, which lacks the recording's
+# first `trimmed_start_seconds` and last `trimmed_end_seconds` and is louder by `gain_db`.
 MEASURES = {
     "num_samples": int,
     "seconds": float,
@@ -38,14 +39,14 @@ MEASURES = {
     "gain_db": float,
     "sha256": str,
 }
-# Where a clip was found. It stays out of clips.csv: the same clips give the same bytes wherever they lie.
-WHEREABOUTS = ("path", "row")
+# Where a clip was found. clips.csv leaves it out: the same clips give the same bytes in any folder.
+LOCATION_COLUMNS = ("path", "row")
 
-CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+CONTROL_CHARACTERS = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 
-def check_clips(table):
-    """Raises DataError where a table of clips breaks its rules, and names the row.
+def check_clips(table: pd.DataFrame) -> None:
+    """Raises DataError if a table of clips is invalid, and names the row.
 
     Example:
         >>> check_clips(pd.DataFrame({"name": ["1.wav"], "subset": ["curated"]}))
@@ -56,19 +57,19 @@ def check_clips(table):
         if column not in table:
             raise DataError(f"The table of clips has no column {column!r}. Expected: {', '.join(COLUMNS)}.")
     if table.empty:
-        raise DataError("The table of clips is empty: there is nothing to train on or to score.")
-    seen = {}
-    test_is_labelled = ((table["subset"] == "test") & (table["labels"] != "")).any()
+        raise DataError("The table of clips is empty: there is nothing to train on or to evaluate.")
+    row_of_name: dict[str, str] = {}
+    test_is_labeled = ((table["subset"] == "test") & (table["labels"] != "")).any()
     for row, clip in zip(rows(table), table[[*COLUMNS]].itertuples(index=False)):
         try:
-            _check_clip(clip, labels_needed=clip.subset != "test" or test_is_labelled)
+            _check_clip(clip, labels_needed=clip.subset != "test" or test_is_labeled)
         except DataError as error:
             raise DataError(f"{row}: {error}") from None
-        if clip.name in seen:
+        if clip.name in row_of_name:
             raise DataError(
-                f"{row}: file name {clip.name!r} stands in {seen[clip.name]} already. Remove or rename one of the two."
+                f"{row}: file name {clip.name!r} is already in {row_of_name[clip.name]}. Remove or rename one of them."
             )
-        seen[clip.name] = row
+        row_of_name[clip.name] = row
     for column in [column for column, kind in MEASURES.items() if column in table and kind is not str]:
         for row, value in zip(rows(table), table[column]):
             if not math.isfinite(value):
@@ -76,7 +77,7 @@ def check_clips(table):
 
 
 def _check_clip(clip, labels_needed):
-    """Raises DataError for what is wrong with one row of a table of clips."""
+    """Raises DataError if one row of a table of clips is invalid."""
     if not _is_plain_path(clip.name):
         raise DataError(
             f"file name {clip.name!r} is not a plain path inside the folder of audio. Expected one like "
@@ -84,35 +85,38 @@ def _check_clip(clip, labels_needed):
         )
     for column, value, expected in (("subset", clip.subset, SUBSETS), ("usage", clip.usage, USAGES)):
         if value not in expected:
-            choice = ", ".join(map(repr, expected))
-            raise DataError(f"{column} is {value!r}. {nearest(value, expected)}Expected one of {choice}.")
+            choices = ", ".join(map(repr, expected))
+            raise DataError(f"{column} is {value!r}. {nearest(value, expected)}Expected one of {choices}.")
     for column, value in (("labels", clip.labels), ("group", clip.group)):
-        if CONTROL.search(value):
+        if CONTROL_CHARACTERS.search(value):
             raise DataError(
-                f"{column} {value!r} holds a line break or another control character. "
+                f"{column} {value!r} contains a line break or another control character. "
                 "Is a quotation mark missing here, or too many?"
             )
     if not split_labels(clip.labels) and labels_needed:
         raise DataError(
             f"labels are empty. A {clip.subset} clip needs at least one. Add it, or remove the row; "
-            "only a test subset may be without, as a whole."
+            "only a test subset may have no labels, then for all of its clips."
         )
     if clip.fold < 0:
         raise DataError(f"fold is {clip.fold}. Expected a whole number from 1, or 0 for none.")
 
 
-def check_labels(table, vocabulary):
-    """Raises DataError where a clip has a label that is not in the vocabulary, and names the row."""
+def check_labels(table: pd.DataFrame, vocabulary: Sequence[str]) -> None:
+    """Raises DataError if a label is not in the vocabulary, and names the row."""
     classes = dict.fromkeys(vocabulary)
     for row, labels in zip(rows(table), table["labels"]):
         try:
-            known_labels(labels, classes)
+            parse_labels(labels, classes)
         except DataError as error:
             raise DataError(f"{row}: {error}") from None
 
 
-def rows(table):
-    """What to call each row of a table of clips in a message: where it stands, or else its name."""
+def rows(table: pd.DataFrame) -> list[str]:
+    """The text by which messages refer to each row of a table.
+
+    It is the row's line in a file, or its name.
+    """
     return table["row"].tolist() if "row" in table else [f"clip {name!r}" for name in table["name"]]
 
 
@@ -124,21 +128,21 @@ def _is_plain_path(name):
         and ".." not in name.split("/")
         and not re.match(r"[A-Za-z]:", name)
         and "\\" not in name
-        and not CONTROL.search(name)
+        and not CONTROL_CHARACTERS.search(name)
     )
 
 
 # clips.csv
 
 
-def write_clips(path, table):
-    """Writes a table of clips as UTF-8 CSV, by subset and name; `path` and `row` are left out.
+def write_clips(path: str | Path, table: pd.DataFrame) -> None:
+    """Writes a table of clips as UTF-8 CSV, sorted by subset and name.
 
-    The same clips give the same bytes, whatever their order, and `read_clips` gives
-    back every number to its last bit.
+    The columns `path` and `row` are left out. The same clips give the same bytes in any order, and `read_clips`
+    restores every number exactly.
     """
     check_clips(table)
-    kinds = _kinds(table.columns.drop(list(WHEREABOUTS), errors="ignore"), where=path)
+    kinds = _kinds(table.columns.drop(list(LOCATION_COLUMNS), errors="ignore"), where=path)
     table = table.sort_values(["subset", "name"])
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -148,11 +152,11 @@ def write_clips(path, table):
     write_text(path, text.getvalue())
 
 
-def read_clips(path):
-    """The table of clips that `write_clips` wrote.
+def read_clips(path: str | Path) -> pd.DataFrame:
+    """Reads the table of clips that `write_clips` wrote.
 
     Raises:
-        DataError: The file is not such a table; names the line and the column.
+        DataError: The file is not such a table; the message names the line and the column.
 
     Example:
         >>> import tempfile
@@ -173,7 +177,7 @@ def read_clips(path):
 
 
 def _kinds(columns, where):
-    """{column: type} of the columns that clips.csv has, in their order there."""
+    """{column: type} of `columns`, in the order of clips.csv."""
     accepted = COLUMNS | MEASURES
     for column in columns:
         if column not in accepted:
@@ -186,15 +190,18 @@ def _kinds(columns, where):
 # Any CSV file
 
 
-def read_table(path, required):
-    """A CSV file with a header, as text; the index `row` says where each row stands ("labels.csv line 17").
+def read_table(path: str | Path, required: Collection[str]) -> pd.DataFrame:
+    """Reads a CSV file with a header; all values stay text.
 
     Args:
-        path: The file; UTF-8, with or without a byte order mark, any line ends.
-        required: Columns that it must have. Others may stand beside them.
+        path: The file: UTF-8, with or without a byte order mark, any line ends.
+        required: Columns that it must have. It may have others.
+
+    Returns:
+        A table whose index `row` locates each row, such as "labels.csv line 17".
 
     Raises:
-        DataError: A column is missing or stands there twice, a row has too few or too many fields, or none is there.
+        DataError: A column is missing or repeated, a row has too few or too many fields, or there are no rows.
     """
     path = Path(path)
     lines = csv_lines(path)
@@ -204,32 +211,32 @@ def read_table(path, required):
     header = [column.strip() for column in header]
     for column in header:
         if header.count(column) > 1 or not column:
-            what = f"the column {column!r} {header.count(column)} times" if column else "a column without a name"
-            raise DataError(f"{path} line {line}: the header has {what}. Give each column a name of its own.")
+            found = f"the column {column!r} {header.count(column)} times" if column else "a column without a name"
+            raise DataError(f"{path} line {line}: the header has {found}. Give each column a unique name.")
     for column in required:
         if column not in header:
             raise DataError(
                 f"{path} line {line}: no column {column!r}, only {', '.join(map(repr, header[:8]))}. "
                 f"{nearest(column, header)}Expected a header with {','.join(required)}."
             )
-    places, records = [], []
+    row_names, records = [], []
     for line, fields in lines:
         if len(fields) != len(header):
             raise DataError(
                 f"{path} line {line}: the number of fields is {len(fields)}, but the header has {len(header)} columns. "
                 'Put quotation marks around several labels: "Bark,Meow".'
             )
-        places.append(f"{path.name} line {line}")
+        row_names.append(f"{path.name} line {line}")
         records.append(fields)
     if not records:
-        raise DataError(f"{path}: a header and no rows. Expected one row a clip.")
-    return pd.DataFrame(records, columns=header, index=pd.Index(places, name="row"))
+        raise DataError(f"{path}: a header and no rows. Expected one row per clip.")
+    return pd.DataFrame(records, columns=header, index=pd.Index(row_names, name="row"))
 
 
-def csv_lines(path):
-    """Yields (line, fields) for each row of a CSV file that is not blank; `line` is where the row begins, from 1.
+def csv_lines(path: str | Path) -> Iterator[tuple[int, list[str]]]:
+    """Yields (line, fields) per row of a CSV file; `line` is its first line, from 1.
 
-    Why not pandas: it cannot say where a row stands, and fills up rows that are too short.
+    Blank lines are skipped. pandas does not report line numbers and pads rows that are too short.
     """
     try:
         data = Path(path).read_bytes()
@@ -256,8 +263,8 @@ def csv_lines(path):
         raise DataError(f"{path} line {line}: not CSV: {error}. Is a quotation mark missing, or too many?") from None
 
 
-def numbers(column, kind):
-    """The numbers in a column that `read_table` read as text; `kind` is int or float."""
+def numbers(column: pd.Series, kind: type[int] | type[float]) -> list[int] | list[float]:
+    """Converts a column that `read_table` read as text to int or float."""
     expected = {int: "a whole number", float: "a number"}[kind]
     values = []
     for row, text in column.items():

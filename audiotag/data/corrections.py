@@ -1,37 +1,43 @@
-"""corrections.csv: what is known better about single clips than their table says, by hand or by a model."""
+"""corrections.csv: new labels and weights of clips, by hand or by a model."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
 
 from audiotag import files
 from audiotag.data.clips import numbers, read_table
-from audiotag.data.labels import known_labels
+from audiotag.data.labels import parse_labels
 from audiotag.errors import DataError
 
 COLUMNS = ("clip", "labels", "weight", "reason", "source")
 
 
-def write_corrections(path, table):
-    """Writes a table of corrections by clip; the same rows give the same bytes.
+def write_corrections(path: str | Path, table: pd.DataFrame) -> None:
+    """Writes a table of corrections sorted by clip; equal rows give equal bytes.
 
     Args:
         path: The file to write.
-        table: The columns `clip`, `labels` (joined by ","), `weight` (0 leaves the clip out; else how often it
-            is drawn, beside 1 for others), and in words `reason` and `source`.
+        table: The columns `clip`, `labels` (joined by ","), `weight` (0 leaves the clip out; otherwise how often it
+            is drawn, relative to 1 for other clips), and the free texts `reason` and `source`.
     """
     table = table[[*COLUMNS]].sort_values("clip")
     files.write_text(path, files.csv_text(table))
 
 
-def read_corrections(path, vocabulary):
-    """A table of corrections; it may be edited by hand, and `reason` and `source` may be missing.
+def read_corrections(path: str | Path, vocabulary: Sequence[str]) -> pd.DataFrame:
+    """Reads a table of corrections, which may be written by hand.
 
     Args:
-        path: The file.
+        path: The file; it may lack the columns `reason` and `source`.
         vocabulary: The K class names.
 
     Returns:
         A table with the columns `clip`, `labels`, `weight` (float), `reason`, `source`.
 
     Raises:
-        DataError: A clip stands there twice, a label is no class, or a weight is no number from 0; names the line.
+        DataError: A clip is listed twice, a label is not a class, or a weight is negative or not a number; the
+            message names the line.
 
     Example:
         >>> import tempfile, pathlib
@@ -41,46 +47,46 @@ def read_corrections(path, vocabulary):
         [0.5]
     """
     table = read_table(path, COLUMNS[:3]).map(files.from_cell)
-    seen = {}
+    row_of_clip: dict[str, str] = {}
     for row, clip, labels in zip(table.index, table["clip"], table["labels"]):
-        if clip in seen:
-            raise DataError(f"{row}: clip {clip!r} stands in {seen[clip]} already. Keep one of the two rows.")
-        seen[clip] = row
+        if clip in row_of_clip:
+            raise DataError(f"{row}: clip {clip!r} is already in {row_of_clip[clip]}. Keep one of the two rows.")
+        row_of_clip[clip] = row
         try:
-            known_labels(labels, vocabulary)
+            parse_labels(labels, vocabulary)
         except DataError as error:
             raise DataError(f"{row}: {error}") from None
     weights = numbers(table["weight"], float)
     for row, labels, weight in zip(table.index, table["labels"], weights):
         if not 0 <= weight < float("inf"):
-            raise DataError(f"{row}: weight is {weight}. Expected a number from 0; 0 leaves the clip out.")
+            raise DataError(f"{row}: weight is {weight}. Expected a finite number, at least 0; 0 leaves the clip out.")
         if weight and not labels:
-            raise DataError(f"{row}: labels are empty. Name one, or give the clip weight 0 to leave it out.")
-    words = {column: table.get(column, "") for column in COLUMNS[3:]}
-    return table.assign(weight=weights, **words)[[*COLUMNS]].reset_index(drop=True)
+            raise DataError(f"{row}: labels are empty. Add one, or give the clip weight 0 to leave it out.")
+    texts = {column: table.get(column, "") for column in COLUMNS[3:]}
+    return table.assign(weight=weights, **texts)[[*COLUMNS]].reset_index(drop=True)
 
 
-def corrected(clips, corrections, *, source="corrections"):
-    """A table of clips as the corrections have it: other labels, and a column `weight`, 1 where nothing is said.
+def corrected(clips: pd.DataFrame, corrections: pd.DataFrame, *, source: str | Path = "corrections") -> pd.DataFrame:
+    """Applies corrections: replaces labels and multiplies weights.
 
     Args:
-        clips: A table of clips; a `weight` that it has already is multiplied.
-        corrections: What `read_corrections` answers.
-        source: What to call the corrections in a message.
+        clips: A table of clips; a `weight` that it already has is multiplied.
+        corrections: A table as `read_corrections` returns it; clips without a correction have weight 1.
+        source: The name of the corrections in messages.
 
     Returns:
         The same rows in the same order, those of weight 0 included.
 
     Raises:
-        DataError: A correction is about a clip that is not there.
+        DataError: A corrected clip is not in `clips`.
     """
-    strangers = sorted(set(corrections["clip"]) - set(clips["name"]))
-    if strangers:
-        raise DataError(f"{source}: there is no training clip {strangers[0]!r} ({len(strangers)} such rows in all).")
+    unknown = sorted(set(corrections["clip"]) - set(clips["name"]))
+    if unknown:
+        raise DataError(f"{source}: there is no training clip {unknown[0]!r} ({len(unknown)} such rows in all).")
     rows = corrections.set_index("clip")
     labels, weights = rows["labels"].to_dict(), rows["weight"].to_dict()
-    before = clips["weight"] if "weight" in clips else [1.0] * len(clips)
+    previous = clips["weight"] if "weight" in clips else [1.0] * len(clips)
     return clips.assign(
         labels=[labels.get(name, label) for name, label in zip(clips["name"], clips["labels"])],
-        weight=[float(weights.get(name, 1.0)) * weight for name, weight in zip(clips["name"], before)],
+        weight=[float(weights.get(name, 1.0)) * weight for name, weight in zip(clips["name"], previous)],
     )

@@ -1,4 +1,6 @@
-"""The labels of a clip: one text in a table ("Bark,Meow"), a row of ones and zeros in training."""
+"""The labels of a clip: "Bark,Meow" in a table, zeros and ones in training."""
+
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -6,11 +8,11 @@ from audiotag.config.signatures import nearest
 from audiotag.errors import DataError
 
 
-def split_labels(text):
-    """The labels in one field of a table, in the order they stand there; none where the field is empty.
+def split_labels(text: str) -> tuple[str, ...]:
+    """The labels in one field of a table, in their order; () for an empty field.
 
     Raises:
-        DataError: A label is empty, or stands there twice.
+        DataError: A label is empty or listed twice.
 
     Example:
         >>> split_labels("Bark, Chink_and_clink")
@@ -22,19 +24,19 @@ def split_labels(text):
     if "" in labels:
         raise DataError(f'labels {text!r}: a label is empty. Write the names with one comma between them: "Bark,Meow".')
     if len(set(labels)) < len(labels):
-        twice = next(label for label in labels if labels.count(label) > 1)
-        raise DataError(f"labels {text!r}: {twice!r} stands there twice. Name each label once.")
+        repeated = next(label for label in labels if labels.count(label) > 1)
+        raise DataError(f"labels {text!r}: {repeated!r} is listed twice. List each label once.")
     return labels
 
 
-def known_labels(text, vocabulary):
-    """`split_labels`, every label of which is a class.
+def parse_labels(text: str, vocabulary: Collection[str]) -> tuple[str, ...]:
+    """`split_labels` that also checks that every label is a class.
 
     Raises:
-        DataError: A label is not in the vocabulary; names the nearest one that is.
+        DataError: A label is not in the vocabulary; the message names the nearest class.
 
     Example:
-        >>> known_labels("Brak", ["Bark", "Meow"])
+        >>> parse_labels("Brak", ["Bark", "Meow"])
         Traceback (most recent call last):
         audiotag.errors.DataError: unknown label 'Brak'. Did you mean 'Bark'? The vocabulary has 2 classes: Bark, Meow.
     """
@@ -49,11 +51,11 @@ def known_labels(text, vocabulary):
     return labels
 
 
-def multi_hot(labels, vocabulary):
-    """Truth as numbers: 1 where a clip has the class, 0 elsewhere.
+def multi_hot(labels: Sequence[str], vocabulary: Sequence[str]) -> np.ndarray:
+    """Labels as a multi-hot array: 1 where a clip has the class, 0 elsewhere.
 
     Args:
-        labels: The text of each clip, such as the column `labels` of a table of clips.
+        labels: The labels of each clip as text, such as the column `labels` of a table of clips.
         vocabulary: Names of the K classes, in the order of the columns.
 
     Returns:
@@ -69,5 +71,5 @@ def multi_hot(labels, vocabulary):
     column = {label: index for index, label in enumerate(vocabulary)}
     truth = np.zeros((len(labels), len(column)), "float32")  # [n, K]
     for row, text in enumerate(labels):
-        truth[row, [column[label] for label in known_labels(text, column)]] = 1.0
+        truth[row, [column[label] for label in parse_labels(text, column)]] = 1.0
     return truth

@@ -1,11 +1,14 @@
-"""Many opinions on a clip become one: means of several kinds, ridge regression and a small learned sum.
+"""Combiners of the logits of several models.
 
-Every combiner takes logits [B, E, K] of E members and answers logits [B, K], in `keras.ops`, so that the same code
-ranks clips in float64 and sits in a SavedModel. Those that learn are to be fitted on clips that no member was trained
-on, which `inference.ensemble` sees to.
+They are weighted means, ridge regression and learned weights.
+
+Every combiner maps logits [B, E, K] of E members to logits [B, K], in `keras.ops`, so the same
+code scores clips in float64 and is part of a SavedModel. Those that are fitted must be fitted
+on out-of-fold predictions, which `ensembling.members` does.
 """
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -16,108 +19,109 @@ from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import KFold
 
 ALPHAS = np.logspace(-3, 4, 15)
-LARGEST = 30.0  # logits beyond are as certain: one clip must not decide what is fitted
+MAX_LOGIT = 30.0  # larger logits are clipped for fitting, so that no single clip dominates
 
 
-class Arithmetic:
+class Mean:
     """The weighted mean of the members' probabilities.
 
     Args:
-        weights: [E], how much each member counts, in any unit.
+        weights: [E], the relative weight of each member.
 
     Example:
-        >>> mean = Arithmetic(weights=[1, 3])(np.log([[[1.0], [3.0]]]))  # probabilities 1/2 and 3/4
+        >>> mean = Mean(weights=[1, 3])(np.log([[[1.0], [3.0]]]))  # probabilities 1/2 and 3/4
         >>> round(float(expit(mean[0, 0])), 4)
         0.6875
     """
 
-    fitted = False
+    needs_fit = False
 
-    def __init__(self, *, weights):
+    def __init__(self, *, weights: Sequence[float]):
         self.weights = np.asarray(weights, "float64") / np.sum(weights)
 
-    def __call__(self, logits):
+    def __call__(self, logits: Any) -> Any:
         weights = _like(np.log(self.weights)[None, :, None], logits)
         present, absent = ops.log_sigmoid(logits) + weights, ops.log_sigmoid(-logits) + weights
         return ops.logsumexp(present, axis=1) - ops.logsumexp(absent, axis=1)  # [B, K]
 
 
-class Geometric:
-    """The weighted geometric mean of the members' probabilities, taken in logarithms.
+class GeometricMean:
+    """The weighted geometric mean of the members' probabilities.
 
-    A class must convince every member. The floor keeps one member from vetoing it
-    for good, and from making ties at 0.
+    It is computed from logarithms. A class needs a high probability from every member. The floor
+    keeps one member from forcing the mean to 0, which would also make ties.
 
-    Reference: Maxwell_110's and L. Romul's systems for FSDKaggle2019 average so.
+    Reference: Maxwell_110's and L. Romul's systems for FSDKaggle2019, 2019.
 
     Args:
-        weights: [E], how much each member counts, in any unit.
-        floor: The least probability that a member may give, 0 to 1.
+        weights: [E], the relative weight of each member.
+        floor: Lower bound of a member's probability, above 0 and below 1.
 
     Example:
-        >>> mean = Geometric(weights=[1, 1])(np.log([[[1.0], [1 / 7]]]))  # probabilities 1/2 and 1/8
+        >>> mean = GeometricMean(weights=[1, 1])(np.log([[[1.0], [1 / 7]]]))  # probabilities 1/2 and 1/8
         >>> round(float(expit(mean[0, 0])), 4)
         0.25
     """
 
-    fitted = False
+    needs_fit = False
 
-    def __init__(self, *, weights, floor: float = 1e-7):
+    def __init__(self, *, weights: Sequence[float], floor: float = 1e-7):
         if not 0 < floor < 1:
             raise ValueError(f"floor must be above 0 and below 1. Received: floor={floor}")
         self.weights = np.asarray(weights, "float64") / np.sum(weights)
         self.floor = floor
 
-    def __call__(self, logits):
+    def __call__(self, logits: Any) -> Any:
         present = ops.maximum(ops.log_sigmoid(logits), float(np.log(self.floor)))
         present = ops.sum(present * _like(self.weights[None, :, None], logits), axis=1)  # [B, K]
         least = np.finfo(keras.backend.standardize_dtype(logits.dtype)).tiny
-        present = ops.minimum(present, -float(least))  # 1 - p must have a logarithm
+        present = ops.minimum(present, -float(least))  # so that log(1 - p) exists
         return present - ops.log(-ops.expm1(present))
 
 
-class Ranks:
-    """The weighted mean of the ranks that the members give to the classes of a clip.
+class RankMean:
+    """The weighted mean of the ranks of the classes of a clip.
 
-    For members whose probabilities cannot be compared. Equal scores share a rank.
+    For members whose probabilities are on different scales. Equal scores have equal ranks.
 
     Args:
-        weights: [E], how much each member counts, in any unit.
+        weights: [E], the relative weight of each member.
 
     Example:
-        >>> mean = Ranks(weights=[1, 1])(np.array([[[3.0, 2.0, 1.0], [9.0, 10.0, 8.0]]]))
+        >>> mean = RankMean(weights=[1, 1])(np.array([[[3.0, 2.0, 1.0], [9.0, 10.0, 8.0]]]))
         >>> bool(mean[0, 0] == mean[0, 1] > mean[0, 2])
         True
     """
 
-    fitted = False
+    needs_fit = False
 
-    def __init__(self, *, weights):
+    def __init__(self, *, weights: Sequence[float]):
         self.weights = np.asarray(weights, "float64") / np.sum(weights)
 
-    def __call__(self, logits):
+    def __call__(self, logits: Any) -> Any:
         one, other = ops.expand_dims(logits, -1), ops.expand_dims(logits, -2)  # [B, E, K, 1], [B, E, 1, K]
         better = ops.sum(_like(one > other, logits) + 0.5 * _like(one == other, logits), axis=-1)
-        share = better / logits.shape[-1]  # [B, E, K], above 0 and below 1
-        share = ops.sum(share * _like(self.weights[None, :, None], logits), axis=1)  # [B, K]
-        return ops.log(share) - ops.log1p(-share)
+        rank = better / logits.shape[-1]  # [B, E, K], above 0 and below 1
+        rank = ops.sum(rank * _like(self.weights[None, :, None], logits), axis=1)  # [B, K]
+        return ops.log(rank) - ops.log1p(-rank)
 
 
 class Ridge:
-    """Ridge regression of each label on the probabilities of all: where there is applause, there may be a crowd.
+    """Ridge regression of each label on the probabilities of all classes.
 
-    Level 1 learns, for each member, every label from that member's probabilities of
-    all labels, and the members' answers are averaged. Level 2 learns, for each label, how much each member's
-    answer of level 1 counts, on answers for clips that level 1 was not fitted on.
+    It makes use of labels that occur together. Level 1 fits, for each member, every label to that
+    member's probabilities of all classes, and averages the members' predictions. Level 2 fits, for each
+    label, the weight of each member's level 1 prediction, on predictions for clips that level 1 was not
+    fitted on.
 
-    Reference: 1st place of Planet: Understanding the Amazon from Space, 2017, to which Maxwell_110 points.
+    Reference: 1st place of Planet: Understanding the Amazon from Space, 2017, which Maxwell_110 cites.
 
     Args:
         level: 1 or 2.
-        alpha: How strongly weights are drawn to 0; None chooses one of 0.001 to 10,000 by leaving each clip out.
+        alpha: Strength of the L2 penalty; None chooses from 0.001 to 10,000 by leave-one-out.
     """
 
-    fitted = True
+    needs_fit = True
 
     def __init__(self, *, level: Literal[1, 2] = 2, alpha: float | None = None):
         if alpha is not None and alpha <= 0:
@@ -125,76 +129,78 @@ class Ridge:
         self.level = level
         self.alphas = ALPHAS if alpha is None else [alpha]
 
-    def fit(self, logits, truth):
-        """Learns from logits [N, E, K] and truth [N, K]."""
-        heard, truth = expit(logits), np.asarray(truth, "float64")
-        members = heard.shape[1]
-        kernel, bias = zip(*(self._level_1(heard[:, member], truth) for member in range(members)))
-        share, rest = np.full(truth.shape[1:] + (members,), 1 / members), np.zeros(truth.shape[1])  # [K, E], [K]
+    def fit(self, logits: np.ndarray, truth: np.ndarray) -> "Ridge":
+        """Fits the regression to logits [N, E, K] and truth [N, K]."""
+        probabilities, truth = expit(logits), np.asarray(truth, "float64")
+        members = probabilities.shape[1]
+        kernel, bias = zip(*(self._level_1(probabilities[:, member], truth) for member in range(members)))
+        weights, offset = np.full(truth.shape[1:] + (members,), 1 / members), np.zeros(truth.shape[1])  # [K, E], [K]
         if self.level == 2:
-            answers = self._answers_across(heard, truth)  # [N, E, K]
+            predictions = self._cross_predictions(probabilities, truth)  # [N, E, K]
             for label in range(truth.shape[1]):
-                share[label], rest[label] = _ridge(answers[:, :, label], truth[:, label], self.alphas)
-        self.kernel = np.stack(kernel) * share.T[:, None]  # [E, K, K]: from each label to each
-        self.bias = (np.stack(bias) * share.T).sum(axis=0) + rest  # [K]
+                weights[label], offset[label] = _ridge(predictions[:, :, label], truth[:, label], self.alphas)
+        self.kernel = np.stack(kernel) * weights.T[:, None]  # [E, K, K]: from each class to each label
+        self.bias = (np.stack(bias) * weights.T).sum(axis=0) + offset  # [K]
         return self
 
-    def __call__(self, logits):
+    def __call__(self, logits: Any) -> Any:
         scores = ops.einsum("bek,ekl->bl", ops.sigmoid(logits), _like(self.kernel, logits))
         scores = scores + _like(self.bias, logits)
-        return 4 * (scores - 0.5)  # a sigmoid of it is near the score, and keeps all orders
+        return 4 * (scores - 0.5)  # its sigmoid is near the score, in the same order
 
-    def _level_1(self, heard, truth):
-        return _ridge(heard, truth, self.alphas)
+    def _level_1(self, probabilities, truth):
+        return _ridge(probabilities, truth, self.alphas)
 
-    def _answers_across(self, heard, truth):
-        """What level 1 answers for clips that it was not fitted on: [N, E, K]."""
-        answers = np.zeros(heard.shape)
-        for learn, ask in KFold(5, shuffle=True, random_state=0).split(truth):
-            for member in range(heard.shape[1]):
-                kernel, bias = self._level_1(heard[learn, member], truth[learn])
-                answers[ask, member] = heard[ask, member] @ kernel + bias
-        return answers
+    def _cross_predictions(self, probabilities, truth):
+        """Level 1 predictions for clips that level 1 was not fitted on: [N, E, K]."""
+        predictions = np.zeros(probabilities.shape)
+        for train, test in KFold(5, shuffle=True, random_state=0).split(truth):
+            for member in range(probabilities.shape[1]):
+                kernel, bias = self._level_1(probabilities[train, member], truth[train])
+                predictions[test, member] = probabilities[test, member] @ kernel + bias
+        return predictions
 
 
-class Learned:
-    """A weighted sum of the members' logits and a bias of each class, learned by cross-entropy.
+class LogitWeights:
+    """A weighted sum of the members' logits and a bias per class.
 
-    A few numbers, so that a few hundred clips suffice: E weights and K biases,
-    drawn to the plain mean.
+    The weights and biases are fitted by cross-entropy.
 
-    Reference: Dorfer and Widmer's fusion has the same parts, DCASE 2018.
+    It has only E weights and K biases, with an L2 penalty towards the plain mean, so a few
+    hundred clips suffice.
+
+    Reference: Dorfer and Widmer's late fusion, DCASE 2018.
 
     Args:
-        l2: How strongly they are drawn there.
+        l2: Strength of the L2 penalty.
     """
 
-    fitted = True
+    needs_fit = True
 
     def __init__(self, *, l2: float = 1e-3):
         if l2 < 0:
             raise ValueError(f"l2 must be at least 0. Received: l2={l2}")
         self.l2 = l2
 
-    def fit(self, logits, truth):
-        """Learns from logits [N, E, K] and truth [N, K]."""
-        logits, truth = np.clip(logits, -LARGEST, LARGEST), np.asarray(truth, "float64")
+    def fit(self, logits: np.ndarray, truth: np.ndarray) -> "LogitWeights":
+        """Fits weights and biases to logits [N, E, K] and truth [N, K]."""
+        logits, truth = np.clip(logits, -MAX_LOGIT, MAX_LOGIT), np.asarray(truth, "float64")
         members = logits.shape[1]
-        plain = np.concatenate([np.full(members, 1 / members), np.zeros(truth.shape[1])])
+        initial = np.concatenate([np.full(members, 1 / members), np.zeros(truth.shape[1])])
 
-        def loss(numbers):
-            z = np.einsum("nek,e->nk", logits, numbers[:members]) + numbers[members:]  # [N, K]
+        def loss(values):
+            z = np.einsum("nek,e->nk", logits, values[:members]) + values[members:]  # [N, K]
             error = (expit(z) - truth) / truth.size
-            slope = np.concatenate([np.einsum("nek,nk->e", logits, error), error.sum(axis=0)])
-            apart = numbers - plain
+            gradient = np.concatenate([np.einsum("nek,nk->e", logits, error), error.sum(axis=0)])
+            distance = values - initial
             entropy = -(truth * log_expit(z) + (1 - truth) * log_expit(-z)).mean()
-            return entropy + self.l2 * apart @ apart, slope + 2 * self.l2 * apart
+            return entropy + self.l2 * distance @ distance, gradient + 2 * self.l2 * distance
 
-        numbers = minimize(loss, plain, jac=True, method="L-BFGS-B").x
-        self.weights, self.biases = numbers[:members], numbers[members:]
+        values = minimize(loss, initial, jac=True, method="L-BFGS-B").x
+        self.weights, self.biases = values[:members], values[members:]
         return self
 
-    def __call__(self, logits):
+    def __call__(self, logits: Any) -> Any:
         return ops.sum(logits * _like(self.weights[None, :, None], logits), axis=1) + _like(self.biases, logits)
 
 
@@ -205,8 +211,14 @@ def _ridge(features, truth, alphas):
 
 
 def _like(constant, logits):
-    """A constant of the type of the logits."""
+    """A constant with the dtype of the logits."""
     return ops.cast(ops.convert_to_tensor(constant), keras.backend.standardize_dtype(logits.dtype))
 
 
-COMBINERS = {"arithmetic": Arithmetic, "geometric": Geometric, "ranks": Ranks, "ridge": Ridge, "learned": Learned}
+COMBINERS = {
+    "mean": Mean,
+    "geometric_mean": GeometricMean,
+    "rank_mean": RankMean,
+    "ridge": Ridge,
+    "logit_weights": LogitWeights,
+}

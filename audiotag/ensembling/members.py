@@ -1,12 +1,15 @@
-"""Several runs, stages and folds that answer as one: ensembles/*.json, read as strictly as an experiment.
+"""Ensembles: several runs, stages and folds that predict together.
 
-`evaluate`, `submit` and `export` take either a run or such a file; the functions here answer for both.
+ensembles/*.json describe them. `evaluate`, `make-submission` and `export` take a run or such a
+file; the functions here take both.
 """
 
 import dataclasses
 import json
 import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -15,171 +18,204 @@ from keras import ops
 from pydantic import Field
 
 from audiotag import files
-from audiotag.config.components import Section, options, part
-from audiotag.config.loading import checked, load
-from audiotag.config.schema import Experiment, Predict
+from audiotag.config.components import Section, component, options
+from audiotag.config.loading import load, parse
+from audiotag.config.schema import SCHEMA_VERSION, Experiment, Predict, SchemaVersion
 from audiotag.data.clips import read_table
 from audiotag.data.folds import stratified_folds
 from audiotag.data.labels import multi_hot
 from audiotag.ensembling.combiners import COMBINERS
 from audiotag.errors import AudiotagError, ConfigError, DataError
-from audiotag.evaluation.measures import fit_thresholds, fit_thresholds_across, refuse_unlabelled
-from audiotag.evaluation.scoring import check_scores, find_test_clips, held_out_answers, score_test_clips, some
-from audiotag.inference.predictor import Listener, hear
+from audiotag.evaluation.measures import fit_thresholds, out_of_fold_thresholds, refuse_unlabeled
+from audiotag.evaluation.scoring import check_scores, find_test_clips, out_of_fold_predictions, score_test_clips, some
+from audiotag.inference.predictor import Predictor, predict_logits
 from audiotag.metrics import lwlrap
+from audiotag.models.tagger import Tagger
 from audiotag.runs.directory import Run, open_run
-from audiotag.runs.models import heard_as, load_taggers
+from audiotag.runs.models import load_taggers, with_predict_options
 
-CLIPS_AT_ONCE = 256
-PARTS = 5  # into which held-out clips are cut, so that what is fitted is measured on clips that it was not fitted on
+CLIPS_PER_BLOCK = 256
+NUM_FITTING_FOLDS = 5  # a combiner is measured on clips that it was not fitted on
 
-Combine = part("audiotag.ensembling.combiners", "COMBINERS", given=("weights",))
+if TYPE_CHECKING:  # made from signatures, which a type checker cannot see
+    CombinerConfig: TypeAlias = Any
+else:
+    CombinerConfig = component("audiotag.ensembling.combiners", "COMBINERS", given=("weights",))
 
 
 class Member(Section):
-    """One opinion: a run after one of its stages, the mean of its folds or one of them, heard in its own way."""
+    """One member: a run after one of its stages.
+
+    It is the mean of the run's folds, or one of them.
+    """
 
     run: str
     stage: str | None = None  # None is the last
-    fold: int | None = Field(default=None, ge=0)  # None is the mean of all that are trained
-    weight: float = Field(default=1.0, gt=0)  # for the combiners that are means
+    fold: int | None = Field(default=None, ge=0)  # None is the mean of all trained folds
+    weight: float = Field(default=1.0, gt=0)  # for mean, geometric_mean and rank_mean
     predict: Predict | None = None  # None is the run's own
 
 
-class Ensemble(Section):
-    """Who is asked, and how their answers become one; `ensembles/NAME.json` holds one."""
+class EnsembleConfig(Section):
+    """The members of an ensemble and their combiner; `ensembles/NAME.json` holds one."""
 
+    schema_version: SchemaVersion = SCHEMA_VERSION
     about: str
     command: str
     expect: str
     members: tuple[Member, ...] = Field(min_length=1)
-    normalise: bool = False  # bring each member's logits of each class to mean 0 and deviation 1 on held-out clips
-    combine: Combine
+    standardize_logits: bool = False  # each member's logits of each class to mean 0, deviation 1 on out-of-fold clips
+    combiner: CombinerConfig
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Choir:
-    """An ensemble whose runs are opened.
+class EnsemblePredictor:
+    """An ensemble with its runs opened.
 
     Args:
         path: Its file.
-        ensemble: What the file says.
-        runs: The run of each member, heard as the member says.
+        config: The content of the file.
+        runs: The run of each member, with the member's `predict` settings.
     """
 
     path: Path
-    ensemble: Ensemble
+    config: EnsembleConfig
     runs: tuple[Run, ...]
 
     @property
-    def vocabulary(self):
+    def vocabulary(self) -> tuple[str, ...]:
         """The K class names, the same in all runs."""
         return self.runs[0].vocabulary
 
     @property
-    def folder(self):
-        """Where what it answers is put: a folder beside its file, of its name."""
+    def folder(self) -> Path:
+        """Where results are written: the folder beside the file, with its name."""
         return self.path.with_suffix("")
 
-    def names(self):
-        """What to call each member in a message or a table: run, stage and fold."""
+    @property
+    def submission(self) -> Path:
+        """The file that `make-submission` writes."""
+        return self.folder / "submission.csv"
+
+    def names(self) -> list[str]:
+        """The name of each member in messages and tables: run, stage and fold."""
         fold = lambda member: None if member.fold is None else f"fold-{member.fold}"
-        return ["/".join(filter(None, [m.run, m.stage, fold(m)])) for m in self.ensemble.members]
+        return ["/".join(filter(None, [m.run, m.stage, fold(m)])) for m in self.config.members]
 
 
-def open_model(path, overrides=()):
-    """The `Run` in a directory, or the `Choir` of an ensemble's file.
+def open_model(path: str | Path, overrides: Iterable[str] = ()) -> Run | EnsemblePredictor:
+    """The `Run` in a directory, or the `EnsemblePredictor` of an ensemble's file.
 
     Args:
         path: runs/NAME or ensembles/NAME.json.
-        overrides: For a run, texts such as "predict.pool=max"; for an ensemble such as "combine.level=1".
+        overrides: Changes such as "predict.pool=max" for a run, or "combiner.level=1" for an ensemble.
 
     Raises:
-        DataError: There is no run, or the runs know different classes.
-        ConfigError: The file says something audiotag cannot do.
+        DataError: There is no run, or the runs have different classes.
+        ConfigError: The file is not valid.
     """
     path = Path(path)
     if not path.is_file():
-        return heard_as(open_run(path), overrides)
-    ensemble = load(path, overrides, kind=Ensemble)
-    runs = tuple(_opened(member, f"{path}: members[{index}]") for index, member in enumerate(ensemble.members))
-    for member, run in zip(ensemble.members, runs):
-        strange = set(run.vocabulary) ^ set(runs[0].vocabulary)
+        return with_predict_options(open_run(path), overrides)
+    config = load(path, overrides, kind=EnsembleConfig)
+    runs = tuple(_open_member(member, f"{path}: members[{index}]") for index, member in enumerate(config.members))
+    for member, run in zip(config.members, runs):
+        differing = set(run.vocabulary) ^ set(runs[0].vocabulary)
         if run.vocabulary != runs[0].vocabulary:
-            what = f"such as {some(strange)}" if strange else "the same in another order"
-            raise DataError(f"{member.run}: knows other classes than {ensemble.members[0].run}, {what}.")
-    if not COMBINERS[ensemble.combine.name].fitted:
-        return Choir(path, ensemble, runs)
-    for index, member in enumerate(ensemble.members):
-        if member.weight != 1:
-            raise ConfigError(f"{path}: members[{index}].weight: {ensemble.combine.name} learns its own. Leave it out.")
-    return Choir(path, ensemble, runs)
+            what = f"such as {some(differing)}" if differing else "the same in another order"
+            raise DataError(f"{member.run}: has other classes than {config.members[0].run}, {what}.")
+    combiner: Any = COMBINERS[config.combiner.name]  # classes without a common base
+    if combiner.needs_fit:
+        for index, member in enumerate(config.members):
+            if member.weight != 1:
+                raise ConfigError(
+                    f"{path}: members[{index}].weight: {config.combiner.name} fits the weights itself. Leave it out."
+                )
+    return EnsemblePredictor(path, config, runs)
 
 
-def hear_test_clips(model, *, records=None, stage=None):
-    """(clips, logits float64 [clips, K]): the test clips, and what a run or an ensemble thinks of them.
+def predict_test_clips(
+    model: Run | EnsemblePredictor, *, records: str | Path | None = None, stage: str | None = None
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """The test clips, and the logits of a run or an ensemble for them.
 
     Args:
-        model: A `Run` or a `Choir`.
+        model: A `Run` or an `EnsemblePredictor`.
         records: Other records, for a run.
         stage: Another stage than the last, for a run.
+
+    Returns:
+        A table of clips, and logits float64 [clips, K].
     """
     if isinstance(model, Run):
         return score_test_clips(model, records=records, stage=stage)
-    _refuse(model, records or stage)
+    _refuse_run_options(model, records or stage)
     clips, logits = member_scores(model)
-    return clips, combined(combiner(model), logits)
+    return clips, combine_in_blocks(fitted_combiner(model), logits)
 
 
-def hear_held_out_clips(model, *, stage=None):
-    """The same for the held-out clips, each scored by what was not trained, or fitted, on it."""
+def predict_out_of_fold(model: Run | EnsemblePredictor, *, stage: str | None = None) -> tuple[pd.DataFrame, np.ndarray]:
+    """The held-out clips, and out-of-fold logits for them.
+
+    They come from models and combiners that were not fitted on these clips.
+    """
     if isinstance(model, Run):
-        return held_out_answers(model, stage)
-    _refuse(model, stage)
-    clips, logits = held_out_member_scores(model)
-    if not _learns(model):
-        return clips, combined(_fitted(model, None, None), logits)
+        return out_of_fold_predictions(model, stage)
+    _refuse_run_options(model, stage)
+    clips, logits = out_of_fold_member_scores(model)
+    if not _needs_fit(model):
+        return clips, combine_in_blocks(_build_combiner(model, None, None), logits)
     truth = multi_hot(clips["labels"], model.vocabulary)
-    places = stratified_folds(clips, PARTS, seed=0, groups="group").to_numpy()
+    folds = stratified_folds(clips, NUM_FITTING_FOLDS, seed=0, groups="group").to_numpy()
     scores = np.zeros(truth.shape)
-    for place in range(PARTS):
-        asked = places == place
-        scores[asked] = combined(_fitted(model, logits[~asked], truth[~asked]), logits[asked])
+    for fold in range(NUM_FITTING_FOLDS):
+        own = folds == fold
+        scores[own] = combine_in_blocks(_build_combiner(model, logits[~own], truth[~own]), logits[own])
     return clips, scores
 
 
-def answers_and_thresholds(model, *, records=None, stage=None, held_out=False):
-    """(clips, logits, thresholds) of test clips, or of held-out ones, for `evaluate`.
+def predictions_and_thresholds(
+    model: Run | EnsemblePredictor,
+    *,
+    records: str | Path | None = None,
+    stage: str | None = None,
+    out_of_fold: bool = False,
+) -> tuple[pd.DataFrame, np.ndarray, np.ndarray | None]:
+    """(clips, logits, thresholds) of test or out-of-fold clips, for `evaluate`.
 
-    Thresholds are fitted on held-out clips; those of a held-out clip on other folds. They are None, for
-    probability 1/2, where there is nothing to fit those of test clips on, such as no fold trained to its end,
-    or members trained on different folds; standard error then says why.
+    Thresholds are fitted on out-of-fold clips; those of an out-of-fold clip on the other folds. They are None,
+    which is probability 1/2, if there is nothing to fit those of test clips on: no fold is fully trained, or the
+    members trained on different folds. The reason is printed to standard error.
 
     Raises:
-        DataError: The test clips have no labels; none is heard then.
+        DataError: The test clips have no labels; none is scored then.
     """
-    if held_out:
-        clips, logits = hear_held_out_clips(model, stage=stage)
-        return clips, logits, fit_thresholds_across(clips, logits, model.vocabulary)
-    _refuse_unlabelled(model, records)
-    clips, logits = hear_test_clips(model, records=records, stage=stage)
+    if out_of_fold:
+        clips, logits = predict_out_of_fold(model, stage=stage)
+        return clips, logits, out_of_fold_thresholds(clips, logits, model.vocabulary)
+    _refuse_unlabeled(model, records)
+    clips, logits = predict_test_clips(model, records=records, stage=stage)
     try:
-        return clips, logits, fit_thresholds(*hear_held_out_clips(model, stage=stage), model.vocabulary)
+        return clips, logits, fit_thresholds(*predict_out_of_fold(model, stage=stage), model.vocabulary)
     except DataError as error:
-        print(f"Thresholds are 1/2, for they cannot be fitted: {error}", file=sys.stderr, flush=True)
+        print(f"Thresholds are 1/2, because they cannot be fitted: {error}", file=sys.stderr, flush=True)
         return clips, logits, None
 
 
-def write_ensemble(path, runs, *, combine):
-    """Writes the file of an ensemble of whole runs; refuses what `open_model` would refuse."""
+def write_ensemble(path: str | Path, runs: Sequence[Path], *, combiner: str) -> None:
+    """Writes the file of an ensemble of complete runs.
+
+    It refuses what `open_model` would refuse.
+    """
     content = {
-        "about": f"The {combine} answer of {', '.join(run.name for run in runs)}.",
+        "schema_version": SCHEMA_VERSION,
+        "about": f"The {combiner} of {', '.join(run.name for run in runs)}.",
         "command": f"audiotag evaluate {path}",
         "expect": "to be measured",
         "members": [{"run": str(run)} for run in runs],
-        "combine": {"name": combine},
+        "combiner": {"name": combiner},
     }
-    with files.whole_file(path) as unfinished:
+    with files.atomic_file(path) as unfinished:
         unfinished.write_text(json.dumps(content, indent=2) + "\n")
         try:
             open_model(unfinished)
@@ -187,120 +223,135 @@ def write_ensemble(path, runs, *, combine):
             raise type(error)(str(error).replace(str(unfinished), str(path))) from error
 
 
-def member_scores(choir):
-    """(clips, logits [clips, E, K]): the test clips, and what each member thinks of them."""
-    answers = [
+def member_scores(ensemble: EnsemblePredictor) -> tuple[pd.DataFrame, np.ndarray]:
+    """The test clips, and each member's logits for them, [clips, E, K]."""
+    predictions = [
         score_test_clips(run, stage=member.stage, fold=member.fold)
-        for member, run in zip(choir.ensemble.members, choir.runs)
+        for member, run in zip(ensemble.config.members, ensemble.runs)
     ]
-    return aligned(answers, choir.names())
+    return align(predictions, ensemble.names())
 
 
-def held_out_member_scores(choir):
-    """(clips, logits [clips, E, K]): the held-out clips, and what each member thinks of those it never heard.
+def out_of_fold_member_scores(ensemble: EnsemblePredictor) -> tuple[pd.DataFrame, np.ndarray]:
+    """The held-out clips, and each member's logits for them.
+
+    The logits are out-of-fold, [clips, E, K].
 
     Raises:
-        DataError: A member was trained on a clip that another was not, or does not know it, or is of a fold that is
+        DataError: A member trained on a clip that another held out, or does not have it, or is of a fold that is
             not trained.
     """
-    answers = []
-    for member, run in zip(choir.ensemble.members, choir.runs):
-        clips, logits = held_out_answers(run, member.stage)
-        own = (clips["usage"] == f"fold {member.fold}").to_numpy() | (member.fold is None)
+    predictions = []
+    for member, run in zip(ensemble.config.members, ensemble.runs):
+        clips, logits = out_of_fold_predictions(run, member.stage)
+        own = (clips["split"] == f"fold {member.fold}").to_numpy() | (member.fold is None)
         if not own.any():
-            raise DataError(f"{run.folder}: fold {member.fold} is not trained to its end. Name another fold.")
-        answers.append((clips[own].reset_index(drop=True), logits[own]))
-    everyone = set().union(*(clips["name"] for clips, _ in answers))
-    for name, run, (clips, _) in zip(choir.names(), choir.runs, answers):
-        trained = (everyone - set(clips["name"])) & set(_curated(run))
+            raise DataError(f"{run.folder}: fold {member.fold} is not fully trained. Name another fold.")
+        predictions.append((clips[own].reset_index(drop=True), logits[own]))
+    every = set().union(*(clips["name"] for clips, _ in predictions))
+    for name, run, (clips, _) in zip(ensemble.names(), ensemble.runs, predictions):
+        trained = (every - set(clips["name"])) & set(_curated_names(run))
         if trained:
             raise DataError(
-                f"{name}: was trained on {len(trained)} clips that the ensemble would be fitted on: {some(trained)}. "
-                "Train the same folds in every run: folds.held_out."
+                f"{name}: trained on {len(trained)} clips that the ensemble would be fitted on: {some(trained)}. "
+                "Train the same folds in every run: validation.folds.held_out."
             )
-    return aligned(answers, choir.names())
+    return align(predictions, ensemble.names())
 
 
-def aligned(answers, names):
-    """Brings members' answers into the first one's order of clips: (clips, logits [clips, E, K]).
+def align(
+    predictions: Sequence[tuple[pd.DataFrame, np.ndarray]], names: Sequence[str]
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """Members' predictions in the first one's order of clips.
+
+    The result is (clips, logits [clips, E, K]).
 
     Args:
-        answers: For each member (clips, logits [clips, K]).
-        names: What to call them.
+        predictions: For each member (clips, logits [clips, K]).
+        names: The name of each member, for messages.
 
     Raises:
-        DataError: A clip's scores are missing or NaN.
+        DataError: Scores of a clip are missing or NaN.
     """
-    first, stacked = answers[0][0], []
-    for name, (clips, logits) in zip(names, answers):
-        missing = set(first["name"]) ^ set(clips["name"])
-        if missing:
-            raise DataError(f"{name}: scores other clips than {names[0]}: {some(missing)}.")
+    first, stacked = predictions[0][0], []
+    for name, (clips, logits) in zip(names, predictions):
+        differing = set(first["name"]) ^ set(clips["name"])
+        if differing:
+            raise DataError(f"{name}: scores other clips than {names[0]}: {some(differing)}.")
         try:
             check_scores(clips, logits)
         except DataError as error:
             raise DataError(f"{name}: {error}") from None
-        place = dict(zip(clips["name"], range(len(clips))))
-        stacked.append(logits[[place[clip] for clip in first["name"]]])
+        row = dict(zip(clips["name"], range(len(clips))))
+        stacked.append(logits[[row[clip] for clip in first["name"]]])
     return first, np.stack(stacked, axis=1)
 
 
-def combiner(choir):
-    """The function from logits [B, E, K] to [B, K] that an ensemble means, fitted on held-out clips where it learns."""
-    if not _learns(choir):
-        return _fitted(choir, None, None)
-    clips, logits = held_out_member_scores(choir)
-    return _fitted(choir, logits, multi_hot(clips["labels"], choir.vocabulary))
+def fitted_combiner(ensemble: EnsemblePredictor) -> Callable[[Any], Any]:
+    """The combiner of an ensemble, from logits [B, E, K] to [B, K].
+
+    It is fitted on out-of-fold clips if it needs fitting.
+    """
+    if not _needs_fit(ensemble):
+        return _build_combiner(ensemble, None, None)
+    clips, logits = out_of_fold_member_scores(ensemble)
+    return _build_combiner(ensemble, logits, multi_hot(clips["labels"], ensemble.vocabulary))
 
 
-def combined(combine, logits):
-    """Logits [clips, E, K] → float64 [clips, K], a few clips at a time."""
-    blocks = range(0, len(logits), CLIPS_AT_ONCE)
+def combine_in_blocks(combine: Callable[[Any], Any], logits: np.ndarray) -> np.ndarray:
+    """Applies a combiner to a block of clips at a time.
+
+    The shapes are logits [clips, E, K] → float64 [clips, K].
+    """
+    blocks = range(0, len(logits), CLIPS_PER_BLOCK)
     return np.concatenate(
-        [np.asarray(combine(ops.convert_to_tensor(logits[start : start + CLIPS_AT_ONCE]))) for start in blocks]
+        [np.asarray(combine(ops.convert_to_tensor(logits[start : start + CLIPS_PER_BLOCK]))) for start in blocks]
     )
 
 
-def member_effects(choir, clips, logits):
-    """What each member adds: a table of member, lwlrap alone, and lwlrap of the ensemble without it (without_it).
+def member_effects(ensemble: EnsemblePredictor, clips: pd.DataFrame, logits: np.ndarray) -> pd.DataFrame:
+    """The effect of each member on the lwlrap of the ensemble.
+
+    The columns are member, its lwlrap alone, and the lwlrap without_it.
 
     Args:
-        choir: A `Choir`.
-        clips: Labelled clips.
-        logits: [clips, E, K], what each member thinks of them.
+        ensemble: An `EnsemblePredictor`.
+        clips: Labeled clips.
+        logits: [clips, E, K], each member's logits for them.
     """
-    truth, rows = multi_hot(clips["labels"], choir.vocabulary), []
-    for index, name in enumerate(choir.names()):
+    truth, rows = multi_hot(clips["labels"], ensemble.vocabulary), []
+    for index, name in enumerate(ensemble.names()):
         rest = [other for other in range(logits.shape[1]) if other != index]
+        members = tuple(ensemble.config.members[other] for other in rest)
         without = dataclasses.replace(
-            choir,
-            ensemble=choir.ensemble.model_copy(update={"members": tuple(choir.ensemble.members[i] for i in rest)}),
-            runs=tuple(choir.runs[i] for i in rest),
+            ensemble,
+            config=ensemble.config.model_copy(update={"members": members}),
+            runs=tuple(ensemble.runs[other] for other in rest),
         )
-        rest_alone = lwlrap(truth, combined(combiner(without), logits[:, rest])) if rest else float("nan")
-        rows.append({"member": name, "alone": lwlrap(truth, logits[:, index]), "without_it": rest_alone})
+        score = lwlrap(truth, combine_in_blocks(fitted_combiner(without), logits[:, rest])) if rest else float("nan")
+        rows.append({"member": name, "alone": lwlrap(truth, logits[:, index]), "without_it": score})
     return pd.DataFrame(rows)
 
 
-def effects_in_words(choir, *, held_out=False):
-    """What `member_effects` finds on test clips, or on held-out ones, for a terminal.
+def leave_one_out(model: Run | EnsemblePredictor, *, out_of_fold: bool = False) -> str:
+    """`member_effects` on test clips, or on out-of-fold clips, as text.
 
     Raises:
-        ConfigError: It is a run, which has no members.
+        ConfigError: The model is a run, which has no members.
         DataError: The test clips have no labels.
     """
-    if isinstance(choir, Run):
-        raise ConfigError(f"{choir.folder}: a run has no members. Give an ensemble's file, or see: audiotag report")
-    if held_out:
-        clips, logits = held_out_member_scores(choir)
+    if isinstance(model, Run):
+        raise ConfigError(f"{model.folder}: a run has no members. Give an ensemble's file, or see: audiotag report")
+    if out_of_fold:
+        clips, logits = out_of_fold_member_scores(model)
     else:
-        _refuse_unlabelled(choir)
-        clips, logits = member_scores(choir)
-    return member_effects(choir, clips, logits).to_string(index=False, float_format="%.4f")
+        _refuse_unlabeled(model)
+        clips, logits = member_scores(model)
+    return member_effects(model, clips, logits).to_string(index=False, float_format="%.4f")
 
 
-def listener(model):
-    """(taggers, listener): the models inside a run or an ensemble, and the `Listener` they make together.
+def build_predictor(model: Run | EnsemblePredictor) -> tuple[list[Tagger], Predictor]:
+    """The models of a run or an ensemble, and the `Predictor` that they are together.
 
     Its `logits` is a function of tensors, to be traced.
 
@@ -309,66 +360,69 @@ def listener(model):
     """
     if isinstance(model, Run):
         taggers = load_taggers(model)
-        return taggers, _listener(lambda waveform: hear(taggers, waveform), model, taggers)
+        return taggers, _predictor(lambda waveform: predict_logits(taggers, waveform), model, taggers)
     for name, run in zip(model.names(), model.runs):
-        if run.hearing != model.runs[0].hearing:
+        if run.audio_config != model.runs[0].audio_config:
             raise DataError(
-                f"{name}: reads files as {run.hearing}, but {model.names()[0]} as {model.runs[0].hearing}. One model "
-                "reads them in one way: train both on records of the same make."
+                f"{name}: reads files as {run.audio_config}, but {model.names()[0]} as {model.runs[0].audio_config}. "
+                "An ensemble reads a file once: train both on records with the same audio options."
             )
-    pairs = zip(model.ensemble.members, model.runs)
-    choirs = [load_taggers(run, member.stage, member.fold) for member, run in pairs]
-    combine = combiner(model)
-    taggers = [tagger for choir in choirs for tagger in choir]
-    answer = lambda waveform: combine(tf.stack([hear(choir, waveform) for choir in choirs], axis=1))
-    return taggers, _listener(answer, model.runs[0], taggers)
+    pairs = zip(model.config.members, model.runs)
+    groups = [load_taggers(run, member.stage, member.fold) for member, run in pairs]
+    combine = fitted_combiner(model)
+    taggers = [tagger for group in groups for tagger in group]
+    logits = lambda waveform: combine(tf.stack([predict_logits(group, waveform) for group in groups], axis=1))
+    return taggers, _predictor(logits, model.runs[0], taggers)
 
 
-def _listener(logits, run, taggers):
+def _predictor(logits, run, taggers):
     longest = max(taggers, key=lambda tagger: tagger.window_samples)
-    return Listener(logits, run.hearing, run.vocabulary, longest.window_samples, longest.hop, longest.pool)
+    return Predictor(logits, run.audio_config, run.vocabulary, longest.window_samples, longest.hop, longest.pool)
 
 
-def _opened(member, where):
+def _open_member(member, where):
     run = open_run(member.run)
     if member.predict is None:
         return run
     content = run.experiment.model_dump() | {"predict": member.predict.model_dump()}
-    return dataclasses.replace(run, experiment=checked(content, Experiment, where))
+    return dataclasses.replace(run, experiment=parse(content, Experiment, where))
 
 
-def _refuse(choir, given):
-    """Refuses options that only a run can follow."""
+def _refuse_run_options(ensemble, given):
+    """Refuses options that only a run has."""
     if given:
-        raise ConfigError(f"{choir.path}: each member has its own records and stage. Leave --records and --stage out.")
+        raise ConfigError(
+            f"{ensemble.path}: each member has its own records and stage. Leave --records and --stage out."
+        )
 
 
-def _refuse_unlabelled(model, records=None):
-    """Refuses test clips that have no labels to measure with, before they are heard."""
+def _refuse_unlabeled(model, records=None):
+    """Refuses test clips without labels before they are scored."""
     _, clips = find_test_clips(model, records) if isinstance(model, Run) else find_test_clips(model.runs[0])
-    refuse_unlabelled(clips)
+    refuse_unlabeled(clips)
 
 
-def _curated(run):
+def _curated_names(run):
     """The names of the curated clips that a run trained on, or held out."""
-    return read_table(run.folder / "folds.csv", ["name"])["name"].map(files.from_cell)
+    return read_table(run.folds_file, ["name"])["name"].map(files.from_cell)
 
 
-def _learns(choir):
-    return choir.ensemble.normalise or COMBINERS[choir.ensemble.combine.name].fitted
+def _needs_fit(ensemble):
+    return ensemble.config.standardize_logits or COMBINERS[ensemble.config.combiner.name].needs_fit
 
 
-def _fitted(choir, logits, truth):
-    """The combiner of an ensemble, and the normalisation before it, fitted on these clips."""
-    kind, chosen = COMBINERS[choir.ensemble.combine.name], options(choir.ensemble.combine)
+def _build_combiner(ensemble, logits, truth):
+    """The combiner of an ensemble, and the standardization before it, fitted on these clips."""
+    config = ensemble.config
+    kind, chosen = COMBINERS[config.combiner.name], options(config.combiner)
     try:
-        combine = kind(**chosen) if kind.fitted else kind(weights=[m.weight for m in choir.ensemble.members], **chosen)
+        combine = kind(**chosen) if kind.needs_fit else kind(weights=[m.weight for m in config.members], **chosen)
     except ValueError as error:
-        raise ConfigError(f"{choir.path}: combine {choir.ensemble.combine.name}: {error}") from error
-    normal = lambda z: z
-    if choir.ensemble.normalise:
+        raise ConfigError(f"{ensemble.path}: combiner {config.combiner.name}: {error}") from error
+    standardize = lambda z: z
+    if config.standardize_logits:
         mean, deviation = logits.mean(axis=0), np.maximum(logits.std(axis=0), 1e-6)  # [E, K]
-        normal = lambda z: (z - ops.cast(mean, z.dtype)) / ops.cast(deviation, z.dtype)
-    if kind.fitted:
-        combine.fit(np.asarray(normal(ops.convert_to_tensor(logits))), truth)
-    return lambda z: combine(normal(z))
+        standardize = lambda z: (z - ops.cast(mean, z.dtype)) / ops.cast(deviation, z.dtype)
+    if kind.needs_fit:
+        combine.fit(np.asarray(standardize(ops.convert_to_tensor(logits))), truth)
+    return lambda z: combine(standardize(z))

@@ -1,24 +1,29 @@
 """Bootstrap confidence intervals."""
 
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-RESAMPLES = 300  # for the intervals: the clips are drawn anew so often
+RESAMPLES = 300
 
 
-def bootstrap(measure, num_clips, *, resamples=RESAMPLES, seed=0):
-    """The interval of 95 % of a share, from what it is for clips drawn with replacement: (low, high).
+def bootstrap(
+    measure: Callable[[np.ndarray], Any], num_clips: int, *, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[Any, Any]:
+    """The 95% interval of a measure of 0 to 1: (low, high).
 
-    The quantiles are moved until their median is the value itself: clips that are
-    drawn twice flatter some measures, such as mAP, and that shall not count.
+    It comes from the measure's values on clips drawn with replacement. The quantiles are shifted so
+    that their median is the value on the clips themselves: clips that are drawn twice inflate some
+    measures, such as mAP.
 
     Args:
-        measure: A function: which rows → a number of 0 to 1, or an array of them; NaN, of which they tell nothing,
-            does not count.
-        num_clips: How many rows there are.
-        resamples: How often they are drawn.
-        seed: Another seed, other draws.
+        measure: A function of the indices of clips to a number of 0 to 1, or to an array of them; NaN values
+            are ignored.
+        num_clips: Number of clips.
+        resamples: Number of draws.
+        seed: Of the draws.
 
     Reference: Efron, "Bootstrap Methods: Another Look at the Jackknife", 1979.
 
@@ -28,10 +33,10 @@ def bootstrap(measure, num_clips, *, resamples=RESAMPLES, seed=0):
         >>> bool(0.38 < low < 0.43 and 0.57 < high < 0.62)
         True
     """
-    dice = np.random.default_rng(seed)
-    answers = np.array([measure(dice.integers(0, num_clips, num_clips)) for _ in range(resamples)])
+    rng = np.random.default_rng(seed)
+    values = np.array([measure(rng.integers(0, num_clips, num_clips)) for _ in range(resamples)])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of NaN alone comes NaN
-        low, middle, high = np.nanpercentile(answers, [2.5, 50, 97.5], axis=0)
-    shift = measure(np.arange(num_clips)) - middle
+        warnings.simplefilter("ignore", RuntimeWarning)  # all NaN gives NaN
+        low, median, high = np.nanpercentile(values, [2.5, 50, 97.5], axis=0)
+    shift = measure(np.arange(num_clips)) - median
     return np.clip(low + shift, 0, 1), np.clip(high + shift, 0, 1)

@@ -1,8 +1,12 @@
-"""How good is a run? Its scores on labelled clips, overall and class by class, clip by clip, beside chance.
+"""Measures of scores on labeled clips: overall, per class and per clip.
 
-Scores are logits here, float64: no two of them become equal by rounding.
+They come with intervals and chance levels. Scores are logits in float64, so that different scores
+do not become equal by rounding.
 """
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,56 +14,69 @@ from scipy.special import expit
 
 from audiotag.data.labels import multi_hot
 from audiotag.errors import DataError
-from audiotag.evaluation import thresholds
+from audiotag.evaluation import thresholds as fitting
 from audiotag.evaluation.bootstrap import bootstrap
 from audiotag.evaluation.score_tables import can_write_parquet, scores_table, write_scores
 from audiotag.evaluation.scoring import check_scores
 from audiotag.metrics import (
     areas_under_roc,
     average_precisions,
-    chance_at_k,
+    average_precisions_at_k,
     chance_lwlrap,
+    chance_map_at_k,
     chance_precision,
     per_clip_lwlrap,
     precisions,
-    precisions_at_k,
 )
 
 
-def fit_thresholds(clips, logits, vocabulary):
-    """Above which logit each class is heard, fitted on clips that training never heard: [K]."""
-    return thresholds.fit_thresholds(labelled(clips, logits, vocabulary), logits)
+def fit_thresholds(clips: pd.DataFrame, logits: np.ndarray, vocabulary: Sequence[str]) -> np.ndarray:
+    """The threshold of each class as a logit, fitted on out-of-fold clips: [K]."""
+    return fitting.fit_thresholds(labeled(clips, logits, vocabulary), logits)
 
 
-def fit_thresholds_across(clips, logits, vocabulary):
-    """The same for the very clips that they are fitted on, each with the thresholds of the other folds: [clips, K]."""
-    return thresholds.fit_across(labelled(clips, logits, vocabulary), logits, clips["usage"])
+def out_of_fold_thresholds(clips: pd.DataFrame, logits: np.ndarray, vocabulary: Sequence[str]) -> np.ndarray:
+    """The thresholds for out-of-fold clips themselves, [clips, K].
+
+    Each is fitted on the other folds.
+    """
+    return fitting.fit_thresholds_per_fold(labeled(clips, logits, vocabulary), logits, clips["split"])
 
 
-def judge(clips, logits, vocabulary, *, thresholds=None):
-    """{name: table} of all that can be said of scores on labelled clips.
+def evaluation_tables(
+    clips: pd.DataFrame, logits: np.ndarray, vocabulary: Sequence[str], *, thresholds: Any = None
+) -> dict[str, pd.DataFrame]:
+    """Everything that `evaluate` reports, as {name: table}.
 
-    Its tables are overall, classes, clips, calibration and the scores.
+    The tables are overall, classes, clips, calibration and scores.
+
+    Arguments and errors as for `evaluate`.
     """
     overall, classes = evaluate(clips, logits, vocabulary, thresholds=thresholds)
-    reliability = thresholds.calibration(labelled(clips, logits, vocabulary), expit(logits))
-    tables = {"overall": overall, "classes": classes, "clips": judge_clips(clips, logits, vocabulary)}
-    return tables | {"calibration": reliability, "scores": scores_table(clips["name"], logits, vocabulary)}
+    return {
+        "overall": overall,
+        "classes": classes,
+        "clips": measure_clips(clips, logits, vocabulary),
+        "calibration": fitting.calibration(labeled(clips, logits, vocabulary), expit(logits)),
+        "scores": scores_table(clips["name"], logits, vocabulary),
+    }
 
 
-def in_words(tables):
-    """What `judge` found, for a terminal."""
+def summary(tables: dict[str, pd.DataFrame]) -> str:
+    """The tables of `evaluation_tables` as text for a terminal."""
     shown = ["class", "clips", "lwlrap", "low", "high", "chance", "threshold", "precision", "recall", "f", "chance_f"]
     texts = [
-        table.to_string(index=False, float_format="%.4f")
-        for table in (tables["classes"][shown], tables["overall"])
+        table.to_string(index=False, float_format="%.4f") for table in (tables["classes"][shown], tables["overall"])
     ]
-    error = thresholds.calibration_error(tables["calibration"])
-    return "\n\n".join([*texts, f"expected calibration error {error:.4f}, 0 is best; intervals hold 95 %"])
+    error = fitting.calibration_error(tables["calibration"])
+    return "\n\n".join([*texts, f"expected calibration error {error:.4f}, 0 is best; intervals are 95%"])
 
 
-def write_tables(folder, tables):
-    """Writes each table as CSV into a folder, and the scores as Parquet too where pyarrow is installed."""
+def write_tables(folder: Path, tables: dict[str, pd.DataFrame]) -> None:
+    """Writes each table as CSV into a folder.
+
+    The scores are written as Parquet too if pyarrow is installed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
         write_scores(folder / f"{name}.csv", table)
@@ -67,77 +84,82 @@ def write_tables(folder, tables):
         write_scores(folder / "scores.parquet", tables["scores"])
 
 
-def evaluate(clips, logits, vocabulary, *, thresholds=None):
-    """Measures scores on labelled clips, beside what chance would get and with intervals.
+def evaluate(
+    clips: pd.DataFrame, logits: np.ndarray, vocabulary: Sequence[str], *, thresholds: Any = None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Measures scores on labeled clips, with intervals and chance levels.
 
-    Intervals are those of 95 % by the bootstrap: the clips are drawn anew, with
-    replacement, and measured again; what lies between them may be no difference.
+    Intervals are 95% bootstrap intervals over clips; differences within them may be chance.
 
     Args:
-        clips: A table of clips.
+        clips: A table of clips. A column `split`, or else `usage`, divides them.
         logits: [len(clips), K].
         vocabulary: The K class names.
-        thresholds: Above which logit a class is heard, [K] or [len(clips), K]; None is 0, which is probability 1/2.
+        thresholds: The logit from which a class is predicted, [K] or [len(clips), K]; None is 0, probability 1/2.
 
     Returns:
-        (overall, classes): `overall` has a row a measure for all clips and for each part of a leaderboard or fold
-        (columns part, clips, measure, value, low, high, chance); `classes` a row a class.
+        (overall, classes): `overall` has a row per measure for all clips and for each split (columns split, clips,
+        measure, value, low, high, chance); `classes` has a row per class.
 
     Raises:
         DataError: The clips have no labels, or scores are missing or NaN.
     """
-    truth = labelled(clips, logits, vocabulary)  # [clips, K]
-    thresholds = np.broadcast_to(thresholds.EVEN if thresholds is None else thresholds, np.shape(logits))
+    truth = labeled(clips, logits, vocabulary)  # [clips, K]
+    thresholds = np.broadcast_to(fitting.EVEN if thresholds is None else thresholds, np.shape(logits))
     overall = pd.concat(
         [
-            measure_part(truth[rows], logits[rows], thresholds[rows]).assign(part=part, clips=int(rows.sum()))
-            for part, rows in parts_of(clips).items()
+            measure_split(truth[rows], logits[rows], thresholds[rows]).assign(split=split, clips=int(rows.sum()))
+            for split, rows in splits_of(clips).items()
         ],
         ignore_index=True,
     )
-    columns = ["part", "clips", "measure", "value", "low", "high", "chance"]
+    columns = ["split", "clips", "measure", "value", "low", "high", "chance"]
     return overall[columns], measure_classes(truth, logits, thresholds, vocabulary)
 
 
-def labelled(clips, logits, vocabulary):
-    """The truth of clips [clips, K], once there are labels, and scores to compare them with."""
-    refuse_unlabelled(clips)
+def labeled(clips: pd.DataFrame, logits: np.ndarray, vocabulary: Sequence[str]) -> np.ndarray:
+    """The labels of clips [clips, K], if any, and scores to compare with them."""
+    refuse_unlabeled(clips)
     check_scores(clips, logits)
     return multi_hot(clips["labels"], vocabulary)
 
 
-def refuse_unlabelled(clips):
-    """Raises DataError where no clip has a label."""
+def refuse_unlabeled(clips: pd.DataFrame) -> None:
+    """Raises DataError if no clip has a label."""
     if (clips["labels"] == "").all():
-        raise DataError("The test clips have no labels, so there is nothing to compare with. See: audiotag submit")
+        raise DataError("The test clips have no labels to compare with. See: audiotag make-submission")
 
 
-def parts_of(clips):
-    """{part: bool [clips]}: all, and the parts of a leaderboard or the folds that `usage` tells apart."""
-    usages = ("Public", "Private", *sorted(set(clips["usage"]) - {"", "Public", "Private"}))
-    parts = {usage: (clips["usage"] == usage).to_numpy() for usage in usages}
-    return {"all": np.full(len(clips), True)} | {part: rows for part, rows in parts.items() if rows.any()}
+def splits_of(clips: pd.DataFrame) -> dict[str, np.ndarray]:
+    """{split: bool [clips]}: all clips, and each fold, or each part of a leaderboard."""
+    names = clips["split"] if "split" in clips else clips["usage"]
+    splits = {"all": np.full(len(clips), True)}
+    for name in ("Public", "Private", *sorted(set(names) - {"", "Public", "Private"})):
+        rows = (names == name).to_numpy()
+        if rows.any():
+            splits[name] = rows
+    return splits
 
 
-def measure_part(truth, logits, thresholds):
+def measure_split(truth: np.ndarray, logits: np.ndarray, thresholds: np.ndarray) -> pd.DataFrame:
     """Every measure of some clips, a row each: measure, value, low, high, chance."""
     num_clips = len(truth)
-    carried = truth.any(axis=0)  # [K]
-    counts, labels = truth.sum(axis=0)[carried], truth.sum(axis=1)  # [K], [clips]
-    precise, found = precisions(truth, logits).sum(axis=1), precisions_at_k(truth, logits)  # [clips] both
-    first = truth[np.arange(num_clips), logits.argmax(axis=1)]  # [clips]: 1 where the first answer is right
-    chosen = logits >= thresholds
-    by_chance = thresholds.judge_decisions(truth, chosen)["chance_f"]
-    measures = {  # a function: which rows → a number; what chance gets
-        "lwlrap": (lambda rows: precise[rows].sum() / max(1, labels[rows].sum()), chance_lwlrap(truth)),
-        "MAP@3": (lambda rows: found[rows].sum() / max(1, (labels[rows] > 0).sum()), chance_at_k(truth)),
-        "top_1": (lambda rows: first[rows].mean(), truth.mean()),
+    present = truth.any(axis=0)  # [K]
+    class_counts, label_counts = truth.sum(axis=0)[present], truth.sum(axis=1)  # [K], [clips]
+    precision, at_k = precisions(truth, logits).sum(axis=1), average_precisions_at_k(truth, logits)  # [clips] both
+    top_1 = truth[np.arange(num_clips), logits.argmax(axis=1)]  # [clips]: 1 if the top class is a label
+    predicted = logits >= thresholds
+    chance_f = fitting.measure_decisions(truth, predicted)["chance_f"]
+    measures = {  # name: (function of the rows to a number, its value by chance)
+        "lwlrap": (lambda rows: precision[rows].sum() / max(1, label_counts[rows].sum()), chance_lwlrap(truth)),
+        "MAP@3": (lambda rows: at_k[rows].sum() / max(1, (label_counts[rows] > 0).sum()), chance_map_at_k(truth)),
+        "top_1": (lambda rows: top_1[rows].mean(), truth.mean()),
         "mAP": (
-            lambda rows: _mean(average_precisions(truth[rows], logits[rows])),
-            _mean(chance_precision(counts, num_clips)),
+            lambda rows: _nanmean(average_precisions(truth[rows], logits[rows])),
+            _nanmean(chance_precision(class_counts, num_clips)),
         ),
-        "AUC": (lambda rows: _mean(areas_under_roc(truth[rows], logits[rows])), 0.5),
-        "F": (lambda rows: _mean(thresholds.f(truth[rows], chosen[rows])[carried]), _mean(by_chance[carried])),
+        "AUC": (lambda rows: _nanmean(areas_under_roc(truth[rows], logits[rows])), 0.5),
+        "F": (lambda rows: _nanmean(fitting.f(truth[rows], predicted[rows])[present]), _nanmean(chance_f[present])),
     }
     table = []
     for name, (measure, chance) in measures.items():
@@ -147,18 +169,21 @@ def measure_part(truth, logits, thresholds):
     return pd.DataFrame(table)
 
 
-def measure_classes(truth, logits, thresholds, vocabulary):
-    """A row a class: clips, lwlrap with its interval, average precision, AUC, threshold, decisions; and chance.
+def measure_classes(
+    truth: np.ndarray, logits: np.ndarray, thresholds: np.ndarray, vocabulary: Sequence[str]
+) -> pd.DataFrame:
+    """A row of measures per class.
 
-    A class that no clip carries has the lwlrap NaN.
+    The columns are clips, lwlrap with its interval, average precision, AUC, threshold, decisions
+    and chance levels. A class without clips has the lwlrap NaN.
     """
     num_clips, num_classes = truth.shape
     counts = truth.sum(axis=0).astype(int)  # [K]
-    by_chance = chance_precision(np.maximum(1, truth.sum(axis=1)), num_classes)  # [clips]
-    found = precisions(truth, logits)  # [clips, K]
-    share = lambda rows: found[rows].sum(axis=0) / truth[rows].sum(axis=0)
-    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: clips that do not carry a class tell nothing of it
-        value, (low, high) = share(np.arange(num_clips)), bootstrap(share, num_clips)
+    chance = chance_precision(np.maximum(1, truth.sum(axis=1)), num_classes)  # [clips]
+    precision = precisions(truth, logits)  # [clips, K]
+    per_class = lambda rows: precision[rows].sum(axis=0) / truth[rows].sum(axis=0)
+    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN for a class that none of the drawn clips has
+        value, (low, high) = per_class(np.arange(num_clips)), bootstrap(per_class, num_clips)
     table = pd.DataFrame(
         {
             "class": vocabulary,
@@ -166,7 +191,7 @@ def measure_classes(truth, logits, thresholds, vocabulary):
             "lwlrap": value,
             "low": low,
             "high": high,
-            "chance": by_chance @ truth / np.maximum(1, counts),
+            "chance": chance @ truth / np.maximum(1, counts),
             "average_precision": average_precisions(truth, logits),
             "chance_average_precision": chance_precision(np.maximum(1, counts), num_clips),
             "auc": areas_under_roc(truth, logits),
@@ -174,29 +199,30 @@ def measure_classes(truth, logits, thresholds, vocabulary):
             "threshold": expit(thresholds.mean(axis=0)),
         }
     )
-    return pd.concat([table, thresholds.judge_decisions(truth, logits >= thresholds)], axis=1)
+    return pd.concat([table, fitting.measure_decisions(truth, logits >= thresholds)], axis=1)
 
 
-def judge_clips(clips, logits, vocabulary):
-    """A row a clip, the worst first: name, labels, lwlrap, what chance gets, and the three best classes."""
-    truth = labelled(clips, logits, vocabulary)
-    best = np.argsort(-logits, axis=1, kind="stable")[:, :3]  # [clips, 3]
+def measure_clips(clips: pd.DataFrame, logits: np.ndarray, vocabulary: Sequence[str]) -> pd.DataFrame:
+    """A row of measures per labeled clip, the worst first.
+
+    The columns are name, labels, lwlrap, its value by chance, and the top 3 classes.
+    """
+    truth = labeled(clips, logits, vocabulary)
+    top = np.argsort(-logits, axis=1, kind="stable")[:, :3]  # [clips, 3]
     table = pd.DataFrame(
         {
             "name": clips["name"].to_numpy(),
             "labels": clips["labels"].to_numpy(),
             "lwlrap": per_clip_lwlrap(truth, logits),
             "chance": chance_precision(np.maximum(1, truth.sum(axis=1)), len(vocabulary)),
-            "answer": [" ".join(vocabulary[label] for label in row) for row in best],
+            "top_3": [" ".join(vocabulary[label] for label in row) for row in top],
         }
     )
     return table[truth.any(axis=1)].sort_values(["lwlrap", "name"], ignore_index=True)
 
 
-def _mean(values):
-    """The mean of what is known; NaN where nothing is."""
+def _nanmean(values):
+    """The mean of the values that are not NaN; NaN if there are none."""
     values = np.asarray(values)
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if known.size else float("nan")
-
-
+    valid = values[~np.isnan(values)]
+    return float(valid.mean()) if valid.size else float("nan")

@@ -1,7 +1,12 @@
-"""Tables of scores: a row a clip, for each class its probability and its logit, as CSV or Parquet."""
+"""Tables of scores, as CSV or Parquet.
+
+They have a row per clip, and a probability and a logit per class.
+"""
 
 import importlib.util
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,11 +15,13 @@ from scipy.special import expit
 from audiotag import files
 from audiotag.errors import ConfigError
 
-LOGIT = " logit"  # after a class's name: the column that tells apart what rounds to probability 0 or 1
+LOGIT = " logit"  # after a class name: the column that distinguishes scores whose probabilities round to 0 or 1
 
 
-def scores_table(names, logits, vocabulary):
-    """The table of scores: fname, the K classes' probabilities, and K columns such as "Bark logit".
+def scores_table(names: Iterable[Any], logits: Any, vocabulary: Sequence[str]) -> pd.DataFrame:
+    """The table of scores: fname, K probabilities and K logits.
+
+    The columns of logits have names such as "Bark logit".
 
     Example:
         >>> scores_table(["1.wav"], np.array([[0.0]]), ["Bark"]).to_dict("records")
@@ -27,8 +34,10 @@ def scores_table(names, logits, vocabulary):
     return pd.concat([table, pd.DataFrame(values, columns=columns)], axis=1)
 
 
-def write_scores(path, table):
-    """Writes a table of scores, as Parquet where the name ends in .parquet, else as CSV; numbers keep their last bit.
+def write_scores(path: str | Path, table: pd.DataFrame) -> None:
+    """Writes a table of scores, with exact numbers.
+
+    The format is Parquet if the name ends in .parquet, else CSV.
 
     Raises:
         ConfigError: Parquet without pyarrow.
@@ -38,16 +47,16 @@ def write_scores(path, table):
         files.write_text(path, files.csv_text(table))
         return
     check_parquet(path)
-    with files.whole_file(path) as unfinished:
+    with files.atomic_file(path) as unfinished:
         table.to_parquet(unfinished, engine="pyarrow", index=False)
 
 
-def check_parquet(path):
-    """Raises ConfigError where pyarrow is not installed, which a Parquet file at `path` needs."""
+def check_parquet(path: str | Path) -> None:
+    """Raises ConfigError if `path` is a Parquet file and pyarrow is not installed."""
     if not can_write_parquet():
         raise ConfigError(f"{path}: Parquet needs pyarrow. Install it with: pip install 'audiotag[parquet]'")
 
 
-def can_write_parquet():
+def can_write_parquet() -> bool:
     """Whether pyarrow is installed."""
     return importlib.util.find_spec("pyarrow") is not None

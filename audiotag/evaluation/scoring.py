@@ -1,26 +1,35 @@
-"""Scores of test clips, and out-of-fold scores, of a run."""
+"""The clips that a run is evaluated on, and its logits for them.
+
+They are test clips, or training clips with out-of-fold predictions.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy.special import logit
 
-from audiotag.crossval import out_of_fold, splits
+from audiotag.crossval.out_of_fold import read_scores
+from audiotag.crossval.splits import held_out_clips, training_clips
 from audiotag.data.clips import read_clips
-from audiotag.data.records.manifest import read_manifest, refuse_damage
+from audiotag.data.records.manifest import Manifest, read_manifest, refuse_damage
 from audiotag.errors import DataError
 from audiotag.inference.records import score_logits
-from audiotag.runs.directory import open_run
+from audiotag.runs.directory import Run, open_run
 from audiotag.runs.models import load_taggers
 
 
-def score_test_clips(run, *, records=None, stage=None, fold=None):
-    """(clips, logits): the test clips of a run's records, and what the run thinks of them.
+def score_test_clips(
+    run: Run, *, records: str | Path | None = None, stage: str | None = None, fold: int | None = None
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """The test clips of a run's records, and the run's logits for them.
 
     Args:
         run: A `Run`.
-        records: A directory of records; None is the one of the experiment.
-        stage: The stage whose weights to take; None is the last.
-        fold: The only fold to hear; None is the mean of all.
+        records: A directory of records; None is that of the experiment.
+        stage: The stage whose weights to load; None is the last.
+        fold: The only fold to use; None is the mean of all.
 
     Returns:
         A table of clips, and logits float64 [len(clips), K].
@@ -30,8 +39,14 @@ def score_test_clips(run, *, records=None, stage=None, fold=None):
     return clips, score_logits(load_taggers(run, stage, fold), manifest, clips)
 
 
-def find_test_clips(run, records=None):
-    """(manifest, clips): the records of a run, or others of its classes and rate, and their test clips."""
+def find_test_clips(run: Run, records: str | Path | None = None) -> tuple[Manifest, pd.DataFrame]:
+    """The records to test a run on, and their test clips.
+
+    They are the records of the run, or others with its classes and sample rate.
+
+    Raises:
+        DataError: The records have other classes, another sample rate, or no test clips.
+    """
     manifest = read_manifest(records or run.experiment.records)
     if manifest.vocabulary != run.vocabulary:
         raise DataError(f"{manifest.directory}: has other classes than {run.folder} was trained for.")
@@ -42,69 +57,77 @@ def find_test_clips(run, records=None):
     clips = read_clips(manifest.directory / "clips.csv")
     clips = clips[clips["subset"] == "test"].reset_index(drop=True)
     if clips.empty:
-        raise DataError(f"{manifest.directory}: holds no test clips.")
+        raise DataError(f"{manifest.directory}: has no test clips.")
     return manifest, clips
 
 
-def held_out_answers(run, stage=None):
-    """(clips, logits): the curated clips that were held out so far, and what the model that never heard them thinks.
+def out_of_fold_predictions(run: Run, stage: str | None = None) -> tuple[pd.DataFrame, np.ndarray]:
+    """The curated clips that were held out so far, and out-of-fold logits for them.
 
-    `usage` of the clips is "fold K", so that `evaluate` measures each fold too. What fit wrote of the last stage is
-    read; another stage, or another way to hear, is scored now.
+    The logits are those of the models that held them out.
+
+    The column `split` of the clips is "fold K", so that `evaluate` measures each fold too. For the last stage,
+    the scores that `fit` wrote are read; for another stage, or other `predict` settings, the clips are scored now.
 
     Raises:
-        DataError: No fold is trained to its end yet, or a fold's table is not of the clips it held out.
+        DataError: No fold is fully trained yet, or a fold's table does not fit the clips that it held out.
     """
     last = run.experiment.stages[-1].name
     as_written = stage in (None, last) and run.experiment.predict == open_run(run.folder).experiment.predict
-    paths = {fold: run.stage_folder(fold, last) / "curated_scores.csv" for fold in range(run.experiment.folds.count)}
+    num_folds = run.experiment.validation.folds.num_folds
+    paths = {fold: run.stage_files(fold, last).oof_scores("curated") for fold in range(num_folds)}
     paths = {fold: path for fold, path in paths.items() if path.is_file()}
     if not paths:
-        raise DataError(f"{run.folder}: no fold is trained to its end yet. Finish the run with: audiotag fit")
+        raise DataError(f"{run.folder}: no fold is fully trained yet. Finish the run with: audiotag fit")
     manifest = read_manifest(run.experiment.records)
-    known = splits.training_clips(run, read_clips(manifest.directory / "clips.csv"))
+    all_clips = training_clips(run, read_clips(manifest.directory / "clips.csv"))
     if not as_written:
         refuse_damage(manifest, "curated")
     clips, scores = [], []
     for fold, path in paths.items():
-        table = read_out_of_fold(path, set(splits.held_out_clips(known, fold)["name"]), run.vocabulary)
-        clips.append(table[["name"]].merge(known, on="name", how="left", validate="one_to_one"))
-        clips[-1]["usage"] = f"fold {fold}"
-        if as_written:  # no number below 1 lies nearer to it than 2 ** -53, whose logit is 36.7
+        table = read_out_of_fold(path, set(held_out_clips(all_clips, fold)["name"]), run.vocabulary)
+        clips.append(table[["name"]].merge(all_clips, on="name", how="left", validate="one_to_one"))
+        clips[-1]["split"] = f"fold {fold}"
+        if as_written:  # the largest number below 1 is 1 - 2 ** -53, whose logit is 36.7
             scores.append(np.nan_to_num(logit(table[list(run.vocabulary)].to_numpy()), nan=np.nan, posinf=37.0))
         else:
             scores.append(score_logits(load_taggers(run, stage, fold), manifest, clips[-1]))
     return pd.concat(clips, ignore_index=True), np.concatenate(scores)
 
 
-def read_out_of_fold(path, names, vocabulary):
-    """A fold's curated_scores.csv, once it scores exactly the clips that the fold held out.
+def read_out_of_fold(path: Path, names: set[str], vocabulary: Iterable[str]) -> pd.DataFrame:
+    """A fold's table of out-of-fold scores, checked against its held-out clips.
+
+    It must have exactly the clips that the fold held out.
 
     Args:
         path: The file.
-        names: The set of their names.
+        names: The names of these clips.
         vocabulary: The K class names.
+
+    Raises:
+        DataError: The table has scores of other clips, or misses some.
     """
-    table = out_of_fold.read_scores(path, vocabulary)
-    heard, missing = set(table["name"]) - names, names - set(table["name"])
-    if heard:
-        raise DataError(f"{path}: scores clips that its model was trained on: {some(heard)}. Train the fold anew.")
+    table = read_scores(path, vocabulary)
+    unexpected, missing = set(table["name"]) - names, names - set(table["name"])
+    if unexpected:
+        raise DataError(f"{path}: has scores of clips that its model trained on: {some(unexpected)}. Retrain the fold.")
     if missing:
-        raise DataError(f"{path}: has no scores of held-out clips: {some(missing)}. Train the fold anew.")
+        raise DataError(f"{path}: has no scores of held-out clips: {some(missing)}. Retrain the fold.")
     return table
 
 
-def check_scores(clips, logits):
-    """Raises DataError where a clip's scores are missing or not numbers, and names the clips."""
+def check_scores(clips: pd.DataFrame, logits: np.ndarray) -> None:
+    """Raises DataError if scores of clips are missing or NaN, and names the clips."""
     if len(clips) != len(logits):
-        raise DataError(f"{len(logits)} rows of scores for {len(clips)} clips. Expected one row a clip.")
-    strange = clips["name"][np.isnan(logits).any(axis=1)]
-    if len(strange):
-        raise DataError(f"The scores of {len(strange)} clips are NaN: {some(strange)}. Did training diverge?")
+        raise DataError(f"{len(logits)} rows of scores for {len(clips)} clips. Expected one row per clip.")
+    invalid = clips["name"][np.isnan(logits).any(axis=1)]
+    if len(invalid):
+        raise DataError(f"The scores of {len(invalid)} clips are NaN: {some(invalid)}. Did training diverge?")
 
 
-def some(names):
-    """Up to three names in words, and how many more.
+def some(names: Iterable[str]) -> str:
+    """Up to three names as text, and how many more.
 
     Example:
         >>> some(["d.wav", "a.wav", "b.wav", "c.wav"])

@@ -1,24 +1,26 @@
-"""From scores to yes or no: thresholds, how often decisions are right, whether probabilities mean what they say."""
+"""Thresholds per class, the measures of the decisions they make, and calibration."""
+
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-EVEN = 0.0  # the logit of probability 1/2: the threshold of a class nothing is known of
+EVEN = 0.0  # the logit of probability 1/2: the threshold of a class without clips
 
 
-def fit_thresholds(truth, logits):
-    """The threshold of each class above which yes makes its F greatest.
+def fit_thresholds(truth: Any, logits: Any) -> np.ndarray:
+    """The threshold of each class that maximizes its F1.
 
-    F = 2 hits / (clips chosen + clips that carry the class). The threshold lies
-    half-way between the last clip chosen and the first that is not, so equal
-    scores are chosen together. Fit it on scores of clips that training never heard.
+    F1 = 2 true positives / (predicted positives + positives). The threshold is halfway
+    between the last clip above it and the first below, so equal scores are on the same side.
+    Fit it on out-of-fold predictions.
 
     Args:
-        truth: [N, K], 1 where a clip carries a class, else 0.
+        truth: [N, K], 1 if a clip has the class, else 0.
         logits: [N, K].
 
     Returns:
-        [K] logits; 0, which is probability 1/2, where no clip carries the class.
+        [K] logits; 0, which is probability 1/2, for a class that no clip has.
 
     Example:
         >>> fit_thresholds([[1], [1], [0], [0]], [[4.0], [1.0], [0.0], [-3.0]])
@@ -28,110 +30,125 @@ def fit_thresholds(truth, logits):
     thresholds = np.full(truth.shape[1], EVEN)
     for label in np.flatnonzero(truth.any(axis=0)):
         order = np.argsort(-logits[:, label], kind="stable")
-        ranked = logits[order, label]
+        scores = logits[order, label]
         hits, chosen = np.cumsum(truth[order, label]), np.arange(1, len(order) + 1)
-        last = np.append(ranked[1:] < ranked[:-1], True)  # of a group of equal scores
+        last = np.append(scores[1:] < scores[:-1], True)  # of a group of equal scores
         f = np.where(last, 2 * hits / (chosen + hits[-1]), -1)
         best = f.argmax()
-        below = ranked[best + 1] if best + 1 < len(ranked) else ranked[best] - 2
-        thresholds[label] = (ranked[best] + below) / 2
+        below = scores[best + 1] if best + 1 < len(scores) else scores[best] - 2
+        thresholds[label] = (scores[best] + below) / 2
     return thresholds
 
 
-def fit_across(truth, logits, parts):
-    """The thresholds for each clip, fitted on the other parts: [N, K], for clips that must not choose their own.
+def fit_thresholds_per_fold(truth: Any, logits: Any, folds: Any) -> np.ndarray:
+    """The thresholds of each clip, fitted on the other folds: [N, K].
 
     Args:
-        truth: [N, K], 1 where a clip carries a class, else 0.
+        truth: [N, K], 1 if a clip has the class, else 0.
         logits: [N, K].
-        parts: [N], which part each clip belongs to; a single part gets probability 1/2 throughout.
+        folds: [N], the fold of each clip; with a single fold all thresholds are probability 1/2.
     """
-    parts = np.asarray(parts)
+    folds = np.asarray(folds)
     thresholds = np.full(np.shape(logits), EVEN)
-    for part in np.unique(parts):
-        own = parts == part
+    for fold in np.unique(folds):
+        own = folds == fold
         if not own.all():
             thresholds[own] = fit_thresholds(np.asarray(truth)[~own], np.asarray(logits)[~own])
     return thresholds
 
 
-def judge_decisions(truth, chosen):
-    """Accuracy, precision, recall and F of each class, and what decisions as frequent, made by chance, would get.
+def measure_decisions(truth: Any, predicted: Any) -> pd.DataFrame:
+    """Accuracy, precision, recall and F1 of each class, with their chance levels.
 
-    precision = hits / chosen, recall = hits / carrying, F = 2 hits / (chosen + carrying), accuracy = share
-    of the clips decided rightly; 0 / 0 is 0, as in scikit-learn.
+    The chance levels are what random decisions of the same frequency would get.
+
+    With true positives TP: precision = TP / predicted positives, recall = TP / positives, F1 = 2 TP / (predicted
+    positives + positives), accuracy = fraction of correct decisions; 0 / 0 is 0, as in scikit-learn.
 
     Args:
-        truth: [N, K], 1 where a clip carries a class, else 0.
-        chosen: [N, K], 1 where the answer is yes.
+        truth: [N, K], 1 if a clip has the class, else 0.
+        predicted: [N, K], 1 if the class is predicted, else 0.
 
     Returns:
-        A table of a row a class, with the columns accuracy, precision, recall, f, and each again after `chance_`.
+        A table with a row per class and the columns accuracy, precision, recall, f, and each again with the
+        prefix `chance_`.
 
     Example:
-        >>> judge_decisions([[1], [1], [0], [0]], [[1], [0], [1], [0]]).to_dict("records")[0]["recall"]
+        >>> measure_decisions([[1], [1], [0], [0]], [[1], [0], [1], [0]]).to_dict("records")[0]["recall"]
         0.5
     """
-    truth, chosen = np.asarray(truth, bool), np.asarray(chosen, bool)
-    carry, yes = truth.mean(axis=0), chosen.mean(axis=0)  # [K]
-    right = (truth == chosen).mean(axis=0)
-    table = _columns(right, (truth & chosen).mean(axis=0), carry, yes)
-    by_chance = _columns(carry * yes + (1 - carry) * (1 - yes), carry * yes, carry, yes)
+    truth, predicted = np.asarray(truth, bool), np.asarray(predicted, bool)
+    positive, chosen = truth.mean(axis=0), predicted.mean(axis=0)  # [K]
+    correct = (truth == predicted).mean(axis=0)
+    table = _columns(correct, (truth & predicted).mean(axis=0), positive, chosen)
+    by_chance = _columns(positive * chosen + (1 - positive) * (1 - chosen), positive * chosen, positive, chosen)
     return pd.DataFrame(table | {f"chance_{column}": values for column, values in by_chance.items()})
 
 
-def f(truth, chosen):
-    """The F of each class, as in `judge_decisions`: [K].
+def f(truth: Any, predicted: Any) -> np.ndarray:
+    """The F1 of each class, as in `measure_decisions`: [K].
 
     Example:
         >>> f([[1], [1], [0], [0]], [[1], [0], [1], [0]])
         array([0.5])
     """
-    truth, chosen = np.asarray(truth, bool), np.asarray(chosen, bool)
-    return _ratio(2 * (truth & chosen).sum(axis=0), truth.sum(axis=0) + chosen.sum(axis=0))
+    truth, predicted = np.asarray(truth, bool), np.asarray(predicted, bool)
+    return _ratio(2 * (truth & predicted).sum(axis=0), truth.sum(axis=0) + predicted.sum(axis=0))
 
 
-def _columns(right, hits, carry, yes):
-    """The four measures from shares of the clips: decided rightly, rightly chosen, carrying, chosen; [K] each."""
-    precision, recall = _ratio(hits, yes), _ratio(hits, carry)
-    return {"accuracy": right, "precision": precision, "recall": recall, "f": _ratio(2 * hits, carry + yes)}
+def _columns(correct, true_positive, positive, predicted):
+    """The four measures from fractions of the clips, [K] each."""
+    precision, recall = _ratio(true_positive, predicted), _ratio(true_positive, positive)
+    return {
+        "accuracy": correct,
+        "precision": precision,
+        "recall": recall,
+        "f": _ratio(2 * true_positive, positive + predicted),
+    }
 
 
-def _ratio(part, whole):
-    return np.divide(part, whole, out=np.zeros(np.shape(part)), where=whole > 0)
+def _ratio(numerator, denominator):
+    return np.divide(numerator, denominator, out=np.zeros(np.shape(numerator)), where=denominator > 0)
 
 
-def calibration(truth, probabilities, *, bins=10):
-    """Do 70 of 100 answers given with probability 0.7 hold? The reliability curve, over all clips and classes.
+def calibration(truth: Any, probabilities: Any, *, bins: int = 10) -> pd.DataFrame:
+    """The reliability curve over all clips and classes.
+
+    It is the fraction of true labels per bin of probability.
 
     Args:
-        truth: [N, K], 1 where a clip carries a class, else 0.
+        truth: [N, K], 1 if a clip has the class, else 0.
         probabilities: [N, K], 0 to 1.
-        bins: Into how many equal steps 0 to 1 is cut; the last holds 1 too.
+        bins: Number of equal bins of 0 to 1; the last includes 1.
 
     Returns:
-        A table of a row a bin that is not empty: from, to, answers, probability (their mean), share (of them that
-        hold).
+        A table with a row per bin that is not empty: from, to, predictions (their number), probability (their
+        mean), fraction (of them that are true).
 
     Example:
-        >>> calibration([[1, 0]], [[0.75, 0.25]], bins=2)["share"].tolist()
+        >>> calibration([[1, 0]], [[0.75, 0.25]], bins=2)["fraction"].tolist()
         [0.0, 1.0]
     """
     truth, probabilities = np.asarray(truth, "float64").ravel(), np.asarray(probabilities, "float64").ravel()
     place = np.minimum((probabilities * bins).astype(int), bins - 1)
-    answers = np.bincount(place, minlength=bins)
-    filled = answers > 0
-    table = {"from": np.arange(bins) / bins, "to": np.arange(1, bins + 1) / bins, "answers": answers}
-    for column, values in (("probability", probabilities), ("share", truth)):
-        table[column] = np.bincount(place, values, minlength=bins) / np.maximum(1, answers)
+    count = np.bincount(place, minlength=bins)
+    filled = count > 0
+    table = {"from": np.arange(bins) / bins, "to": np.arange(1, bins + 1) / bins, "predictions": count}
+    for column, values in (("probability", probabilities), ("fraction", truth)):
+        table[column] = np.bincount(place, values, minlength=bins) / np.maximum(1, count)
     return pd.DataFrame(table)[filled].reset_index(drop=True)
 
 
-def calibration_error(table):
-    """Expected calibration error: the mean distance of a reliability curve from the diagonal; 0 is best.
+def calibration_error(table: pd.DataFrame) -> float:
+    """Expected calibration error of a reliability curve; 0 is best.
+
+    It is the mean distance of the curve from the diagonal.
+
+    Args:
+        table: What `calibration` returns.
 
     Example:
         >>> calibration_error(calibration([[1, 0]], [[0.75, 0.25]]))
         0.25
     """
-    return float(np.average((table["probability"] - table["share"]).abs(), weights=table["answers"]))
+    return float(np.average((table["probability"] - table["fraction"]).abs(), weights=table["predictions"]))

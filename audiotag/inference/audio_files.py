@@ -1,5 +1,7 @@
-"""Scores for clips: of the records, for metrics and submissions, or of any audio files."""
+"""Scores and events of audio files."""
 
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -7,58 +9,70 @@ from scipy.special import expit
 
 from audiotag import progress
 from audiotag.data.audio.decoding import read_waveform
-from audiotag.inference.long_recordings import events, finite_logits, hear_windows, seconds_of
-from audiotag.inference.predictor import pool_windows
+from audiotag.inference.long_recordings import events, finite_logits, predict_windows, seconds_of
+from audiotag.inference.predictor import Predictor, pool_windows
 
-LONG_SECONDS = 600  # beyond which a recording is heard window by window
+LONG_SECONDS = 600  # a longer recording is scored window by window
 
 
-def score_files(listener, paths):
-    """Scores of audio files, read as make-records read the clips, but for the rounding to 16 bits.
+def score_files(predictor: Predictor, paths: Sequence[Path]) -> np.ndarray:
+    """Logits of audio files.
 
-    Recordings of more than ten minutes are heard window by window, and nothing is trimmed off them.
+    Files are read as make-records reads clips, but not rounded to 16 bits. Recordings longer than
+    ten minutes are scored window by window, and not trimmed.
 
     Args:
-        listener: A `Listener`.
+        predictor: A `Predictor`.
         paths: Audio files of any length, rate and number of channels.
 
     Returns:
-        Logits float64 [len(paths), K].
+        float64 [len(paths), K].
+
+    Raises:
+        DataError: A file cannot be read, or its logits are not finite.
     """
     scores = []
     for path in progress.bar(paths, total=len(paths), unit="file", label="predict"):
         if seconds_of(path) > LONG_SECONDS:
-            logits = pool_windows(hear_windows(listener, path)[2], listener.pool)
+            logits = pool_windows(predict_windows(predictor, path)[2], predictor.pool)
         else:
-            logits = np.asarray(listener.logits(read_waveform(path, **listener.hearing)[None]))[0]
+            logits = np.asarray(predictor.logits(read_waveform(path, **predictor.audio_config)[None]))[0]
         scores.append(finite_logits(logits, path).astype("float64"))
     return np.stack(scores)
 
 
-def score_timelines(listener, paths, *, threshold):
-    """Scores of audio files that are heard window by window, and when each class is heard.
+def score_events(predictor: Predictor, paths: Sequence[Path], *, threshold: float) -> tuple[np.ndarray, pd.DataFrame]:
+    """Logits of audio files, and when each class is detected in them.
+
+    The files are scored window by window.
 
     Args:
-        listener: A `Listener`.
-        paths: Audio files of any length, rate and number of channels. Nothing is trimmed off them.
-        threshold: From which probability on a class is heard.
+        predictor: A `Predictor`.
+        paths: Audio files of any length, rate and number of channels. They are not trimmed.
+        threshold: The probability from which a class is detected.
 
     Returns:
         (logits float64 [len(paths), K], table): `table` has the columns fname, start, end (seconds), class,
         probability.
+
+    Raises:
+        DataError: A file cannot be read, or its logits are not finite.
     """
     scores, tables = [], []
     for path in progress.bar(paths, total=len(paths), unit="file", label="predict"):
-        starts, ends, logits = hear_windows(listener, path)
-        scores.append(pool_windows(logits, listener.pool))
-        heard = events(starts, ends, expit(logits.astype("float64")), listener.vocabulary, threshold=threshold)
-        heard.insert(0, "fname", str(path))
-        tables.append(heard)
+        starts, ends, logits = predict_windows(predictor, path)
+        scores.append(pool_windows(logits, predictor.pool))
+        table = events(starts, ends, expit(logits.astype("float64")), predictor.vocabulary, threshold=threshold)
+        table.insert(0, "fname", str(path))
+        tables.append(table)
     return np.stack(scores), pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
 
 
-def best_classes(names, logits, vocabulary, top):
-    """Scores in words: for each file its `top` classes and their probabilities."""
+def top_classes(names: Sequence[str | Path], logits: np.ndarray, vocabulary: Sequence[str], top: int) -> str:
+    """The `top` most probable classes of each file, as lines of text.
+
+    Each comes with its probability.
+    """
     lines = []
     for name, row in zip(names, expit(logits)):
         best = np.argsort(-row, kind="stable")[:top]

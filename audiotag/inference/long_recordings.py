@@ -1,6 +1,11 @@
-"""When is each class heard? Recordings of any length, window by window, in as much memory as a minute takes."""
+"""Predictions per window for recordings of any length, and the events in them.
+
+They need constant memory.
+"""
 
 import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,85 +13,97 @@ import soundfile as sf
 
 from audiotag.data.audio.decoding import gain_to, open_recording, resampled_blocks
 from audiotag.errors import DataError
+from audiotag.inference.predictor import Predictor
 
-WINDOWS_AT_ONCE = 64
+WINDOWS_PER_BATCH = 64
 
 
-def hear_windows(listener, path):
-    """What is heard in each window of a recording, however long; windows lie as "covering" ones do.
+def predict_windows(predictor: Predictor, path: str | Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The logits of each window of a recording, however long.
 
-    Nothing is trimmed: times are those of the file.
+    Windows are placed like "sliding" ones. The recording is not trimmed: times are those of the
+    file.
 
     Args:
-        listener: A `Listener`.
+        predictor: A `Predictor`.
         path: A WAV, FLAC, Ogg, MP3 or AIFF file.
 
     Returns:
         (starts in seconds float64 [W], ends in seconds float64 [W], logits float32 [W, K]).
 
     Raises:
-        DataError: The file is none that `read_waveform` takes, but for its length; or the model answers no numbers.
+        DataError: `read_waveform` would refuse the file, apart from its length; or the logits are not finite.
     """
-    rate = listener.hearing["sample_rate"]
-    gain = _gain(path, rate, listener.hearing["peak_db"])
-    starts, ends, answers = [], [], []
-    windows = windows_of(_blocks(path, rate), listener.window_samples, listener.hop)
-    while some := list(itertools.islice(windows, WINDOWS_AT_ONCE)):
-        starts += [start / rate for start, _ in some]
-        ends += [(start + len(window)) / rate for start, window in some]
-        waveform = np.clip(np.stack([gain * window for _, window in some]), -1, 1)  # [B, N]
-        if waveform.shape[1] == listener.window_samples:  # or silence at its end would be taken for filling
+    rate = predictor.audio_config["sample_rate"]
+    gain = _gain(path, rate, predictor.audio_config["peak_db"])
+    starts, ends, predictions = [], [], []
+    windows = windows_of(_blocks(path, rate), predictor.window_samples, predictor.hop)
+    while batch := list(itertools.islice(windows, WINDOWS_PER_BATCH)):
+        starts += [start / rate for start, _ in batch]
+        ends += [(start + len(window)) / rate for start, window in batch]
+        waveform = np.clip(np.stack([gain * window for _, window in batch]), -1, 1)  # [B, N]
+        if waveform.shape[1] == predictor.window_samples:  # trailing zeros would count as padding
             waveform[:, -1] = np.where(waveform[:, -1] == 0, 1e-30, waveform[:, -1])
-        answers.append(finite_logits(listener.logits(waveform), path))
-    return np.array(starts), np.array(ends), np.concatenate(answers)
+        predictions.append(finite_logits(predictor.logits(waveform), path))
+    return np.array(starts), np.array(ends), np.concatenate(predictions)
 
 
-def finite_logits(logits, path):
-    """The logits that a model answers for a file.
+def finite_logits(logits: np.ndarray, path: str | Path) -> np.ndarray:
+    """The same logits, if they are finite.
 
     Raises:
-        DataError: One of them is no number.
+        DataError: One of them is NaN or infinite.
     """
     if not np.isfinite(logits).all():
         raise DataError(
-            f"{path}: the model answers NaN or infinity. Leave the file out; if it answers others so, train it anew."
+            f"{path}: the model predicts NaN or infinity. Leave the file out; if other files fail too, retrain it."
         )
     return logits
 
 
-def windows_of(blocks, n, hop):
-    """Yields (start, window [n]) over a sound that comes in blocks; the last window ends where the sound does.
+def windows_of(blocks: Iterable[np.ndarray], n: int, hop: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields (start, window [n]) over a recording that arrives in blocks.
 
-    A sound shorter than a window is one window of its own length.
+    The last window ends with the recording. A recording shorter than a window is one window of its
+    own length.
 
     Example:
         >>> [(start, window.tolist()) for start, window in windows_of([np.arange(3), np.arange(3, 5)], 4, 3)]
         [(0, [0.0, 1.0, 2.0, 3.0]), (1, [1.0, 2.0, 3.0, 4.0])]
     """
-    held = tail = np.zeros(0, "float32")  # what begins with the next window; the last n samples
+    buffer = tail = np.zeros(0, "float32")  # samples from the start of the next window; the last n samples
     start = total = 0
     for block in blocks:
         total += len(block)
         tail = np.concatenate([tail, block])[-n:]
-        held = np.concatenate([held, block])
-        while len(held) > n:
-            yield start, held[:n]
-            start, held = start + hop, held[hop:]
+        buffer = np.concatenate([buffer, block])
+        while len(buffer) > n:
+            yield start, buffer[:n]
+            start, buffer = start + hop, buffer[hop:]
     yield total - len(tail), tail
 
 
-def events(starts, ends, probabilities, vocabulary, *, threshold=0.5):
-    """When each class is heard: windows that say yes and touch one another are one event.
+def events(
+    starts: Sequence[float] | np.ndarray,
+    ends: Sequence[float] | np.ndarray,
+    probabilities: np.ndarray,
+    vocabulary: Sequence[str],
+    *,
+    threshold: float = 0.5,
+) -> pd.DataFrame:
+    """The events in a recording: when each class is detected.
+
+    Detections in windows that overlap or touch are one event.
 
     Args:
         starts: [W], seconds.
         ends: [W], seconds.
         probabilities: [W, K].
         vocabulary: The K class names.
-        threshold: From which probability on a class is heard.
+        threshold: The probability from which a class is detected.
 
     Returns:
-        A table by time: start, end (seconds), class, probability (the greatest).
+        A table by time: start, end (seconds), class, probability (the maximum over the windows).
 
     Example:
         >>> table = events([0, 1, 5], [2, 3, 7], np.array([[0.9], [0.6], [0.7]]), ["Bark"])
@@ -96,7 +113,7 @@ def events(starts, ends, probabilities, vocabulary, *, threshold=0.5):
     found = []
     for label, name in enumerate(vocabulary):
         last = None
-        for window in np.flatnonzero(probabilities[:, label] >= threshold):
+        for window in np.flatnonzero(probabilities[:, label] >= threshold).tolist():
             probability = probabilities[window, label]
             if last and starts[window] <= last["end"]:
                 last |= {"end": ends[window], "probability": max(last["probability"], probability)}
@@ -107,12 +124,13 @@ def events(starts, ends, probabilities, vocabulary, *, threshold=0.5):
     return table.sort_values(["start", "class"], ignore_index=True)
 
 
-def seconds_of(path):
-    """How long a recording is, as its header says; 0 where it is none."""
+def seconds_of(path: str | Path) -> float:
+    """The length of a recording by its header, in seconds; 0 if unreadable."""
     try:
         with open_recording(path) as (header, _):
-            told = header.num_samples is not None  # an MP3 does not
-            return header.num_samples / header.sample_rate if told else sf.info(path).duration
+            if header.num_samples is None:  # an MP3
+                return sf.info(path).duration
+            return header.num_samples / header.sample_rate
     except (DataError, sf.LibsndfileError, OSError, ValueError):
         return 0.0
 
@@ -126,7 +144,7 @@ def _blocks(path, rate):
 
 
 def _gain(path, rate, peak_db):
-    """What to multiply a recording by so that its peak is at `peak_db` dBFS; None leaves it as it is."""
+    """The factor that brings the peak of a recording to `peak_db` dBFS; 1 for None."""
     if peak_db is None:
         return np.float32(1)
     peak = max(float(np.abs(block).max(initial=0.0)) for block in _blocks(path, rate))

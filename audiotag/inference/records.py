@@ -1,42 +1,61 @@
 """Scores of clips in records."""
 
+from collections.abc import Sequence
+
 import numpy as np
+import pandas as pd
 import tensorflow as tf
 from scipy.special import expit, log_expit, logsumexp
 
 from audiotag import progress
-from audiotag.data.pipeline import damage_named, evaluation_batches
+from audiotag.data.pipeline import evaluation_batches, explain_damage
+from audiotag.data.records.manifest import Manifest
+from audiotag.models.tagger import Tagger
 
-BATCH_SIZE = 32  # windows at a time
+BATCH_SIZE = 32  # windows per batch
 
 
-def score_records(taggers, manifest, clips, *, label="score"):
-    """Scores of clips in the records.
+def score_records(
+    taggers: Sequence[Tagger], manifest: Manifest, clips: pd.DataFrame, *, label: str = "score"
+) -> np.ndarray:
+    """Probabilities of clips in records, averaged over taggers.
+
+    Args:
+        taggers: Models with the same window and classes.
+        manifest: The `Manifest` of the records.
+        clips: Rows of its table of clips.
+        label: Of the progress bar.
 
     Returns:
-        float64 [len(clips), K]: probabilities, averaged over the taggers.
+        float64 [len(clips), K].
     """
     return expit(score_logits(taggers, manifest, clips, label=label))
 
 
-def score_logits(taggers, manifest, clips, *, label="score"):
-    """Scores of clips in the records, such that those near 0 and 1 stay apart.
+def score_logits(
+    taggers: Sequence[Tagger], manifest: Manifest, clips: pd.DataFrame, *, label: str = "score"
+) -> np.ndarray:
+    """The logits of `score_records`, which keep probabilities near 0 and 1 apart.
 
     Returns:
-        float64 [len(clips), K]: logits of the probabilities' mean over the taggers.
+        float64 [len(clips), K]: logits of the mean of the taggers' probabilities.
     """
     tagger = taggers[0]
     scores = np.full((len(clips), tagger.num_classes), np.nan)  # [clips, K]
     batches = evaluation_batches(manifest, clips, window_samples=tagger.window_samples, batch_size=BATCH_SIZE)
-    hear = tf.function(lambda waveform: [tagger(waveform, training=False) for tagger in taggers], reduce_retracing=True)
-    heard = (pair for waveform, rows in batches for pair in zip(rows.numpy(), np.stack(hear(waveform), axis=1)))
-    with damage_named(manifest):
-        for row, logits in progress.bar(heard, total=len(clips), unit="clip", label=label):  # logits: [E, K]
+    predict = tf.function(
+        lambda waveform: [tagger(waveform, training=False) for tagger in taggers], reduce_retracing=True
+    )
+    predictions = (
+        pair for waveform, rows in batches for pair in zip(rows.numpy(), np.stack(predict(waveform), axis=1))
+    )
+    with explain_damage(manifest):
+        for row, logits in progress.bar(predictions, total=len(clips), unit="clip", label=label):  # logits: [E, K]
             scores[row] = mean_logits(logits.astype("float64"))
     return scores
 
 
-def mean_logits(logits, axis=0):
+def mean_logits(logits: np.ndarray, axis: int = 0) -> np.ndarray:
     """The logits of the mean of probabilities along an axis, exact for any logits.
 
     Example:

@@ -1,97 +1,111 @@
-"""How does sound become a picture, and how is it disturbed?"""
+"""Keras layers: front ends, image preprocessing and random augmentations."""
 
 from audiotag.layers.attention import SimpleSelfAttention
+from audiotag.layers.augmentation.brightness_contrast import BrightnessContrast
 from audiotag.layers.augmentation.crops import RandomCrop, RandomResizedCrop
-from audiotag.layers.augmentation.flips import FlipLabels
-from audiotag.layers.augmentation.lighting import Lighting
-from audiotag.layers.augmentation.loudness import Gain, Noise
-from audiotag.layers.augmentation.masking import Bars, FrequencyMask, TimeMask
+from audiotag.layers.augmentation.flips import FlipsAsClasses
+from audiotag.layers.augmentation.loudness import Gain, WhiteNoise
+from audiotag.layers.augmentation.masking import BarErasing, FrequencyMask, TimeMask
 from audiotag.layers.augmentation.mixing import ConcatMix, MixUp
+from audiotag.layers.augmentation.random_augmentation import RandomAugmentation
 from audiotag.layers.augmentation.shifts import TimeRoll
 from audiotag.layers.augmentation.zoom import Zoom
 from audiotag.layers.frontends.filterbank import LogFilterbank
 from audiotag.layers.frontends.mfcc import Mfcc
 from audiotag.layers.frontends.pcen import PcenMel
 from audiotag.layers.frontends.perceptual import PerceptualMel
-from audiotag.layers.frontends.raw_waveform import RawWave
+from audiotag.layers.frontends.raw_waveform import RawWaveform
 from audiotag.layers.frontends.spectrograms import LogMel, MelSpectrogram
-from audiotag.layers.preprocessing.channels import ColourMap, Deltas, FrequencyChannel, RepeatChannels
-from audiotag.layers.preprocessing.normalization import AdaptedStandardise, EightBit, Normalise, Standardise, ToPicture
-from audiotag.layers.preprocessing.resizing import FitFrames, Resize
+from audiotag.layers.preprocessing.channels import Colormap, Deltas, FrequencyChannel, RepeatChannels
+from audiotag.layers.preprocessing.normalization import (
+    DatasetStandardize,
+    Normalize,
+    Quantize8Bit,
+    Standardize,
+    ToImage,
+)
+from audiotag.layers.preprocessing.resizing import FixFrames, Resize
 
-# The names an experiment file may use: waveform → waveform, waveform → spectrogram, picture → picture, and disturbances
-# of pictures. Those of LABELLED take (sound, labels) and return both; the others know nothing of labels.
-WAVEFORMS = {"gain": Gain, "noise": Noise, "time_roll": TimeRoll, "mixup": MixUp, "concat_mix": ConcatMix}
+# The component names of experiment files: waveform → waveform, waveform → spectrogram, image → image, and image → image
+# while training. Layers of LABEL_CHANGING take and return (clips, labels); the others take and return clips only.
+WAVEFORM_AUGMENTATIONS = {
+    "gain": Gain,
+    "white_noise": WhiteNoise,
+    "time_roll": TimeRoll,
+    "mixup": MixUp,
+    "concat_mix": ConcatMix,
+}
 FRONTENDS = {
     "log_mel": LogMel,
     "perceptual_mel": PerceptualMel,
     "log_filterbank": LogFilterbank,
     "mfcc": Mfcc,
     "pcen_mel": PcenMel,
-    "raw_wave": RawWave,
+    "raw_waveform": RawWaveform,
 }
-PICTURES = {
-    "standardise": Standardise,
-    "adapted_standardise": AdaptedStandardise,
-    "normalise": Normalise,
-    "eight_bit": EightBit,
+IMAGE_PREPROCESSING = {
+    "standardize": Standardize,
+    "dataset_standardize": DatasetStandardize,
+    "normalize": Normalize,
+    "quantize_8bit": Quantize8Bit,
     "resize": Resize,
-    "fit_frames": FitFrames,
+    "fix_frames": FixFrames,
     "repeat_channels": RepeatChannels,
     "deltas": Deltas,
     "frequency_channel": FrequencyChannel,
-    "colour_map": ColourMap,
+    "colormap": Colormap,
 }
-AUGMENTS = {
+IMAGE_AUGMENTATIONS = {
     "time_mask": TimeMask,
     "frequency_mask": FrequencyMask,
-    "bars": Bars,
+    "bar_erasing": BarErasing,
     "zoom": Zoom,
-    "lighting": Lighting,
+    "brightness_contrast": BrightnessContrast,
     "random_crop": RandomCrop,
     "random_resized_crop": RandomResizedCrop,
     "mixup": MixUp,
     "concat_mix": ConcatMix,
-    "flip_labels": FlipLabels,
+    "flips_as_classes": FlipsAsClasses,
 }
-LABELLED = (MixUp, ConcatMix, FlipLabels)
+LABEL_CHANGING = (MixUp, ConcatMix, FlipsAsClasses)
 
 __all__ = [
-    "AUGMENTS",
     "FRONTENDS",
-    "LABELLED",
-    "PICTURES",
-    "WAVEFORMS",
-    "AdaptedStandardise",
-    "Bars",
-    "ColourMap",
+    "IMAGE_AUGMENTATIONS",
+    "IMAGE_PREPROCESSING",
+    "LABEL_CHANGING",
+    "WAVEFORM_AUGMENTATIONS",
+    "BarErasing",
+    "BrightnessContrast",
+    "Colormap",
     "ConcatMix",
+    "DatasetStandardize",
     "Deltas",
-    "EightBit",
-    "FitFrames",
-    "FlipLabels",
+    "FixFrames",
+    "FlipsAsClasses",
     "FrequencyChannel",
     "FrequencyMask",
     "Gain",
-    "Lighting",
     "LogFilterbank",
     "LogMel",
     "MelSpectrogram",
     "Mfcc",
     "MixUp",
-    "Noise",
-    "Normalise",
+    "Normalize",
     "PcenMel",
     "PerceptualMel",
+    "Quantize8Bit",
+    "RandomAugmentation",
     "RandomCrop",
     "RandomResizedCrop",
-    "RawWave",
+    "RawWaveform",
     "RepeatChannels",
     "Resize",
     "SimpleSelfAttention",
-    "Standardise",
+    "Standardize",
     "TimeMask",
     "TimeRoll",
-    "ToPicture",
+    "ToImage",
+    "WhiteNoise",
     "Zoom",
 ]

@@ -1,4 +1,4 @@
-"""Letting every place of a picture answer to every other."""
+"""Self-attention over all positions of a feature map."""
 
 import keras
 from keras import ops
@@ -6,22 +6,22 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="audiotag")
 class SimpleSelfAttention(keras.layers.Layer):
-    """Lets every place of a picture answer to every other.
+    """Adds self-attention over all positions of a feature map.
 
-    A convolution sees a neighbourhood, but a dog barks again a second later and
-    a flute sounds octaves above its lowest partial. For one clip, with its N
-    places as the columns of x [C, N]:
+    A convolution covers a neighborhood, but a bark repeats a second later and the
+    partials of a flute lie octaves apart. For one clip, with the H * W positions as
+    the columns of x [C, H * W]:
 
         out = x + gamma (x xᵀ) (W x)
 
-    W [C, C] is a 1x1 convolution under spectral normalisation: it is divided by
-    its largest singular value, which one step of power iteration a training step
-    follows; outside training the vectors of the last step serve. gamma starts at
-    0, so the layer begins as the identity.
+    W [C, C] is a 1x1 convolution under spectral normalization: it is divided by
+    its largest singular value, estimated by one power iteration per training step;
+    inference uses the vectors of the last step. gamma starts at 0, so the layer
+    starts as the identity.
 
-    The published grouping x (xᵀ W x) is the same number and holds N x N numbers a
-    clip, 67 MB for a map of 64x64 places; here the largest is C x C. There is no
-    softmax and nothing divides by N, so x xᵀ soon leaves the range of float16:
+    The published grouping x (xᵀ W x) has the same value and (H * W)² elements per
+    clip, 67 MB for a map of 64 x 64; here the largest product is C x C. There is no
+    softmax and no division by H * W, so x xᵀ soon leaves the range of float16:
     whatever the dtype policy, the layer computes in float32.
 
     Reference: S. Doria, "SimpleSelfAttention", 2019, https://github.com/sdoria/SimpleSelfAttention, as in
@@ -32,12 +32,12 @@ class SimpleSelfAttention(keras.layers.Layer):
     Output shape: that of the input, float32.
 
     Example:
-        >>> picture = keras.random.normal((2, 8, 12, 4))
+        >>> features = keras.random.normal((2, 8, 12, 4))
         >>> attention = SimpleSelfAttention()
-        >>> bool(ops.all(attention(picture) == picture))
+        >>> bool(ops.all(attention(features) == features))
         True
         >>> _ = attention.gamma.assign(0.1)
-        >>> bool(ops.all(attention(picture, training=True) == picture))
+        >>> bool(ops.all(attention(features, training=True) == features))
         False
     """
 
@@ -45,14 +45,14 @@ class SimpleSelfAttention(keras.layers.Layer):
         super().__init__(**kwargs | {"dtype": "float32"})
         self.input_spec = keras.layers.InputSpec(ndim=4)
 
-    def build(self, input_shape):
-        """Makes W, gamma and the two singular vectors."""
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Creates W, gamma and the two singular vectors."""
         channels = input_shape[-1]
         self.input_spec = keras.layers.InputSpec(ndim=4, axes={-1: channels})
         kaiming = keras.initializers.VarianceScaling(2.0, "fan_in", "untruncated_normal")
         self.kernel = self.add_weight(shape=(channels, channels), initializer=kaiming, name="kernel")  # W transposed
         self.gamma = self.add_weight(shape=(), initializer="zeros", name="gamma")
-        for name in ("u", "v"):  # of length 1, in any direction
+        for name in ("u", "v"):  # unit vectors of random direction
             vector = self.add_weight(shape=(1, channels), initializer="orthogonal", trainable=False, name=name)
             setattr(self, name, vector)
 
@@ -62,7 +62,7 @@ class SimpleSelfAttention(keras.layers.Layer):
         attended = ops.einsum("bhwc,bcd->bhwd", inputs, ops.matmul(kernel, gram))  # [B, H, W, C]
         return inputs + self.gamma * attended
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """The shape of the input."""
         return input_shape
 

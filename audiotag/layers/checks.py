@@ -1,8 +1,10 @@
-"""Sentences for options that are out of their range."""
+"""Checks of layer options that raise a ValueError with the option's limits."""
+
+from collections.abc import Sequence
 
 
-def above_zero(**options):
-    """Refuses what is not above 0, by name.
+def above_zero(**options: float) -> None:
+    """Checks that every option is above 0.
 
     Example:
         >>> above_zero(frame_step=0)
@@ -14,8 +16,10 @@ def above_zero(**options):
             raise ValueError(f"{name} must be above 0. Received: {name}={value}")
 
 
-def at_most(highest, **options):
-    """Refuses what is above a number, by name: nothing so large fits into memory, and trying takes a minute.
+def at_most(highest: float, **options: float) -> None:
+    """Checks that every option is at most `highest`.
+
+    A larger value would need more memory than there is, and fail only after minutes.
 
     Example:
         >>> at_most(1_000_000, fft_length=2_000_000)
@@ -27,8 +31,8 @@ def at_most(highest, **options):
             raise ValueError(f"{name} must be at most {highest}. Received: {name}={value}")
 
 
-def frequency_range(low_hz, high_hz, sample_rate):
-    """Refuses frequencies that are not 0 <= low_hz < high_hz <= sample_rate / 2; None is the highest.
+def frequency_range(low_hz: float, high_hz: float | None, sample_rate: int) -> None:
+    """Checks that 0 <= low_hz < high_hz <= sample_rate / 2, which None stands for.
 
     Example:
         >>> frequency_range(20.0, 16_000.0, sample_rate=16_000)
@@ -40,13 +44,13 @@ def frequency_range(low_hz, high_hz, sample_rate):
             f"high_hz must be above 0 and at most {sample_rate / 2}, half of sample_rate={sample_rate}. "
             f"Received: high_hz={high_hz}"
         )
-    top = sample_rate / 2 if high_hz is None else high_hz
-    if not 0 <= low_hz < top:
-        raise ValueError(f"low_hz must be from 0 to below high_hz={top}. Received: low_hz={low_hz}")
+    top_hz = sample_rate / 2 if high_hz is None else high_hz
+    if not 0 <= low_hz < top_hz:
+        raise ValueError(f"low_hz must be from 0 to below high_hz={top_hz}. Received: low_hz={low_hz}")
 
 
-def one_of(accepted, **options):
-    """Refuses what is not among the accepted values, by name.
+def one_of(accepted: Sequence[object], **options: object) -> None:
+    """Checks that every option is one of the accepted values.
 
     Example:
         >>> one_of(("zeros", "reflect"), padding="edge")

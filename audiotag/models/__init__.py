@@ -1,4 +1,7 @@
-"""Who listens? Each model is a function of a picture's shape and the number of classes."""
+"""Networks: functions that build a Keras model.
+
+Their arguments are the shape of an image and a number of classes.
+"""
 
 from audiotag.models import (
     conv1d,
@@ -12,7 +15,7 @@ from audiotag.models import (
     xresnet,
 )
 
-# The names an experiment file may use.
+# The names that an experiment may use.
 MODELS = {
     "conv_skip": conv_skip.conv_skip,
     "xresnet18": xresnet.xresnet18,

@@ -1,34 +1,34 @@
-"""Convolutions over the waveform itself, without a spectrogram."""
+"""A convolutional network on the raw waveform, without a spectrogram."""
 
 import keras
 from keras import layers
 
-LEAST_SAMPLES = 1616  # leave one place for the last convolution
+MIN_SAMPLES = 1616  # leave one frame for the last convolution
 
-# Filters and kernel of two convolutions each, and the pool after them.
+# Filters and kernel size of two convolutions, and the pool size after them.
 PAIRS = ((16, 9, 16), (32, 3, 4), (32, 3, 4))
 
 
-def conv1d(input_shape, num_classes):
-    """Eight convolutions over raw waves, and their loudest answers over time.
+def conv1d(input_shape: tuple[int | None, ...], num_classes: int) -> keras.Model:
+    """Eight convolutions on raw waveforms, then global max pooling over time.
 
-    It must find for itself what a front end would have given it, and hears
-    another way than a network that sees pictures: of use in an ensemble. Made
-    for two seconds at 16 kHz, each clip scaled to -0.5 to 0.5.
+    It learns its own front end, so its errors differ from those of a network on
+    spectrograms: of use in an ensemble. Made for two seconds at 16 kHz, each clip
+    scaled to -0.5 to 0.5.
 
     The network of Maxwell_110's Keras kernel (FSDKaggle2019), 394,470
     parameters for 74 classes. Its 1028 units are as published. It was trained
-    with the categorical crossentropy of softmax.
+    with softmax and categorical crossentropy.
 
     Args:
         input_shape: (N, 1) of a waveform of at least 1616 samples; N may be None.
-        num_classes: How many logits.
+        num_classes: Number of logits.
 
     Returns:
         A `keras.Model`: waveforms [B, N, 1] → logits [B, num_classes], float32.
 
     Raises:
-        ValueError: Not a waveform, or one too short.
+        ValueError: The input is not a waveform, or is too short.
 
     Example:
         >>> conv1d((32_000, 1), 80).count_params()
@@ -36,21 +36,21 @@ def conv1d(input_shape, num_classes):
     """
     if len(input_shape) != 2 or input_shape[1] != 1:
         raise ValueError(
-            f"conv1d hears waveforms, (N, 1). Received: input_shape={tuple(input_shape)}. "
-            'Take {"name": "raw_wave"} as the front end.'
+            f"conv1d expects waveforms, (N, 1). Received: input_shape={tuple(input_shape)}. "
+            'Use {"name": "raw_waveform"} as the front end.'
         )
     samples = input_shape[0]
-    if samples is not None and samples < LEAST_SAMPLES:
+    if samples is not None and samples < MIN_SAMPLES:
         raise ValueError(
-            f"conv1d needs waveforms of at least {LEAST_SAMPLES} samples. Received: "
-            f"input_shape={tuple(input_shape)}. Take a longer window."
+            f"conv1d needs waveforms of at least {MIN_SAMPLES} samples. Received: "
+            f"input_shape={tuple(input_shape)}. Use a longer window."
         )
-    wave = keras.Input(input_shape)
-    x = wave
-    for filters, kernel, pool in PAIRS:
+    waveform = keras.Input(input_shape)
+    x = waveform
+    for filters, kernel_size, pool_size in PAIRS:
         for _ in range(2):
-            x = layers.Conv1D(filters, kernel, activation="relu")(x)
-        x = layers.Dropout(0.1)(layers.MaxPooling1D(pool)(x))
+            x = layers.Conv1D(filters, kernel_size, activation="relu")(x)
+        x = layers.Dropout(0.1)(layers.MaxPooling1D(pool_size)(x))
     # [B, N / 256, 32]
     for _ in range(2):
         x = layers.Conv1D(256, 3, activation="relu")(x)
@@ -58,4 +58,4 @@ def conv1d(input_shape, num_classes):
     for units in (64, 1028):
         x = layers.Dense(units, activation="relu")(x)
     logits = layers.Dense(num_classes, dtype="float32", name="logits")(x)  # [B, K]
-    return keras.Model(wave, logits, name="conv1d")
+    return keras.Model(waveform, logits, name="conv1d")

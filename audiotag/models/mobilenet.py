@@ -1,63 +1,66 @@
-"""MobileNet and MobileNetV2, from scratch or from weights that have seen images."""
+"""MobileNet and MobileNetV2, from scratch or from ImageNet weights."""
 
-from audiotag.models.backbones import trunk, with_logits
+import keras
+
+from audiotag.models.backbones import add_logits, backbone
 
 
-def mobilenet(input_shape, num_classes, *, weights: str | None = None):
+def mobilenet(input_shape: tuple[int | None, ...], num_classes: int, *, weights: str | None = None) -> keras.Model:
     """MobileNet with one dense layer on top.
 
-    For a telephone, or for a first answer in little time: a quarter of
-    DenseNet169's parameters and a sixth of its work. One of those that A. Maji
+    For phones, or for first results in little time: a quarter of DenseNet169's
+    parameters and a sixth of its operations. One of the networks that A. Maji
     compared on FSDKaggle2019 (2020).
 
     Reference: Howard et al., "MobileNets", 2017, https://arxiv.org/abs/1704.04861.
 
     Args:
-        input_shape: (M, T, C) of a picture of at least 32x32; T and M may be None.
-        num_classes: How many logits.
-        weights: Where the layers below the top begin: None at random, "imagenet" (C = 3; those of 224x224
-            pixels for every other size than 128, 160 and 192 squared), or the path of a file of weights;
-            see `audiotag.models.pretrained.trunk`.
+        input_shape: (M, T, C) of an image of at least 32x32; T and M may be None.
+        num_classes: Number of logits.
+        weights: Initial weights of the backbone: None for random ones, "imagenet" (C = 3; the weights
+            for 224x224 pixels unless the size is 128, 160 or 192 squared), or the path of a weights file;
+            see `audiotag.models.backbones.backbone`.
 
     Returns:
-        A `keras.Model`: pictures [B, M, T, C] → logits [B, num_classes], float32.
+        A `keras.Model`: images [B, M, T, C] → logits [B, num_classes], float32.
 
     Raises:
-        ValueError: A picture too small, weights for other channels or for another network.
-        OSError: Weights that are not there and cannot be downloaded.
+        ValueError: The image is too small, or the weights are of another network or number of channels.
+        OSError: The weights do not exist or cannot be downloaded.
 
     Example:
         >>> mobilenet((64, None, 3), 80).count_params()
         3310864
     """
-    return with_logits(trunk("MobileNet", input_shape, weights), num_classes, name="mobilenet")
+    return add_logits(backbone("MobileNet", input_shape, weights), num_classes, name="mobilenet")
 
 
-def mobilenet_v2(input_shape, num_classes, *, weights: str | None = None):
+def mobilenet_v2(input_shape: tuple[int | None, ...], num_classes: int, *, weights: str | None = None) -> keras.Model:
     """MobileNetV2 with one dense layer on top.
 
-    Smaller than MobileNet and mostly better: alone it took sainathadapa's Keras
-    tagger to 8th place in DCASE 2018.
+    Smaller than MobileNet and mostly better: sainathadapa's Keras tagger reached
+    8th place in DCASE 2018 with it alone.
 
     Reference: Sandler et al., "MobileNetV2", 2018, https://arxiv.org/abs/1801.04381.
 
     Args:
-        input_shape: (M, T, C) of a picture of at least 32x32; M and T must be known.
-        num_classes: How many logits.
-        weights: Where the layers below the top begin: None at random, "imagenet" (C = 3; those of 224x224
-            pixels for every other size than 96, 128, 160 and 192 squared), or the path of a file of weights;
-            see `audiotag.models.pretrained.trunk`.
+        input_shape: (M, T, C) of an image of at least 32x32; M and T must be known.
+        num_classes: Number of logits.
+        weights: Initial weights of the backbone: None for random ones, "imagenet" (C = 3; the weights
+            for 224x224 pixels unless the size is 96, 128, 160 or 192 squared), or the path of a weights file;
+            see `audiotag.models.backbones.backbone`.
 
     Returns:
-        A `keras.Model`: pictures [B, M, T, C] → logits [B, num_classes], float32.
+        A `keras.Model`: images [B, M, T, C] → logits [B, num_classes], float32.
 
     Raises:
-        ValueError: A picture too small or of unknown size, weights for other channels or for another network.
-        OSError: Weights that are not there and cannot be downloaded.
+        ValueError: The image is too small or of unknown size, or the weights are of another network or number
+            of channels.
+        OSError: The weights do not exist or cannot be downloaded.
 
     Example:
         >>> mobilenet_v2((64, 64, 3), 80).count_params()
         2360464
     """
-    features = trunk("MobileNetV2", input_shape, weights, any_size=False)
-    return with_logits(features, num_classes, name="mobilenet_v2")
+    features = backbone("MobileNetV2", input_shape, weights, any_size=False)
+    return add_logits(features, num_classes, name="mobilenet_v2")

@@ -1,208 +1,226 @@
-"""From a waveform of any length to what is heard in it: the whole chain in one model."""
+"""The complete model: preprocessor, network, and windows over clips.
+
+Clips may have any length.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import keras
 from keras import ops
 
-from audiotag.layers.augmentation.flips import FLIPS, FlipLabels
+from audiotag.layers.augmentation.flips import FLIPS, FlipsAsClasses
 from audiotag.models import windowing
-from audiotag.models.label_groups import by_share, by_subset
-from audiotag.models.windowing import pooled
+from audiotag.models.label_groups import split_groups, split_weighted_groups
 
 
 class Tagger(keras.Model):
-    """Hears a whole clip through windows, and answers once.
+    """Predicts the logits of clips of any length, and trains on windows.
 
-    While training the clip is one window already, drawn by the pipeline. Otherwise
-    windows are laid over the clip, each is heard on its own, and their answers are
-    pooled. Clips of different lengths may share a batch: zeros at the end of a clip
-    are taken for filling and never heard, so neither they nor the other clips change
-    its answer.
+    In training the input is one window per clip, drawn by the pipeline. At inference the clip
+    is cut into windows, each is scored, and their logits are pooled. Clips of different
+    lengths can share a batch: zeros at the end of a clip count as padding, so neither they nor
+    the other clips change its prediction.
 
-    Labels go through the ear beside their sound while training, so that whatever
-    mixes or flips the sound mixes or renames them in the same throw; the loss then
-    compares the network's answer with the labels that came out.
+    In training, labels pass through the preprocessor beside the waveform, so an augmentation
+    that mixes or flips clips changes their labels with the same random parameters; the loss
+    compares the logits with the labels that come out.
 
     Args:
-        ear: Model from (window [B, n], labels [B, K]) to (picture, labels [B, K], or [B, 4 K] with flips as labels).
-        network: Model from a picture to as many logits.
+        preprocessor: Front end, image preprocessing and augmentation as one model from (waveform [B, n],
+            labels [B, K]) to (image, labels [B, K], or [B, 4 K] with flips as classes).
+        network: Model from an image to as many logits.
         num_classes: K.
-        window_samples: n, the samples in a window.
-        short_clips: What fills a window when the clip is shorter: "repeat" the clip, or "zeros" on
-            both sides.
-        laid: How windows lie: "covering", the last of which ends where the clip ends; "slices" without overlap or
-            tail; "random"; or "whole", a clip in one window as long as itself. Clips that share a batch are
-            then to have the same `whole_window`, or the shorter ones are heard as part of a longer window.
-        overlap: Share of a window that the next one hears again, 0 to below 1.
-        count: How many windows are random.
+        window_samples: n, samples of a training window.
+        pad: How a clip shorter than a window fills it: "repeat" the clip, or "zeros" on both sides.
+        window_layout: "sliding" windows, the last of which ends with the clip; "drop_remainder", without overlap or
+            tail; "random"; or "full_clip", one window as long as the clip. With "full_clip", clips that share a
+            batch should have the same `full_clip_window`; else a shorter one is scored as part of a longer window.
+        overlap: Of sliding windows, as a fraction of a window, 0 to below 1.
+        num_windows: Number of random windows.
         pool: "mean" of the windows' probabilities, their "max", or "log_mean_exp" of their logits.
-        flips: Hear the four flips of every picture and average them; only where flips are labels.
-        one_label: The network's logits are those of a softmax, for one label a clip. Outside training the
-            answer is log p / (1 - p) of each class all the same.
-        apart: Labels come as `subsets.kept_apart` writes them, [B, 2 (K + 1)], while training. Then logits may be
-            [B, 2 K], the second half a head for noisy labels that is not heard outside training; and the
-            attribute `noisy_loss` may be set to what takes the place of the loss for them.
+        flip_tta: Average over the four flips of every image; only with flips as classes.
+        single_label: The network's logits are those of a softmax, for one label per clip. At inference the
+            model returns log(p / (1 - p)) of each class in this case, too.
+        separate_subsets: In training, labels are those of `label_groups.group_labels`, [B, 2 (K + 1)]. The network
+            may then have [B, 2 K] logits, the second half an output layer for noisy labels that is unused at
+            inference; and the attribute `noisy_loss` may replace the loss for noisy labels.
 
-    Input shape: waveform [B, N], float32 in -1 to 1, any N; while training (waveform [B, n], labels [B, K]).
-    Output shape: logits [B, K], float32; while training (logits, labels), as many as the ear has labels.
+    Input shape: waveform [B, N], float32 in -1 to 1, any N; in training (waveform [B, n], labels [B, K]).
+    Output shape: logits [B, K], float32; in training (logits, labels), as many as the preprocessor has labels.
     """
 
     def __init__(
         self,
-        ear,
+        preprocessor,
         network,
         *,
         num_classes,
         window_samples,
-        short_clips="repeat",
-        laid="covering",
+        pad="repeat",
+        window_layout="sliding",
         overlap=0.5,
-        count=8,
+        num_windows=8,
         pool="mean",
-        flips=False,
-        one_label=False,
-        apart=False,
+        flip_tta=False,
+        single_label=False,
+        separate_subsets=False,
         **kwargs,
     ):
         super().__init__(dtype="float32", **kwargs)
-        self.ear = ear
+        self.preprocessor = preprocessor
         self.network = network
         self.num_classes = num_classes
         self.window_samples = window_samples
-        self.short_clips = short_clips
-        self.laid = laid
+        self.pad = pad
+        self.window_layout = window_layout
         self.overlap = overlap
-        self.count = count
+        self.num_windows = num_windows
         self.pool = pool
-        self.flips = flips
-        self.one_label = one_label
-        self.apart = apart
+        self.flip_tta = flip_tta
+        self.single_label = single_label
+        self.separate_subsets = separate_subsets
         self.noisy_loss = None
 
     def call(self, inputs, training=False):
         waveform, labels = inputs if isinstance(inputs, (tuple, list)) else (inputs, None)
         if training:
-            picture, labels = self.ear((waveform, labels), training=True)
-            return self.network(picture, training=True), labels
-        sounds, heard = self.windows(waveform)  # [B, W, n], [B, W]
-        batch, num_windows, n = ops.shape(sounds)
-        logits = self.window_logits(ops.reshape(sounds, (-1, n)))  # [B * W, F K]
+            image, labels = self.preprocessor((waveform, labels), training=True)
+            return self.network(image, training=True), labels
+        windows, mask = self.windows(waveform)  # [B, W, n], [B, W]
+        batch, num_windows, n = ops.shape(windows)
+        logits = self.window_logits(ops.reshape(windows, (-1, n)))  # [B * W, F K]
         logits = ops.reshape(logits, (batch, num_windows, logits.shape[-1]))  # [B, W, F K]
-        logits = pooled(logits, heard[:, :, None], self.pool)  # [B, F K]
-        if not self.flips:
+        logits = windowing.pool_logits(logits, mask[:, :, None], self.pool)  # [B, F K]
+        if not self.flip_tta:
             return logits  # [B, K]
         logits = ops.reshape(logits, (batch, len(FLIPS), self.num_classes))  # [B, F, K]
-        return pooled(logits, True, "mean")  # [B, K]
+        return windowing.pool_logits(logits, True, "mean")  # [B, K]
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """Compares the logits with the labels that came out of the ear beside them."""
+        """The loss of the logits against the labels that the preprocessor returned."""
         if isinstance(y_pred, (tuple, list)):
             y_pred, y = y_pred
-        elif self.one_label:
-            y_pred = ops.log_sigmoid(y_pred)  # log p: a softmax of it gives p back
-        if not (self.apart and training):
+        elif self.single_label:
+            y_pred = ops.log_sigmoid(y_pred)  # log p, whose softmax is p again
+        if not (self.separate_subsets and training):
             return super().compute_loss(x, y, y_pred, sample_weight, training)
-        labels, share = by_subset(y)  # [B, 2, K], [B, 2]
-        heads = y_pred[:, : self.num_classes], y_pred[:, -self.num_classes :]  # one and the same, if there is but one
-        curated = super().compute_loss(x, labels[:, 0], heads[0], share[:, 0], training)
+        labels, fractions = split_groups(y)  # [B, 2, K], [B, 2]
+        heads = y_pred[:, : self.num_classes], y_pred[:, -self.num_classes :]  # the same columns if there is one head
+        curated = super().compute_loss(x, labels[:, 0], heads[0], fractions[:, 0], training)
         if self.noisy_loss is not None:
-            return curated + self.noisy_loss(labels[:, 1], heads[1], share[:, 1])
-        return curated + super().compute_loss(x, labels[:, 1], heads[1], share[:, 1], training)
+            return curated + self.noisy_loss(labels[:, 1], heads[1], fractions[:, 1])
+        return curated + super().compute_loss(x, labels[:, 1], heads[1], fractions[:, 1], training)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        """Measures the logits; a class counts as heard where the disturbances left half of its label or more."""
+        """Updates the metrics.
+
+        A class is present if the augmentations left at least half of its label.
+        """
         if isinstance(y_pred, (tuple, list)):
-            if self.apart:
-                y_pred = self._of_the_head_that_answers(*y_pred)
+            if self.separate_subsets:
+                y_pred = self._main_head(*y_pred)
             blocks = (-1, y_pred[0].shape[1] // self.num_classes, self.num_classes)
             logits, labels = (ops.max(ops.reshape(tensor, blocks), axis=1) for tensor in y_pred)  # [B, K] both
             y_pred, y = logits, ops.cast(labels >= 0.5, "float32")
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
-    def _of_the_head_that_answers(self, logits, labels):
-        """Its logits [B, K], and what it was asked, labels [B, K] by their shares in the window."""
-        parts, _ = by_share(labels)  # [B, 2, K]
-        one_head = logits.shape[1] == self.num_classes  # else noisy labels are not its own
-        return logits[:, : self.num_classes], ops.sum(parts, axis=1) if one_head else parts[:, 0]
+    def _main_head(self, logits, labels):
+        """The logits [B, K] of the head that predicts, and its labels [B, K] weighted by their fractions."""
+        groups, _ = split_weighted_groups(labels)  # [B, 2, K]
+        one_head = logits.shape[1] == self.num_classes  # with two, noisy labels belong to the other
+        return logits[:, : self.num_classes], ops.sum(groups, axis=1) if one_head else groups[:, 0]
 
     @property
-    def hop(self):
-        """Samples from the beginning of a covering window to that of the next."""
+    def hop(self) -> int:
+        """Samples from the start of a sliding window to the start of the next."""
         return max(1, round(self.window_samples * (1 - self.overlap)))
 
-    def window_logits(self, windows):
-        """The logits of windows [B, n], one answer a flip: float32 [B, F K], with F = 4 for flips, else 1."""
-        windows = ops.convert_to_tensor(windows, "float32")
-        flippers = [layer for layer in self.ear.layers if isinstance(layer, FlipLabels)]
-        answers = []
-        for flip in range(len(FLIPS) if self.flips else 1):
-            for layer in flippers:
-                layer.flip = flip
-            picture, _ = self.ear((windows, self._no_labels(windows)), training=False)
-            logits = self.network(picture, training=False)
-            logits = ops.cast(logits[:, flip * self.num_classes : (flip + 1) * self.num_classes], "float32")
-            answers.append(log_odds(logits) if self.one_label else logits)
-        for layer in flippers:
-            layer.flip = 0
-        return ops.concatenate(answers, axis=1)  # [B, F K]
+    def window_logits(self, windows: Any) -> Any:
+        """The logits of windows [B, n]: float32 [B, F K].
 
-    def take_over(self, other):
-        """Takes the network's weights, and what the ear has learned of the clips, from a tagger of the same parts."""
+        F is 4 flips for `flip_tta`, else 1.
+        """
+        windows = ops.convert_to_tensor(windows, "float32")
+        flip_layers = [layer for layer in self.preprocessor.layers if isinstance(layer, FlipsAsClasses)]
+        all_logits = []
+        for flip in range(len(FLIPS) if self.flip_tta else 1):
+            for layer in flip_layers:
+                layer.flip = flip
+            image, _ = self.preprocessor((windows, self._no_labels(windows)), training=False)
+            logits = self.network(image, training=False)
+            logits = ops.cast(logits[:, flip * self.num_classes : (flip + 1) * self.num_classes], "float32")
+            all_logits.append(log_odds(logits) if self.single_label else logits)
+        for layer in flip_layers:
+            layer.flip = 0
+        return ops.concatenate(all_logits, axis=1)  # [B, F K]
+
+    def copy_weights_from(self, other: "Tagger") -> None:
+        """Copies the weights of a tagger of the same layers.
+
+        It copies the network's weights and the preprocessor's dataset statistics.
+        """
         self.network.set_weights(other.network.get_weights())
-        for mine, theirs in zip(self._learned(), other._learned(), strict=True):
+        for mine, theirs in zip(self._adapted_layers(), other._adapted_layers(), strict=True):
             mine.set_weights(theirs.get_weights())
 
-    def adapt(self, windows):
-        """Lets the steps of the ear that scale by statistics of the training clips gather them.
+    def adapt(self, batches: Callable[[], Iterable[Any]]) -> None:
+        """Computes the dataset statistics of preprocessor layers that scale by them.
 
         Args:
-            windows: A function without arguments that answers batches of waveforms [B, n], one pass over the clips.
+            batches: A function without arguments that returns batches of waveforms [B, n], one pass over the clips.
         """
-        for step in self._learned():
-            before = keras.Model(self.ear.inputs, step.input)
-            batches = (ops.convert_to_tensor(batch, "float32") for batch in windows())
-            step.adapt(before((batch, self._no_labels(batch)), training=False) for batch in batches)
+        for layer in self._adapted_layers():
+            before = keras.Model(self.preprocessor.inputs, layer.input)
+            waveforms = (ops.convert_to_tensor(batch, "float32") for batch in batches())
+            layer.adapt(before((waveform, self._no_labels(waveform)), training=False) for waveform in waveforms)
 
-    def trunk(self):
-        """The layers below the head, which is the network's layers called logits or head and something."""
+    def backbone(self) -> list[keras.layers.Layer]:
+        """The layers below the head.
+
+        The head is the network's layers whose names start with logits or head.
+        """
         layers = [layer for layer in self.network.layers if not layer.name.startswith(("logits", "head"))]
-        return [*self.ear.layers, *layers]
+        return [*self.preprocessor.layers, *layers]
 
     def _no_labels(self, windows):
-        return ops.zeros((ops.shape(windows)[0], self.ear.inputs[1].shape[1]))
+        return ops.zeros((ops.shape(windows)[0], self.preprocessor.inputs[1].shape[1]))
 
-    def _learned(self):
-        return [layer for layer in self.ear.layers if hasattr(layer, "adapt")]
+    def _adapted_layers(self):
+        return [layer for layer in self.preprocessor.layers if hasattr(layer, "adapt")]
 
-    def windows(self, waveform):
-        """Lays windows over the clips of a batch.
+    def windows(self, waveform: Any) -> tuple[Any, Any]:
+        """Cuts the clips of a batch into windows.
 
         Args:
             waveform: [B, N], with zeros after the end of the shorter clips.
 
         Returns:
-            (windows [B, W, n], heard [B, W]): W is enough for a clip of N samples; `heard` tells the
-            windows that a shorter clip has from those beyond its end.
+            (windows [B, W, n], mask [B, W]): W is enough for a clip of N samples; `mask` is False for
+            windows beyond the end of a shorter clip.
         """
         size, n = ops.shape(waveform)[1], self.window_samples
         length = windowing.clip_lengths(waveform)  # [B, 1]
-        if self.laid == "slices":
-            start, heard = windowing.slices(length, size, n)
-        elif self.laid == "random":
-            start, heard = windowing.scattered(length, n, count=self.count)
-        elif self.laid == "whole":
-            n = windowing.whole_window(size, n)
-            start, heard = windowing.covering(length, size, n, hop=n)
+        if self.window_layout == "drop_remainder":
+            start, mask = windowing.drop_remainder(length, size, n)
+        elif self.window_layout == "random":
+            start, mask = windowing.random_windows(length, n, num_windows=self.num_windows)
+        elif self.window_layout == "full_clip":
+            n = windowing.full_clip_window(size, n)
+            start, mask = windowing.sliding(length, size, n, hop=n)
         else:
-            start, heard = windowing.covering(length, size, n, hop=self.hop)
-        return windowing.cut(waveform, start, length, n, short_clips=self.short_clips), heard
+            start, mask = windowing.sliding(length, size, n, hop=self.hop)
+        return windowing.cut(waveform, start, length, n, pad=self.pad), mask
 
 
-def log_odds(logits):
-    """log p / (1 - p) of each class of a softmax, exact for any logits: [B, K] → [B, K].
+def log_odds(logits: Any) -> Any:
+    """log(p / (1 - p)) of each class of a softmax: [B, K] → [B, K].
+
+    The result is exact for any logits.
 
     Example:
-        >>> alike = log_odds(ops.zeros((1, 4)))
-        >>> [round(float(probability), 4) for probability in ops.sigmoid(alike)[0]]
+        >>> equal = log_odds(ops.zeros((1, 4)))
+        >>> [round(float(probability), 4) for probability in ops.sigmoid(equal)[0]]
         [0.25, 0.25, 0.25, 0.25]
     """
     itself = 1e30 * ops.eye(logits.shape[-1])  # [K, K]

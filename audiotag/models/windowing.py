@@ -1,123 +1,138 @@
-"""Where windows lie on clips of any length, and how their answers become one."""
+"""Windows over clips of any length, and the pooling of their logits.
+
+B clips of N samples, the shorter ones padded with zeros, are cut into W windows of n samples each.
+"""
+
+from typing import Any
 
 import numpy as np
 from keras import ops
 
-WHOLE_STEPS = 13  # a clip is heard whole up to 64 windows' length, and beyond that in windows of that length
+from audiotag.padding import zeros_before
+
+FULL_CLIP_STEPS = 13  # a clip is one window up to 64 times the window length; a longer clip is cut into such windows
 
 
-def whole_window(size, n):
-    """The length that clips of `size` samples are heard in whole: the next of n, n sqrt(2), 2 n, 2 sqrt(2) n, ….
+def full_clip_window(size: Any, n: int) -> Any:
+    """The length of the single window over clips of `size` samples.
 
-    Few lengths, so that a compiled model meets few shapes. They are those that `evaluation_batches` fills up to.
+    It is the next of n, n sqrt(2), 2 n, 2 sqrt(2) n, …. This limits the shapes to compile for. They
+    are the lengths that `evaluation_batches` pads to.
 
     Example:
-        >>> [whole_window(size, 100) for size in (7, 100, 101, 142, 150, 10**9)]
+        >>> [full_clip_window(size, 100) for size in (7, 100, 101, 142, 150, 10**9)]
         [100, 100, 142, 142, 200, 6400]
     """
-    lengths = np.ceil(n * 2 ** (np.arange(WHOLE_STEPS) / 2)).astype("int32")
+    lengths = np.ceil(n * 2 ** (np.arange(FULL_CLIP_STEPS) / 2)).astype("int32")
     if isinstance(size, int):
-        return int(lengths[min(np.searchsorted(lengths, size), WHOLE_STEPS - 1)])
+        return int(lengths[min(int(np.searchsorted(lengths, size)), FULL_CLIP_STEPS - 1)])
     return ops.min(ops.where(lengths >= size, lengths, lengths[-1]))
 
 
-def covering(length, size, n, *, hop):
-    """Windows from the beginning of each clip to its end, the last of which ends where the clip does.
+def sliding(length: Any, size: Any, n: Any, *, hop: Any) -> tuple[Any, Any]:
+    """Overlapping windows from the start of each clip to its end.
+
+    The last window ends with the clip.
 
     Args:
         length: int [B, 1], samples of each clip.
-        size: Samples of the longest, N.
+        size: N, samples of the longest clip.
         n: Samples of a window.
-        hop: Samples from a window's beginning to the next one's.
+        hop: Samples from the start of a window to the start of the next.
 
     Returns:
-        (start int [B, W], heard bool [B, W]): W is enough for N samples; `heard` tells the windows that
-        a shorter clip has from those beyond its end.
+        (start int [B, W], mask bool [B, W]): W is enough for N samples; `mask` is False for windows
+        beyond the end of a shorter clip.
     """
-    number, beyond = _numbers(length, size, n, hop)
-    return ops.minimum(number * hop, beyond), number * hop < beyond + hop
+    number, last_start = _window_numbers(length, size, n, hop)
+    return ops.minimum(number * hop, last_start), number * hop < last_start + hop
 
 
-def slices(length, size, n):
-    """Windows end to end from 0 to before the last n samples, as M. Pinto published them: the tail is not heard.
+def drop_remainder(length: Any, size: Any, n: Any) -> tuple[Any, Any]:
+    """Adjacent windows that start before the last n samples.
 
-    A clip of a whole number of windows loses the last of them. Shapes as for `covering`.
+    The remainder is dropped; a clip of exactly several windows also loses the last of them. Arguments and result as
+    for `sliding`.
 
     Reference: M. Pinto, "Freesound Audio Tagging 2019", 6th place.
     """
-    number, beyond = _numbers(length, size, n, n)
-    return ops.minimum(number * n, beyond), (number == 0) | (number * n < beyond)
+    number, last_start = _window_numbers(length, size, n, n)
+    return ops.minimum(number * n, last_start), (number == 0) | (number * n < last_start)
 
 
-def scattered(length, n, *, count):
-    """As many windows anywhere in each clip, the same shares of every clip's length each time.
+def random_windows(length: Any, n: Any, *, num_windows: int) -> tuple[Any, Any]:
+    """Windows at random but fixed fractions of each clip's length.
 
-    So a clip gets the same windows again, whatever its batch. Shapes as for `covering`, with W = count.
+    A clip therefore always has the same windows, whatever its batch. Result as for `sliding`, with W = num_windows.
     """
-    shares = np.random.default_rng(0).random(count).astype("float32")[None]  # [1, W]
-    places = ops.maximum(length - n, 0) + 1  # [B, 1]
-    start = ops.cast(ops.floor(shares * ops.cast(places, "float32")), "int32")
-    return ops.minimum(start, places - 1), ops.broadcast_to(length > 0, ops.shape(start))
+    fractions = np.random.default_rng(0).random(num_windows).astype("float32")[None]  # [1, W]
+    num_starts = ops.maximum(length - n, 0) + 1  # [B, 1]
+    start = ops.cast(ops.floor(fractions * ops.cast(num_starts, "float32")), "int32")
+    return ops.minimum(start, num_starts - 1), ops.broadcast_to(length > 0, ops.shape(start))
 
 
-def _numbers(length, size, n, hop):
-    """(0 to W - 1 as [1, W], the last place where a window of each clip may begin as [B, 1])."""
-    larger = max if isinstance(size, int) and isinstance(n, int) else ops.maximum  # JAX wants plain numbers
+def _window_numbers(length, size, n, hop):
+    """(0 to W - 1 as [1, W], the last sample where a window of each clip may start as [B, 1])."""
+    larger = max if isinstance(size, int) and isinstance(n, int) else ops.maximum  # JAX needs Python integers
     num_windows = 1 + (larger(size - n, 0) + hop - 1) // hop
     return ops.arange(num_windows, dtype="int32")[None], ops.maximum(length - n, 0)
 
 
-def cut(waveform, start, length, n, *, short_clips):
-    """The windows of clips: [B, N] → [B, W, n].
+def cut(waveform: Any, start: Any, length: Any, n: Any, *, pad: str) -> Any:
+    """Cuts windows out of clips: [B, N] → [B, W, n].
 
     Args:
         waveform: [B, N].
-        start: int [B, W], where each window begins.
+        start: int [B, W], the first sample of each window.
         length: int [B, 1], samples of each clip.
         n: Samples of a window.
-        short_clips: What fills a window beyond the clip: "repeat" the clip, or "zeros" on both sides.
+        pad: How a shorter clip fills the window: "repeat" the clip, or "zeros" on both sides.
     """
     place = start[:, :, None] + ops.arange(n, dtype="int32")  # [B, W, n]
     length = length[:, :, None]  # [B, 1, 1]
-    if short_clips == "repeat":
+    if pad == "repeat":
         place = place % length
     else:
-        place = place - ops.maximum(n - length, 0) // 2
+        place = place - zeros_before(ops.maximum(n - length, 0))
     inside = (place >= 0) & (place < length)
     place = ops.reshape(ops.where(inside, place, 0), (ops.shape(waveform)[0], -1))  # [B, W * n]
     windows = ops.reshape(ops.take_along_axis(waveform, place, axis=1), ops.shape(inside))  # [B, W, n]
     return ops.where(inside, windows, 0.0)
 
 
-def clip_lengths(waveform):
-    """The samples of each clip of a batch, to its last that is not 0: [B, N] → int [B, 1]; silence has all N."""
+def clip_lengths(waveform: Any) -> Any:
+    """The samples of each clip of a batch, up to its last nonzero sample.
+
+    The shapes are [B, N] → int [B, 1]; the result is N for silence.
+    """
     size = ops.shape(waveform)[1]
     places = ops.arange(1, size + 1, dtype="int32")
     length = ops.max(ops.where(waveform != 0, places, 0), axis=1, keepdims=True)  # [B, 1]
     return ops.where(length == 0, size, length)
 
 
-def pooled(logits, heard, pool):
-    """Logits of the mean, or the maximum, of the windows' probabilities, exact for any logits.
+def pool_logits(logits: Any, mask: Any, pool: str) -> Any:
+    """The logits of the mean or the maximum of the windows' probabilities.
 
-    The logit of the mean is log(sum of p) - log(sum of 1 - p), with both sums taken
-    in logarithms, so that no probability rounds to 0 or 1 and makes a tie. Between the two
-    lies the log-mean-exp of the logits, the mean of the odds p / (1 - p).
+    They are exact for any logits. The logit of the mean is log(sum of p) - log(sum of 1 - p), with both sums
+    computed from logarithms, so that no probability rounds to 0 or 1 and makes a tie. "log_mean_exp" is the
+    log-mean-exp of the logits, the mean of the odds p / (1 - p), between the two.
 
     Args:
         logits: [B, W, K].
-        heard: bool [B, W, 1]: which windows count, at least one of each clip; or True.
+        mask: bool [B, W, 1], the windows that count, at least one per clip; or True.
         pool: "mean", "max" or "log_mean_exp".
 
     Returns:
         [B, K].
     """
-    nothing = -1e30
+    minus_infinity = -1e30
     if pool == "max":
-        return ops.max(ops.where(heard, logits, nothing), axis=1)
+        return ops.max(ops.where(mask, logits, minus_infinity), axis=1)
     if pool == "log_mean_exp":
-        windows = ops.sum(ops.cast(ops.logical_and(heard, logits > 2 * nothing), logits.dtype), axis=1)  # [B, K]
-        return ops.logsumexp(ops.where(heard, logits, nothing), axis=1) - ops.log(windows)
-    present = ops.where(heard, ops.log_sigmoid(logits), nothing)
-    absent = ops.where(heard, ops.log_sigmoid(-logits), nothing)
+        valid = ops.logical_and(mask, logits > 2 * minus_infinity)
+        num_windows = ops.sum(ops.cast(valid, logits.dtype), axis=1)  # [B, K]
+        return ops.logsumexp(ops.where(mask, logits, minus_infinity), axis=1) - ops.log(num_windows)
+    present = ops.where(mask, ops.log_sigmoid(logits), minus_infinity)
+    absent = ops.where(mask, ops.log_sigmoid(-logits), minus_infinity)
     return ops.logsumexp(present, axis=1) - ops.logsumexp(absent, axis=1)

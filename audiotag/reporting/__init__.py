@@ -1,1 +1,1 @@
-"""What should I look at?"""
+"""HTML pages about a dataset or a run, and sheets of preprocessed images."""

@@ -1,10 +1,12 @@
-"""What is in a dataset? Counts, labels together, lengths, faults and doubles, as tables and as one page."""
+"""The page of `explore`: classes, labels, durations and faults of a dataset."""
 
 import hashlib
 import itertools
 import os
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,49 +17,54 @@ from audiotag.data.audio.decoding import FULL_SCALE, decode_file, read_bytes
 from audiotag.data.clips import read_clips
 from audiotag.data.labels import split_labels
 from audiotag.data.records.manifest import NAME, read_manifest
+from audiotag.data.sources import find_clips
 from audiotag.data.sources.fsdkaggle2019 import label_table, read_vocabulary
-from audiotag.data.sources.layouts import find_clips
 from audiotag.errors import DataError
-from audiotag.reporting.page import cells, count_bar, drawn, violin, write_page
+from audiotag.reporting.page import cells, chart_column, count_bar, violin, write_page
 
 SILENCE_DB = -60.0
-MOST_PAIRS, MOST_OUTLIERS, MOST_FAULTS = 30, 10, 100
+MAX_PAIRS, MAX_OUTLIERS, MAX_FAULTS = 30, 10, 100
 TABLES = {"curated": "train_curated", "noisy": "train_noisy", "test": "test"}
 
 
-def read_source(source, *, num_workers=None):
-    """(clips, vocabulary) of records, of recordings, or of FSDKaggle2019's tables without their sound.
+def read_source(source: str | Path, *, num_workers: int | None = None) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The clips and the vocabulary of a dataset, with the measures of its audio.
 
     Args:
-        source: A directory of records, any folder that make-records reads, or FSDKaggle2019.meta.
-        num_workers: Processes that decode recordings; None is one a core.
+        source: A directory of records, a source of make-records, or FSDKaggle2019.meta.
+        num_workers: Processes that decode recordings; None is one per core.
 
     Returns:
-        A table of clips, with `seconds`, `peak`, `rms`, `sha256` and `fault` where there is sound, and the classes.
+        A table of clips, with `seconds`, `peak`, `rms`, `sha256` and `fault` if there is audio, and the class names.
 
     Raises:
-        DataError: The source is none of them.
+        DataError: The source is none of these.
     """
     source = Path(source)
     if (source / NAME).is_file():
         manifest = read_manifest(source)
         return read_clips(source / "clips.csv").assign(fault=""), manifest.vocabulary
-    tables = {subset: source / f"{part}_post_competition.csv" for subset, part in TABLES.items()}
-    folders = [source / part for part in TABLES.values()]
+    tables = {subset: source / f"{name}_post_competition.csv" for subset, name in TABLES.items()}
+    folders = [source / name for name in TABLES.values()]
     if all(path.is_file() for path in tables.values()) and not any(folder.is_dir() for folder in folders):
         clips = pd.concat([label_table(path, subset) for subset, path in tables.items()], ignore_index=True)
         return clips, read_vocabulary(source / "vocabulary.csv")
     found = find_clips(source)
-    heard = worker_pool.in_order(measure, found.clips["path"], workers=num_workers or os.cpu_count())
-    heard = progress.bar(heard, total=len(found.clips), unit="clip", label="listen")
-    measures = [known or {"fault": reason} for known, reason in heard]
+    results = worker_pool.in_order(measure_file, found.clips["path"], workers=num_workers or os.cpu_count() or 1)
+    results = progress.bar(results, total=len(found.clips), unit="clip", label="explore")
+    measures = [measured or {"fault": reason} for measured, reason in results]
     measures = pd.DataFrame(measures, columns=["seconds", "peak", "rms", "sha256", "fault"])
     measures = measures.astype({"seconds": float, "peak": float, "rms": float})
     return pd.concat([found.clips, measures], axis=1).fillna({"fault": ""}), found.vocabulary
 
 
-def measure(path):
-    """What is heard in a recording: seconds, peak, rms, sha256 of its samples; or the fault that forbids it."""
+def measure_file(path: str) -> dict[str, Any]:
+    """Measures a recording, for `read_source`.
+
+    Returns:
+        seconds, peak and rms (1 is full scale), the sha256 of the samples and fault ""; of an unreadable file only its
+        fault.
+    """
     try:
         waveform, rate = decode_file(read_bytes(path), path=Path(path))
     except DataError as error:
@@ -71,42 +78,43 @@ def measure(path):
     }
 
 
-def explore(clips, vocabulary):
-    """{name: table} of what is in a table of clips.
-
-    Its tables are subsets, labels_per_clip, classes, pairs, and where there is sound lengths, outliers, faults
-    and doubles.
+def dataset_tables(clips: pd.DataFrame, vocabulary: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """Statistics of a table of clips.
 
     Args:
-        clips: A table of clips, maybe with what `read_source` measures.
+        clips: A table of clips, as from `read_source`.
         vocabulary: The K class names.
+
+    Returns:
+        {name: table}, with the names subsets, labels_per_clip, classes, pairs, and if there is audio durations,
+        outliers, faults and duplicates.
     """
     labels = clips["labels"].map(split_labels)
     subsets = [subset for subset in TABLES if (clips["subset"] == subset).any()]
-    of = {subset: labels[clips["subset"] == subset] for subset in subsets}
-    counts = {subset: Counter(itertools.chain.from_iterable(rows)) for subset, rows in of.items()}
+    subset_labels = {subset: labels[clips["subset"] == subset] for subset in subsets}
+    counts = {subset: Counter(itertools.chain.from_iterable(rows)) for subset, rows in subset_labels.items()}
     tables = {
-        "subsets": pd.DataFrame(_summary(subset, of[subset], clips) for subset in subsets),
-        "labels_per_clip": _labels_per_clip(of),
+        "subsets": pd.DataFrame(_subset_row(subset, subset_labels[subset], clips) for subset in subsets),
+        "labels_per_clip": _labels_per_clip(subset_labels),
         "classes": _classes(counts, vocabulary),
-        "pairs": _pairs(of, counts),
+        "pairs": _pairs(subset_labels, counts),
     }
     if "seconds" not in clips:
         return tables
-    heard = clips[clips["seconds"].notna()]
-    lengths = heard.groupby("subset")["seconds"].describe()[["count", "min", "25%", "50%", "75%", "max"]]
-    lengths = lengths.rename(columns={"25%": "quarter", "50%": "median", "75%": "three_quarters"}).reset_index()
-    by_length = heard.sort_values("seconds", kind="stable")[["name", "subset", "labels", "seconds"]]
-    outliers = pd.concat([by_length.head(MOST_OUTLIERS), by_length.tail(MOST_OUTLIERS)]).drop_duplicates()
+    decoded = clips[clips["seconds"].notna()]
+    durations = decoded.groupby("subset")["seconds"].describe()[["count", "min", "25%", "50%", "75%", "max"]]
+    durations = durations.rename(columns={"25%": "quarter", "50%": "median", "75%": "three_quarters"}).reset_index()
+    by_duration = decoded.sort_values("seconds", kind="stable")[["name", "subset", "labels", "seconds"]]
+    outliers = pd.concat([by_duration.head(MAX_OUTLIERS), by_duration.tail(MAX_OUTLIERS)]).drop_duplicates()
     return tables | {
-        "lengths": lengths.astype({"count": int}),
+        "durations": durations.astype({"count": int}),
         "outliers": outliers,
         "faults": _faults(clips),
-        "doubles": _doubles(heard),
+        "duplicates": _duplicates(decoded),
     }
 
 
-def _summary(subset, labels, clips):
+def _subset_row(subset, labels, clips):
     """One row about a subset: what `audiotag explore` prints."""
     single = labels[labels.map(len) == 1]
     row = {
@@ -122,29 +130,29 @@ def _summary(subset, labels, clips):
     return row
 
 
-def _labels_per_clip(of):
-    table = pd.DataFrame({subset: labels.map(len).value_counts() for subset, labels in of.items()})
+def _labels_per_clip(subset_labels):
+    table = pd.DataFrame({subset: labels.map(len).value_counts() for subset, labels in subset_labels.items()})
     return table.fillna(0).astype(int).sort_index().rename_axis("labels").reset_index()
 
 
 def _classes(counts, vocabulary):
-    """A row a class: clips in each subset, and its share of the labels there."""
+    """A row per class: its clips in each subset, and its fraction of the labels."""
     table = {"class": list(vocabulary)}
     for subset, count in counts.items():
         table[subset] = [count[label] for label in vocabulary]
     for subset, count in counts.items():
-        table[f"{subset}_share"] = [count[label] / max(1, count.total()) for label in vocabulary]
+        table[f"{subset}_fraction"] = [count[label] / max(1, count.total()) for label in vocabulary]
     return pd.DataFrame(table)
 
 
-def _pairs(of, counts):
-    """The pairs of labels that stand together most often in curated clips, or in whatever the first subset is."""
-    subset = next(iter(of))
-    together = Counter(pair for labels in of[subset] for pair in itertools.combinations(sorted(labels), 2))
+def _pairs(subset_labels, counts):
+    """The pairs of labels in the clips of the first subset, the most frequent first."""
+    subset = next(iter(subset_labels))
+    pairs = Counter(pair for labels in subset_labels[subset] for pair in itertools.combinations(sorted(labels), 2))
     rows = [
         {"one": one, "other": other, "clips": count, "of_one": count / counts[subset][one]}
         | {"of_other": count / counts[subset][other]}
-        for (one, other), count in sorted(together.items(), key=lambda item: (-item[1], item[0]))
+        for (one, other), count in sorted(pairs.items(), key=lambda item: (-item[1], item[0]))
     ]
     return pd.DataFrame(rows, columns=["one", "other", "clips", "of_one", "of_other"])
 
@@ -161,45 +169,50 @@ def _faults(clips):
     return pd.concat(tables)[["kind", "name", "subset", "labels", "fault"]]
 
 
-def _doubles(clips):
-    same = clips[clips["sha256"].duplicated(keep=False)]
-    groups = same.groupby("sha256", sort=False)
+def _duplicates(clips):
+    duplicated = clips[clips["sha256"].duplicated(keep=False)]
     rows = [
         {"clips": len(group), "names": ", ".join(group["name"]), "labels": " | ".join(group["labels"])}
         | {"same_labels": "yes" if group["labels"].nunique() == 1 else "no"}
-        for _, group in groups
+        for _, group in duplicated.groupby("sha256", sort=False)
     ]
     return pd.DataFrame(rows, columns=["clips", "names", "labels", "same_labels"])
 
 
-def in_words(tables):
-    """What `explore` found, for a terminal."""
+def summary(tables: Mapping[str, pd.DataFrame]) -> str:
+    """The table of subsets as text, a column per subset, for a terminal."""
     return tables["subsets"].astype(str).set_index("subset").T.to_string().replace("_", " ")
 
 
-def write_exploration(path, source, clips, vocabulary, tables):
-    """Writes the page.
+def write_dataset_page(
+    path: str | Path,
+    source: str | Path,
+    clips: pd.DataFrame,
+    vocabulary: Sequence[str],
+    tables: Mapping[str, pd.DataFrame],
+) -> None:
+    """Writes the page of a dataset.
 
     Args:
-        path: The HTML file.
-        source: What was explored, for its title.
+        path: The HTML file to write.
+        source: Where the clips are from, for the title.
         clips: The table of clips.
         vocabulary: The K class names.
-        tables: What `explore` answers.
+        tables: What `dataset_tables` returns for them.
     """
     subsets = list(tables["subsets"]["subset"])
     classes = tables["classes"].copy()
-    most = classes[subsets].sum(axis=1).max()
-    bars = [count_bar(row, most) for row in classes[subsets].itertuples(index=False, name=None)]
-    classes.insert(1, "counts", drawn(bars))
+    largest = classes[subsets].sum(axis=1).max()
+    bars = [count_bar(row, largest) for row in classes[subsets].itertuples(index=False, name=None)]
+    classes.insert(1, "counts", chart_column(bars))
     measured = "seconds" in clips
     if measured:
         longest = np.nan_to_num(clips["seconds"].quantile(0.99)) or 1.0
-        seconds = {label: [] for label in vocabulary}
-        for labels, length in zip(clips["labels"], clips["seconds"]):
-            for label in split_labels(labels) if length == length else ():
-                seconds[label].append(min(length, longest))
-        classes[f"0_to_{longest:.0f}_s"] = drawn(violin(seconds[label], longest) for label in vocabulary)
+        seconds: dict[str, list[float]] = {label: [] for label in vocabulary}
+        for labels, duration in zip(clips["labels"], clips["seconds"]):
+            for label in split_labels(labels) if not np.isnan(duration) else ():
+                seconds[label].append(min(duration, longest))
+        classes[f"0_to_{longest:.0f}_s"] = chart_column(violin(seconds[label], longest) for label in vocabulary)
     first = tables["subsets"].iloc[0]
     cards = [
         {"name": f"{row.subset} clips", "value": f"{row.clips:,}", "more": f"{row.classes} classes"}
@@ -208,22 +221,22 @@ def write_exploration(path, source, clips, vocabulary, tables):
     cards += [
         {"name": f"{name} in {first['subset']}", "value": f"{first[key]:,}", "more": more}
         for key, name, more in (
-            ("label_combinations", "label combinations", "sets of labels that some clip has"),
+            ("label_combinations", "label combinations", "different sets of labels"),
             ("single_label_clips", "single-label clips", "with exactly one label"),
             ("classes_that_occur_alone", "classes that occur alone", f"of {len(vocabulary)}"),
         )
     ]
-    short = tables | {"pairs": tables["pairs"].head(MOST_PAIRS), "classes": classes}
+    shown = dict(tables) | {"pairs": tables["pairs"].head(MAX_PAIRS), "classes": classes}
     if measured:
-        short["faults"], short["doubles"] = tables["faults"].head(MOST_FAULTS), tables["doubles"].head(MOST_FAULTS)
+        shown |= {name: tables[name].head(MAX_FAULTS) for name in ("faults", "duplicates")}
     write_page(
         path,
-        "explore.html",
-        title=f"What is in {Path(source).resolve().name}",
+        "dataset.html",
+        title=f"Dataset {Path(source).resolve().name}",
         source=str(source),
         version=__version__,
         cards=cards,
         bars=subsets,
         measured=measured,
-        **{name: cells(table) for name, table in short.items()},
+        **{name: cells(table) for name, table in shown.items()},
     )

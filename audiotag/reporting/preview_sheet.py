@@ -1,6 +1,6 @@
-"""A sheet of pictures: clips as the network of an experiment sees them, step by step and disturbed."""
+"""The image of `preview`: clips after each preprocessing step, and augmented."""
 
-import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -9,110 +9,122 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from audiotag import files
+from audiotag.config.schema import Experiment
 from audiotag.data.audio.decoding import read_waveform
 from audiotag.data.clips import read_clips
 from audiotag.data.labels import multi_hot
-from audiotag.data.records.manifest import read_manifest
+from audiotag.data.records.manifest import NAME, read_manifest
 from audiotag.errors import DataError
-from audiotag.layers import AUGMENTS, WAVEFORMS, ToPicture
+from audiotag.layers import FRONTENDS, IMAGE_AUGMENTATIONS, IMAGE_PREPROCESSING, WAVEFORM_AUGMENTATIONS, ToImage
 from audiotag.layers.augmentation.flips import FLIPS
-from audiotag.models.label_groups import by_share, kept_apart
+from audiotag.models.label_groups import group_labels, split_weighted_groups
 from audiotag.runs.building import build_tagger
-from audiotag.runs.models import begun_already
+from audiotag.runs.models import without_initial_weights
 
-DISTURBANCES = (*AUGMENTS.values(), *WAVEFORMS.values())
+AUGMENTATIONS = (*IMAGE_AUGMENTATIONS.values(), *WAVEFORM_AUGMENTATIONS.values())
+NAMES = {layer: name for name, layer in (FRONTENDS | IMAGE_PREPROCESSING).items()}
 
 
-def draw_sheet(experiment, paths, out, *, versions=3, sample_rate=None):
-    """Draws each clip: its waveform, every step from front end to picture, and disturbed versions with their labels.
+def draw_preview(
+    experiment: Experiment,
+    paths: Sequence[str | Path],
+    out: str | Path,
+    *,
+    versions: int = 3,
+    sample_rate: int | None = None,
+) -> None:
+    """Draws clips after each preprocessing step of an experiment, and augmented.
 
-    A clip is shown by its loudest window. The clips of a sheet are a batch, so they
-    are mixed with each other; steps that learn statistics learn them from these clips.
+    A row shows a clip's waveform, the output of every step up to the image, and augmented images. A
+    clip is represented by its loudest window. The clips are one batch, so they are mixed with each
+    other, and layers that adapt to a dataset adapt to these clips.
 
     Args:
         experiment: An `Experiment`.
-        paths: Audio files. Labels are those of the clip of that name in the experiment's records;
-            elsewhere a clip is labelled with its own name.
+        paths: Audio files. The labels are those of the clip of that name in the experiment's records;
+            any other clip is labeled with its own name.
         out: The PNG file to write.
-        versions: How many disturbed versions of each clip.
+        versions: Augmented images per clip, each with its labels.
         sample_rate: In Hz; None is that of the records.
 
     Raises:
         DataError: A file cannot be read, or there are neither records nor a sample rate.
-        ConfigError: A part of the experiment refuses its settings.
+        ConfigError: A component of the experiment refuses its options.
     """
     paths = [Path(path) for path in paths]
-    vocabulary, labels, hearing = _labels(experiment, paths)
-    hearing |= {"sample_rate": sample_rate} if sample_rate else {}
-    if not hearing:
-        raise DataError(f"{experiment.records}: no records there to tell the sample rate. Give one with --sample-rate.")
-    tagger = build_tagger(begun_already(experiment), sample_rate=hearing["sample_rate"], num_classes=len(vocabulary))
-    waveforms = [read_waveform(path, **hearing) for path in paths]
-    windows = np.stack([_loudest_window(tagger, waveform) for waveform in waveforms])  # [B, n]
+    vocabulary, labels, audio_config = _labels(experiment, paths)
+    audio_config |= {"sample_rate": sample_rate} if sample_rate else {}
+    if not audio_config:
+        raise DataError(f"{experiment.records}: no records, so the sample rate is unknown. Give it with --sample-rate.")
+    tagger = build_tagger(
+        without_initial_weights(experiment), sample_rate=audio_config["sample_rate"], num_classes=len(vocabulary)
+    )
+    waveforms = [read_waveform(path, **audio_config) for path in paths]
+    windows = np.stack([_loudest_window(tagger, waveform) for waveform in waveforms])  # [B, N]
     tagger.adapt(lambda: [windows])
     truth = multi_hot(pd.Series(labels), vocabulary)  # [B, K]
-    if tagger.apart:
-        truth = kept_apart(truth, ["curated"] * len(paths))  # [B, 2 (K + 1)]
+    if tagger.separate_subsets:
+        truth = group_labels(truth, ["curated"] * len(paths))  # [B, 2 (K + 1)]
     columns = [("waveform", windows, labels), *_steps(tagger, windows, truth, labels)]
     for version in range(versions):
-        picture, moved = tagger.ear((windows, truth), training=True)
-        if tagger.apart:
-            moved = by_share(moved)[0][:, 0]  # [B, K]
-        columns.append((f"disturbed {version + 1}", np.asarray(picture), _in_words(np.asarray(moved), vocabulary)))
+        image, augmented = tagger.preprocessor((windows, truth), training=True)
+        if tagger.separate_subsets:
+            augmented = split_weighted_groups(augmented)[0][:, 0]  # [B, K]
+        columns.append((f"augmented {version + 1}", np.asarray(image), _as_text(np.asarray(augmented), vocabulary)))
     figure = Figure(figsize=(2.4 * len(columns), 2.2 * len(paths)), layout="constrained")
     for row, axes in enumerate(figure.subplots(len(paths), len(columns), squeeze=False)):
-        for axis, (title, values, words) in zip(axes, columns):
-            _draw(axis, values[row], hearing["sample_rate"])
-            axis.set_title(f"{title}\n{words[row]}" if row == 0 else words[row], fontsize=8)
-    with files.whole_file(out) as unfinished:
+        for axis, (title, values, texts) in zip(axes, columns):
+            _draw(axis, values[row], audio_config["sample_rate"])
+            axis.set_title(f"{title}\n{texts[row]}" if row == 0 else texts[row], fontsize=8)
+    with files.atomic_file(out) as unfinished:
         figure.savefig(unfinished, dpi=110)
 
 
 def _labels(experiment, paths):
-    """(vocabulary, labels of each file, how files are read), from the experiment's records where they are."""
-    if not (Path(experiment.records) / "manifest.json").is_file():
-        stems = [path.stem.replace(",", " ") for path in paths]
+    """(vocabulary, labels of each file, audio options), from records if they exist."""
+    stems = [path.stem.replace(",", " ") for path in paths]
+    if not (Path(experiment.records) / NAME).is_file():
         return tuple(sorted(set(stems))), stems, {}
     manifest = read_manifest(experiment.records)
     clips = read_clips(manifest.directory / "clips.csv")
-    known = dict(zip(clips["name"], clips["labels"]))
-    labels = [_known_labels(path, known) or path.stem.replace(",", " ") for path in paths]
-    strangers = {path.stem.replace(",", " ") for path in paths} & set(labels) - set(manifest.vocabulary)
-    return manifest.vocabulary + tuple(sorted(strangers)), labels, manifest.hearing
+    labels_by_name = dict(zip(clips["name"], clips["labels"]))
+    labels = [_labels_of(path, labels_by_name) or stem for path, stem in zip(paths, stems)]
+    added = set(stems) & set(labels) - set(manifest.vocabulary)
+    return manifest.vocabulary + tuple(sorted(added)), labels, manifest.audio_config
 
 
-def _known_labels(path, known):
-    """The labels of the clip whose name is the end of a path, the longest that is known; "" where none is."""
-    ends = ("/".join(path.parts[start:]) for start in range(len(path.parts)))
-    return next((known[end] for end in ends if end in known), "")
+def _labels_of(path, labels_by_name):
+    """The labels of the clip whose name is the longest suffix of a path, or ""."""
+    suffixes = ("/".join(path.parts[start:]) for start in range(len(path.parts)))
+    return next((labels_by_name[suffix] for suffix in suffixes if suffix in labels_by_name), "")
 
 
 def _loudest_window(tagger, waveform):
-    windows = np.asarray(tagger.windows(waveform[None])[0])[0]  # [W, n]
+    windows = np.asarray(tagger.windows(waveform[None])[0])[0]  # [W, N]
     return windows[np.square(windows).sum(axis=1).argmax()]
 
 
 def _steps(tagger, windows, truth, labels):
-    """(title, values, labels) of every step that is no disturbance and no mere turning about."""
-    for layer in tagger.ear.layers:
-        if not isinstance(layer, (*DISTURBANCES, keras.layers.InputLayer, ToPicture)):
-            values = keras.Model(tagger.ear.inputs, layer.output)((windows, truth), training=False)
-            yield re.sub(r"_\d+$", "", layer.name), np.asarray(values), labels
+    """(title, values, labels) of every layer except augmentation and transposes."""
+    for layer in tagger.preprocessor.layers:
+        if not isinstance(layer, (*AUGMENTATIONS, keras.layers.InputLayer, ToImage)):
+            values = keras.Model(tagger.preprocessor.inputs, layer.output)((windows, truth), training=False)
+            yield NAMES[type(layer)], np.asarray(values), labels
 
 
-def _in_words(labels, vocabulary):
-    """Rows of labels [B, K] or [B, 4 K] as texts: "Bark", or "0.70 Bark", a new line, "+ 0.30 Rain (time)"."""
+def _as_text(labels, vocabulary):
+    """Rows of labels [B, K] or [B, 4 K] as texts: "Bark", "0.70 Bark\\n+ 0.30 Rain"."""
     flips = FLIPS if labels.shape[1] > len(vocabulary) else FLIPS[:1]
     names = [name if flip == "none" else f"{name} ({flip})" for flip in flips for name in vocabulary]
-    words = []
+    texts = []
     for row in labels:
-        heard = sorted(((weight, name) for weight, name in zip(row, names) if weight > 0.005), reverse=True)
-        words.append("\n+ ".join(name if weight > 0.995 else f"{weight:.2f} {name}" for weight, name in heard))
-    return words
+        present = sorted(((weight, name) for weight, name in zip(row, names) if weight > 0.005), reverse=True)
+        texts.append("\n+ ".join(name if weight > 0.995 else f"{weight:.2f} {name}" for weight, name in present))
+    return texts
 
 
 def _draw(axis, values, sample_rate):
-    """A waveform [n] or [n, 1] as a line; a spectrogram [T, M] or a picture [M, T, C] with low bands below."""
+    """Draws a waveform [N] or [N, 1], a spectrogram [T, M] or an image [M, T, C]."""
     axis.tick_params(labelsize=6)
     if values.ndim == 1 or (values.ndim == 2 and values.shape[1] == 1):
         line = values.reshape(-1)
@@ -121,8 +133,8 @@ def _draw(axis, values, sample_rate):
         return
     values = values.T if values.ndim == 2 else values
     axis.set_xlabel(f"{values.shape[0]} x {values.shape[1]}, {values.min():.3g} to {values.max():.3g}", fontsize=6)
-    coloured = values.ndim == 3 and values.shape[2] == 3 and np.ptp(values, axis=2).max() > 1e-6
-    if coloured:
+    colored = values.ndim == 3 and values.shape[2] == 3 and np.ptp(values, axis=2).max() > 1e-6
+    if colored:
         values = (values - values.min()) / max(np.ptp(values), 1e-9)  # [M, T, 3]
     elif values.ndim == 3:
         values = values[:, :, 0]

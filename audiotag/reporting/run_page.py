@@ -1,8 +1,11 @@
-"""What came of a run, on one page: what was trained on what, how well it hears, and its worst clips to listen to."""
+"""The page of `report`: training, evaluation and worst clips of a run."""
 
 import dataclasses
 import time
 from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,170 +13,178 @@ from scipy.special import expit
 
 from audiotag import __version__
 from audiotag.config.loading import dump
-from audiotag.config.schema import passes
+from audiotag.config.schema import Stage, expand_rounds
 from audiotag.data.clips import read_clips, read_table
 from audiotag.data.labels import multi_hot, split_labels
-from audiotag.data.pipeline import damage_named, evaluation_batches
+from audiotag.data.pipeline import evaluation_batches, explain_damage
 from audiotag.data.records.manifest import read_manifest
-from audiotag.evaluation.measures import fit_thresholds, fit_thresholds_across, judge
-from audiotag.evaluation.scoring import held_out_answers, score_test_clips
+from audiotag.evaluation.measures import evaluation_tables, fit_thresholds, out_of_fold_thresholds
+from audiotag.evaluation.scoring import out_of_fold_predictions, score_test_clips
 from audiotag.evaluation.thresholds import calibration_error
 from audiotag.inference.records import mean_logits
 from audiotag.layers import LogMel
 from audiotag.metrics import lwlrap, per_clip_lwlrap
 from audiotag.reporting.page import (
     cells,
-    drawn,
+    chart_column,
+    image_url,
     interval_bar,
     line_chart,
-    picture_url,
     reliability_chart,
     sound_url,
     write_page,
 )
+from audiotag.runs.directory import Run, steps_per_epoch
 
-WORST = 6  # clips of each kind
-SOUND_SECONDS = 10.0  # of a clip that can be listened to
-MOST_PAIRS = 20
+NUM_WORST = 6  # clips of each kind
+SOUND_SECONDS = 10.0  # of audio per clip
+MAX_PAIRS = 20
 
 
 @dataclasses.dataclass(frozen=True)
-class Judged:
-    """Clips and what was thought of them: `members` are the folds' logits [clips, E, K], which `logits` combine."""
+class ScoredClips:
+    """Clips and what a run predicts for them.
+
+    Args:
+        clips: A table of clips.
+        logits: [clips, K].
+        fold_logits: The logits of each fold's model, [clips, E, K], whose mean `logits` are; None for out-of-fold
+            predictions.
+        clips_per_second: How fast they were scored; NaN if they were not scored now.
+    """
 
     clips: pd.DataFrame
     logits: np.ndarray
-    members: np.ndarray | None
+    fold_logits: np.ndarray | None
     clips_per_second: float
 
 
-def write_report(run, path):
+def write_run_page(run: Run, path: str | Path) -> None:
     """Writes the page of a run.
 
-    It is judged by the labelled test clips of its records, or where there are none by the held-out clips.
+    The run is evaluated on the labeled test clips of its records, or without any on its out-of-fold predictions.
 
     Args:
-        run: A `Run`, trained to the end in one fold at least.
-        path: The HTML file.
+        run: A `Run` with at least one trained fold.
+        path: The HTML file to write.
 
     Raises:
-        DataError: No fold is trained to its end.
+        DataError: No fold is fully trained.
     """
-    held_out = held_out_answers(run)
-    judged = _hear_test_clips(run)
-    if judged is None:
-        clips, logits = held_out
-        judged = Judged(clips, logits, None, float("nan"))
-        thresholds, words = fit_thresholds_across(clips, logits, run.vocabulary), "held-out curated clips"
+    oof = out_of_fold_predictions(run)
+    scored = _score_test_clips(run)
+    if scored is None:
+        clips, logits = oof
+        scored = ScoredClips(clips, logits, None, float("nan"))
+        thresholds, kind, disputed = out_of_fold_thresholds(clips, logits, run.vocabulary), "out-of-fold clips", None
     else:
-        thresholds, words = fit_thresholds(*held_out, run.vocabulary), "test clips"
-    tables = judge(judged.clips, judged.logits, run.vocabulary, thresholds=thresholds)
+        thresholds, kind, disputed = fit_thresholds(*oof, run.vocabulary), "test clips", oof
+    tables = evaluation_tables(scored.clips, scored.logits, run.vocabulary, thresholds=thresholds)
     counts = read_manifest(run.experiment.records).count_clips()
-    trained_on = ", ".join(f"{count:,} {subset}" for subset, count in counts.items())
+    clip_counts = ", ".join(f"{count:,} {subset}" for subset, count in counts.items())
     write_page(
         path,
-        "report.html",
+        "run.html",
         version=__version__,
-        title=f"What {run.folder.resolve().name} has learned",
+        title=f"Run {run.folder.resolve().name}",
         about=run.experiment.about,
-        measured_on=f"{len(judged.clips):,} {words}",
-        trained_on=f"Its records hold {trained_on} clips of {len(run.vocabulary)} classes at {run.sample_rate:,} Hz.",
-        cards=_cards(run, tables["overall"], judged),
+        evaluated_on=f"{len(scored.clips):,} {kind}",
+        records=f"The records hold {clip_counts} clips of {len(run.vocabulary)} classes at {run.sample_rate:,} Hz.",
+        cards=_cards(run, tables["overall"], scored),
         stages=cells(_stages(run)),
         curves=_curves(run),
         overall=cells(tables["overall"]),
         classes=cells(_classes(tables["classes"])),
-        confused=cells(_confused(judged, run.vocabulary)),
+        confusions=cells(_confusions(scored, run.vocabulary)),
         calibration_error=f"{calibration_error(tables['calibration']):.3f}",
         reliability=reliability_chart(tables["calibration"]),
-        members=_members(run, judged),
-        kinds=_worst_clips(run, judged, held_out, words),
+        folds=_folds(run, scored),
+        kinds=_worst_clips(run, scored, disputed),
         command=run.experiment.command,
         experiment=dump(run.experiment),
-        environment=(run.folder / "environment.json").read_text(),
+        environment=run.environment_file.read_text(),
     )
 
 
-def _hear_test_clips(run):
-    """The test clips, judged by each fold's model; None where the records hold no labelled ones."""
+def _score_test_clips(run):
+    """The test clips scored by each fold's model; None if they have no labels."""
     folds = run.trained_folds(run.experiment.stages[-1].name)
     test = read_clips(read_manifest(run.experiment.records).directory / "clips.csv").query("subset == 'test'")
     if (test["labels"] == "").all():
         return None
-    begun = time.perf_counter()
-    answers = [score_test_clips(run, fold=fold) for fold in folds]
-    rate = len(folds) * len(test) / (time.perf_counter() - begun)
-    members = np.stack([logits for _, logits in answers], axis=1)  # [clips, E, K]
-    return Judged(answers[0][0], mean_logits(members, axis=1), members, rate)
+    started = time.perf_counter()
+    predictions = [score_test_clips(run, fold=fold) for fold in folds]
+    rate = len(folds) * len(test) / (time.perf_counter() - started)
+    fold_logits = np.stack([logits for _, logits in predictions], axis=1)  # [clips, E, K]
+    return ScoredClips(predictions[0][0], mean_logits(fold_logits, axis=1), fold_logits, rate)
 
 
-def _cards(run, overall, judged):
-    whole = overall[overall["part"] == "all"]
+def _cards(run, overall, scored):
     cards = [
         {"name": row.measure, "value": f"{row.value:.3f}"}
         | {"more": f"{row.low:.3f} to {row.high:.3f}, chance {row.chance:.3f}"}
-        for row in whole.itertuples()
+        for row in overall[overall["split"] == "all"].itertuples()
         if row.measure in ("lwlrap", "MAP@3", "mAP", "F")
     ]
-    minutes = [minutes for _, _, minutes in _timed(run)]
-    if all(minutes):
-        more = {"value": f"{sum(minutes):.1f}", "more": "by the times of its files"}
-        cards.append({"name": "minutes of training"} | more)
-    if judged.members is not None:
-        rate = f"{judged.clips_per_second:.0f}"
-        cards.append({"name": "clips/s heard", "value": rate, "more": "while this was written"})
+    minutes = sum(result["seconds"] for _, _, result in _results(run)) / 60
+    cards.append({"name": "minutes of training", "value": f"{minutes:.1f}", "more": "all folds and stages"})
+    if scored.fold_logits is not None:
+        rate = f"{scored.clips_per_second:.0f}"
+        cards.append({"name": "clips/s scored", "value": rate, "more": "on the machine that wrote this page"})
     return cards
 
 
-def _timed(run):
-    """Yields (fold, stage, minutes) of every finished stage; None where it was resumed, or the files' times are odd."""
-    for fold in range(run.experiment.folds.count):
-        for stage in passes(run.experiment):
-            folder = run.stage_folder(fold, stage.name)
-            if run.finished(fold, stage.name):
-                begun, ended = folder / "heard.csv", folder / "finished.json"
-                seconds = ended.stat().st_mtime - begun.stat().st_mtime if begun.is_file() else 0
-                yield fold, stage, seconds / 60 if seconds > 0 and not (folder / "resumed").exists() else None
+def _results(run: Run) -> Iterator[tuple[int, Stage, dict[str, Any]]]:
+    """(fold, stage, result) of every finished stage, each round by itself."""
+    for fold in range(run.experiment.validation.folds.num_folds):
+        for stage in expand_rounds(run.experiment):
+            if result := run.result(fold, stage.name):
+                yield fold, stage, result
 
 
 def _stages(run):
+    """A row per fold and finished stage: clips, epochs, lwlrap and duration."""
     rows = []
-    for fold, stage, minutes in _timed(run):
-        known, heard = run.finished(fold, stage.name), run.stage_folder(fold, stage.name) / "heard.csv"
-        clips = len(read_table(heard, ["name"])) if heard.is_file() else None
-        steps = stage.steps or max(1, (clips or 0) // stage.batch_size)  # in an epoch, as `fit` has it
-        rate = known["epochs"] * steps * stage.batch_size / (60 * minutes) if clips and minutes else float("nan")
+    for fold, stage, result in _results(run):
+        path, seconds = run.stage_files(fold, stage.name).training_clips, result["seconds"]
+        num_clips = len(read_table(path, ["name"])) if path.is_file() else 0
+        num_windows = result["epochs"] * steps_per_epoch(stage, num_clips) * stage.batch_size
         rows.append(
             {
                 "fold": fold,
                 "stage": stage.name,
                 "subset": " and ".join(stage.subset),
-                "clips": clips if clips is not None else "–",
-                "epochs": known["epochs"],
-                "best_epoch": known["best_epoch"] + 1,
-                "held_out_lwlrap": known["val_lwlrap"],
-                "minutes": float("nan") if minutes is None else minutes,
-                "windows/s": rate,
+                "clips": num_clips or "–",
+                "epochs": result["epochs"],
+                "best_epoch": result["best_epoch"] + 1,
+                "validation_lwlrap": result["val_lwlrap"],
+                "minutes": seconds / 60,
+                "resumed": "yes" if result["resumed"] else "no",
+                "windows/s": num_windows / seconds if num_clips and seconds else float("nan"),
             }
         )
     return pd.DataFrame(rows)
 
 
 def _curves(run):
-    """For each stage its held-out lwlrap and its losses over the epochs, a line a fold."""
+    """Validation lwlrap and loss of each stage over the epochs, a line per fold."""
     curves = []
-    for stage in passes(run.experiment):
-        paths = {fold: run.stage_folder(fold, stage.name) / "history.csv" for fold in range(run.experiment.folds.count)}
+    for stage in expand_rounds(run.experiment):
+        folds = range(run.experiment.validation.folds.num_folds)
+        paths = {fold: run.stage_files(fold, stage.name).history for fold in folds}
         histories = {fold: pd.read_csv(path) for fold, path in paths.items() if path.is_file()}
-        for column, words, ends in (("val_lwlrap", "held-out lwlrap", {"high": 1}), ("val_loss", "held-out loss", {})):
+        for column, name, ends in (
+            ("val_lwlrap", "validation lwlrap", {"high": 1}),
+            ("val_loss", "validation loss", {}),
+        ):
             lines = {
                 f"fold {fold}": (history["epoch"] + 1, history[column])
                 for fold, history in histories.items()
                 if column in history
             }
             if lines:
-                chart = line_chart(lines, x="epoch", y=words, **ends)
-                curves.append({"title": f"{stage.name}: {words}", "chart": chart})
+                chart = line_chart(lines, x="epoch", y=name, **ends)
+                curves.append({"title": f"{stage.name}: {name}", "chart": chart})
     return curves
 
 
@@ -182,68 +193,74 @@ def _classes(classes):
     shown = ["class", "clips", "lwlrap", "low", "high", "chance", "average_precision", "auc", "threshold", "precision"]
     table = classes[[*shown, "recall", "f", "chance_f"]].copy()
     bars = [interval_bar(row.lwlrap, row.low, row.high, row.chance) for row in classes.itertuples()]
-    table.insert(2, "", drawn(bars))
+    table.insert(2, "", chart_column(bars))
     return table
 
 
-def _confused(judged, vocabulary):
+def _confusions(scored, vocabulary):
+    """Pairs of a given label and the most probable class, if that is not given."""
     pairs, given = Counter(), Counter()
-    for labels, row in zip(judged.clips["labels"].map(split_labels), judged.logits):
+    for labels, row in zip(scored.clips["labels"].map(split_labels), scored.logits):
         given.update(labels)
-        answer = vocabulary[row.argmax()]
-        if labels and answer not in labels:
-            pairs.update((label, answer) for label in labels)
+        top = vocabulary[row.argmax()]
+        if labels and top not in labels:
+            pairs.update((label, top) for label in labels)
     rows = [
-        {"given": label, "heard": answer, "clips": count, "of_given": count / given[label]}
-        for (label, answer), count in sorted(pairs.items(), key=lambda item: (-item[1], item[0]))[:MOST_PAIRS]
+        {"given": label, "predicted": top, "clips": count, "of_given": count / given[label]}
+        for (label, top), count in sorted(pairs.items(), key=lambda item: (-item[1], item[0]))[:MAX_PAIRS]
     ]
-    return pd.DataFrame(rows, columns=["given", "heard", "clips", "of_given"])
+    return pd.DataFrame(rows, columns=["given", "predicted", "clips", "of_given"])
 
 
-def _members(run, judged):
-    """What each fold's model adds; None for one alone."""
-    if judged.members is None or judged.members.shape[1] < 2:
+def _folds(run, scored):
+    """lwlrap of each fold's model alone, and of the others; None for one fold."""
+    fold_logits = scored.fold_logits
+    if fold_logits is None or fold_logits.shape[1] < 2:
         return None
-    truth, rows = multi_hot(judged.clips["labels"], run.vocabulary), []
+    truth, rows = multi_hot(scored.clips["labels"], run.vocabulary), []
     for index, fold in enumerate(run.trained_folds(run.experiment.stages[-1].name)):
-        rest = np.delete(judged.members, index, axis=1)
-        alone, without = lwlrap(truth, judged.members[:, index]), lwlrap(truth, mean_logits(rest, axis=1))
+        others = np.delete(fold_logits, index, axis=1)  # [clips, E - 1, K]
+        alone, without = lwlrap(truth, fold_logits[:, index]), lwlrap(truth, mean_logits(others, axis=1))
         rows.append({"fold": f"fold {fold}", "alone": alone, "without_it": without})
-    everyone = lwlrap(truth, judged.logits)
-    return cells(pd.DataFrame([*rows, {"fold": "all", "alone": everyone, "without_it": float("nan")}]), digits=4)
+    mean = lwlrap(truth, scored.logits)
+    return cells(pd.DataFrame([*rows, {"fold": "all", "alone": mean, "without_it": float("nan")}]), digits=4)
 
 
-def _worst_clips(run, judged, held_out, words):
-    """Kinds of mistakes, and the worst clips of each with what is needed to see and hear them."""
-    clips, logits = judged.clips, judged.logits
+def _worst_clips(run, scored, disputed):
+    """Kinds of errors with their worst clips; `disputed`: out-of-fold or None."""
+    clips, logits = scored.clips, scored.logits
     truth = multi_hot(clips["labels"], run.vocabulary).astype(bool)
-    labelled = truth.any(axis=1)
-    missed = np.where(labelled, per_clip_lwlrap(truth, logits), 2.0) + 1e-3 * expit(logits.max(axis=1))
-    false = np.where(labelled, np.where(truth, -np.inf, logits).max(axis=1), -np.inf)
+    labeled = truth.any(axis=1)
+    missed = np.where(labeled, per_clip_lwlrap(truth, logits), 2.0) + 1e-3 * expit(logits.max(axis=1))
+    false_alarm = np.where(labeled, np.where(truth, -np.inf, logits).max(axis=1), -np.inf)
     kinds = [
-        ("Missed", f"{words.capitalize()} whose given labels were ranked lowest.", clips, logits, np.argsort(missed)),
-        ("False alarms", "A class that was not given, heard with most certainty.", clips, logits, np.argsort(-false)),
+        ("Missed", "The given labels are ranked lowest.", clips, logits, np.argsort(missed)),
+        ("False alarms", "A class that was not given is most probable.", clips, logits, np.argsort(-false_alarm)),
     ]
-    if words == "test clips":
-        clips, logits = held_out
-        disputed = per_clip_lwlrap(multi_hot(clips["labels"], run.vocabulary), logits)
-        what = "Held-out curated clips that their model ranks worst: is the label right?"
-        kinds.append(("Disputed labels", what, clips, logits, np.argsort(disputed, kind="stable")))
-    waveforms = _waveforms(run, {name for *_, clips, _, order in kinds for name in clips["name"].iloc[order[:WORST]]})
+    if disputed is not None:
+        clips, logits = disputed
+        lwlraps = per_clip_lwlrap(multi_hot(clips["labels"], run.vocabulary), logits)
+        what = "Curated clips that models rank worst without having trained on them: their labels may be wrong."
+        kinds.append(("Disputed labels", what, clips, logits, np.argsort(lwlraps, kind="stable")))
+    names = {name for *_, clips, _, order in kinds for name in clips["name"].iloc[order[:NUM_WORST]]}
+    waveforms = _waveforms(run, names)
     return [
         {
             "title": title,
             "what": what,
-            "clips": [_shown(run, clips.iloc[i], logits[i], waveforms[clips["name"].iloc[i]]) for i in order[:WORST]],
+            "clips": [
+                _clip_card(run, clips.iloc[row], logits[row], waveforms[clips["name"].iloc[row]])
+                for row in order[:NUM_WORST]
+            ],
         }
         for title, what, clips, logits, order in kinds
     ]
 
 
-def _shown(run, clip, logits, waveform):
-    """One clip as the page shows it."""
+def _clip_card(run, clip, logits, waveform):
+    """A clip's labels, predictions, image and audio for the page."""
     truth = multi_hot([clip["labels"]], run.vocabulary)
-    best = np.argsort(-logits, kind="stable")[:3]
+    top = np.argsort(-logits, kind="stable")[:3]
     limit = round(SOUND_SECONDS * run.sample_rate)
     mel = LogMel(
         sample_rate=run.sample_rate, num_bands=96, fft_length=1024, frame_step=max(64, len(waveform[:limit]) // 400),
@@ -252,23 +269,22 @@ def _shown(run, clip, logits, waveform):
     return {
         "name": clip["name"],
         "given": clip["labels"].replace(",", ", "),
-        "heard": ", ".join(f"{run.vocabulary[label]} {expit(logits[label]):.2f}" for label in best),
+        "predicted": ", ".join(f"{run.vocabulary[label]} {expit(logits[label]):.2f}" for label in top),
         "lwlrap": f"{per_clip_lwlrap(truth, logits[None])[0]:.2f}",
         "cut": f"{SOUND_SECONDS:g}" if len(waveform) > limit else "",
-        "picture": picture_url(mel(waveform[None, :limit])[0]),
+        "image": image_url(mel(waveform[None, :limit])[0]),
         "sound": sound_url(waveform[:limit], run.sample_rate),
     }
 
 
-def _waveforms(run, names):
+def _waveforms(run: Run, names: Iterable[str]) -> dict[str, np.ndarray]:
     """{name: float32 [N]} of some clips of the run's records."""
     manifest = read_manifest(run.experiment.records)
     clips = read_clips(manifest.directory / "clips.csv")
     clips = clips[clips["name"].isin(names)].reset_index(drop=True)
-    window = round(run.experiment.window.seconds * run.sample_rate)
     waveforms = {}
-    with damage_named(manifest):
-        for batch, rows in evaluation_batches(manifest, clips, window_samples=window, batch_size=8):
+    with explain_damage(manifest):
+        for batch, rows in evaluation_batches(manifest, clips, window_samples=run.window_samples, batch_size=8):
             for waveform, row in zip(batch.numpy(), rows.numpy()):
                 waveforms[clips["name"][row]] = waveform[: clips["num_samples"][row]]
     return waveforms

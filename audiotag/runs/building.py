@@ -1,102 +1,126 @@
-"""From an experiment to its tagger, with fresh weights."""
+"""From an experiment to its model, with initial weights."""
 
 import contextlib
 import inspect
 import itertools
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 
 from audiotag.config.components import options
-from audiotag.errors import ConfigError, blamed_on
-from audiotag.layers import AUGMENTS, FRONTENDS, LABELLED, PICTURES, WAVEFORMS, RawWave, ToPicture
+from audiotag.config.schema import Experiment, Stage
+from audiotag.errors import ConfigError, error_context
+from audiotag.layers import (
+    FRONTENDS,
+    IMAGE_AUGMENTATIONS,
+    IMAGE_PREPROCESSING,
+    LABEL_CHANGING,
+    WAVEFORM_AUGMENTATIONS,
+    RawWaveform,
+    ToImage,
+)
 from audiotag.models import MODELS
-from audiotag.models.label_groups import SUBSETS, num_columns
+from audiotag.models.label_groups import SUBSETS, num_grouped_columns
 from audiotag.models.tagger import Tagger
+from audiotag.runs.directory import window_samples
 
 
-def build_tagger(experiment, *, sample_rate, num_classes, stage=None):
-    """The network of an experiment, front end and disturbances included, with fresh weights.
+def build_tagger(experiment: Experiment, *, sample_rate: int, num_classes: int, stage: Stage | None = None) -> Tagger:
+    """The model of an experiment, with initial weights.
+
+    It consists of a front end, preprocessing, augmentation and a network.
 
     Args:
         experiment: An `Experiment`.
-        sample_rate: Rate of the waveforms in Hz.
+        sample_rate: Sample rate of the waveforms in Hz.
         num_classes: K.
-        stage: The `Stage` whose `augment` takes the place of the experiment's, where it has one.
+        stage: The `Stage` whose `augment`, if it has one, replaces the experiment's.
 
     Returns:
         A built `Tagger`.
 
     Raises:
-        ConfigError: A part refuses its settings, or does not fit what comes before it.
+        ConfigError: A component refuses its options, or does not fit the component before it.
     """
-    window_samples = round(experiment.window.seconds * sample_rate)
-    if window_samples < 1:
-        raise ConfigError(f"window.seconds: {experiment.window.seconds} s at {sample_rate} Hz hold no sample.")
-    whole = experiment.predict.windows == "whole"
-    apart = experiment.noisy_head or (stage is not None and stage.noisy_loss is not None)
-    num_labels = num_columns(num_classes) if apart else num_classes
-    with _precision(experiment.precision):
+    num_samples = window_samples(experiment, sample_rate)
+    if num_samples < 1:
+        raise ConfigError(f"window.seconds: {experiment.window.seconds} s at {sample_rate} Hz have no sample.")
+    full_clip = experiment.predict.windows == "full_clip"
+    separate_subsets = experiment.noisy_head or (stage is not None and stage.noisy_loss is not None)
+    num_labels = num_grouped_columns(num_classes) if separate_subsets else num_classes
+    with _dtype_policy(experiment.dtype_policy):
         augment = experiment.augment if stage is None or stage.augment is None else stage.augment
-        ear = _build_ear(experiment, augment, None if whole else window_samples, num_labels, sample_rate)
-        picture, answers = ear.outputs
-        if whole and picture.shape[-2] is not None:
+        preprocessor = _build_preprocessor(
+            experiment, augment, None if full_clip else num_samples, num_labels, sample_rate
+        )
+        image, labels = preprocessor.outputs
+        if full_clip and image.shape[-2] is not None:
             raise ConfigError(
-                f'predict.windows: "whole" needs pictures as long as their sound, but these have {picture.shape[-2]} '
-                "frames always. Leave out the step that fixes their length, or choose other windows."
+                f'predict.windows: "full_clip" needs images as long as their clip, but these always have '
+                f"{image.shape[-2]} frames. Leave out the component that fixes their length, or choose other windows."
             )
-        with blamed_on(f"model {experiment.model.name}"):
-            heads = len(SUBSETS) if experiment.noisy_head else answers.shape[1] // num_labels  # 4 for flips
-            network = MODELS[experiment.model.name](picture.shape[1:], heads * num_classes, **options(experiment.model))
+        with error_context(f"model {experiment.model.name}"):
+            num_heads = len(SUBSETS) if experiment.noisy_head else labels.shape[1] // num_labels  # 4 for flips
+            model: Any = MODELS[experiment.model.name]  # functions with options of their own
+            network = model(image.shape[1:], num_heads * num_classes, **options(experiment.model))
     tagger = Tagger(
-        ear,
+        preprocessor,
         network,
         num_classes=num_classes,
-        window_samples=window_samples,
-        short_clips=experiment.window.short_clips,
-        laid=experiment.predict.windows,
+        window_samples=num_samples,
+        pad=experiment.window.pad,
+        window_layout=experiment.predict.windows,
         overlap=experiment.predict.overlap,
-        count=experiment.predict.count,
+        num_windows=experiment.predict.num_windows,
         pool=experiment.predict.pool,
-        flips=experiment.predict.flips,
-        one_label=experiment.labels == "one",
-        apart=apart,
+        flip_tta=experiment.predict.flip_tta,
+        single_label=experiment.task == "single_label",
+        separate_subsets=separate_subsets,
     )
-    tagger.build((None, window_samples))
+    tagger.build((None, num_samples))
     return tagger
 
 
-def _build_ear(experiment, augment, window_samples, num_labels, sample_rate):
-    """All that comes before the network: (window [B, n], labels [B, L]) → (picture [B, M, T, C], labels)."""
-    window = keras.Input((window_samples,), dtype="float32", name="waveform")  # [B, n]
+def _build_preprocessor(experiment, augment, num_samples, num_labels, sample_rate):
+    """All components before the network: (waveform [B, N], labels [B, L]) → (image [B, M, T, C], labels)."""
+    waveform = keras.Input((num_samples,), dtype="float32", name="waveform")  # [B, N]
     labels = keras.Input((num_labels,), dtype="float32", name="labels")  # [B, K], or [B, 2 (K + 1)]
     seeds = itertools.count(experiment.seed)
-    sound, answers = _chain("waveform", experiment.waveform, WAVEFORMS, (window, labels), seeds)
-    with blamed_on(f"frontend {experiment.frontend.name}"):
+    augmented, changed = _chain(
+        "waveform_augment", experiment.waveform_augment, WAVEFORM_AUGMENTATIONS, (waveform, labels), seeds
+    )
+    with error_context(f"frontend {experiment.frontend.name}"):
         front_end = FRONTENDS[experiment.frontend.name](sample_rate=sample_rate, **options(experiment.frontend))
-        heard = front_end(sound)  # [B, T, M]
-        if not isinstance(front_end, RawWave):  # a network for raw waves takes [B, N, 1] as it is
-            heard = ToPicture()(heard)  # [B, M, T, 1]
-    picture = _chain("picture", experiment.picture, PICTURES | AUGMENTS, (heard, answers), seeds)
-    picture = _chain("augment", augment, AUGMENTS, picture, seeds)
-    return keras.Model((window, labels), picture, name="ear")
+        image = front_end(augmented)  # [B, T, M]
+        if not isinstance(front_end, RawWaveform):  # its networks take [B, N, 1]
+            image = ToImage()(image)  # [B, M, T, 1]
+    table = IMAGE_PREPROCESSING | IMAGE_AUGMENTATIONS
+    outputs = _chain("image_preprocess", experiment.image_preprocess, table, (image, changed), seeds)
+    outputs = _chain("augment", augment, IMAGE_AUGMENTATIONS, outputs, seeds)
+    return keras.Model((waveform, labels), outputs, name="preprocessor")
 
 
-def _chain(where, parts, table, sound, seeds):
-    """Puts the parts of one list of an experiment one after the other: (sound, labels) → (sound, labels)."""
-    for index, part in enumerate(parts):
-        with blamed_on(f"{where}[{index}] {part.name}"):
-            kind = table[part.name]
-            dice = {"seed": next(seeds)} if "seed" in inspect.signature(kind).parameters else {}
-            layer = kind(**options(part), **dice)
-            sound = layer(sound) if isinstance(layer, LABELLED) else (layer(sound[0]), sound[1])
-    return sound
+def _chain(where, components, table, inputs, seeds):
+    """Applies the components of one list of an experiment in order: (inputs, labels) → (outputs, labels)."""
+    outputs, labels = inputs
+    for index, component in enumerate(components):
+        with error_context(f"{where}[{index}] {component.name}"):
+            kind = table[component.name]
+            seed = {"seed": next(seeds)} if "seed" in inspect.signature(kind).parameters else {}
+            layer = kind(**options(component), **seed)
+            if isinstance(layer, LABEL_CHANGING):
+                outputs, labels = layer((outputs, labels))
+            else:
+                outputs = layer(outputs)
+    return outputs, labels
 
 
 @contextlib.contextmanager
-def _precision(policy):
-    """Layers made inside compute in this precision."""
+def _dtype_policy(name: str) -> Iterator[None]:
+    """Layers that are created during the block have this dtype policy."""
     before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
+    keras.config.set_dtype_policy(name)
     try:
         yield
     finally:

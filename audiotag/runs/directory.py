@@ -1,54 +1,123 @@
-"""The directory of a run: what was trained on what, and where each stage's weights lie."""
+"""The directory of a run: its files, and how it is created, opened and locked.
+
+runs/NAME/
+  experiment.json      the experiment, every default filled in
+  environment.json     versions, processor, cores
+  data.json            which records: audio options, vocabulary, fingerprint
+  folds.csv            the fold of every clip that is ever held out
+  corrections.csv      a copy of the experiment's corrections
+  fold-K/STAGE/        see `StageFiles`
+  report.html, saved_model/, submission.csv
+"""
 
 import contextlib
 import importlib.metadata
 import json
 import os
 import platform
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from pydantic import Field
 
 from audiotag import files
 from audiotag.config.components import Section
 from audiotag.config.loading import dump, load
-from audiotag.config.schema import Experiment, passes
+from audiotag.config.schema import SCHEMA_VERSION, Experiment, SchemaVersion, Stage, expand_rounds
 from audiotag.config.signatures import nearest
+from audiotag.data.audio.audio_config import AudioConfig
+from audiotag.data.records.manifest import Manifest
 from audiotag.errors import ConfigError, DataError
 
 PACKAGES = ("audiotag", "tensorflow", "keras", "numpy", "pandas", "scikit-learn", "librosa", "soundfile", "soxr")
-SOMETHING_DONE = ("finished.json", "state.npz", "before-state.npz")
+RETRAIN = "Retrain with --restart."
+PREVIOUS = "previous-"  # before the name of a file: the version before the current one
+DESCRIPTIONS = {"about", "command", "quick_command", "expect"}  # keys of an experiment that may change afterwards
 
 
-class Hearing(Section):
-    """How files were read into the records: the options of `data.audio.read_waveform`."""
+class RunData(Section):
+    """data.json: which records a run trains on."""
 
-    sample_rate: int = Field(gt=0)
-    trim: Literal["loudest", "level"] | None
-    trim_db: float | None
-    peak_db: float | None
-
-
-class Records(Section):
-    """records.json: which records a run hears."""
-
-    hearing: Hearing
+    schema_version: SchemaVersion
+    audio_config: AudioConfig
     vocabulary: tuple[str, ...] = Field(min_length=1)
-    plan: str
+    fingerprint: str
 
 
-class Finished(Section):
-    """finished.json: how a stage ended."""
+class StageResult(Section):
+    """result.json: how a stage ended."""
 
-    weights: str
-    sha256: str
+    schema_version: SchemaVersion
+    weights: str  # a file name in the stage's folder
+    sha256: str  # of that file
     epochs: int
-    best_epoch: int
-    val_lwlrap: float
-    round: int = 0  # of several, that was the best
+    best_epoch: int  # from 0: the epoch of these weights
+    val_lwlrap: float  # after that epoch
+    seconds: float  # spent on training and validation, over all processes
+    resumed: bool  # whether more than one process trained the stage
+    round: int | None = None  # the best of several, from 1
+
+
+@dataclass(frozen=True)
+class StageFiles:
+    """The files of one stage in one fold.
+
+    Args:
+        folder: runs/NAME/fold-K/STAGE.
+    """
+
+    folder: Path
+
+    @property
+    def result(self) -> Path:
+        """How the stage ended; a stage without it is not finished."""
+        return self.folder / "result.json"
+
+    @property
+    def training_state(self) -> Path:
+        """Where an unfinished stage resumes."""
+        return self.folder / "training_state.npz"
+
+    @property
+    def history(self) -> Path:
+        """A row of logs per epoch."""
+        return self.folder / "history.csv"
+
+    @property
+    def best_weights(self) -> Path:
+        """The weights of the best epoch so far."""
+        return self.folder / "best.weights.h5"
+
+    @property
+    def last_weights(self) -> Path:
+        """The weights after the last epoch."""
+        return self.folder / "last.weights.h5"
+
+    @property
+    def tensorboard(self) -> Path:
+        """TensorBoard's logs."""
+        return self.folder / "tensorboard"
+
+    @property
+    def training_clips(self) -> Path:
+        """The clips that the stage trained on, with their labels and weights."""
+        return self.folder / "training_clips.csv"
+
+    @property
+    def selected_clips(self) -> Path:
+        """The noisy clips that the stage's selection kept, as a table of corrections."""
+        return self.folder / "selected_clips.csv"
+
+    def oof_scores(self, subset: str, for_stage: str | None = None) -> Path:
+        """Out-of-fold scores of a subset.
+
+        They are scored as `predict` says, or as another stage's selection asks.
+        """
+        suffix = "" if for_stage is None else f"_for_{for_stage.replace('/', '-')}"
+        return self.folder / f"oof_{subset}{suffix}.csv"
 
 
 @dataclass(frozen=True)
@@ -57,121 +126,197 @@ class Run:
 
     Args:
         folder: runs/NAME.
-        experiment: What was asked for, every default filled in: experiment.json.
-        hearing: How files were read into the records: the options of `data.audio.read_waveform`.
+        experiment: The experiment, every default filled in.
+        audio_config: How files were read into the records: the keys of `AudioConfig`.
         vocabulary: The K class names.
-        plan: The fingerprint of the records.
+        fingerprint: The fingerprint of the records.
     """
 
     folder: Path
     experiment: Experiment
-    hearing: dict
+    audio_config: dict[str, Any]
     vocabulary: tuple[str, ...]
-    plan: str
+    fingerprint: str
 
     @property
-    def sample_rate(self):
-        """Rate of the records in Hz."""
-        return self.hearing["sample_rate"]
+    def sample_rate(self) -> int:
+        """Sample rate of the records in Hz."""
+        return self.audio_config["sample_rate"]
 
-    def known_stage(self, stage=None):
-        """The name of a stage, or of one of its rounds, once the experiment has it; None is the last stage's.
+    @property
+    def window_samples(self) -> int:
+        """Samples of a training window."""
+        return window_samples(self.experiment, self.sample_rate)
+
+    @property
+    def folds_file(self) -> Path:
+        """The fold of every clip that is ever held out."""
+        return self.folder / "folds.csv"
+
+    @property
+    def corrections_file(self) -> Path:
+        """The run's copy of the experiment's corrections."""
+        return self.folder / "corrections.csv"
+
+    @property
+    def environment_file(self) -> Path:
+        """Versions, processor and cores."""
+        return self.folder / "environment.json"
+
+    @property
+    def saved_model(self) -> Path:
+        """The folder of the SavedModel that `fit` exports."""
+        return self.folder / "saved_model"
+
+    @property
+    def report(self) -> Path:
+        """The page that `report` writes."""
+        return self.folder / "report.html"
+
+    @property
+    def submission(self) -> Path:
+        """The file that `make-submission` writes."""
+        return self.folder / "submission.csv"
+
+    def fold_folder(self, fold: int) -> Path:
+        """The folder of all stages of a fold."""
+        return self.folder / f"fold-{fold}"
+
+    def stage_files(self, fold: int, stage: str) -> StageFiles:
+        """The files of a stage, or of one of its rounds."""
+        return StageFiles(self.fold_folder(fold) / stage)
+
+    def stage_name(self, stage: str | None = None) -> str:
+        """The name of a stage, or of one of its rounds, if the experiment has it.
+
+        None is the last stage.
 
         Raises:
             DataError: There is no such stage.
         """
         stages = [known.name for known in self.experiment.stages]
-        names = dict.fromkeys([*stages, *(known.name for known in passes(self.experiment))])
+        names = dict.fromkeys([*stages, *(known.name for known in expand_rounds(self.experiment))])
         stage = stages[-1] if stage is None else stage
         if stage not in names:
             hint = nearest(stage, names)
             raise DataError(f"{self.folder}: has no stage {stage!r}. {hint}Accepted: {', '.join(names)}.")
         return stage
 
-    def stage_folder(self, fold, stage):
-        """Where a stage keeps its state, history and weights."""
-        return self.folder / f"fold-{fold}" / stage
+    def result(self, fold: int, stage: str) -> dict[str, Any] | None:
+        """The result of a stage; None if the stage is not finished.
 
-    def finished(self, fold, stage):
-        """What is known of a finished stage, with the keys of `Finished`, or None."""
-        path = self.stage_folder(fold, stage) / "finished.json"
-        return _notes(path, Finished) if path.is_file() else None
+        It has the keys of `StageResult`.
+        """
+        path = self.stage_files(fold, stage).result
+        return read_section(path, StageResult) if path.is_file() else None
 
-    def weights(self, fold, stage):
-        """The weights that a finished stage ended with: its best, or else its last.
+    def weights(self, fold: int, stage: str) -> Path:
+        """The weights that a finished stage ended with.
 
         Raises:
-            DataError: The stage is not finished, or its weights are not those it wrote.
+            DataError: The stage is not finished, or the weights are missing or damaged.
         """
-        known = self.finished(fold, stage)
-        if known is None:
+        result = self.result(fold, stage)
+        if result is None:
             raise DataError(
                 f"{self.folder}: stage {stage!r} of fold {fold} is not trained yet. Finish it with: audiotag fit"
             )
-        folder = self.stage_folder(fold, f"{stage}/{known['round']}" if "round" in known else stage)
-        path = folder / Path(known["weights"]).name
-        if not path.is_file() or files.sha256(path) != known["sha256"]:
+        name = stage if result.get("round") is None else f"{stage}/{result['round']}"
+        path = self.stage_files(fold, name).folder / Path(result["weights"]).name
+        if not path.is_file() or files.sha256(path) != result["sha256"]:
             raise DataError(
-                f"{path}: missing or damaged: its SHA-256 is not that in finished.json. Train anew with --restart."
+                f"{path}: missing or damaged: its SHA-256 is not that in {self.stage_files(fold, stage).result.name}. "
+                f"{RETRAIN}"
             )
         return path
 
-    def trained_folds(self, stage):
+    def trained_folds(self, stage: str) -> list[int]:
         """The folds whose model has finished a stage."""
-        return [fold for fold in range(self.experiment.folds.count) if self.finished(fold, stage)]
+        return [fold for fold in range(self.experiment.validation.folds.num_folds) if self.result(fold, stage)]
 
 
-def is_run(folder):
-    """Whether a directory is that of a run, whole from its first moment on."""
-    return (Path(folder) / "records.json").is_file()
+def window_samples(experiment: Experiment, sample_rate: int) -> int:
+    """Samples of a training window at a sample rate in Hz."""
+    return round(experiment.window.seconds * sample_rate)
 
 
-def is_trained(folder):
-    """Whether a run has got anywhere: an epoch of some stage is done."""
-    return any(path.name in SOMETHING_DONE for path in Path(folder).glob("fold-*/**/*.*"))
+def steps_per_epoch(stage: Stage, num_clips: int) -> int:
+    """Batches of an epoch of a stage that trains on so many clips."""
+    return stage.steps_per_epoch or max(1, num_clips // stage.batch_size)
+
+
+def experiment_file(folder: Path) -> Path:
+    """The file that holds a run's experiment."""
+    return Path(folder) / "experiment.json"
+
+
+def data_file(folder: Path) -> Path:
+    """The file that is written last, so its presence marks a complete run directory."""
+    return Path(folder) / "data.json"
+
+
+def previous(path: Path) -> Path:
+    """Where the version before the current one of a file is kept."""
+    return path.with_name(f"{PREVIOUS}{path.name}")
+
+
+def is_run(folder: str | Path) -> bool:
+    """Whether a directory is that of a run."""
+    return data_file(Path(folder)).is_file()
+
+
+def is_trained(folder: str | Path) -> bool:
+    """Whether an epoch of some stage of a run is done."""
+    stage = StageFiles(Path())
+    names = {stage.result.name, stage.training_state.name, previous(stage.training_state).name}
+    return any(path.name in names for path in Path(folder).glob("fold-*/**/*.*"))
 
 
 @contextmanager
-def start_run(folder, experiment, manifest, *, restart=False):
-    """Makes the directory of a run, or opens it to go on with the same experiment on the same records.
+def start_run(
+    folder: str | Path, experiment: Experiment, manifest: Manifest, *, restart: bool = False
+) -> Iterator[Run]:
+    """Creates the directory of a run, or opens it to continue.
 
-    Another run is replaced where `restart` says so, and where no epoch of it is done. During the block other
-    processes may train other folds of this one, and none may replace it.
+    An existing run continues only with the same experiment on the same records. Another run is
+    replaced if `restart` says so, or if no epoch of it is done. During the block other processes may
+    train other folds of this run, and none may replace it.
 
     Yields:
         The `Run`.
 
     Raises:
-        DataError: Another experiment, or other records, were used here before; or another process trains here.
+        DataError: The run was trained with another experiment or on other records; or another process trains here.
     """
     folder = Path(folder)
     place = folder.resolve()
-    if restart and any((place / name).is_file() for name in ("experiment.json", "records.json")):  # nobody's home
+    if restart and (experiment_file(place).is_file() or data_file(place).is_file()):
         with _alone(folder):
             files.remove(place)
     files.end_removal(place)
     if not is_run(place) and (left := sorted(place.glob("fold-*"))):
-        raise DataError(f"{left[0]}: of a run that is no longer whole. Remove {folder}, or choose another --run.")
+        raise DataError(f"{left[0]}: belongs to an incomplete run. Remove {folder}, or choose another --run.")
     place.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(files.Busy), _alone(folder):
         files.sweep(folder)
-        if not is_run(folder) or not is_trained(folder) and _other(open_run(folder), experiment, manifest):
-            _begin(folder, experiment, manifest)
-    with held(folder):
+        if not is_run(folder) or not is_trained(folder) and _difference(open_run(folder), experiment, manifest):
+            _create(folder, experiment, manifest)
+    with shared_lock(folder):
         run = open_run(folder)
-        if other := _other(run, experiment, manifest):
-            anew = "Give the run another name with --run, or train it anew with --restart."
-            raise DataError(f"{folder}: was trained {other}. {anew}")
+        if difference := _difference(run, experiment, manifest):
+            raise DataError(
+                f"{folder}: was trained {difference}. Choose another name with --run, or retrain with --restart."
+            )
         yield run
 
 
-def held(folder):
-    """A lock on a run: during the block nobody replaces it, or sweeps it."""
+def shared_lock(folder: Path) -> AbstractContextManager[None]:
+    """A lock on a run: during the block no other process replaces it."""
     return files.locked(folder / ".lock", _busy(folder), shared=True)
 
 
 def _alone(folder):
-    """A lock on a run in which nobody else trains."""
+    """A lock on a run in which no other process trains."""
     return files.locked(folder / ".lock", _busy(folder))
 
 
@@ -179,63 +324,78 @@ def _busy(folder):
     return f"{folder}: another fit is training here. Wait for it, or choose another --run."
 
 
-def _other(run, experiment, manifest):
-    """How a run differs from the one that is asked for; None where it does not."""
-    said = {"about", "command", "in_minutes", "expect"}  # words about the run; they may change
-    if run.experiment.model_dump(exclude=said) != experiment.model_dump(exclude=said):
-        return "with another experiment than this one"
-    if run.plan != manifest.plan:
-        return f"on other records than {manifest.directory}: {_other_records(run, manifest)}"
+def _difference(run, experiment, manifest):
+    """How a run differs from the one that is asked for; None if it does not."""
+    if run.experiment.model_dump(exclude=DESCRIPTIONS) != experiment.model_dump(exclude=DESCRIPTIONS):
+        return "with another experiment"
+    if run.fingerprint != manifest.fingerprint:
+        return f"on other records than {manifest.directory}: {_records_difference(run, manifest)}"
     return None
 
 
-def _other_records(run, manifest):
-    """How records differ from those of a run whose fingerprint is another, as far as the run tells."""
-    if run.hearing != manifest.hearing:
-        pairs = [(key, manifest.hearing[key], value) for key, value in run.hearing.items()]
-        return ", ".join(f"{key} is {there!r} there and was {was!r}" for key, there, was in pairs if there != was)
+def _records_difference(run, manifest):
+    """How records differ from those of a run with another fingerprint, as far as the run stores it."""
+    if run.audio_config != manifest.audio_config:
+        pairs = [(key, manifest.audio_config[key], value) for key, value in run.audio_config.items()]
+        return ", ".join(f"{key} is {now!r} there and was {before!r}" for key, now, before in pairs if now != before)
     if tuple(run.vocabulary) != tuple(manifest.vocabulary):
         return "they have other classes"
     return "the audio of the recordings, their labels or other options of make-records differ"
 
 
-def _begin(folder, experiment, manifest):
-    """Writes what a run begins with, in the place of what one wrote that got nowhere."""
+def _create(folder, experiment, manifest):
+    """Writes the first files of a run, in place of those of a run that never finished an epoch."""
     if is_run(folder):
         for path in [*folder.glob("fold-*"), folder / "folds.csv", folder / "corrections.csv"]:
             files.remove(path)
-    files.write_text(folder / "experiment.json", dump(experiment))
+    files.write_text(experiment_file(folder), dump(experiment))
     files.write_text(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
-    known = {"hearing": manifest.hearing, "vocabulary": manifest.vocabulary, "plan": manifest.plan}
-    files.write_text(folder / "records.json", json.dumps(known, indent=2) + "\n")
+    data = {
+        "schema_version": SCHEMA_VERSION,
+        "audio_config": manifest.audio_config,
+        "vocabulary": manifest.vocabulary,
+        "fingerprint": manifest.fingerprint,
+    }
+    files.write_text(data_file(folder), json.dumps(data, indent=2) + "\n")
 
 
-def open_run(folder):
+def open_run(folder: str | Path) -> Run:
     """The run in a directory.
 
     Raises:
-        DataError: There is none, or it is damaged, or an older version's.
+        DataError: There is none, or it is damaged, or of another schema version.
     """
     folder = Path(folder)
     if not is_run(folder):
         raise DataError(
-            f"{folder}: not the directory of a run: it has no records.json. Train one with: audiotag fit EXPERIMENT"
+            f"{folder}: not the directory of a run: it has no {data_file(folder).name}. "
+            "Train one with: audiotag fit EXPERIMENT"
         )
-    known = _notes(folder / "records.json", Records)
-    return Run(folder=folder, experiment=load(folder / "experiment.json"), **known)
+    data = read_section(data_file(folder), RunData)
+    return Run(
+        folder=folder,
+        experiment=load(experiment_file(folder)),
+        audio_config=data["audio_config"],
+        vocabulary=data["vocabulary"],
+        fingerprint=data["fingerprint"],
+    )
 
 
-def _notes(path, kind):
-    """What a run has written down in a JSON file, as a `Section` has it."""
+def read_section(path: Path, kind: type[Section]) -> dict[str, Any]:
+    """The content of a JSON file of a run.
+
+    Raises:
+        DataError: The file is damaged, or of another schema version.
+    """
     try:
-        return load(path, kind=kind).model_dump(exclude_unset=True)
+        return load(path, kind=kind).model_dump()
     except ConfigError as error:
         said = str(error).rstrip(".")
-        raise DataError(f"{said}. Damaged, or an older audiotag's: train the run anew with --restart.") from error
+        raise DataError(f"{said}. Damaged, or written by another version of audiotag. {RETRAIN}") from error
 
 
-def environment():
-    """What trained this run: versions, processor, cores."""
+def environment() -> dict[str, Any]:
+    """What trains this run: versions, processor, cores."""
     return {
         "python": platform.python_version(),
         "machine": platform.machine(),

@@ -1,4 +1,7 @@
-"""Weights on disk: written atomically, and only plain numbers are read."""
+"""Weights on disk: written atomically, and read only if they are safe.
+
+A file is read only if it holds nothing but plain numbers.
+"""
 
 from pathlib import Path
 
@@ -8,32 +11,37 @@ import keras
 from audiotag import files
 from audiotag.errors import DataError
 
-MOST_WEIGHTS = 100_000  # in a file; the largest networks have a few thousand
+MAX_ARRAYS = 100_000  # in a file; the largest networks have a few thousand
 
 
-def save_weights(model, path, *, keep=None):
+def save_weights(model: keras.Model, path: str | Path, *, keep: Path | None = None) -> str:
     """Writes a model's weights and returns the file's SHA-256.
 
     Args:
         model: A `keras.Model`.
         path: Ends in .weights.h5.
-        keep: Where the weights go that were there before; None throws them away.
+        keep: Where the weights that were at `path` are moved; None replaces them.
+
+    Raises:
+        DataError: The disk is full.
     """
     sizes = [variable.nbytes for variable in map(keras.ops.convert_to_numpy, model.variables)]
     if getattr(model, "optimizer", None) is not None:  # Keras saves its variables, too
         sizes += [variable.nbytes for variable in map(keras.ops.convert_to_numpy, model.optimizer.variables)]
-    with files.whole_file(path, keep=keep) as unfinished:
-        # HDF5 ends the process where the disk is full, so ask for room beforehand: the numbers, and a page for each.
-        files.ask_for_room(unfinished, sum(sizes) + 4096 * (len(sizes) + 16))
+    with files.atomic_file(path, keep=keep) as unfinished:
+        # HDF5 aborts the process if the disk is full, so reserve space first: the numbers, and a page for each array.
+        files.reserve_space(unfinished, sum(sizes) + 4096 * (len(sizes) + 16))
         model.save_weights(unfinished)
         return files.sha256(unfinished)
 
 
-def load_weights(model, path):
-    """Reads weights that `save_weights` wrote for a model of the same experiment, by their names and shapes alone.
+def load_weights(model: keras.Model, path: str | Path) -> None:
+    """Loads weights that `save_weights` wrote, by names and shapes.
+
+    The model that wrote them must be of the same experiment.
 
     Raises:
-        DataError: The file is absent, damaged, holds the weights of another network, or more than weights.
+        DataError: The file is absent or damaged, has the weights of another network, or more than weights.
     """
     check_weights(path)
     try:
@@ -42,46 +50,46 @@ def load_weights(model, path):
         raise DataError(f"{path}: no weights for this network: {error}") from error
 
 
-def check_weights(path):
+def check_weights(path: str | Path) -> None:
     """Refuses an HDF5 file that holds anything but plain numbers in its own bytes.
 
-    Links, storage in other files, filters, types that are made of code, and shapes larger than the
-    file are how such files have been turned against those who load them.
+    Links, external storage, filters, object types and shapes larger than the file are known ways to attack
+    those who load such files.
 
     Raises:
         DataError: Says what the file holds.
     """
     try:
         with h5py.File(path, "r") as file:
-            fault, promised = _strange(file)
+            fault, num_bytes = _inspect(file)
     except Exception as error:  # h5py's own kinds
         raise DataError(f"{path}: no weights for this network: {error}") from error
-    if fault is None and promised > Path(path).stat().st_size:
-        fault = f"promises {promised} bytes of numbers"
+    if fault is None and num_bytes > Path(path).stat().st_size:
+        fault = f"its header promises {num_bytes} bytes of numbers"
     if fault is not None:
         raise DataError(f"{path}: no weights for this network: {fault}. Files of weights hold plain numbers only.")
 
 
-def _strange(file):
-    """(what is in an HDF5 file besides plain numbers, or None; the bytes of numbers that it promises)."""
-    groups, promised, seen = [file], 0, set()
+def _inspect(file):
+    """(what an HDF5 file holds besides plain numbers, or None; the bytes of numbers that its header promises)."""
+    groups, num_bytes, seen = [file], 0, set()
     while groups:
         group = groups.pop()
         for name in group:
             link = group.get(name, getlink=True)
             if not isinstance(link, h5py.HardLink):
-                return f"{name!r} is a link", promised
+                return f"{name!r} is a link", num_bytes
             node = group[name]
             address = h5py.h5o.get_info(node.id).addr
-            if address in seen or len(seen) > MOST_WEIGHTS:
-                return f"{name!r} stands in several places, or there are too many", promised
+            if address in seen or len(seen) > MAX_ARRAYS:
+                return f"{name!r} is in several places, or there are too many arrays", num_bytes
             seen.add(address)
             if isinstance(node, h5py.Group):
                 groups.append(node)
                 continue
             if not isinstance(node, h5py.Dataset) or node.dtype.kind not in "fiub":
-                return f"{name!r} is not made of numbers", promised
+                return f"{name!r} does not consist of numbers", num_bytes
             if node.external or node.is_virtual or node.id.get_create_plist().get_nfilters():
-                return f"{name!r} is packed, or lies in another file", promised
-            promised += node.size * node.dtype.itemsize
-    return None, promised
+                return f"{name!r} is compressed, or stored in another file", num_bytes
+            num_bytes += node.size * node.dtype.itemsize
+    return None, num_bytes

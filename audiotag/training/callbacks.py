@@ -1,4 +1,7 @@
-"""The callbacks an experiment may name: Keras' own where they survive `kill -9`, ours where they do not."""
+"""The callbacks of experiments and of training.
+
+They are those of Keras, or replacements that survive a killed process.
+"""
 
 import contextlib
 import math
@@ -7,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -18,19 +22,20 @@ from audiotag import files
 from audiotag.data.records.manifest import refuse_replaced
 from audiotag.errors import ConfigError, DataError
 from audiotag.runs import weights
+from audiotag.runs.directory import RETRAIN, previous
 from audiotag.training import state
 
 
 class ModelCheckpoint(keras.callbacks.Callback):
-    """Keeps the weights of the best epoch so far.
+    """Saves the weights of the best epoch so far.
 
-    Keras' callback of this name writes in place: a kill in the middle loses both the
-    old best and the new. Here either the one or the other is there.
+    Keras' callback of this name writes in place, so a kill in the middle loses both the
+    old best weights and the new. This one replaces the file atomically.
 
     Args:
         path: The file to write; ends in .weights.h5.
-        monitor: What tells the best epoch.
-        mode: Whether the "max" or the "min" of it is best; "auto" is "min" of a loss.
+        monitor: The logged value that decides.
+        mode: Whether its "max" or its "min" is best; "auto" is "min" for a loss and else "max".
     """
 
     def __init__(self, path, *, monitor: str = "val_lwlrap", mode: Literal["auto", "max", "min"] = "auto"):
@@ -47,40 +52,38 @@ class ModelCheckpoint(keras.callbacks.Callback):
         self.sha256 = None
 
     def on_epoch_end(self, epoch, logs=None):
-        """Writes the weights when this epoch beats all before it."""
+        """Writes the weights if this epoch is better than all before it."""
         if self.monitor.startswith("val_") and not any(key.startswith("val_") for key in logs):
-            return  # an epoch that is not judged
+            return  # an epoch without validation
         if self.monitor not in logs:
             raise ValueError(f"monitor must be one of {', '.join(logs)}. Received: monitor={self.monitor!r}")
         value = float(logs[self.monitor])
         better = self.best is None or (value > self.best if self.mode == "max" else value < self.best)
         if better and math.isfinite(value):
-            keep = state.before(Path(self.path))
-            self.sha256 = weights.save_weights(self.model, self.path, keep=keep)
+            self.sha256 = weights.save_weights(self.model, self.path, keep=previous(Path(self.path)))
             self.best, self.best_epoch = value, epoch
 
-    def take_back(self):
-        """Makes the file the one that the numbers tell of: a kill may have come after it and before the state.
+    def after_restore(self) -> None:
+        """Restores the weights file of the restored state.
+
+        A kill may have come between writing the two.
 
         Raises:
-            DataError: Neither the file nor the one before it is that one.
+            DataError: Neither the file nor its previous version is the one.
         """
-        for path in (Path(self.path), state.before(Path(self.path))):
+        for path in (Path(self.path), previous(Path(self.path))):
             if self.sha256 is None or path.is_file() and files.sha256(path) == self.sha256:
                 if path != Path(self.path):
                     os.replace(path, self.path)
                 return
-        raise DataError(
-            f"{self.path}: missing or damaged: its SHA-256 is not that in the training state. "
-            f"Train anew with --restart."
-        )
+        raise DataError(f"{self.path}: missing or damaged: its SHA-256 is not that in the training state. {RETRAIN}")
 
 
 class CSVLogger(keras.callbacks.Callback):
-    """Writes one row an epoch.
+    """Writes one row of logs per epoch.
 
-    Keras' callback of this name appends, so that after a kill rows stand twice or not
-    at all. Here the rows belong to the training state and the file is written whole.
+    Keras' callback of this name appends, so after a kill rows are missing or doubled. Here the
+    rows are part of the training state, and the file is replaced atomically.
 
     Args:
         path: The file to write.
@@ -106,22 +109,22 @@ CALLBACKS = {
 }
 
 
-class TellEpoch(keras.callbacks.Callback):
-    """Tells the disturbances that end at an epoch which epoch it is."""
+class SetEpoch(keras.callbacks.Callback):
+    """Sets the epoch of augmentations that have a `stop_epoch`."""
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Sets the epoch of every layer that asks for it."""
-        for layer in self.model.ear.layers:
+        """Sets the epoch of every layer that has one."""
+        for layer in self.model.preprocessor.layers:
             if hasattr(layer, "epoch"):
                 layer.epoch.assign(epoch)
 
 
-class JudgeAverage(keras.callbacks.Callback):
-    """Where the optimizer keeps a moving average of the weights (use_ema), it is what is judged and kept.
+class EvaluateAverage(keras.callbacks.Callback):
+    """Validates and saves the moving average of the weights, if there is one.
 
-    The average takes the weights' place from the beginning of the judging until the
-    callbacks before this one in the list have had their say. Keras' SwapEMAWeights
-    swaps by adding and subtracting, which rounds, and forgets where it was after a kill.
+    The optimizer keeps one with use_ema. The average replaces the weights from the start of
+    validation until the callbacks before this one in the list are done. Keras' SwapEMAWeights swaps
+    by adding and subtracting, which rounds, and does not survive a kill.
     """
 
     def __init__(self):
@@ -129,13 +132,13 @@ class JudgeAverage(keras.callbacks.Callback):
         self.trained = []
 
     def on_test_begin(self, logs=None):
-        """Puts the average in."""
+        """Replaces the weights by their average."""
         weights = self.model.trainable_variables
         self.trained = [keras.ops.convert_to_numpy(weight) for weight in weights] if self._keeps_average() else []
         self.model.optimizer.finalize_variable_values(weights)
 
     def on_epoch_end(self, epoch, logs=None):
-        """Puts the weights back."""
+        """Restores the weights."""
         for weight, value in zip(self.model.trainable_variables, self.trained):
             weight.assign(value)
         self.trained = []
@@ -146,59 +149,62 @@ class JudgeAverage(keras.callbacks.Callback):
 
 
 class StopAtNan(keras.callbacks.Callback):
-    """Stops training at a loss that is NaN or infinite, before anything of it is kept; stands first in the list.
+    """Stops training at a loss that is NaN or infinite, before anything is saved.
 
-    A loss is looked at when the next step is done, so that the device is not waited for.
+    It must be the first callback in the list. The loss of a step is read after the next step, so
+    training does not wait for the device.
 
     Args:
-        where: The stage, for the message.
-        steps_done: Of the first epoch, by an earlier run.
-        clips_of: A function of (epoch, step), both from 0, to the names of the clips in that step.
+        where: The folder of the stage, for the message.
+        steps_done: Steps of the first epoch that an earlier process did.
+        clips_of_step: A function of (epoch, step), both from 0, to the names of the clips in that step.
     """
 
-    def __init__(self, where, steps_done, clips_of):
+    def __init__(self, where, steps_done, clips_of_step):
         super().__init__()
         self.where = where
         self.steps_done = steps_done
-        self.clips_of = clips_of
+        self.clips_of_step = clips_of_step
         self.epoch = None
         self.latest = None
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Notes which epoch it is."""
+        """Stores the epoch."""
         if self.epoch is not None:
             self.steps_done = 0
         self.epoch, self.latest = epoch, None
 
     def on_train_batch_end(self, batch, logs=None):
-        """Looks at the loss of the step before, and keeps this one for later."""
-        self.look()
+        """Checks the loss of the step before, and stores this one."""
+        self._check()
         self.latest = self.steps_done + batch, logs["loss"]
 
     def on_test_begin(self, logs=None):
-        """Looks at the loss of the last step before the held-out clips are heard."""
-        self.look()
+        """Checks the loss of the last step before validation."""
+        self._check()
 
     def on_epoch_end(self, epoch, logs=None):
-        """Looks at the loss of the last step."""
-        self.look()
+        """Checks the loss of the last step."""
+        self._check()
 
-    def look(self):
-        """Raises ConfigError where the latest loss, which is a mean over the epoch so far, is not finite."""
+    def _check(self):
+        """Raises ConfigError if the latest loss, a mean over the epoch so far, is not finite."""
         step, loss = self.latest or (0, 0.0)
         if not math.isfinite(loss):
             raise ConfigError(
                 f"{self.where}: training diverged to NaN: the loss is {float(loss)} in step {step + 1} of epoch "
-                f"{self.epoch + 1}, with the clips {', '.join(self.clips_of(self.epoch, step))}. What was saved "
-                f"before stays as it is. Lower the learning rate and begin anew with --restart."
+                f"{self.epoch + 1}, with the clips {', '.join(self.clips_of_step(self.epoch, step))}. What was saved "
+                f"before is unchanged. Lower the learning rate and retrain with --restart."
             )
 
 
 class CheckRecords(keras.callbacks.Callback):
-    """Ends training when the records are replaced meanwhile: an epoch is of one set of records, or is not kept.
+    """Ends training if the records are replaced meanwhile.
+
+    It does so before anything of the epoch is saved.
 
     Args:
-        manifest: Of the records that training began with.
+        manifest: The `Manifest` that training began with.
     """
 
     def __init__(self, manifest):
@@ -206,75 +212,85 @@ class CheckRecords(keras.callbacks.Callback):
         self.manifest = manifest
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Raises DataError where other records are there now."""
+        """Raises DataError if other records are there now."""
         refuse_replaced(self.manifest)
 
     def on_epoch_end(self, epoch, logs=None):
-        """Raises it before anything of the epoch is kept."""
+        """Raises DataError if other records are there now."""
         refuse_replaced(self.manifest)
 
 
 class SaveState(keras.callbacks.Callback):
-    """Writes the whole training state after every epoch; stands last in the list, when all others have spoken.
+    """Writes the training state after every epoch; the last callback in the list.
 
-    Once `asked_to_stop`, it writes the state after the step that is under way and ends the program.
+    Once `asked_to_stop`, it writes the state after the current step and ends the program.
 
     Args:
         path: The file to write.
-        callbacks: Those whose counters belong to the state.
-        notes: Of the run to go on with, as `checkpoint.load_state` answers.
+        callbacks: Those whose state to store.
+        metadata: What `state.resume` returned.
     """
 
-    def __init__(self, path, callbacks, notes):
+    def __init__(self, path, callbacks, metadata):
         super().__init__()
         self.path = path
         self.callbacks = callbacks
-        self.notes = notes
+        self.metadata = metadata
         self.asked_to_stop = False
 
     def on_train_begin(self, logs=None):
-        """Gives the callbacks their counters back, which they have just set to nought."""
-        state.restore_callbacks(self.callbacks, self.notes["callbacks"])
+        """Restores the state of the callbacks, and starts the clock.
+
+        The callbacks have just reset their state.
+        """
+        self.begun = time.monotonic() - self.metadata["seconds"]
+        state.restore_callbacks(self.callbacks, self.metadata["callbacks"])
 
     def on_train_batch_end(self, batch, logs=None):
-        """Writes the state if asked to stop; after the last step it is time enough at the end of the epoch."""
-        if self.notes["measured"]:  # in an epoch left half done; before a batch Keras' metrics have no variables yet
-            for variable, value in zip(self.model.metrics_variables, self.notes["measured"], strict=True):
+        """Writes the state if asked to stop; after the last step, `on_epoch_end` does."""
+        if self.metadata["metric_state"]:  # of an interrupted epoch; Keras' metrics have variables only after a batch
+            for variable, value in zip(self.model.metrics_variables, self.metadata["metric_state"], strict=True):
                 variable.assign(value + variable)
-            self.notes = self.notes | {"measured": []}
+            self.metadata = self.metadata | {"metric_state": []}
         if self.asked_to_stop and batch + 1 < self.params["steps"]:
-            self._save(self.notes["history"], steps_done=self.notes["steps_done"] + batch + 1)
+            self._save(self.metadata["history"], steps_done=self.metadata["steps_done"] + batch + 1)
 
     def on_epoch_end(self, epoch, logs=None):
         """Writes the state."""
-        self._save([*self.notes["history"], {key: float(value) for key, value in logs.items()}])
+        self._save([*self.metadata["history"], {key: float(value) for key, value in logs.items()}])
 
-    def _save(self, history, **more):
+    def _save(self, history, *, steps_done=0):
+        seconds = time.monotonic() - self.begun
         try:
-            self.notes = state.save_state(self.path, self.model, self.callbacks, history, **more)
+            self.metadata = state.save_state(
+                self.path, self.model, self.callbacks, history, seconds=seconds, steps_done=steps_done
+            )
         except FloatingPointError as error:
             raise ConfigError(
                 f"{self.path.parent}: training diverged to NaN: {error} after epoch {len(history)}. What was saved "
-                f"before stays as it is. Lower the learning rate and begin anew with --restart."
+                f"before is unchanged. Lower the learning rate and retrain with --restart."
             ) from error
         if self.asked_to_stop:
             print(
-                f"Stopped by SIGTERM after {len(history)} epochs and {self.notes['steps_done']} steps; all is saved. "
-                f"The same command goes on from there.",
+                f"Stopped by SIGTERM after {len(history)} epochs and {self.metadata['steps_done']} steps; all is "
+                f"saved. The same command continues from there.",
                 file=sys.stderr,
             )
             raise SystemExit(128 + signal.SIGTERM)
 
 
 @contextlib.contextmanager
-def sigterm_heeded(save_state):
-    """During the block SIGTERM asks a `SaveState` to stop; a second one ends the program at once."""
+def sigterm_saves(save_state: SaveState) -> Iterator[None]:
+    """During the block SIGTERM makes a `SaveState` stop the training.
+
+    A second SIGTERM ends the program at once.
+    """
 
     def ask(number, frame):
         save_state.asked_to_stop = True
         signal.signal(signal.SIGTERM, earlier)
 
-    if threading.current_thread() is not threading.main_thread():  # where Python lets nobody listen to signals
+    if threading.current_thread() is not threading.main_thread():  # Python handles signals in the main thread alone
         yield
         return
     earlier = signal.signal(signal.SIGTERM, ask)
@@ -285,24 +301,24 @@ def sigterm_heeded(save_state):
 
 
 class Progress(keras.callbacks.Callback):
-    """Shows how training goes: a bar on a terminal, a line an epoch elsewhere.
+    """Shows progress: a bar on a terminal, else a line per epoch.
 
-    Both tell clips/s and the share of time that the device waited for data.
+    Both show clips/s and the fraction of time that the device waited for data.
 
     Args:
-        label: What is trained.
-        batch_size: Clips in a step.
-        waiting: A `Stopwatch` over the batches.
+        label: The stage and fold.
+        batch_size: Clips per step.
+        stopwatch: A `Stopwatch` over the batches.
     """
 
-    def __init__(self, label, batch_size, waiting):
+    def __init__(self, label, batch_size, stopwatch):
         super().__init__()
         self.label = label
         self.batch_size = batch_size
-        self.waiting = waiting
+        self.stopwatch = stopwatch
 
     def on_train_begin(self, logs=None):
-        """Starts the clock that the time left is reckoned by."""
+        """Starts the clock for the time left."""
         self.begun = time.monotonic()
         self.epochs_seen = 0
 
@@ -310,7 +326,7 @@ class Progress(keras.callbacks.Callback):
         """Starts the bar of this epoch."""
         self.epoch = epoch
         self.started = time.monotonic()
-        self.waited_before = self.waiting.seconds
+        self.waited_before = self.stopwatch.seconds
         self.speed = ""
         self.bar = None
         if sys.stderr.isatty():
@@ -319,16 +335,16 @@ class Progress(keras.callbacks.Callback):
             )
 
     def on_train_batch_end(self, batch, logs=None):
-        """Moves the bar."""
+        """Updates the bar."""
         seconds = max(time.monotonic() - self.started, 1e-9)
-        waited = (self.waiting.seconds - self.waited_before) / seconds
+        waited = (self.stopwatch.seconds - self.waited_before) / seconds
         self.speed = f"{(batch + 1) * self.batch_size / seconds:.1f} clips/s, waits {min(waited, 1):.0%} for data"
         if self.bar:
             self.bar.set_postfix_str(f"loss {float(logs['loss']):.4f}, {self.speed}", refresh=False)
             self.bar.update()
 
     def on_epoch_end(self, epoch, logs=None):
-        """Prints what this epoch gave."""
+        """Prints the logs of this epoch."""
         if self.bar:
             self.bar.close()
         self.epochs_seen += 1

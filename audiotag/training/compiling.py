@@ -1,111 +1,148 @@
-"""A stage's model, compiled, and its callbacks: all that an experiment may say wrongly about training."""
+"""A stage's compiled model and its callbacks."""
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import keras
 
 from audiotag.config.components import options
-from audiotag.config.schema import stage_of
+from audiotag.config.schema import Experiment, Stage, stage_of
 from audiotag.data.corrections import read_corrections
-from audiotag.errors import ConfigError, blamed_on
+from audiotag.data.records.manifest import Manifest
+from audiotag.errors import ConfigError, error_context
 from audiotag.losses import LOSSES
 from audiotag.metrics import Lwlrap
+from audiotag.models.tagger import Tagger
 from audiotag.optimizers import OPTIMIZERS
 from audiotag.runs.building import build_tagger
-from audiotag.runs.models import begun_already
+from audiotag.runs.directory import StageFiles
+from audiotag.runs.models import without_initial_weights
 from audiotag.schedules import SCHEDULES
-from audiotag.training.callbacks import CALLBACKS
+from audiotag.training.callbacks import CALLBACKS, ModelCheckpoint
 
 
-def try_out(experiment, manifest):
-    """Puts every stage together once, so that a wrong setting is told before anything is trained or written.
+def check_stages(experiment: Experiment, manifest: Manifest) -> None:
+    """Builds and compiles every stage once.
+
+    A wrong setting thus fails before anything is trained or written.
 
     Args:
         experiment: An `Experiment`.
-        manifest: What `read_manifest` answers.
+        manifest: The `Manifest` of its records.
 
     Raises:
-        ConfigError: A part refuses its settings, or does not fit the others.
-        DataError: The corrections are not as they should be.
+        ConfigError: A component refuses its options, or does not fit the others.
+        DataError: The corrections are not valid.
     """
     if experiment.corrections is not None:
         read_corrections(experiment.corrections, manifest.vocabulary)
-    sound = {"sample_rate": manifest.sample_rate, "num_classes": len(manifest.vocabulary)}
+    sizes = {"sample_rate": manifest.sample_rate, "num_classes": len(manifest.vocabulary)}
     for stage in experiment.stages:
-        compile_tagger(stage_tagger(experiment, stage, **sound), experiment, stage, steps=stage.steps or 1)
-        stage_callbacks(stage, Path())
+        tagger = stage_tagger(experiment, stage, **sizes)
+        compile_tagger(tagger, experiment, stage, num_steps=stage.steps_per_epoch or 1)
+        stage_callbacks(stage, StageFiles(Path()))
         if stage.select is not None and stage.select.predict is not None:
-            heard_so = begun_already(experiment).model_copy(update={"predict": stage.select.predict})
+            scoring = without_initial_weights(experiment).model_copy(update={"predict": stage.select.predict})
             try:
-                build_tagger(heard_so, **sound, stage=stage)
+                build_tagger(scoring, **sizes, stage=stage)
             except ConfigError as error:
                 raise ConfigError(f"stages.{stage.name}.select.{error}") from error
 
 
-def stage_tagger(experiment, stage, *, sample_rate, num_classes):
-    """The model of a stage with the weights that its network begins with, unless an earlier stage gives it others."""
-    begun = experiment if stage.start_from is None else begun_already(experiment)
-    return build_tagger(begun, sample_rate=sample_rate, num_classes=num_classes, stage=stage)
+def stage_tagger(experiment: Experiment, stage: Stage, *, sample_rate: int, num_classes: int) -> Tagger:
+    """The model of a stage.
+
+    It has the network's initial weights unless the stage starts from an earlier one.
+    """
+    if stage.start_from is not None:
+        experiment = without_initial_weights(experiment)
+    return build_tagger(experiment, sample_rate=sample_rate, num_classes=num_classes, stage=stage)
 
 
-def compile_tagger(tagger, experiment, stage, *, steps):
-    """Gives a model the optimizer and the losses of a stage, whose epochs have so many steps."""
-    with blamed_on(f"stages.{stage_of(stage.name)}"):
-        if stage.trunk_rate == 0:
-            for layer in tagger.trunk():
+def compile_tagger(tagger: Tagger, experiment: Experiment, stage: Stage, *, num_steps: int) -> None:
+    """Compiles a model with the optimizer and the losses of a stage.
+
+    Args:
+        tagger: A built `Tagger`.
+        experiment: The `Experiment`.
+        stage: One of its stages.
+        num_steps: Batches per epoch.
+
+    Raises:
+        ConfigError: Keras, a loss or a schedule refuses a setting.
+    """
+    with error_context(f"stages.{stage_of(stage.name)}"):
+        if stage.backbone_lr_multiplier == 0:
+            for layer in tagger.backbone():
                 layer.trainable = False
-        trunk = [weight for layer in tagger.trunk() for weight in layer.trainable_variables]
-        optimizer = build_optimizer(stage, tagger.trainable_variables, steps_per_epoch=steps, trunk=trunk)
-        if experiment.precision == "mixed_float16":  # else small gradients round to 0
+        backbone = [weight for layer in tagger.backbone() for weight in layer.trainable_variables]
+        optimizer = build_optimizer(stage, tagger.trainable_variables, num_steps=num_steps, backbone=backbone)
+        if experiment.dtype_policy == "mixed_float16":  # else small gradients round to 0
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         tagger.compile(
             optimizer=optimizer,
             loss=LOSSES[stage.loss.name](**options(stage.loss)),
             metrics=[Lwlrap(tagger.num_classes)],
-            jit_compile=experiment.xla,
+            jit_compile=experiment.jit_compile,
         )
         if stage.noisy_loss is not None:
             tagger.noisy_loss = LOSSES[stage.noisy_loss.name](**options(stage.noisy_loss))
 
 
-def stage_callbacks(stage, folder):
-    """The callbacks of a stage, which write into its folder."""
-    places = {"CSVLogger": {"path": folder / "history.csv"}, "ModelCheckpoint": {"path": folder / "best.weights.h5"}}
-    places["TensorBoard"] = {"log_dir": str(folder / "tensorboard")}
-    with blamed_on(f"stages.{stage_of(stage.name)}"):
-        return [CALLBACKS[part.name](**options(part), **places.get(part.name, {})) for part in stage.callbacks]
+def stage_callbacks(stage: Stage, stage_files: StageFiles) -> list[keras.callbacks.Callback]:
+    """The callbacks of a stage, which write into its folder.
+
+    With `"keep": "best"` a ModelCheckpoint is among them.
+    """
+    paths: dict[str, dict[str, Any]] = {
+        "CSVLogger": {"path": stage_files.history},
+        "ModelCheckpoint": {"path": stage_files.best_weights},
+        "TensorBoard": {"log_dir": str(stage_files.tensorboard)},
+    }
+    with error_context(f"stages.{stage_of(stage.name)}"):
+        callbacks = [
+            CALLBACKS[callback.name](**options(callback), **paths.get(callback.name, {}))
+            for callback in stage.callbacks
+        ]
+    if stage.keep == "best" and not any(isinstance(callback, ModelCheckpoint) for callback in callbacks):
+        callbacks.append(ModelCheckpoint(stage_files.best_weights))
+    return callbacks
 
 
-def build_optimizer(stage, weights, *, steps_per_epoch, trunk=()):
+def build_optimizer(
+    stage: Stage, weights: list, *, num_steps: int, backbone: Iterable = ()
+) -> keras.optimizers.Optimizer:
     """The optimizer of a stage, with its schedule.
 
-    Keras takes weight_decay off the weights themselves, times the learning rate and
-    before the step, in every optimizer: it is decoupled from the gradient.
+    In every Keras optimizer, `weight_decay` shrinks the weights by weight_decay times the learning rate before
+    each step: it is decoupled from the gradient (Loshchilov and Hutter, 2017).
 
     Args:
         stage: A `Stage`.
         weights: The trainable variables of the model.
-        steps_per_epoch: Batches in an epoch.
-        trunk: Those variables that move by the stage's trunk_rate.
+        num_steps: Batches per epoch.
+        backbone: Those variables whose learning rate is multiplied by the stage's backbone_lr_multiplier.
 
     Raises:
-        ValueError: Keras or a schedule refuses a setting, or nothing is left to train.
+        ValueError: Keras or a schedule refuses a setting, or no weight is trainable.
     """
     if not weights:
-        raise ValueError("nothing is left to train: with trunk_rate 0 the network needs a head with weights.")
-    told = options(stage.optimizer)
+        raise ValueError("no weight is trainable: with backbone_lr_multiplier 0 the network needs a head with weights.")
+    settings = options(stage.optimizer)
     if stage.schedule is not None:
         schedule = SCHEDULES[stage.schedule.name](
             learning_rate=stage.optimizer.learning_rate,
             epochs=stage.epochs,
-            steps_per_epoch=steps_per_epoch,
+            steps_per_epoch=num_steps,
             **options(stage.schedule),
         )
-        told["learning_rate"] = schedule
+        settings["learning_rate"] = schedule
         if getattr(schedule, "beta_1", None) is not None:
-            told["beta_1"] = schedule.momentum
-    optimizer = OPTIMIZERS[stage.optimizer.name](**told)
-    optimizer.trunk, optimizer.trunk_rate = tuple(map(id, trunk)), stage.trunk_rate  # a list would be tracked
-    if stage.decayed_weights == "kernels":  # gains, biases and other vectors stay as they are
+            settings["beta_1"] = schedule.momentum
+    optimizer: Any = OPTIMIZERS[stage.optimizer.name](**settings)
+    optimizer.backbone = tuple(map(id, backbone))  # Keras would track a list
+    optimizer.backbone_lr_multiplier = stage.backbone_lr_multiplier
+    if stage.weight_decay_on == "kernels":  # scales, biases and other vectors do not decay
         optimizer.exclude_from_weight_decay(var_list=[weight for weight in weights if len(weight.shape) < 2])
     return optimizer

@@ -1,127 +1,155 @@
-"""Trains an experiment: every stage of every fold that is held out, one after the other."""
+"""Trains an experiment: every stage of every held-out fold, one after the other."""
 
 import functools
 import json
 import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 import tensorflow as tf
 
 from audiotag import files
-from audiotag.config.schema import passes, stage_named, stage_of
-from audiotag.crossval.label_selection import best_round, heard_clips
-from audiotag.crossval.out_of_fold import unheard_scores
-from audiotag.crossval.splits import check_subsets, judging_clips, keep_corrections, training_clips
+from audiotag.config.schema import SCHEMA_VERSION, Experiment, Stage, expand_rounds, stage_named, stage_of
+from audiotag.crossval.fold_context import FoldContext
+from audiotag.crossval.label_selection import best_round, stage_clips
+from audiotag.crossval.out_of_fold import out_of_fold_scores
+from audiotag.crossval.splits import check_subsets, keep_corrections, training_clips, validation_clips
 from audiotag.data.clips import read_clips
 from audiotag.data.labels import multi_hot
-from audiotag.data.pipeline import Stopwatch, damage_named, evaluation_batches, training_batches
+from audiotag.data.pipeline import Stopwatch, evaluation_batches, explain_damage, training_batches
 from audiotag.data.records.manifest import read_manifest, refuse_damage
-from audiotag.data.sampling import shares
+from audiotag.data.sampling import sampling_probabilities
 from audiotag.errors import ConfigError, DataError
-from audiotag.models.label_groups import kept_apart
-from audiotag.runs.directory import is_trained, start_run
+from audiotag.models.label_groups import group_labels
+from audiotag.models.tagger import Tagger
+from audiotag.runs.directory import (
+    RETRAIN,
+    Run,
+    StageFiles,
+    StageResult,
+    is_trained,
+    read_section,
+    start_run,
+    steps_per_epoch,
+)
 from audiotag.runs.models import load_tagger
 from audiotag.runs.weights import save_weights
 from audiotag.training.callbacks import (
     CheckRecords,
-    JudgeAverage,
+    EvaluateAverage,
     Progress,
     SaveState,
+    SetEpoch,
     StopAtNan,
-    TellEpoch,
-    sigterm_heeded,
+    sigterm_saves,
 )
-from audiotag.training.compiling import compile_tagger, stage_callbacks, stage_tagger, try_out
+from audiotag.training.compiling import check_stages, compile_tagger, stage_callbacks, stage_tagger
 from audiotag.training.state import forget_state, is_saved, resume
 
 
-def fit(experiment, folder, *, fold=None, restart=False, say=print):
-    """Trains all stages of an experiment, or goes on where a killed run stopped.
+def fit(
+    experiment: Experiment,
+    folder: str | Path,
+    *,
+    fold: int | None = None,
+    restart: bool = False,
+    say: Callable[[str], Any] = print,
+) -> Run:
+    """Trains all stages of an experiment, or resumes a run that was killed.
 
-    The curated clips are cut into folds; for each fold held out, the stages are
-    trained one after the other on what is left, and the clips held out tell how
-    good each epoch is. The same experiment, seed and processor give the same
-    weights, killed in between or not.
+    For each held-out fold the stages are trained one after the other on the other folds, and its
+    curated clips validate every epoch. The same experiment, seed and processor give the same
+    weights, whether or not the run was killed in between.
 
-    Where the models of all folds together select the noisy clips of a stage, all
-    folds are trained up to there before any goes on.
+    If the models of all folds together select the noisy clips of a stage, all folds are trained
+    up to this stage before any continues.
 
     Args:
         experiment: An `Experiment`.
         folder: The directory of the run, runs/NAME.
         fold: Train this fold alone; None trains those of the experiment.
-        restart: Throw away what the directory holds.
+        restart: Discard what the directory holds.
         say: Called with a sentence after each stage.
 
     Returns:
         The `Run`.
 
     Raises:
-        ConfigError: A part of the experiment refuses its settings.
-        DataError: The records are not whole, hold too few clips, or another run lies in the directory.
+        ConfigError: A component refuses its options.
+        DataError: The records are damaged or have too few clips, or the directory holds another run.
     """
-    if fold is not None and not 0 <= fold < experiment.folds.count:
-        raise ConfigError(f"there is no fold {fold}. Accepted: 0 to {experiment.folds.count - 1}.")
+    num_folds = experiment.validation.folds.num_folds
+    if fold is not None and not 0 <= fold < num_folds:
+        raise ConfigError(f"there is no fold {fold}. Accepted: 0 to {num_folds - 1}.")
     manifest = read_manifest(experiment.records)
     clips = read_clips(manifest.directory / "clips.csv")
     if restart or not is_trained(folder):
-        try_out(experiment, manifest)
+        check_stages(experiment, manifest)
     with start_run(folder, experiment, manifest, restart=restart) as run:
-        _fit_folds(run, manifest, clips, experiment.folds.held_out if fold is None else (fold,), say)
+        folds = experiment.validation.folds.held_out if fold is None else (fold,)
+        _fit_folds(run, manifest, clips, folds, say)
     return run
 
 
-def _fit_folds(run, manifest, clips, asked, say):
-    """Trains all stages of the folds that are asked for."""
+def _fit_folds(run, manifest, clips, folds, say):
+    """Trains all stages of some folds."""
     experiment = run.experiment
     if experiment.deterministic:
         tf.config.experimental.enable_op_determinism()
     keep_corrections(run)
     clips = training_clips(run, clips)
     check_subsets(run, clips)
-    if not all(run.finished(fold, stage.name) for fold in asked for stage in passes(experiment)):
+    if not all(run.result(fold, stage.name) for fold in folds for stage in expand_rounds(experiment)):
         refuse_damage(manifest)
-    with damage_named(manifest):
-        for group in _together(experiment):
-            for fold in asked:
-                _fit_group(run, manifest, clips, fold, group, say)
-            _settle_rounds(run, asked, group[-1][1], say)
-        last = experiment.stages[-1].name
-        for fold in asked:
-            with _one_writer(run.folder / f"fold-{fold}"):
-                unheard_scores(run, manifest, clips, fold, last, "curated")
+    contexts = [FoldContext(run, manifest, clips, fold, experiment.stages[-1]) for fold in folds]
+    with explain_damage(manifest):
+        for group in _stage_groups(experiment):
+            for context in contexts:
+                _fit_group(context, group, say)
+            _choose_round(run, folds, group[-1][1], say)
+        for context in contexts:
+            with _exclusive_lock(run.fold_folder(context.fold)):
+                out_of_fold_scores(context, "curated")
 
 
-def _together(experiment):
-    """Groups of (index, pass): a fold goes through a group without waiting for the other folds."""
-    groups = []
-    for index, stage in enumerate(passes(experiment)):
-        after_rounds = groups and "/" in groups[-1][-1][1].name  # all folds choose the best of them
-        if not groups or after_rounds or (stage.select is not None and experiment.folds.noisy):
+def _stage_groups(experiment: Experiment) -> list[list[tuple[int, Stage]]]:
+    """Groups of (index, stage): within a group, a fold does not wait for the other folds."""
+    groups: list[list[tuple[int, Stage]]] = []
+    for index, stage in enumerate(expand_rounds(experiment)):
+        after_rounds = groups and "/" in groups[-1][-1][1].name  # all folds choose the best round together
+        all_folds_select = stage.select is not None and experiment.validation.folds.split_noisy
+        if not groups or after_rounds or all_folds_select:
             groups.append([])
         groups[-1].append((index, stage))
     return groups
 
 
-def _fit_group(run, manifest, clips, fold, group, say):
-    """Takes one fold through the passes of a group."""
-    judges, folder = len(judging_clips(run, clips, fold)), run.folder / f"fold-{fold}"
-    with _one_writer(folder):
+def _fit_group(context, group, say):
+    """Trains the stages of a group for one fold."""
+    run, fold = context.run, context.fold
+    num_validation = len(validation_clips(run, context.clips, fold))
+    folder = run.fold_folder(fold)
+    with _exclusive_lock(folder):
         for place in list(folder.glob("**/")):
-            files.sweep(place)  # what a kill has left
+            files.sweep(place)  # unfinished files of killed processes
         for index, stage in group:
-            known = run.finished(fold, stage.name)
-            if known is None:
-                known = _fit_stage(run, manifest, clips, fold, index, stage)
-            forget_state(run.stage_folder(fold, stage.name) / "state.npz")
+            at_stage = context.at_stage(stage.name)
+            result = run.result(fold, stage.name)
+            if result is None:
+                result = _fit_stage(at_stage, index)
+            forget_state(at_stage.files.training_state)
             say(
-                f"{stage.name} stage, fold {fold}: lwlrap {known['val_lwlrap']:.4f} on {judges} held-out curated "
-                f"clips, epoch {known['best_epoch'] + 1} of {known['epochs']}."
+                f"{stage.name} stage, fold {fold}: lwlrap {result['val_lwlrap']:.4f} on {num_validation} validation "
+                f"clips, epoch {result['best_epoch'] + 1} of {result['epochs']}."
             )
 
 
-def _one_writer(folder):
+def _exclusive_lock(folder: Path) -> AbstractContextManager[None]:
     """A lock on the folder of a fold."""
     folder.mkdir(parents=True, exist_ok=True)
     return files.locked(
@@ -129,135 +157,168 @@ def _one_writer(folder):
     )
 
 
-def _fit_stage(run, manifest, clips, fold, index, stage):
-    """Trains one of the passes for one fold; what is known of it then."""
-    folder = run.stage_folder(fold, stage.name)
-    folder.mkdir(parents=True, exist_ok=True)
-    heard = heard_clips(run, manifest, clips, fold, stage)
-    files.write_text(folder / "heard.csv", files.csv_text(heard[["name", "labels", "weight"]]))
-    steps = stage.steps if stage.steps is not None else max(1, len(heard) // stage.batch_size)
-    draws = _draws(run, heard, stage, steps)
-    if not draws and len(heard) < stage.batch_size:
+def _fit_stage(context: FoldContext, index: int) -> dict[str, Any]:
+    """Trains a stage for one fold; its result."""
+    run, stage, stage_files = context.run, context.stage, context.files
+    stage_files.folder.mkdir(parents=True, exist_ok=True)
+    clips = stage_clips(context)
+    files.write_text(stage_files.training_clips, files.csv_text(clips[["name", "labels", "weight"]]))
+    num_steps = steps_per_epoch(stage, len(clips))
+    sampling = _sampling(run, clips, stage, num_steps)
+    if not sampling and len(clips) < stage.batch_size:
         raise ConfigError(
-            f"stages.{stage_of(stage.name)}.batch_size: {len(heard)} clips do not fill a batch of "
+            f"stages.{stage_of(stage.name)}.batch_size: {len(clips)} clips do not fill a batch of "
             f"{stage.batch_size}. Give more clips or a smaller one."
         )
-    tagger = _compiled_tagger(run, fold, index, stage, steps)
-    callbacks = stage_callbacks(stage, folder)
-    state = folder / "state.npz"
-    if is_saved(state):
-        (folder / "resumed").touch()  # so nobody takes the time since for that of the whole stage
-    batches = _batches(run, manifest, heard, index, stage, apart=tagger.apart)
-    judges = _judged_by(run, manifest, judging_clips(run, clips, fold), stage.batch_size)
+    tagger = _compiled_tagger(context, index, num_steps)
+    callbacks = stage_callbacks(stage, stage_files)
+    state = stage_files.training_state
+    resumed = is_saved(state)
+    batches = _batches(context, clips, index, separate_subsets=tagger.separate_subsets)
+    validation = _validation_batches(context)
     while True:
-        notes = resume(state, tagger)
-        done, begun = notes["epochs_done"], notes["steps_done"]
-        if done == stage.epochs or notes["stop_training"]:
-            return _finish_stage(folder, tagger, notes)
-        if stage.start_from is None and not done and not begun:
+        metadata = resume(state, tagger)
+        epochs_done, steps_done = metadata["epochs_done"], metadata["steps_done"]
+        if epochs_done == stage.epochs or metadata["stop_training"]:
+            return _finish_stage(stage, stage_files, tagger, metadata, resumed)
+        if stage.start_from is None and not epochs_done and not steps_done:
             tagger.adapt(lambda: (waveform for waveform, _ in batches(epochs=range(1))))
-        epochs = done + 1 if begun else stage.epochs  # the rest of an epoch that was left half done, first
-        heard_now = batches(epochs=range(done, epochs), **draws).skip(begun)
-        heard_now = heard_now.map(lambda waveform, truth: ((waveform, truth), truth))  # labels go where sound goes
-        waiting = Stopwatch()
-        progress = Progress(f"{stage.name}, fold {fold}", stage.batch_size, waiting)
-        watch = StopAtNan(folder, begun, functools.partial(_clips_of_step, manifest, heard, batches.keywords | draws))
-        save = SaveState(state, callbacks, notes)
-        with sigterm_heeded(save):
+        epochs = epochs_done + 1 if steps_done else stage.epochs  # first the rest of an epoch that was interrupted
+        dataset = batches(epochs=range(epochs_done, epochs), **sampling).skip(steps_done)
+        dataset = dataset.map(lambda waveform, truth: ((waveform, truth), truth))  # labels are augmented, too
+        stopwatch = Stopwatch()
+        progress = Progress(f"{stage.name}, fold {context.fold}", stage.batch_size, stopwatch)
+        clips_of_step = functools.partial(_clips_of_step, context, clips, batches.keywords | sampling)
+        stop_at_nan = StopAtNan(stage_files.folder, steps_done, clips_of_step)
+        save_state = SaveState(state, callbacks, metadata)
+        with sigterm_saves(save_state):
             tagger.fit(
-                waiting.timed(heard_now),
+                stopwatch.timed(dataset),
                 epochs=epochs,
-                initial_epoch=done,
-                steps_per_epoch=steps - begun,
+                initial_epoch=epochs_done,
+                steps_per_epoch=num_steps - steps_done,
                 validation_freq=stage.validation_freq,
-                validation_data=judges,
-                callbacks=[watch, CheckRecords(manifest), TellEpoch(), *callbacks, JudgeAverage(), progress, save],
-                shuffle=False,  # the pipeline does it
+                validation_data=validation,
+                callbacks=[
+                    stop_at_nan,
+                    CheckRecords(context.manifest),
+                    SetEpoch(),
+                    *callbacks,
+                    EvaluateAverage(),
+                    progress,
+                    save_state,
+                ],
+                shuffle=False,  # the pipeline shuffles
                 verbose=0,
             )
 
 
-def _clips_of_step(manifest, heard, how, epoch, step):
+def _clips_of_step(context, clips, options, epoch, step):
     """The names of the clips whose windows were in a step."""
-    rows = np.arange(len(heard))[:, None]  # in the place of the truth
-    batches = training_batches(manifest, heard, rows, **how, epochs=range(epoch, epoch + 1))
-    (named,) = (truth.numpy()[:, 0].astype(int) for _, truth in batches.skip(step).take(1))
-    return heard["name"].iloc[named].tolist()
+    rows = np.arange(len(clips))[:, None]  # in place of the labels
+    batches = training_batches(context.manifest, clips, rows, **options, epochs=range(epoch, epoch + 1))
+    (chosen,) = (row.numpy()[:, 0].astype(int) for _, row in batches.skip(step).take(1))
+    return clips["name"].iloc[chosen].tolist()
 
 
-def _compiled_tagger(run, fold, index, stage, steps):
-    """The model as a stage begins with it, compiled for so many steps an epoch."""
-    keras.utils.set_random_seed(run.experiment.seed + 1000 * index + fold)
+def _compiled_tagger(context: FoldContext, index: int, num_steps: int) -> Tagger:
+    """The model that a stage starts with, compiled."""
+    run, stage = context.run, context.stage
+    keras.utils.set_random_seed(run.experiment.seed + 1000 * index + context.fold)
     tagger = stage_tagger(run.experiment, stage, sample_rate=run.sample_rate, num_classes=len(run.vocabulary))
     if stage.start_from is not None:
-        tagger.take_over(load_tagger(run, fold, stage.start_from))
-    compile_tagger(tagger, run.experiment, stage, steps=steps)
-    tagger.optimizer.build(tagger.trainable_variables)  # made in the first step, they would have it traced twice
+        tagger.copy_weights_from(load_tagger(run, context.fold, stage.start_from))
+    compile_tagger(tagger, run.experiment, stage, num_steps=num_steps)
+    tagger.optimizer.build(tagger.trainable_variables)  # built in the first step, they would trace it twice
     return tagger
 
 
-def _batches(run, manifest, heard, index, stage, *, apart):
-    """`training_batches` of a stage, with all but the epochs and the draws told."""
-    experiment = run.experiment
-    truth = multi_hot(heard["labels"], run.vocabulary)
+def _batches(context, clips, index, *, separate_subsets):
+    """`training_batches` of a stage; epochs and sampling are still to be given."""
+    run, stage = context.run, context.stage
+    truth = multi_hot(clips["labels"], run.vocabulary)
     return functools.partial(
         training_batches,
-        manifest,
-        heard,
-        kept_apart(truth, heard["subset"]) if apart else truth,
-        window_samples=round(experiment.window.seconds * run.sample_rate),
-        short_clips=experiment.window.short_clips,
+        context.manifest,
+        clips,
+        group_labels(truth, clips["subset"]) if separate_subsets else truth,
+        window_samples=run.window_samples,
+        pad=run.experiment.window.pad,
         batch_size=stage.batch_size,
-        seed=experiment.seed + index,
+        seed=run.experiment.seed + index,
     )
 
 
-def _draws(run, heard, stage, steps):
-    """What tells `training_batches` to draw clips with replacement, where the stage asks for it."""
-    if stage.steps is None and stage.shares is None and not stage.balanced and (heard["weight"] == 1).all():
+def _sampling(run: Run, clips: pd.DataFrame, stage: Stage, num_steps: int) -> dict[str, Any]:
+    """The options of `training_batches` that draw clips with replacement; empty if each clip is used once."""
+    weights = stage.subset_sampling_weights
+    if stage.steps_per_epoch is None and weights is None and not stage.class_balanced and (clips["weight"] == 1).all():
         return {}
-    present = set(heard["subset"])  # a selection may have taken none
-    subsets = stage.shares and {subset: share for subset, share in stage.shares.items() if subset in present}
-    return {"shares": shares(heard, run.vocabulary, subsets=subsets, balanced=stage.balanced), "steps": steps}
+    present = set(clips["subset"])  # a selection may have kept no noisy clip
+    subset_weights: dict[str, float] | None = None
+    if weights is not None:
+        subset_weights = {subset: weight for subset, weight in weights.items() if subset in present}
+    probabilities = sampling_probabilities(
+        clips, run.vocabulary, subset_weights=subset_weights, class_balanced=stage.class_balanced
+    )
+    return {"probabilities": probabilities, "num_steps": num_steps}
 
 
-def _judged_by(run, manifest, judges, batch_size):
-    """Batches of (waveform, truth) of the held-out clips, whole."""
-    judges = judges.reset_index(drop=True)
-    truth = tf.constant(multi_hot(judges["labels"], run.vocabulary))  # [clips, K]
-    window_samples = round(run.experiment.window.seconds * run.sample_rate)
-    batches = evaluation_batches(manifest, judges, window_samples=window_samples, batch_size=batch_size)
+def _validation_batches(context):
+    """Batches of (waveform, truth) of the validation clips."""
+    run = context.run
+    clips = validation_clips(run, context.clips, context.fold).reset_index(drop=True)
+    truth = tf.constant(multi_hot(clips["labels"], run.vocabulary))  # [clips, K]
+    batches = evaluation_batches(
+        context.manifest, clips, window_samples=run.window_samples, batch_size=context.stage.batch_size
+    )
     return batches.map(lambda waveform, row: (waveform, tf.gather(truth, row)))
 
 
-def _finish_stage(folder, tagger, notes):
-    """Settles which weights a stage ends with, and writes finished.json."""
-    best = notes["callbacks"].get("ModelCheckpoint")
-    epoch = best["best_epoch"] if best else notes["epochs_done"] - 1
-    if epoch is None or not math.isfinite(notes["history"][epoch]["val_lwlrap"]):
-        raise ConfigError(f"{folder}: training diverged to NaN. Lower the learning rate and begin anew with --restart.")
-    weights = folder / ("best.weights.h5" if best else "last.weights.h5")
-    if not best:
+def _finish_stage(
+    stage: Stage, stage_files: StageFiles, tagger: Tagger, metadata: dict[str, Any], resumed: bool
+) -> dict[str, Any]:
+    """Decides which weights a stage ends with, and writes result.json."""
+    best = metadata["callbacks"]["ModelCheckpoint"] if stage.keep == "best" else None
+    epoch = best["best_epoch"] if best else metadata["epochs_done"] - 1
+    if epoch is None or not math.isfinite(metadata["history"][epoch]["val_lwlrap"]):
+        raise ConfigError(
+            f"{stage_files.folder}: training diverged to NaN. Lower the learning rate and retrain with --restart."
+        )
+    if best:
+        weights, sha256 = stage_files.best_weights, best["sha256"]
+        if not weights.is_file() or files.sha256(weights) != sha256:
+            raise DataError(f"{weights}: missing or damaged: its SHA-256 is not that in the training state. {RETRAIN}")
+    else:
+        weights = stage_files.last_weights
         tagger.optimizer.finalize_variable_values(tagger.trainable_variables)  # their moving average, if it keeps one
         sha256 = save_weights(tagger, weights)
-    elif not weights.is_file() or (sha256 := files.sha256(weights)) != best["sha256"]:
-        raise DataError(
-            f"{weights}: missing or damaged: its SHA-256 is not that in the training state. Train anew with --restart."
-        )
-    known = {"weights": weights.name, "sha256": sha256, "epochs": notes["epochs_done"]}
-    known |= {"best_epoch": epoch, "val_lwlrap": notes["history"][epoch]["val_lwlrap"]}
-    files.write_text(folder / "finished.json", json.dumps(known, indent=2) + "\n")
-    return known
+    result = {
+        "schema_version": SCHEMA_VERSION,
+        "weights": weights.name,
+        "sha256": sha256,
+        "epochs": metadata["epochs_done"],
+        "best_epoch": epoch,
+        "val_lwlrap": metadata["history"][epoch]["val_lwlrap"],
+        "seconds": round(metadata["seconds"], 1),
+        "resumed": resumed,
+        "round": None,
+    }
+    _write_result(stage_files, result)
+    return result
 
 
-def _settle_rounds(run, asked, stage, say):
-    """After the last round of a stage, writes its finished.json for each fold asked for: that of the best round."""
+def _choose_round(run: Run, folds: Sequence[int], stage: Stage, say: Callable[[str], Any]) -> None:
+    """After the last round of a stage, writes its result.json for some folds: that of the best round."""
     name, _, number = stage.name.partition("/")
-    if not number or int(number) < stage.select.rounds:
+    if stage.select is None or not number or int(number) < stage.select.rounds:
         return
-    folds = run.experiment.folds.held_out
-    best = best_round(run, folds, stage_named(run.experiment, name))
-    for fold in asked:
-        known = run.finished(fold, f"{name}/{best}") | {"round": best}
-        files.write_text(run.stage_folder(fold, name) / "finished.json", json.dumps(known, indent=2) + "\n")
+    best = best_round(run, run.experiment.validation.folds.held_out, stage_named(run.experiment, name))
+    for fold in folds:
+        result = read_section(run.stage_files(fold, f"{name}/{best}").result, StageResult) | {"round": best}
+        _write_result(run.stage_files(fold, name), result)
     say(f"{name} stage: round {best} of {number} is the best.")
+
+
+def _write_result(stage_files, result):
+    files.write_text(stage_files.result, json.dumps(result, indent=2) + "\n")

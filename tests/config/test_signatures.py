@@ -8,14 +8,16 @@ import pytest
 from audiotag.config import signatures
 
 TABLES = [
+    ("audiotag.layers", "WAVEFORM_AUGMENTATIONS"),
     ("audiotag.layers", "FRONTENDS"),
-    ("audiotag.layers", "PICTURES"),
-    ("audiotag.layers", "AUGMENTS"),
+    ("audiotag.layers", "IMAGE_PREPROCESSING"),
+    ("audiotag.layers", "IMAGE_AUGMENTATIONS"),
     ("audiotag.models", "MODELS"),
     ("audiotag.losses", "LOSSES"),
     ("audiotag.optimizers", "OPTIMIZERS"),
     ("audiotag.schedules", "SCHEDULES"),
     ("audiotag.training.callbacks", "CALLBACKS"),
+    ("audiotag.crossval.label_rules", "RULES"),
 ]
 every_table = pytest.mark.parametrize(("module", "table"), TABLES, ids=[table for _, table in TABLES])
 
@@ -36,9 +38,9 @@ def package(tmp_path, monkeypatch):
     signatures._tree.cache_clear()
 
 
-def test_a_near_word_is_proposed_and_a_far_one_is_not():
-    assert signatures.nearest("standardize", ["resize", "standardise"]) == "Did you mean 'standardise'? "
-    assert signatures.nearest("xyz", ["resize", "standardise"]) == ""
+def test_a_near_word_is_suggested_and_a_far_one_is_not():
+    assert signatures.nearest("standardize", ["resize", "standardize"]) == "Did you mean 'standardize'? "
+    assert signatures.nearest("xyz", ["resize", "standardize"]) == ""
     assert signatures.nearest("anything", []) == ""
 
 
@@ -48,27 +50,27 @@ def test_any_value_may_be_compared_with_any_words():
 
 
 @every_table
-def test_the_parts_are_those_of_the_table(module, table):
-    assert signatures.parts(module, table) == tuple(getattr(importlib.import_module(module), table))
+def test_the_component_names_are_those_of_the_table(module, table):
+    assert signatures.component_names(module, table) == tuple(getattr(importlib.import_module(module), table))
 
 
 @every_table
-def test_a_signature_read_is_the_signature_of_the_part(module, table):
-    for part, value in getattr(importlib.import_module(module), table).items():
+def test_a_signature_read_from_source_is_that_of_the_component(module, table):
+    for name, value in getattr(importlib.import_module(module), table).items():
         # A class of Keras' has a metaclass or a decorator that hides the signature from `inspect`.
         start = value.__init__ if inspect.isclass(value) else value
         kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
         expected = {p.name: p.default for p in inspect.signature(start).parameters.values() if p.kind not in kinds}
         expected.pop("self", None)
-        found = {p.name: p.default for p in signatures.signature(module, table, part).parameters.values()}
-        assert found == expected, part
+        found = {p.name: p.default for p in signatures.signature(module, table, name).parameters.values()}
+        assert found == expected, name
 
 
 def test_annotations_stay_text():
     assert signatures.signature("audiotag.models", "MODELS", "conv_skip").parameters["leak"].annotation == "float"
 
 
-def test_an_annotation_that_the_module_names_is_what_the_name_stands_for(package):
+def test_an_annotation_that_the_module_assigns_to_a_name_is_read_from_there(package):
     package(
         {
             "table.py": "from sounds.bells import ring\nTABLE = {'x': ring}",
@@ -110,17 +112,17 @@ def test_names_are_followed_through_every_kind_of_import(package):
         assert {key: parameter.default for key, parameter in parameters.items()} == {"a": (1, -2), "b": None, "c": "d"}
 
 
-def test_a_table_or_a_name_that_is_not_there_is_an_error(package):
+def test_a_missing_table_or_name_is_an_error(package):
     package({"table.py": "TABLE = {'x': knock}"})
     with pytest.raises(LookupError, match="sounds.table has no table BELLS"):
-        signatures.parts("sounds.table", "BELLS")
+        signatures.component_names("sounds.table", "BELLS")
     with pytest.raises(LookupError, match="sounds.table does not define knock"):
         signatures.signature("sounds.table", "TABLE", "x")
 
 
 def test_nothing_is_imported():
-    look = "; ".join(f"[lookup.signature({m!r}, {t!r}, p) for p in lookup.parts({m!r}, {t!r})]" for m, t in TABLES)
-    code = f"import sys; from audiotag.config import signatures as lookup; {look}; print(*sys.modules)"
+    read = "; ".join(f"[s.signature({m!r}, {t!r}, n) for n in s.component_names({m!r}, {t!r})]" for m, t in TABLES)
+    code = f"import sys; from audiotag.config import signatures as s; {read}; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert "audiotag.config.signatures" in modules
     assert not {"tensorflow", "keras", "audiotag.layers", "audiotag.models"} & set(modules)

@@ -1,4 +1,4 @@
-"""The law of experiments: every file in experiments/ loads, builds and takes a step of every stage."""
+"""Every file in experiments/ loads, builds and takes a training step of every stage."""
 
 import json
 import shlex
@@ -10,32 +10,36 @@ import numpy as np
 import pytest
 
 from audiotag.config.loading import load
-from audiotag.models.label_groups import kept_apart
+from audiotag.models.label_groups import group_labels
+from audiotag.runs.directory import StageFiles
 from audiotag.training.compiling import compile_tagger, stage_callbacks, stage_tagger
 
 FILES = sorted((Path(__file__).parents[2] / "experiments").glob("*.json"))
-RATES = {"perceptual_mel": 32_000, "log_filterbank": 32_000, "mfcc": 44_100, "raw_wave": 16_000}  # of their records
-BUILT = {"window", "waveform", "frontend", "picture", "augment", "model", "labels", "noisy_head", "predict"}
+# Of the records of front ends that do not name their highest frequency, in Hz.
+SAMPLE_RATES = {"perceptual_mel": 32_000, "log_filterbank": 32_000, "mfcc": 44_100, "raw_waveform": 16_000}
+MODEL_KEYS = {"window", "waveform_augment", "frontend", "image_preprocess", "augment", "model", "task", "noisy_head"}
+MODEL_KEYS |= {"predict"}
 every_file = pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
 
 
-def at_random(path):
-    """Overrides that let the network begin without a download."""
+def without_download(path):
+    """Overrides for random initial weights."""
     return ["model.weights=null"] if "weights" in json.loads(path.read_text())["model"] else []
 
 
-def small_form(path):
-    """Overrides of `in_minutes`."""
-    words = shlex.split(load(path).in_minutes)
+def quick_overrides(path):
+    """Overrides of `quick_command`."""
+    words = shlex.split(load(path).quick_command)
     return [word for before, word in pairwise(words) if before == "--set"]
 
 
-def built(experiment, stage):
-    rate = RATES.get(experiment.frontend.name) or 2 * experiment.frontend.high_hz  # bands end where sound does
-    return stage_tagger(experiment, stage, sample_rate=int(rate), num_classes=80)
+def build(experiment, stage):
+    frontend = experiment.frontend
+    sample_rate = SAMPLE_RATES.get(frontend.name) or 2 * frontend.high_hz  # bands end at half the sample rate
+    return stage_tagger(experiment, stage, sample_rate=int(sample_rate), num_classes=80)
 
 
-def test_there_are_experiments():
+def test_every_published_system_has_an_experiment():
     systems = {"conv_skip", "densenet", "resnet", "mobilenet", "xresnet18", "xresnet18_f2", "xresnet34", "xresnet50"}
     systems |= {"convnext", "conv1d", "mfcc", "vgg_gap", "vgg_gap_narrow", "vgg_gap_filterbank"}
     systems |= {"vgg_gap_verified", "xresnet18_selected"}
@@ -43,30 +47,32 @@ def test_there_are_experiments():
 
 
 @every_file
-def test_it_says_what_it_claims_and_how_to_run_it(path):
+def test_it_states_what_it_claims_and_how_to_run_it(path):
     experiment = load(path)
     assert experiment.about and experiment.expect
     assert experiment.expect != "to be measured"
     assert shlex.split(experiment.command) == ["audiotag", "fit", f"experiments/{path.name}"]
-    if experiment.records.startswith("tfrecords/fsdkaggle2019"):  # each has a form that two cores train in minutes
-        words = shlex.split(experiment.in_minutes)
+    if experiment.records.startswith("tfrecords/fsdkaggle2019"):  # each has a small form
+        words = shlex.split(experiment.quick_command)
         assert words[:5] == [*shlex.split(experiment.command), "--run", f"runs/{path.stem}_small"]
-        assert load(path, small_form(path)).records.startswith("tfrecords/fsd_like")
+        assert load(path, quick_overrides(path)).records.startswith("tfrecords/fsd_like")
 
 
 @every_file
-def test_it_builds_its_tagger_and_takes_a_step_of_every_stage(path):
-    experiment = load(path, at_random(path))
+def test_it_builds_its_tagger_and_takes_a_training_step_of_every_stage(path):
+    experiment = load(path, without_download(path))
     keras.utils.set_random_seed(0)
     for before, stage in pairwise([None, *experiment.stages]):
-        alike = before is not None and (before.augment, before.noisy_loss) == (stage.augment, stage.noisy_loss)
-        if not alike:  # else the tagger of the stage before will do
-            tagger = built(experiment, stage)
-        compile_tagger(tagger, experiment, stage, steps=2)
-        assert len(stage_callbacks(stage, Path())) == len(stage.callbacks)
-        tagger.run_eagerly = True  # one step is quicker than its trace
+        same_model = before is not None and (before.augment, before.noisy_loss) == (stage.augment, stage.noisy_loss)
+        if not same_model:  # else the tagger of the previous stage is reused
+            tagger = build(experiment, stage)
+        compile_tagger(tagger, experiment, stage, num_steps=2)
+        listed = [callback.name for callback in stage.callbacks]
+        added = stage.keep == "best" and "ModelCheckpoint" not in listed
+        assert len(stage_callbacks(stage, StageFiles(Path()))) == len(listed) + added
+        tagger.run_eagerly = True  # one eager step is faster than tracing
         truth = np.eye(2, 80, dtype="float32")
-        truth = kept_apart(truth, ["curated", "noisy"]) if tagger.apart else truth
+        truth = group_labels(truth, ["curated", "noisy"]) if tagger.separate_subsets else truth
         waveform = np.random.default_rng(0).uniform(-1, 1, (2, tagger.window_samples)).astype("float32")
         weights = [weight.numpy() for weight in tagger.trainable_variables]
         assert np.isfinite(tagger.train_on_batch((waveform, truth), truth, return_dict=True)["loss"])
@@ -74,7 +80,8 @@ def test_it_builds_its_tagger_and_takes_a_step_of_every_stage(path):
 
 
 @every_file
-def test_its_small_form_builds_where_it_is_another_network(path):
-    experiment, small = load(path, at_random(path)), load(path, [*small_form(path), *at_random(path)])
-    if small.model_dump(include=BUILT) != experiment.model_dump(include=BUILT):
-        assert built(small, small.stages[0]).count_params() > 0
+def test_its_quick_command_builds_where_it_changes_the_model(path):
+    experiment = load(path, without_download(path))
+    small = load(path, [*quick_overrides(path), *without_download(path)])
+    if small.model_dump(include=MODEL_KEYS) != experiment.model_dump(include=MODEL_KEYS):
+        assert build(small, small.stages[0]).count_params() > 0

@@ -1,4 +1,7 @@
-"""Imports: a folder imports only folders listed before it, no cycle, and layers, models, losses, metrics import only Keras."""
+"""Imports.
+
+A folder imports only folders listed before it; there is no cycle; layers, models, losses and metrics import only Keras.
+"""
 
 import ast
 import graphlib
@@ -14,11 +17,12 @@ from audiotag.cli import main
 
 ROOT = Path(__file__).parents[2] / "audiotag"
 
-# The reading order of docs and README: folders and modules right below audiotag/.
+# The reading order: folders and modules directly below audiotag/.
 ORDER = [
     "errors",
     "files",
     "progress",
+    "padding",
     "config",
     "data",
     "layers",
@@ -38,9 +42,17 @@ ORDER = [
     "cli",
     "__main__",
 ]
-PURE = ("layers", "losses", "metrics", "schedules", "optimizers", "models")  # they run on every Keras backend
+PURE = (
+    "padding",
+    "layers",
+    "losses",
+    "metrics",
+    "schedules",
+    "optimizers",
+    "models",
+)  # they run on every Keras backend
 # What a wrong experiment or a wrong table needs: imported before TensorFlow.
-LIGHT = ["errors", "files", "progress", "config", "data"]
+LIGHT = ["errors", "files", "progress", "padding", "config", "data"]
 NEEDS_TENSORFLOW = ("audiotag.data.pipeline",)
 
 COMMANDS = [[], *([name] for name in main.commands)]
@@ -55,9 +67,17 @@ def name_of(path):
 MODULES = {name_of(path): path for path in sorted(ROOT.rglob("*.py"))}
 
 
+def nodes_at_run_time(tree):
+    """All nodes of a source file except those that only a type checker sees."""
+    for node in ast.iter_child_nodes(tree):
+        if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            yield node
+            yield from nodes_at_run_time(node)
+
+
 def imported(path):
     """The modules that a source file imports, anywhere in its text; of other packages the first name."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes_at_run_time(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name if alias.name in MODULES else alias.name.split(".")[0] for alias in node.names)
         if isinstance(node, ast.ImportFrom):

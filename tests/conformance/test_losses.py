@@ -1,4 +1,4 @@
-"""The laws of a loss, over every loss."""
+"""Properties of every loss."""
 
 import inspect
 import json
@@ -7,28 +7,24 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from examples import collected
 
 from audiotag.losses import LOSSES
 
-# Each loss and a value for every option it has, but for its reduction.
-CASES = [
-    ("binary_crossentropy", {"label_smoothing": 0.2}),
-    ("focal", {"gamma": 1.5, "alpha": 0.25, "label_smoothing": 0.2}),
-    ("f2_curriculum", {"base": "focal", "label_smoothing": 0.2, "threshold": 0.3, "published": False}),
-    ("f2_curriculum", {"base": "binary_crossentropy", "label_smoothing": 0.2, "threshold": 0.3, "published": True}),
-    ("categorical_crossentropy", {"label_smoothing": 0.2}),
-    ("soft_bootstrapping", {"beta": 0.6, "through_targets": False}),
-    ("soft_bootstrapping", {"beta": 0.6, "through_targets": True}),
-]
+# Each loss, and a value for each of its options except the reduction.
+(CASES,) = collected("test_losses.py")
 NAMES = [f"{name}-{index}" for index, (name, _) in enumerate(CASES)]
-SOLITARY = [case for case in CASES if not case[1].get("published")]  # as published a clip costs what its batch costs
-every_solitary_loss = pytest.mark.parametrize(("name", "options"), SOLITARY, ids=[name for name, _ in SOLITARY])
+# As published the loss of a clip is that of its batch.
+INDEPENDENT = [case for case in CASES if not case[1].get("published")]
+every_independent_loss = pytest.mark.parametrize(
+    ("name", "options"), INDEPENDENT, ids=[name for name, _ in INDEPENDENT]
+)
 every_loss = pytest.mark.parametrize(("name", "options"), CASES, ids=NAMES)
 CLASSES = 9
 
 
 def clips(count=8, spread=3.0, seed=0):
-    """Truth and logits: without labels, with all, with one, mixed, and anything between."""
+    """Truth and logits of clips without labels, with all, with one, with mixed and with soft labels."""
     rng = np.random.default_rng(seed)
     truth = np.eye(count, CLASSES)
     truth[0], truth[1] = 0, 1
@@ -53,7 +49,7 @@ def test_every_option_is_a_keyword_with_a_default(name, options):
 
 
 @every_loss
-def test_round_trip_the_config_is_what_was_passed(name, options):
+def test_round_trip_the_config_equals_what_was_passed(name, options):
     loss = LOSSES[name](reduction="sum", **options)
     config = loss.get_config()
     assert {key: config[key] for key in (*options, "reduction")} == options | {"reduction": "sum"}
@@ -64,7 +60,7 @@ def test_round_trip_the_config_is_what_was_passed(name, options):
 
 @every_loss
 @pytest.mark.parametrize("reduction", ["sum_over_batch_size", "none"])
-def test_shape_a_clip_has_one_loss_and_a_batch_one_reduced(name, options, reduction):
+def test_shape_one_loss_per_clip_and_one_per_reduced_batch(name, options, reduction):
     loss = LOSSES[name](reduction=reduction, **options)(*clips())
     assert loss.dtype == "float32"
     assert tuple(loss.shape) == ((8,) if reduction == "none" else ())
@@ -77,7 +73,7 @@ def test_no_loss_is_negative(name, options):
 
 @every_loss
 @pytest.mark.parametrize("jit_compile", [False, True])
-def test_extremes_loss_and_gradient_stay_finite(name, options, jit_compile):
+def test_loss_and_gradient_of_extreme_logits_are_finite(name, options, jit_compile):
     loss = LOSSES[name](**options)
 
     @tf.function(jit_compile=jit_compile)
@@ -89,13 +85,13 @@ def test_extremes_loss_and_gradient_stay_finite(name, options, jit_compile):
 
     truth, logits = clips()
     for size in (0.0, 100.0, 1e4):
-        for sign in (np.sign(truth - 0.5), np.sign(0.5 - truth), np.sign(logits)):  # right, wrong, anyhow
+        for sign in (np.sign(truth - 0.5), np.sign(0.5 - truth), np.sign(logits)):  # right, wrong, random
             value, gradient = slope(tf.constant(truth), tf.constant(size * sign, "float32"))
             assert np.isfinite(value) and np.all(np.isfinite(gradient))
 
 
 @every_loss
-def test_graph_an_unknown_batch_gives_what_eager_gives(name, options):
+def test_graph_of_unknown_batch_size_equals_eager(name, options):
     loss = LOSSES[name](**options)
     shape = tf.TensorSpec((None, CLASSES))
     for jit_compile in (False, True):
@@ -105,7 +101,7 @@ def test_graph_an_unknown_batch_gives_what_eager_gives(name, options):
 
 
 @every_loss
-def test_order_neither_of_classes_nor_of_clips_matters(name, options):
+def test_the_order_of_classes_and_clips_does_not_matter(name, options):
     rng = np.random.default_rng(1)
     truth, logits = clips()
     loss = LOSSES[name](reduction="none", **options)
@@ -115,17 +111,17 @@ def test_order_neither_of_classes_nor_of_clips_matters(name, options):
     np.testing.assert_allclose(loss(truth[order], logits[order]), expected[order], rtol=1e-5, atol=1e-6)
 
 
-@every_solitary_loss
-def test_solitude_a_clip_costs_what_it_costs_alone(name, options):
+@every_independent_loss
+def test_batch_independence_the_loss_of_a_clip_does_not_depend_on_its_batch(name, options):
     loss = LOSSES[name](reduction="none", **options)
     truth, logits = clips()
-    for i, together in enumerate(np.asarray(loss(truth, logits))):
-        assert float(loss(truth[i : i + 1], logits[i : i + 1])[0]) == pytest.approx(together, rel=1e-5, abs=1e-6)
+    for i, in_batch in enumerate(np.asarray(loss(truth, logits))):
+        assert float(loss(truth[i : i + 1], logits[i : i + 1])[0]) == pytest.approx(in_batch, rel=1e-5, abs=1e-6)
 
 
 @every_loss
 @pytest.mark.parametrize("shape", [(8,), (8, 1)])
-def test_weights_multiply_the_clips_losses(name, options, shape):
+def test_sample_weights_multiply_the_losses_of_clips(name, options, shape):
     truth, logits = clips()
     weight = np.array([0, 2, 0.5, 1, 0, 3, 1, 1], "float32")
     losses = np.asarray(LOSSES[name](reduction="none", **options)(truth, logits))
@@ -134,12 +130,12 @@ def test_weights_multiply_the_clips_losses(name, options, shape):
 
 
 @every_loss
-@pytest.mark.parametrize("half", ["float16", "bfloat16"])
-def test_half_logits_are_reckoned_in_float32(name, options, half):
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_logits_are_computed_in_float32(name, options, dtype):
     truth, logits = clips(spread=30.0)
-    rounded = tf.cast(logits, half)
+    rounded = tf.cast(logits, dtype)
     loss = LOSSES[name](**options)
-    ours = loss(tf.cast(tf.round(truth), half), rounded)
+    ours = loss(tf.cast(tf.round(truth), dtype), rounded)
     assert ours.dtype == "float32"
     assert float(ours) == float(loss(np.round(truth), tf.cast(rounded, "float32")))
 
@@ -152,13 +148,13 @@ def test_labels_may_be_integers(name, options):
 
 
 @every_loss
-def test_step_fit_makes_it_smaller_with_weights_too(name, options):
+def test_fit_with_sample_weights_lowers_the_loss(name, options):
     keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
     truth, _ = clips()
-    sounds = rng.normal(size=(8, 5)).astype("float32")
+    inputs = rng.normal(size=(8, 5)).astype("float32")
     model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(CLASSES)])
     model.compile(keras.optimizers.SGD(1e-3), LOSSES[name](**options))
     weight = rng.uniform(0.5, 2, 8).astype("float32")
-    history = model.fit(sounds, truth, sample_weight=weight, batch_size=8, epochs=2, verbose=0).history["loss"]
+    history = model.fit(inputs, truth, sample_weight=weight, batch_size=8, epochs=2, verbose=0).history["loss"]
     assert np.all(np.isfinite(history)) and history[1] < history[0]

@@ -1,4 +1,4 @@
-"""The laws of a schedule, over every schedule."""
+"""Properties of every schedule."""
 
 import inspect
 import json
@@ -10,13 +10,13 @@ import tensorflow as tf
 
 from audiotag.schedules import SCHEDULES
 
-# Each schedule, and a value for every option it has.
+# Each schedule, and a value for each of its options.
 CASES = [
-    ("constant", {"warm_up_epochs": 1.5}),
-    ("hold_then_linear", {"hold": 2}),
-    ("cosine", {"warm_up_epochs": 1.0, "cycles": 2}),
-    ("one_cycle", {"warm_up_share": 0.25, "start_divisor": 20.0, "end_divisor": 1e3, "beta_1": [0.9, 0.8]}),
-    ("one_cycle", {"warm_up_share": 0.25, "start_divisor": 20.0, "end_divisor": 1e3, "beta_1": None}),
+    ("constant", {"warmup_epochs": 1.5}),
+    ("constant_then_linear", {"constant_epochs": 2}),
+    ("cosine", {"warmup_epochs": 1.0, "cycles": 2}),
+    ("one_cycle", {"warmup_fraction": 0.25, "div": 20.0, "div_final": 1e3, "beta_1": [0.9, 0.8]}),
+    ("one_cycle", {"warmup_fraction": 0.25, "div": 20.0, "div_final": 1e3, "beta_1": None}),
 ]
 STAGE = {"learning_rate": 0.01, "epochs": 5, "steps_per_epoch": 4}
 every_schedule = pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_every_option_is_a_keyword_with_a_default(name, options):
 
 
 @every_schedule
-def test_round_trip_the_config_is_what_was_passed(name, options):
+def test_round_trip_the_config_equals_what_was_passed(name, options):
     schedule = SCHEDULES[name](**STAGE, **options)
     assert schedule.get_config() == STAGE | options
     config = json.loads(json.dumps(keras.optimizers.schedules.serialize(schedule)))
@@ -56,7 +56,7 @@ def test_the_highest_rate_is_the_optimizers_and_none_is_negative(name, options):
 
 @every_schedule
 @pytest.mark.parametrize("jit_compile", [False, True])
-def test_graph_a_step_gives_what_it_gives_eagerly(name, options, jit_compile):
+def test_graph_and_eager_rates_are_equal(name, options, jit_compile):
     schedule = SCHEDULES[name](**STAGE, **options)
     graph = tf.function(lambda step: schedule(step), jit_compile=jit_compile)
     for step in range(20):

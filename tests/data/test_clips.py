@@ -16,7 +16,7 @@ def table(*clips):
     return pd.DataFrame(list(clips))
 
 
-def heard(name, **more):
+def measured(name, **more):
     rng = np.random.default_rng(len(name))
     measures = {
         "num_samples": 13_230,
@@ -55,7 +55,7 @@ def test_a_good_table_passes():
     )
 
 
-def test_test_clips_may_all_be_unlabelled():
+def test_test_clips_may_all_be_unlabeled():
     check_clips(table(clip(), clip("t.wav", "test", labels=""), clip("u.wav", "test", labels="")))
 
 
@@ -91,20 +91,20 @@ def test_an_unusual_but_plain_name_is_accepted(name):
         (clip(labels=" ", subset="noisy"), "labels are empty. A noisy clip needs at least one"),
         (
             clip(subset="test", labels=""),
-            "labels are empty. A test clip needs at least one.*may be without, as a whole",
+            "labels are empty. A test clip needs at least one.*may have no labels, then for all of its clips",
         ),
-        (clip(labels="Bark,Bark"), "'Bark' stands there twice"),
+        (clip(labels="Bark,Bark"), "'Bark' is listed twice"),
         (clip(labels="Bark,,Meow"), "a label is empty"),
-        (clip(labels="Bark\nb.wav"), r"labels 'Bark\\nb.wav' holds a line break .* Is a quotation mark missing"),
-        (clip(group="1\r2"), "group .* holds a line break"),
+        (clip(labels="Bark\nb.wav"), r"labels 'Bark\\nb.wav' contains a line break .* Is a quotation mark missing"),
+        (clip(group="1\r2"), "group .* contains a line break"),
         (
             clip(subset="currated"),
             "subset is 'currated'. Did you mean 'curated'. Expected one of 'curated', 'noisy', 'test'",
         ),
         (clip(usage="public"), "usage is 'public'. Did you mean 'Public'. Expected one of '', 'Public', 'Private'"),
         (clip(fold=-1), "fold is -1. Expected a whole number from 1, or 0 for none"),
-        (clip("ok.wav"), "file name 'ok.wav' stands in clip 'ok.wav' already. Remove or rename one of the two"),
-        (clip(labels="Meow", subset="noisy", name="ok.wav"), "file name 'ok.wav' stands in"),
+        (clip("ok.wav"), "file name 'ok.wav' is already in clip 'ok.wav'. Remove or rename one of them"),
+        (clip(labels="Meow", subset="noisy", name="ok.wav"), "file name 'ok.wav' is already in"),
     ],
 )
 def test_a_bad_row_is_named(bad, message):
@@ -130,7 +130,7 @@ def test_an_empty_table_is_refused():
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_level_that_is_not_finite_is_refused(value):
     with pytest.raises(DataError, match="clip 'a.wav': rms is (nan|inf). Expected a finite number"):
-        check_clips(table(heard("a.wav") | {"rms": value}))
+        check_clips(table(measured("a.wav") | {"rms": value}))
 
 
 @pytest.mark.check("C5")
@@ -144,23 +144,25 @@ def test_an_unknown_label_names_its_row():
 # clips.csv
 
 
-def test_clips_csv_gives_back_what_was_written(tmp_path):
+def test_clips_csv_restores_what_was_written(tmp_path):
     clips = table(
-        heard("a,b.wav", labels="Bark,Meow", fold=2, group="17"),
-        heard('quoted "x".wav'),
-        heard("Geräusch/音.wav"),
-        heard("=cmd.wav", subset="noisy"),
-        heard("None", subset="noisy", labels="NA,nan", group="None"),
-        heard("t.wav", subset="test", usage="Public"),
+        measured("a,b.wav", labels="Bark,Meow", fold=2, group="17"),
+        measured('quoted "x".wav'),
+        measured("Geräusch/音.wav"),
+        measured("=cmd.wav", subset="noisy"),
+        measured("None", subset="noisy", labels="NA,nan", group="None"),
+        measured("t.wav", subset="test", usage="Public"),
     )
     write_clips(tmp_path / "clips.csv", clips)
-    again = read_clips(tmp_path / "clips.csv")
-    pd.testing.assert_frame_equal(again, clips.sort_values(["subset", "name"], ignore_index=True))
-    assert again["peak"].tolist() == clips.sort_values(["subset", "name"])["peak"].tolist()  # to the last bit
+    read = read_clips(tmp_path / "clips.csv")
+    pd.testing.assert_frame_equal(read, clips.sort_values(["subset", "name"], ignore_index=True))
+    assert read["peak"].tolist() == clips.sort_values(["subset", "name"])["peak"].tolist()  # to the last bit
 
 
 def test_the_same_clips_give_the_same_bytes(tmp_path):
-    clips = table(heard("b.wav"), heard("a.wav"), heard("c.wav", subset="noisy"), heard("0.wav", subset="test"))
+    clips = table(
+        measured("b.wav"), measured("a.wav"), measured("c.wav", subset="noisy"), measured("0.wav", subset="test")
+    )
     write_clips(tmp_path / "one.csv", clips)
     write_clips(tmp_path / "two.csv", clips.iloc[::-1].assign(path="/somewhere", row="x.csv line 1"))
     write_clips(tmp_path / "three.csv", read_clips(tmp_path / "two.csv"))
@@ -181,7 +183,7 @@ def test_a_table_without_measures_is_written_without_them(tmp_path):
     assert (tmp_path / "clips.csv").read_text() == "name,subset,labels,usage,fold,group\n1.wav,curated,Bark,,0,\n"
 
 
-def test_an_unknown_column_is_not_dropped_in_silence(tmp_path):
+def test_an_unknown_column_is_refused_and_nothing_is_written(tmp_path):
     with pytest.raises(DataError, match="unknown column 'seconts'. Did you mean 'seconds'.*Accepted: name, subset"):
         write_clips(tmp_path / "clips.csv", table(clip(seconts=1.0)))
     assert not (tmp_path / "clips.csv").exists()
@@ -221,7 +223,7 @@ def test_a_damaged_clips_csv_names_its_line(tmp_path, text, message):
         read_clips(tmp_path / "clips.csv")
 
 
-def test_a_clips_csv_that_is_not_there_is_said_so(tmp_path):
+def test_an_absent_clips_csv_is_reported(tmp_path):
     with pytest.raises(DataError, match="clips.csv: cannot be read: No such file or directory"):
         read_clips(tmp_path / "clips.csv")
 
@@ -256,7 +258,7 @@ def test_text_stays_text(file):
     assert read.values.tolist() == [["007", "None", ""], ["NA", "nan", ""], ["1e5", 'say "hi"', "=1+1"]]
 
 
-def test_a_row_knows_the_line_it_begins_on(file):
+def test_the_index_has_the_first_line_of_each_row(file):
     read = read_table(file('fname,labels,note\na.wav,Bark,"two\nlines"\n\nb.wav,Meow,\n'), COLUMNS)
     assert read.index.tolist() == ["labels.csv line 2", "labels.csv line 5"]
 
@@ -311,6 +313,6 @@ def test_a_malformed_table_names_its_line(file, content, message):
         read_table(file(content), COLUMNS)
 
 
-def test_a_folder_is_no_table(tmp_path):
+def test_a_folder_is_not_a_table(tmp_path):
     with pytest.raises(DataError, match="cannot be read: Is a directory"):
         next(csv_lines(tmp_path))

@@ -10,18 +10,18 @@ TABLE = pd.DataFrame(
         "clip": ["1.wav", "2.wav"],
         "labels": ["Bark,Meow", "Meow"],
         "weight": [0.1, 0.0],
-        "reason": ["heard, both", "=1+1"],
+        "reason": ["both sounds, clearly", "=1+1"],
         "source": ["by hand", ""],
     }
 )
 
 
-def test_what_is_written_is_read(tmp_path):
+def test_corrections_survive_writing_and_reading(tmp_path):
     write_corrections(tmp_path / "corrections.csv", TABLE[::-1])
     pd.testing.assert_frame_equal(read_corrections(tmp_path / "corrections.csv", VOCABULARY), TABLE)
 
 
-def test_by_hand_three_columns_are_enough(tmp_path):
+def test_three_columns_are_enough(tmp_path):
     path = tmp_path / "corrections.csv"
     path.write_text("weight,clip,labels\n1,1.wav,Bark\n0,2.wav,\n")
     assert read_corrections(path, VOCABULARY)["reason"].tolist() == ["", ""]
@@ -31,11 +31,11 @@ def test_by_hand_three_columns_are_enough(tmp_path):
     ("row", "message"),
     [
         ("1.wav,Brak,1", r"corrections\.csv line 3: unknown label 'Brak'\. Did you mean 'Bark'\?"),
-        ("0.wav,Bark,1", r"corrections\.csv line 3: clip '0\.wav' stands in corrections\.csv line 2 already"),
+        ("0.wav,Bark,1", r"corrections\.csv line 3: clip '0\.wav' is already in corrections\.csv line 2\. Keep one"),
         ("1.wav,Bark,much", r"corrections\.csv line 3: weight is 'much'\. Expected a number"),
-        ("1.wav,Bark,-1", r"corrections\.csv line 3: weight is -1\.0\. Expected a number from 0"),
-        ("1.wav,Bark,nan", r"corrections\.csv line 3: weight is nan\. Expected a number from 0"),
-        ("1.wav,,1", r"corrections\.csv line 3: labels are empty"),
+        ("1.wav,Bark,-1", r"corrections\.csv line 3: weight is -1\.0\. Expected a finite number, at least 0"),
+        ("1.wav,Bark,nan", r"corrections\.csv line 3: weight is nan\. Expected a finite number, at least 0"),
+        ("1.wav,,1", r"corrections\.csv line 3: labels are empty\. Add one, or give the clip weight 0"),
     ],
 )
 def test_a_wrong_row_is_named(tmp_path, row, message):
@@ -45,17 +45,17 @@ def test_a_wrong_row_is_named(tmp_path, row, message):
         read_corrections(path, VOCABULARY)
 
 
-def test_labels_and_weights_change_and_nothing_else():
+def test_only_labels_and_weights_change():
     clips = pd.DataFrame({"name": ["2.wav", "1.wav", "3.wav"], "labels": ["Bark"] * 3, "fold": [1, 2, 3]})
-    after = corrected(clips, TABLE)
-    assert after["labels"].tolist() == ["Meow", "Bark,Meow", "Bark"]
-    assert after["weight"].tolist() == [0.0, 0.1, 1.0]
-    assert after["fold"].tolist() == [1, 2, 3]
-    assert corrected(after, TABLE[:0])["weight"].tolist() == [0.0, 0.1, 1.0]
-    assert corrected(after, TABLE)["weight"].tolist() == pytest.approx([0.0, 0.01, 1.0])
+    result = corrected(clips, TABLE)
+    assert result["labels"].tolist() == ["Meow", "Bark,Meow", "Bark"]
+    assert result["weight"].tolist() == [0.0, 0.1, 1.0]
+    assert result["fold"].tolist() == [1, 2, 3]
+    assert corrected(result, TABLE[:0])["weight"].tolist() == [0.0, 0.1, 1.0]
+    assert corrected(result, TABLE)["weight"].tolist() == pytest.approx([0.0, 0.01, 1.0])
 
 
-def test_a_correction_of_a_clip_that_is_not_there_is_named():
+def test_a_correction_of_an_absent_clip_is_named():
     clips = pd.DataFrame({"name": ["1.wav"], "labels": ["Bark"]})
     with pytest.raises(DataError, match=r"corrections: there is no training clip '2\.wav' \(1 such rows in all\)"):
         corrected(clips, TABLE)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiers import law
 
-from audiotag.data.folds import stratified_folds
+from audiotag.data.folds import predefined_folds, stratified_folds
 from audiotag.data.labels import multi_hot, split_labels
 from audiotag.errors import ConfigError, DataError
 
@@ -23,16 +23,16 @@ needs_the_real_tables = pytest.mark.skipif(
 )
 
 
-def real_table(part):
-    """Clips of a part; a group is a recording, or all that one owner of videos published."""
-    with open(REAL / f"{part}_post_competition.csv", newline="") as file:
+def real_table(name):
+    """Clips of a table; a group is a recording, or all videos of one uploader."""
+    with open(REAL / f"{name}_post_competition.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     groups = [row.get("freesound_id") or row["flickr_video_URL"].split("/")[4] for row in rows]
     names, labels = zip(*((row["fname"], row["labels"]) for row in rows))
     return pd.DataFrame({"name": names, "labels": labels, "group": groups})
 
 
-def labelled(*labels):
+def labeled(*labels):
     return pd.DataFrame({"name": [f"{index:04d}.wav" for index in range(len(labels))], "labels": labels})
 
 
@@ -40,7 +40,7 @@ def random_table(num_clips, num_classes, seed):
     rng = np.random.default_rng(seed)
     rarity = np.sort(rng.random(num_classes) ** 2)
     rows = rng.random((num_clips, num_classes)) < rarity * 0.5
-    return labelled(*(",".join(f"c{index}" for index in np.flatnonzero(row)) for row in rows))
+    return labeled(*(",".join(f"c{index}" for index in np.flatnonzero(row)) for row in rows))
 
 
 def clips_of_each_class(table, folds):
@@ -50,7 +50,7 @@ def clips_of_each_class(table, folds):
     return np.stack([truth[(folds == fold).to_numpy()].sum(axis=0) for fold in range(folds.max() + 1)])
 
 
-def farthest_from_even(table, folds):
+def max_deviation_from_even(table, folds):
     counts = clips_of_each_class(table, folds)
     return np.abs(counts - counts.mean(axis=0)).max()
 
@@ -58,48 +58,50 @@ def farthest_from_even(table, folds):
 @needs_the_real_tables
 @pytest.mark.parametrize("num_folds", [5, 10])
 @pytest.mark.parametrize("seed", [0, 2019])
-@pytest.mark.parametrize("part", ["train_curated", "test"])
-def test_every_real_class_is_within_one_clip_of_its_even_share(part, num_folds, seed):
-    table = real_table(part)
+@pytest.mark.parametrize("name", ["train_curated", "test"])
+def test_every_real_class_is_within_one_clip_of_an_even_split(name, num_folds, seed):
+    table = real_table(name)
     folds = stratified_folds(table, num_folds, seed=seed)
-    assert farthest_from_even(table, folds) <= 1.0
+    assert max_deviation_from_even(table, folds) <= 1.0
     assert np.ptp(np.bincount(folds)) <= 1
 
 
 @needs_the_real_tables
-@pytest.mark.parametrize("groups, of_curated, of_noisy", [(None, 1.0, 0.0), ("group", 1.0, 2.0)])
-def test_all_real_training_clips_are_dealt_out_in_seconds_in_any_order_of_the_rows(groups, of_curated, of_noisy):
-    """Curated and noisy clips apart, as a run deals them; an owner has up to 290 of the noisy ones."""
+@pytest.mark.parametrize("groups, curated_deviation, noisy_deviation", [(None, 1.0, 0.0), ("group", 1.0, 2.0)])
+def test_all_real_training_clips_are_assigned_in_seconds_in_any_order_of_the_rows(
+    groups, curated_deviation, noisy_deviation
+):
+    """Curated and noisy clips separately, as in a run; an uploader has up to 290 of the noisy ones."""
     tables = [real_table("train_curated"), real_table("train_noisy")]
     assert [len(table) for table in tables] == [4_970, 19_815]
-    dealt = []
+    results = []
     for ordered in (lambda table: table, lambda table: table[::-1], lambda table: table.sample(frac=1, random_state=0)):
-        start = time.process_time()  # a busy machine is not the dealer's fault
+        start = time.process_time()  # of this process, whatever else the machine does
         folds = [stratified_folds(ordered(table), 5, seed=0, groups=groups) for table in tables]
         assert time.process_time() - start < 30
-        dealt.append([one.sort_index() for one in folds])
-    for table, worst, folds, *others in zip(tables, (of_curated, of_noisy), *dealt):
+        results.append([one.sort_index() for one in folds])
+    for table, deviation, folds, *others in zip(tables, (curated_deviation, noisy_deviation), *results):
         assert all(other.equals(folds) for other in others)
-        assert farthest_from_even(table, folds) == worst
+        assert max_deviation_from_even(table, folds) == deviation
         assert groups is None or (folds.groupby(table["group"]).nunique() == 1).all()
 
 
-def test_single_labels_are_dealt_out_evenly():
-    table = labelled(*["a"] * 10, *["b"] * 15, *["c"] * 5)
+def test_single_labels_are_spread_evenly():
+    table = labeled(*["a"] * 10, *["b"] * 15, *["c"] * 5)
     counts = clips_of_each_class(table, stratified_folds(table, 5, seed=0))
     np.testing.assert_array_equal(counts, [[2, 3, 1]] * 5)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_small_tables_come_near_the_best_of_all_ways_to_deal(seed):
+def test_small_tables_come_near_the_best_of_all_assignments(seed):
     table = random_table(8, 4, seed)
 
     def unevenness(folds):
         counts = clips_of_each_class(table, pd.Series([*folds]))
         return np.square(counts - counts.mean(axis=0)).sum()
 
-    ways = [folds for folds in itertools.product(range(2), repeat=8) if sum(folds) == 4]
-    assert unevenness(stratified_folds(table, 2, seed=0)) <= min(map(unevenness, ways)) + 1.0
+    assignments = [folds for folds in itertools.product(range(2), repeat=8) if sum(folds) == 4]
+    assert unevenness(stratified_folds(table, 2, seed=0)) <= min(map(unevenness, assignments)) + 1.0
 
 
 @law
@@ -112,11 +114,11 @@ def test_small_tables_come_near_the_best_of_all_ways_to_deal(seed):
     groups=st.none() | st.lists(st.sampled_from(["", "x", "y", "z"]), min_size=30, max_size=30),
 )
 def test_every_clip_has_one_fold_and_no_fold_is_empty(labels, num_folds, seed, groups):
-    table = labelled(*labels)
+    table = labeled(*labels)
     groups = None if groups is None else pd.Series(groups[: len(labels)])
-    parts = len(labels) if groups is None else (groups == "").sum() + groups[groups != ""].nunique()
-    if parts < num_folds:
-        with pytest.raises(DataError, match=f"{num_folds} folds, but only {parts} "):
+    num_units = len(labels) if groups is None else (groups == "").sum() + groups[groups != ""].nunique()
+    if num_units < num_folds:
+        with pytest.raises(DataError, match=f"{num_folds} folds, but only {num_units} "):
             stratified_folds(table, num_folds, seed=seed, groups=groups)
         return
     folds = stratified_folds(table, num_folds, seed=seed, groups=groups)
@@ -127,8 +129,8 @@ def test_every_clip_has_one_fold_and_no_fold_is_empty(labels, num_folds, seed, g
 
 @law
 @given(st.lists(st.sampled_from(["", *"abcde"]), min_size=6, max_size=40), st.integers(2, 6), st.integers(0, 3))
-def test_clips_of_one_label_are_parted_evenly_and_so_are_the_classes(labels, num_folds, seed):
-    table = labelled(*labels)
+def test_folds_have_even_sizes_and_classes_if_clips_have_one_label(labels, num_folds, seed):
+    table = labeled(*labels)
     folds = stratified_folds(table, num_folds, seed=seed)
     for clips in [folds, *(folds[table["labels"] == label] for label in "abcde")]:
         sizes = clips.value_counts().reindex(range(num_folds), fill_value=0)
@@ -138,9 +140,9 @@ def test_clips_of_one_label_are_parted_evenly_and_so_are_the_classes(labels, num
 @pytest.mark.check("D9")
 def test_the_order_of_the_rows_does_not_matter():
     table = random_table(200, 10, seed=1)
-    mixed = table.sample(frac=1, random_state=0)
+    shuffled = table.sample(frac=1, random_state=0)
     pd.testing.assert_series_equal(
-        stratified_folds(mixed, 5, seed=7).sort_index(), stratified_folds(table, 5, seed=7), check_names=True
+        stratified_folds(shuffled, 5, seed=7).sort_index(), stratified_folds(table, 5, seed=7), check_names=True
     )
 
 
@@ -149,19 +151,19 @@ import sys
 import pandas as pd
 from audiotag.data.folds import stratified_folds
 table = pd.DataFrame({"name": [f"{i}.wav" for i in range(60)], "labels": ["abcde"[i * i % 7 % 5] for i in range(60)]})
-mixed = table.sample(frac=1, random_state=int(sys.argv[1]))
-print(stratified_folds(mixed, 5, seed=7).sort_index().tolist())
+shuffled = table.sample(frac=1, random_state=int(sys.argv[1]))
+print(stratified_folds(shuffled, 5, seed=7).sort_index().tolist())
 """
 
 
 @pytest.mark.check("D9", 4)
 def test_neither_order_nor_hash_seed_changes_a_fold():
-    said = set()
+    outputs = set()
     for seed in ("0", "1", "7", "2019"):
         environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(Path(__file__).parents[2])}
         command = [sys.executable, "-c", PRINT_FOLDS, seed]
-        said.add(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
-    assert len(said) == 1
+        outputs.add(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
+    assert len(outputs) == 1
 
 
 @pytest.mark.check("D9")
@@ -179,7 +181,7 @@ def test_the_series_has_the_index_of_the_table():
 
 @pytest.mark.check("D9")
 @pytest.mark.parametrize("as_series", [False, True])
-def test_a_group_is_never_parted(as_series):
+def test_a_group_is_never_split(as_series):
     table = random_table(300, 8, seed=2)
     table["group"] = [f"recording {index // 3}" if index % 2 else "" for index in range(300)]
     folds = stratified_folds(
@@ -188,43 +190,67 @@ def test_a_group_is_never_parted(as_series):
     grouped = table["group"] != ""
     assert (folds[grouped].groupby(table["group"][grouped]).nunique() == 1).all()
     assert folds[~grouped].nunique() == 5
-    assert farthest_from_even(table, folds) <= 2.0
+    assert max_deviation_from_even(table, folds) <= 2.0
 
 
 def test_a_group_named_like_a_clip_is_not_that_clip():
-    table = labelled("a", "a", "a").assign(group=["", "0000.wav", "0000.wav"])
+    table = labeled("a", "a", "a").assign(group=["", "0000.wav", "0000.wav"])
     folds = stratified_folds(table, 2, seed=0, groups="group")
     assert folds[0] != folds[1] == folds[2]
 
 
 def test_a_class_rarer_than_the_folds_is_spread():
-    table = labelled(*["rare"] * 3, *["common"] * 47)
+    table = labeled(*["rare"] * 3, *["common"] * 47)
     folds = stratified_folds(table, 10, seed=0)
     assert folds[:3].nunique() == 3
     np.testing.assert_array_equal(np.bincount(folds), [5] * 10)
 
 
-def test_clips_without_labels_even_out_the_sizes():
-    table = labelled(*[""] * 7, *["a"] * 4, *["a,b,c"] * 2)
+def test_clips_without_labels_equalize_the_sizes():
+    table = labeled(*[""] * 7, *["a"] * 4, *["a,b,c"] * 2)
     np.testing.assert_array_equal(sorted(np.bincount(stratified_folds(table, 4, seed=0))), [3, 3, 3, 4])
 
 
 def test_more_folds_than_clips_are_refused():
     with pytest.raises(DataError, match="4 folds, but only 3 clips. Choose fewer folds."):
-        stratified_folds(labelled("a", "a", "a"), 4, seed=0)
+        stratified_folds(labeled("a", "a", "a"), 4, seed=0)
 
 
 def test_more_folds_than_groups_are_refused():
-    table = labelled("a", "a", "a").assign(group=["x", "x", "y"])
+    table = labeled("a", "a", "a").assign(group=["x", "x", "y"])
     with pytest.raises(DataError, match="3 folds, but only 2 groups of clips. Choose fewer folds."):
         stratified_folds(table, 3, seed=0, groups="group")
 
 
 def test_one_fold_is_refused():
-    with pytest.raises(ConfigError, match="num_folds is 1. Expected at least 2"):
-        stratified_folds(labelled("a", "a"), 1, seed=0)
+    with pytest.raises(
+        ConfigError, match="num_folds is 1. Expected at least 2: one to validate on and one to train on"
+    ):
+        stratified_folds(labeled("a", "a"), 1, seed=0)
 
 
-def test_groups_by_a_column_that_is_not_there_are_refused():
+def test_groups_by_an_absent_column_are_refused():
     with pytest.raises(ConfigError, match="groups is 'recording', but the table of clips has only name, labels"):
-        stratified_folds(labelled("a", "a"), 2, seed=0, groups="recording")
+        stratified_folds(labeled("a", "a"), 2, seed=0, groups="recording")
+
+
+# Predefined folds
+
+
+def test_predefined_folds_are_counted_from_zero_in_the_order_of_the_table():
+    table = labeled("a", "b", "a").assign(fold=[3, 1, 2]).set_axis(["x", "y", "z"])
+    folds = predefined_folds(table, 3)
+    assert folds.to_dict() == {"x": 2, "y": 0, "z": 1} and folds.name == "fold"
+
+
+def test_a_clip_without_a_predefined_fold_is_named():
+    table = labeled("a", "b", "a").assign(fold=[1, 0, 0])
+    with pytest.raises(DataError, match=r"0001.wav has no predefined fold \(2 in all\). Use stratified folds."):
+        predefined_folds(table, 2)
+
+
+@pytest.mark.parametrize("num_folds", [2, 4])
+def test_another_number_of_predefined_folds_is_refused(num_folds):
+    table = labeled("a", "b", "a").assign(fold=[3, 1, 2])
+    with pytest.raises(DataError, match=f"the predefined folds are 1, 2, 3. Expected 1 to {num_folds}."):
+        predefined_folds(table, num_folds)

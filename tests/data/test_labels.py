@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from audiotag.data.labels import known_labels, multi_hot, split_labels
+from audiotag.data.labels import multi_hot, parse_labels, split_labels
 from audiotag.errors import DataError
 
 
@@ -17,7 +17,7 @@ from audiotag.errors import DataError
         ("  ", ()),
     ],
 )
-def test_a_text_falls_into_its_labels(text, labels):
+def test_a_text_is_split_into_its_labels(text, labels):
     assert split_labels(text) == labels
 
 
@@ -27,26 +27,26 @@ def test_an_empty_label_between_commas_is_refused(text):
         split_labels(text)
 
 
-def test_a_label_that_stands_twice_is_refused():
-    with pytest.raises(DataError, match="labels 'Bark,Meow,Bark': 'Bark' stands there twice. Name each label once."):
+def test_a_label_that_is_listed_twice_is_refused():
+    with pytest.raises(DataError, match="labels 'Bark,Meow,Bark': 'Bark' is listed twice. List each label once."):
         split_labels("Bark,Meow,Bark")
 
 
-def test_an_unknown_label_is_told_its_nearest_class():
+def test_the_message_about_an_unknown_label_names_the_nearest_class():
     with pytest.raises(
         DataError, match="unknown label 'Brak'. Did you mean 'Bark'. The vocabulary has 2 classes: Bark, Meow."
     ):
-        known_labels("Meow,Brak", ["Bark", "Meow"])
+        parse_labels("Meow,Brak", ["Bark", "Meow"])
 
 
-def test_a_part_of_a_class_is_not_the_class():
+def test_a_prefix_of_a_class_is_not_the_class():
     with pytest.raises(DataError, match="unknown label 'Male_speech'"):
-        known_labels("Male_speech", ["Male_speech_and_man_speaking", "Bark"])
+        parse_labels("Male_speech", ["Male_speech_and_man_speaking", "Bark"])
 
 
 def test_a_message_about_a_large_vocabulary_stays_short():
     with pytest.raises(DataError, match=r"has 80 classes: c0, c1, c2, c3, c4, \.\.\.\.$"):
-        known_labels("?", [f"c{index}" for index in range(80)])
+        parse_labels("?", [f"c{index}" for index in range(80)])
 
 
 def test_multi_hot_puts_ones_where_the_labels_are():
@@ -58,9 +58,9 @@ def test_multi_hot_puts_ones_where_the_labels_are():
 def test_multi_hot_agrees_with_counting_by_hand():
     vocabulary = [f"c{index}" for index in range(7)]
     rng = np.random.default_rng(0)
-    wanted = rng.random((50, 7)) < 0.3
-    texts = [",".join(label for label, on in zip(vocabulary, row) if on) for row in wanted]
-    np.testing.assert_array_equal(multi_hot(texts, vocabulary), wanted)
+    expected = rng.random((50, 7)) < 0.3
+    texts = [",".join(label for label, on in zip(vocabulary, row) if on) for row in expected]
+    np.testing.assert_array_equal(multi_hot(texts, vocabulary), expected)
 
 
 def test_multi_hot_refuses_an_unknown_label():

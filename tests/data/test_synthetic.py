@@ -25,9 +25,9 @@ def full_plans():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    place = tmp_path_factory.mktemp("here") / "demo"
-    make_demo(place, **COUNTS)
-    return place
+    path = tmp_path_factory.mktemp("dataset") / "demo"
+    make_demo(path, **COUNTS)
+    return path
 
 
 def rows(path):
@@ -43,7 +43,7 @@ def one_of(label, seconds, index=0):
     return Clip("00000000.wav", (label,), (label,), seconds, (5, 0, index))
 
 
-def test_the_folder_holds_what_kaggle_s_does_and_the_truth_beside_it(folder):
+def test_the_folder_has_kaggles_files_and_the_truth(folder):
     assert {p.name for p in folder.iterdir()} == {
         "train_curated",
         "train_noisy",
@@ -74,7 +74,7 @@ def test_a_table_lists_every_file_of_its_folder_in_the_order_of_names(folder, ta
     assert all(re.fullmatch(r"[0-9a-f]{8}\.wav", name) for name in names)
 
 
-def test_labels_are_known_and_two_are_parted_by_a_comma(folder):
+def test_labels_are_classes_and_two_are_separated_by_a_comma(folder):
     labels = [
         row[1].split(",") for table in ("train_curated.csv", "test_labels.csv") for row in rows(folder / table)[1:]
     ]
@@ -95,7 +95,7 @@ def test_the_truth_table_agrees_with_the_noisy_table(folder):
     truth = rows(folder / "noisy_truth.csv")[1:]
     assert [row[:2] for row in truth] == rows(folder / "train_noisy.csv")[1:]
     assert all((given == true) == (right == "1") for _, given, true, right in truth)
-    assert [row[3] for row in truth].count("0") == 5  # 40 % of 13, rounded
+    assert [row[3] for row in truth].count("0") == 5  # 40% of 13, rounded
 
 
 def test_clips_are_16_bit_mono_at_44_1_khz_audible_and_not_clipped(folder):
@@ -105,11 +105,11 @@ def test_clips_are_16_bit_mono_at_44_1_khz_audible_and_not_clipped(folder):
         assert 0.09 < np.abs(sf.read(path)[0]).max() < 0.91
 
 
-def test_the_summary_counts_what_is_there(tmp_path):
+def test_the_summary_counts_the_clips(tmp_path):
     summary = make_demo(tmp_path / "demo", curated=3, noisy=5, test=2)
-    heard = sum(sf.info(path).duration for path in tmp_path.rglob("*.wav"))
+    seconds = sum(sf.info(path).duration for path in tmp_path.rglob("*.wav"))
     assert (summary["curated"], summary["noisy"], summary["test"], summary["wrong"]) == (3, 5, 2, 2)
-    assert summary["seconds"] == pytest.approx(heard, abs=1e-3)
+    assert summary["seconds"] == pytest.approx(seconds, abs=1e-3)
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_gives_others(folder, tmp_path):
@@ -125,9 +125,9 @@ def test_a_clip_stays_the_same_when_others_are_added():
     assert all(many[key] == clip for key, clip in few.items())
 
 
-def test_a_folder_with_files_is_refused_and_left_alone(tmp_path):
+def test_a_folder_with_files_is_refused_and_unchanged(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(DataError, match="exists and is not an empty folder. Name another one, or remove it first"):
+    with pytest.raises(DataError, match="exists and is not an empty folder. Choose another one, or remove it first"):
         make_demo(tmp_path, **COUNTS)
     with pytest.raises(DataError, match="mine.txt exists"):
         make_demo(tmp_path / "mine.txt", **COUNTS)
@@ -140,7 +140,7 @@ def test_an_empty_folder_is_filled(tmp_path):
     assert (tmp_path / "demo" / "train_curated.csv").exists()
 
 
-def test_a_run_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
+def test_a_failure_leaves_no_files(tmp_path, monkeypatch):
     def full_disk(folder, plans):
         raise OSError("no space left")
 
@@ -168,7 +168,7 @@ def test_one_clip_in_five_holds_two_sounds(full_plans):
 
 
 @pytest.mark.parametrize("num_clips", [1, 2, 13, 504])
-def test_two_fifths_of_the_noisy_clips_are_labelled_all_wrong(num_clips):
+def test_all_labels_of_two_fifths_of_the_noisy_clips_are_wrong(num_clips):
     clips = plan("train_noisy", num_clips, seed=3)
     wrong = [clip for clip in clips if clip.given != clip.truth]
     assert len(wrong) == round(0.4 * num_clips)
@@ -176,7 +176,7 @@ def test_two_fifths_of_the_noisy_clips_are_labelled_all_wrong(num_clips):
     assert all(len(clip.given) == len(clip.truth) for clip in wrong)
 
 
-def test_curated_and_test_clips_are_labelled_rightly(full_plans):
+def test_labels_of_curated_and_test_clips_are_correct(full_plans):
     assert all(clip.given == clip.truth for clip in full_plans["train_curated"] + full_plans["test"])
 
 
@@ -188,14 +188,14 @@ def test_clips_last_0_3_to_15_seconds_mostly_1_to_6_and_fit_in_150_megabytes(ful
 
 
 @pytest.mark.parametrize("label", SOUNDS)
-def test_a_sound_fills_any_length_and_no_two_are_alike(label):
+def test_a_sound_fills_any_duration_and_no_two_are_alike(label):
     for seconds in (0.3, 0.7, 15.0):
         waveform = waveform_of(one_of(label, seconds))
         assert waveform.shape == (round(seconds * 44_100),)
         assert np.isfinite(waveform).all()
         assert 0.1 <= np.abs(waveform).max() <= 0.9
-    likeness = np.corrcoef([waveform_of(one_of(label, 1.0, index)) for index in range(4)])
-    assert np.abs(likeness[np.triu_indices(4, k=1)]).max() < 0.9
+    correlation = np.corrcoef([waveform_of(one_of(label, 1.0, index)) for index in range(4)])
+    assert np.abs(correlation[np.triu_indices(4, k=1)]).max() < 0.9
 
 
 def test_a_second_sound_is_within_6_decibels_of_the_first(monkeypatch):
@@ -213,8 +213,8 @@ def test_a_second_sound_is_within_6_decibels_of_the_first(monkeypatch):
     assert -6.5 < min(ratios) < -3 and 3 < max(ratios) < 6.5
 
 
-def test_a_simple_classifier_tells_the_sounds_apart():
-    def heard(clips):
+def test_a_simple_classifier_distinguishes_the_sounds():
+    def features_and_labels(clips):
         clips = [clip for clip in clips if len(clip.truth) == 1]
         features = []
         for clip in clips:
@@ -224,5 +224,5 @@ def test_a_simple_classifier_tells_the_sounds_apart():
         return np.stack(features), [clip.truth[0] for clip in clips]
 
     classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
-    classifier.fit(*heard(plan("train_curated", 140, seed=4)))
-    assert classifier.score(*heard(plan("test", 70, seed=4))) > 0.8
+    classifier.fit(*features_and_labels(plan("train_curated", 140, seed=4)))
+    assert classifier.score(*features_and_labels(plan("test", 70, seed=4))) > 0.8

@@ -19,7 +19,7 @@ def path(request, tmp_path):
     return tmp_path / f"scores.{request.param}"
 
 
-def test_names_probabilities_and_logits_come_back_to_the_last_bit(path):
+def test_names_and_logits_are_read_back_exactly(path):
     write_scores(path, scores_table(NAMES, LOGITS, VOCABULARY))
     read = {".parquet": pd.read_parquet, ".csv": lambda path: pd.read_csv(path, dtype=str, keep_default_na=False)}
     table = read[path.suffix](path)
@@ -29,13 +29,13 @@ def test_names_probabilities_and_logits_come_back_to_the_last_bit(path):
     assert logits[0, 0] < logits[0, 1]  # whose probabilities are both 1
 
 
-def test_probabilities_stand_under_the_classes_names():
+def test_probabilities_are_in_the_columns_of_their_classes():
     table = scores_table(NAMES, LOGITS, VOCABULARY)
     assert table.columns.tolist() == ["fname", *VOCABULARY, *(f"{label} logit" for label in VOCABULARY)]
     np.testing.assert_allclose(table[list(VOCABULARY)], 1 / (1 + np.exp(-LOGITS.clip(-700))), atol=1e-300)
 
 
-def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
+def test_parquet_without_pyarrow_names_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"Parquet needs pyarrow. Install it with: pip install 'audiotag\[parquet\]'"):
         write_scores(tmp_path / "scores.parquet", scores_table(NAMES, LOGITS, VOCABULARY))

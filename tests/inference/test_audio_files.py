@@ -1,57 +1,42 @@
 import dataclasses
-import json
-import shutil
+import functools
 
 import numpy as np
 import pytest
 import soundfile as sf
-import tensorflow as tf
 from scipy.special import expit
 
 from audiotag.data.clips import read_clips
 from audiotag.data.records.manifest import read_manifest
 from audiotag.data.records.writing import write_records
-from audiotag.data.sources.layouts import find_clips
-from audiotag.errors import ConfigError, DataError
-from audiotag.inference.audio_files import best_classes, score_files
-from audiotag.inference.predictor import hear
-from audiotag.inference import records as scoring
-from audiotag.inference.records import score_logits, score_records
-from audiotag.runs import models
-from audiotag.runs.models import heard_as, load_tagger, load_taggers
-from audiotag.serving.saved_model import load_listener
+from audiotag.data.sources import find_clips
+from audiotag.errors import DataError
+from audiotag.inference import audio_files
+from audiotag.inference.audio_files import score_events, score_files, top_classes
+from audiotag.inference.predictor import Predictor
+from audiotag.inference.records import score_records
+from audiotag.runs.models import load_taggers
+from audiotag.serving.saved_model import load_predictor
+
+AUDIO_CONFIG = {"sample_rate": 16_000, "trim": None, "trim_db": 60.0, "peak_db": None}
 
 
-@pytest.fixture(scope="module")
-def clips(records):
-    return read_clips(records / "clips.csv").query("subset == 'test'").reset_index(drop=True)
+def loudness(windows):
+    """Logits that detect whether a window is loud in its first, or second, half."""
+    halves = np.stack(np.array_split(np.abs(windows), 2, axis=1), axis=1).max(axis=2)  # [B, 2]
+    return (100 * (halves - 0.5)).astype("float32")
 
 
-@pytest.fixture(scope="module")
-def scores(run, records, clips):
-    return score_records(load_taggers(run), read_manifest(records), clips)
+LOUD = Predictor(loudness, AUDIO_CONFIG, ("first", "second"), 16_000, 8_000, "max")
 
 
-@pytest.fixture
-def two_folds(run, tmp_path):
-    """The run with a second fold: its final weights are those of the noisy stage."""
-    folder = shutil.copytree(run.folder, tmp_path / "run")
-    shutil.copytree(folder / "fold-0" / "noisy", folder / "fold-1" / "curated")
-    return dataclasses.replace(run, folder=folder)
+# Scores of files
 
 
-def test_each_clip_has_its_own_row_whatever_the_batch(run, records, clips, scores, monkeypatch):
-    assert scores.shape == (20, 14) and scores.dtype == "float64"
-    assert np.isfinite(scores).all() and (scores > 0).all() and (scores < 1).all()
-    taggers, order = load_taggers(run), np.random.default_rng(0).permutation(len(clips))
-    for batch_size in (1, 3, 100):
-        monkeypatch.setattr(scoring, "BATCH_SIZE", batch_size)
-        shuffled = score_records(taggers, read_manifest(records), clips.iloc[order].reset_index(drop=True))
-        np.testing.assert_allclose(shuffled, scores[order], atol=1e-6)
-
-
-def test_files_get_the_scores_that_their_records_get(run, clips, scores, wavs):
-    logits = score_files(load_listener(run.folder), wavs)
+def test_files_get_the_scores_that_their_records_get(run, records, wavs):
+    clips = read_clips(records / "clips.csv").query("subset == 'test'").reset_index(drop=True)
+    scores = score_records(load_taggers(run), read_manifest(records), clips)
+    logits = score_files(load_predictor(run.folder), wavs)
     assert logits.shape == (20, 14) and logits.dtype == "float64"
     rows = [clips["name"].tolist().index(path.name) for path in wavs]
     np.testing.assert_allclose(expit(logits), scores[rows], atol=1e-5)
@@ -65,96 +50,100 @@ def test_files_are_trimmed_and_scaled_as_their_records_were(run, tmp_path):
         sf.write(tmp_path / "audio" / f"{index}.wav", np.concatenate([np.zeros(6_000), sound, np.zeros(9_000)]), 16_000)
         table.append(f"{index}.wav,a,{'curated' if index == 0 else 'test'}")
     (tmp_path / "labels.csv").write_text("\n".join(table) + "\n")
-    options = {"sample_rate": 16_000, "trim": "level", "peak_db": -3.0, "workers": 0}
+    options = {"sample_rate": 16_000, "trim": "absolute", "peak_db": -3.0, "workers": 0}
     manifest = write_records(find_clips(tmp_path), tmp_path / "records", **options)
     clips = read_clips(tmp_path / "records" / "clips.csv").query("subset == 'test'").reset_index(drop=True)
     assert (clips["trimmed_start_seconds"] > 0.3).all() and (clips["gain_db"] > 10).all()
     scores = score_records(load_taggers(run), manifest, clips)
-    listener = load_listener(run.folder)
+    predictor = load_predictor(run.folder)
     paths = [tmp_path / "audio" / name for name in clips["name"]]
-    read = score_files(dataclasses.replace(listener, hearing=manifest.hearing), paths)
-    np.testing.assert_allclose(expit(read), scores, atol=1e-4)
-    assert np.abs(expit(score_files(listener, paths)) - scores).max() > 1e-2
+    logits = score_files(dataclasses.replace(predictor, audio_config=manifest.audio_config), paths)
+    np.testing.assert_allclose(expit(logits), scores, atol=1e-4)
+    assert np.abs(expit(score_files(predictor, paths)) - scores).max() > 1e-2
 
 
-def test_several_folds_are_averaged_as_probabilities(two_folds, records, clips, scores):
-    taggers = load_taggers(two_folds)
-    assert len(taggers) == 2
-    noisy = score_records([load_tagger(two_folds, 0, "noisy")], read_manifest(records), clips)
-    assert np.abs(noisy - scores).max() > 0.01
-    both = score_records(taggers, read_manifest(records), clips)
-    np.testing.assert_allclose(both, (scores + noisy) / 2, atol=1e-7)
-    waveform = np.random.default_rng(0).uniform(-1, 1, (3, 20_000)).astype("float32")
-    alone = [tf.sigmoid(tagger(waveform)).numpy() for tagger in taggers]
-    np.testing.assert_allclose(tf.sigmoid(hear(taggers, waveform)), np.mean(alone, axis=0), atol=1e-6)
+def test_a_long_recording_gets_the_same_logits_as_a_short_one(run, tmp_path, monkeypatch):
+    predictor = load_predictor(run.folder)
+    sound = 0.3 * np.random.default_rng(0).standard_normal(22_050 * 7).astype("float32")
+    sf.write(tmp_path / "noise.wav", sound, 22_050, subtype="FLOAT")
+    for changed in (predictor, dataclasses.replace(predictor, audio_config=predictor.audio_config | {"peak_db": -6.0})):
+        monkeypatch.setattr(audio_files, "LONG_SECONDS", 600)
+        expected = score_files(changed, [tmp_path / "noise.wav"])
+        monkeypatch.setattr(audio_files, "LONG_SECONDS", 5)
+        np.testing.assert_allclose(score_files(changed, [tmp_path / "noise.wav"]), expected, atol=1e-2)
 
 
-def test_nearly_certain_clips_are_not_tied(run, records, clips, monkeypatch):
-    tagger = load_taggers(run)[0]
-    kernel, bias = tagger.network.get_layer("logits").weights
-    kernel.assign(0 * kernel)
-    bias.assign(np.arange(14, dtype="float32") + 17)  # float32 knows no probability between these and 1
-    scores = score_records([tagger], read_manifest(records), clips.head(2))
-    assert (np.diff(scores, axis=1) > 0).all()
+def test_a_long_recording_is_scored_window_by_window_however_small_its_file(tmp_path):
+    sound = np.zeros(11 * 60 * 4_000)
+    sound[8_000:16_000] = 0.9
+    sf.write(tmp_path / "night.flac", sound, 4_000)
+    assert (tmp_path / "night.flac").stat().st_size < 40_000
+    predictor = dataclasses.replace(LOUD, audio_config=AUDIO_CONFIG | {"sample_rate": 4_000})
+    assert (score_files(predictor, [tmp_path / "night.flac"]) > 30).all()  # as one window, its second half is silent
 
 
-def test_a_stage_may_be_chosen(run):
-    last, noisy = load_taggers(run)[0], load_taggers(run, "noisy")[0]
-    assert any(np.any(a != b) for a, b in zip(last.get_weights(), noisy.get_weights()))
-    for a, b in zip(noisy.get_weights(), load_tagger(run, 0, "noisy").get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
+# Events
 
 
-def test_a_stage_that_is_unknown_or_not_trained_is_refused(run, tmp_path):
-    with pytest.raises(DataError, match=r"no stage 'nosy'\. Did you mean 'noisy'\? Accepted: noisy, curated\."):
-        load_taggers(run, "nosy")
-    shutil.copytree(run.folder, tmp_path / "run", ignore=shutil.ignore_patterns("curated"))
-    with pytest.raises(DataError, match=r"run: stage 'curated' is not trained yet\. Finish the run with: audiotag fit"):
-        load_taggers(dataclasses.replace(run, folder=tmp_path / "run"))
+def test_a_bang_is_detected_at_its_time(tmp_path):
+    sound = np.zeros(44_100 * 20, "float32")
+    sound[44_100 * 12 : 44_100 * 12 + 2_000] = 0.9
+    sf.write(tmp_path / "bang.wav", np.stack([sound, sound], axis=1), 44_100)
+    logits, table = score_events(LOUD, [tmp_path / "bang.wav"], threshold=0.5)
+    assert (logits > 0).all()
+    assert table.columns.tolist() == ["fname", "start", "end", "class", "probability"]
+    assert table["class"].tolist() == ["second", "first"]
+    assert table["start"].tolist() == [11.5, 12.0] and table["end"].tolist() == [12.5, 13.0]
 
 
-def test_a_damaged_shard_is_named(run, records, clips, tmp_path):
-    copy = shutil.copytree(records, tmp_path / "records")
-    manifest = read_manifest(copy)
-    shard = next(shard for shard in manifest.shards if shard.subset == "test")
-    data = bytearray((copy / shard.file).read_bytes())
-    data[-100] ^= 4
-    (copy / shard.file).write_bytes(data)
-    with pytest.raises(DataError, match=rf"{shard.file}: damaged: its SHA-256 is not the manifest's\. It holds"):
-        score_records(load_taggers(run), manifest, clips)
+# Both
 
 
-def test_logits_tell_apart_what_rounds_to_one(run, records, clips):
-    tagger = load_taggers(run)[0]
-    kernel, bias = tagger.network.get_layer("logits").weights
-    kernel.assign(0 * kernel)
-    bias.assign(np.arange(14, dtype="float32") + 40)  # float64 knows no probability between these and 1
-    logits = score_logits([tagger, tagger], read_manifest(records), clips.head(2))
-    np.testing.assert_allclose(logits, np.tile(np.arange(14) + 40, (2, 1)), rtol=1e-5)
-    assert (np.diff(logits, axis=1) > 0).all()
+SCORERS = [score_files, functools.partial(score_events, threshold=0.5)]
 
 
-@pytest.mark.parametrize("change", ["windows=whole", "windows=slices", "windows=random", "pool=max"])
-def test_a_run_may_be_heard_in_another_way_and_alone_or_in_a_batch_alike(run, records, clips, scores, change):
-    changed = heard_as(run, [f"predict.{change}"])
-    taggers = load_taggers(changed)
-    logits = score_logits(taggers, read_manifest(records), clips)
-    assert np.abs(expit(logits) - scores).max() > 1e-4
-    one = clips.iloc[[clips["num_samples"].argmax()]].reset_index(drop=True)
-    alone = score_logits(taggers, read_manifest(records), one)
-    np.testing.assert_allclose(alone[0], logits[clips["num_samples"].argmax()], atol=1e-4)
+@pytest.mark.parametrize("score", SCORERS)
+def test_a_recording_too_short_for_the_sample_rate_is_refused(tmp_path, score):
+    sf.write(tmp_path / "short.wav", np.zeros(5), 384_000)
+    with pytest.raises(DataError, match="short.wav: too short: 5 samples at 384000 Hz leave none at 16000 Hz. Leave"):
+        score(LOUD, [tmp_path / "short.wav"])
 
 
-def test_only_the_hearing_of_a_trained_run_may_change(run):
-    with pytest.raises(ConfigError, match="--set seed=3: a trained run changes only in how it is heard. Expected "):
-        heard_as(run, ["seed=3"])
-    with pytest.raises(ConfigError, match="predict.pool: "):
-        heard_as(run, ["predict.pool=best"])
+@pytest.mark.parametrize("score", SCORERS)
+def test_samples_beyond_full_scale_are_clipped_as_in_records(tmp_path, score):
+    received = []
+
+    def logits(windows):
+        received.append(windows)
+        return np.zeros((len(windows), 2), "float32")
+
+    sound = 0.9 * np.sin(np.arange(16_000, dtype="float32"))
+    for name, factor in (("over", 3), ("far", 1e30)):
+        sf.write(tmp_path / f"{name}.wav", factor * sound, 16_000, subtype="FLOAT")
+        score(dataclasses.replace(LOUD, logits=logits), [tmp_path / f"{name}.wav"])
+        np.testing.assert_array_equal(received.pop()[0], np.clip(factor * sound, -1, 1))
+    sf.write(tmp_path / "beyond.wav", 1e38 * np.sign(sound), 16_000, subtype="FLOAT")
+    changed = dataclasses.replace(LOUD, logits=logits, audio_config=AUDIO_CONFIG | {"peak_db": -6.0})
+    score(changed, [tmp_path / "beyond.wav"])
+    assert np.abs(received.pop()).max() == pytest.approx(10 ** (-6 / 20))
 
 
-def test_the_best_classes_stand_first():
+@pytest.mark.parametrize("score", SCORERS)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_file_with_nan_or_infinite_logits_is_refused_by_name(tmp_path, score, value):
+    sf.write(tmp_path / "fine.wav", np.zeros(40_000), 16_000)
+    broken = dataclasses.replace(LOUD, logits=lambda windows: np.array([[0, 0]] * (len(windows) - 1) + [[0, value]]))
+    message = "fine.wav: the model predicts NaN or infinity. Leave the file out; if other files fail too, retrain it."
+    with pytest.raises(DataError, match=message):
+        score(broken, [tmp_path / "fine.wav"])
+
+
+# As text
+
+
+def test_the_best_classes_come_first():
     logits = np.array([[-1.0, 0.0, 40.0], [2.0, -30.0, -2.0]])
-    assert best_classes(["a b.wav", "c.wav"], logits, ("Bark", "Church bell", "Meow"), 2).splitlines() == [
+    assert top_classes(["a b.wav", "c.wav"], logits, ("Bark", "Church bell", "Meow"), 2).splitlines() == [
         "a b.wav",
         "  100.0%  Meow",
         "   50.0%  Church bell",
@@ -162,18 +151,4 @@ def test_the_best_classes_stand_first():
         "   88.1%  Bark",
         "   11.9%  Meow",
     ]
-    assert len(best_classes(["a", "b"], logits, ("Bark", "Church bell", "Meow"), 99).splitlines()) == 8
-
-
-@pytest.mark.parametrize("weights, momentum", [("imagenet", 0.99), ("gone.weights.h5", 0.99), (None, 0.9)])
-def test_the_weights_that_training_began_with_are_not_needed_any_more(run, tiny, monkeypatch, weights, momentum):
-    def download(*args, **options):
-        pytest.fail("downloaded")
-
-    picture = 'picture=[{"name": "resize", "height": 32, "width": 32}, {"name": "repeat_channels"}]'
-    begun_with = tiny(picture, f"model={json.dumps({'name': 'mobilenet', 'weights': weights})}")
-    monkeypatch.setattr("keras.src.applications.mobilenet.file_utils.get_file", download)
-    monkeypatch.setattr(models, "load_weights", lambda tagger, path: None)
-    network = load_tagger(dataclasses.replace(run, experiment=begun_with), 0, "curated").network
-    assert network.name == "mobilenet"
-    assert {layer.momentum for layer in network.layers if hasattr(layer, "momentum")} == {momentum}  # as it was trained
+    assert len(top_classes(["a", "b"], logits, ("Bark", "Church bell", "Meow"), 99).splitlines()) == 8

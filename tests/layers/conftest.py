@@ -1,4 +1,4 @@
-"""What every front end must survive: ten extremes and ten recordings."""
+"""Test signals for the front ends: ten extreme ones and ten recordings."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ ESC10 = Path(__file__).resolve().parents[3] / "shared" / "data" / "esc10"
 
 @pytest.fixture(scope="session")
 def extremes():
-    """A function: a sample rate → {name: float32 [N]}, ten clips of odd lengths, from one sample to half a second."""
+    """A function from a sample rate to {name: float32 [N]}: ten clips of odd lengths, from one sample to 0.5 s."""
 
     def make(sample_rate):
         time = np.arange(sample_rate // 2 | 1) / sample_rate
@@ -36,7 +36,7 @@ def extremes():
 def real_clips():
     """Two seconds around the peak of a recording of each class of ESC-10: float32 [10, 88200]."""
     if not ESC10.is_dir():
-        pytest.skip("the recordings of ESC-10 are not beside the project")
+        pytest.skip("needs the recordings of ESC-10 in shared/data/esc10")
     import soundfile
 
     files = [min(folder.glob("*.ogg")) for folder in sorted(ESC10.iterdir()) if folder.is_dir()]

@@ -9,15 +9,19 @@ from audiotag.config.loading import load
 from audiotag.models.conv1d import conv1d
 from audiotag.runs.building import build_tagger
 
+EXAMPLES = {"conv1d": ({}, (None, 1))}
+NUM_WEIGHTS = {"conv1d": 400_644}
+LENGTHS = {"conv1d": (1700, 1616, 1617, 1999, 2048)}
+
 DEMO = Path(__file__).parents[2] / "experiments" / "demo.json"
 
 
 @pytest.mark.parametrize(("num_classes", "weights"), [(80, 400_644), (74, 394_470), (41, 360_513)])
-def test_the_weights_are_as_many_as_published(num_classes, weights):
+def test_the_number_of_weights_is_as_published(num_classes, weights):
     assert conv1d((32_000, 1), num_classes).count_params() == weights
 
 
-def test_it_is_that_of_pytorchs_layers():
+def test_it_matches_pytorch_layer_by_layer():
     layers = [nn.Conv1d(1, 16, 9), nn.ReLU(), nn.Conv1d(16, 16, 9), nn.ReLU(), nn.MaxPool1d(16)]
     for channels in (16, 32):
         layers += [nn.Conv1d(channels, 32, 3), nn.ReLU(), nn.Conv1d(32, 32, 3), nn.ReLU(), nn.MaxPool1d(4)]
@@ -32,12 +36,12 @@ def test_it_is_that_of_pytorchs_layers():
             layer.weight.copy_(torch.from_numpy(kernel.T))
             nn.init.zeros_(layer.bias)
     for samples in (1616, 1617, 2000, 32_000):
-        wave = np.random.default_rng(0).standard_normal((2, samples, 1)).astype("float32")
-        theirs = nn.Sequential(*layers)(torch.from_numpy(wave).mT).detach().numpy()
-        np.testing.assert_allclose(model(wave), theirs, atol=1e-5)
+        waveform = np.random.default_rng(0).standard_normal((2, samples, 1)).astype("float32")
+        theirs = nn.Sequential(*layers)(torch.from_numpy(waveform).mT).detach().numpy()
+        np.testing.assert_allclose(model(waveform), theirs, atol=1e-5)
 
 
-def test_lengths_and_dropout_are_those_of_the_kernel():
+def test_lengths_and_dropout_match_the_published_kernel():
     model = conv1d((32_000, 1), 5)
     kinds = [(type(layer).__name__, layer) for layer in model.layers]
     assert [layer.output.shape[1] for kind, layer in kinds if kind in ("Conv1D", "MaxPooling1D")] == [
@@ -49,24 +53,25 @@ def test_lengths_and_dropout_are_those_of_the_kernel():
     assert [layer.rate for kind, layer in kinds if kind == "Dropout"] == [0.1, 0.1, 0.1, 0.2]
 
 
-@pytest.mark.parametrize(("laid", "times"), [("covering", 1), ("whole", 2)])
-def test_it_listens_to_the_waves_that_a_tagger_hands_on(laid, times):
-    changes = ['frontend={"name": "raw_wave"}', 'model={"name": "conv1d"}', "picture=[]", "augment=[]"]
-    tagger = build_tagger(load(DEMO, [*changes, f"predict.windows={laid}"]), sample_rate=16_000, num_classes=5)
-    window = np.random.default_rng(0).uniform(-1, 1, (2, times * tagger.window_samples)).astype("float32")
+@pytest.mark.parametrize(("window_layout", "num_windows"), [("sliding", 1), ("full_clip", 2)])
+def test_it_receives_scaled_waveforms_from_a_tagger(window_layout, num_windows):
+    overrides = ['frontend={"name": "raw_waveform"}', 'model={"name": "conv1d"}', "image_preprocess=[]", "augment=[]"]
+    overrides.append(f"predict.windows={window_layout}")
+    tagger = build_tagger(load(DEMO, overrides), sample_rate=16_000, num_classes=5)
+    window = np.random.default_rng(0).uniform(-1, 1, (2, num_windows * tagger.window_samples)).astype("float32")
     low, high = window.min(axis=1, keepdims=True), window.max(axis=1, keepdims=True)
-    wave = (window - low) / (high - low + 1e-6) - 0.5
+    waveform = (window - low) / (high - low + 1e-6) - 0.5
     model = conv1d((None, 1), 5)
     model.set_weights(tagger.network.get_weights())
-    np.testing.assert_allclose(tagger(window), model(wave[:, :, None]), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(tagger(window), model(waveform[:, :, None]), rtol=1e-4, atol=1e-6)
 
 
-def test_a_wave_too_short_and_a_picture_are_refused():
+def test_a_short_waveform_and_an_image_are_refused():
     with pytest.raises(ValueError) as error:
         conv1d((1615, 1), 5)
-    assert "at least 1616 samples. Received: input_shape=(1615, 1). Take a longer window." in str(error.value)
+    assert "at least 1616 samples. Received: input_shape=(1615, 1). Use a longer window." in str(error.value)
     for shape in ((64, None, 1), (1, None, 1), (32_000, 2)):
         with pytest.raises(ValueError) as error:
             conv1d(shape, 5)
-        assert f"conv1d hears waveforms, (N, 1). Received: input_shape={shape}" in str(error.value)
-        assert '{"name": "raw_wave"}' in str(error.value)
+        assert f"conv1d expects waveforms, (N, 1). Received: input_shape={shape}" in str(error.value)
+        assert '{"name": "raw_waveform"}' in str(error.value)

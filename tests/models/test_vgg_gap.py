@@ -6,11 +6,14 @@ from torch import nn
 
 from audiotag.models.vgg_gap import vgg_gap
 
+EXAMPLES = {"vgg_gap": ({"width": 4, "dropout_scale": 0.5}, (47, None, 1))}
+LENGTHS = {"vgg_gap": (200, 191, 192, 255, 256)}
+
 WIDTH, NUM_CLASSES = 4, 5
 
 
 def reference():
-    """The network in PyTorch's own layers, its convolutions and normalisations named as ours."""
+    """The network built from PyTorch layers with the names of ours."""
     layers = {}
 
     def convolution(number, channels, filters, kernel, padding, stride=1, relu=True):
@@ -44,7 +47,7 @@ def reference():
     return nn.ModuleDict(layers)
 
 
-def moved():
+def perturbed():
     """Our network with batch statistics, scales and shifts that are no longer 0 and 1."""
     keras.utils.set_random_seed(0)
     model = vgg_gap((None, None, 1), NUM_CLASSES, width=WIDTH)
@@ -55,8 +58,8 @@ def moved():
     return model
 
 
-def test_every_layer_is_that_of_pytorch():
-    model, theirs = moved(), reference().eval()
+def test_every_layer_matches_pytorch():
+    model, theirs = perturbed(), reference().eval()
     with torch.no_grad():
         for name, module in theirs.items():
             if isinstance(module, nn.Conv2d):
@@ -70,9 +73,9 @@ def test_every_layer_is_that_of_pytorch():
     assert len(names) == 2 * 15
     inside = keras.Model(model.input, {name: model.get_layer(name).output for name in [*names, "logits"]})
     for size in ((128, 384), (47, 191), (61, 222), (48, 255), (127, 193)):
-        picture = np.random.default_rng(1).standard_normal((2, *size, 1)).astype("float32")
-        ours = inside(picture)
-        x = torch.from_numpy(picture.transpose(0, 3, 1, 2))
+        image = np.random.default_rng(1).standard_normal((2, *size, 1)).astype("float32")
+        ours = inside(image)
+        x = torch.from_numpy(image.transpose(0, 3, 1, 2))
         for name, module in theirs.items():
             x = module(x)
             if name in names:
@@ -81,16 +84,14 @@ def test_every_layer_is_that_of_pytorch():
         np.testing.assert_allclose(ours["logits"], x.mean((2, 3)).detach().numpy(), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("width", "total", "trainable"), [(64, 14_865_124, 14_855_570), (48, 8_369_492, 8_362_306)]
-)
-def test_the_weights_are_as_many_as_published(width, total, trainable):
+@pytest.mark.parametrize(("width", "total", "trainable"), [(64, 14_865_124, 14_855_570), (48, 8_369_492, 8_362_306)])
+def test_the_number_of_weights_is_as_published(width, total, trainable):
     model = vgg_gap((128, 384, 1), 41, width=width)
     assert model.count_params() == total
     assert sum(np.prod(weight.shape) for weight in model.trainable_variables) == trainable
 
 
-def test_the_sizes_and_the_dropout_are_those_of_the_paper():
+def test_sizes_and_dropout_match_the_paper():
     model = vgg_gap((128, 384, 1), 41, width=2)
     sizes = [tuple(model.get_layer(f"layer{number}_conv").output.shape[1:3]) for number in (1, 3, 5, 9, 11, 13)]
     assert sizes == [(64, 192), (32, 96), (16, 48), (8, 24), (8, 12), (6, 4)]
@@ -111,10 +112,10 @@ def test_the_sizes_and_the_dropout_are_those_of_the_paper():
 
 
 @pytest.mark.parametrize("shape", [(46, 384, 1), (128, 190, 1), (46, None, 1), (None, 190, 1)])
-def test_a_picture_too_small_is_refused_with_the_way_out(shape):
+def test_an_image_too_small_is_refused(shape):
     with pytest.raises(ValueError) as error:
         vgg_gap(shape, 5)
-    assert f"at least 47 bands and 191 frames. Received: input_shape={shape}. Take more bands" in str(error.value)
+    assert f"at least 47 bands and 191 frames. Received: input_shape={shape}. Use more bands" in str(error.value)
 
 
 def test_a_width_below_one_is_refused():
@@ -122,9 +123,9 @@ def test_a_width_below_one_is_refused():
         vgg_gap((128, 384, 1), 5, width=0)
 
 
-def test_dropout_may_be_less_than_published():
+def test_dropout_can_be_scaled_down():
     network = vgg_gap((128, 384, 1), 5, width=1, dropout_scale=0.5)
-    shares = [layer.rate for layer in network.layers if hasattr(layer, "rate")]
-    assert set(shares) == {0.0, 0.15, 0.25}
+    rates = [layer.rate for layer in network.layers if hasattr(layer, "rate")]
+    assert set(rates) == {0.0, 0.15, 0.25}
     with pytest.raises(ValueError, match="dropout_scale must be from 0 to 1. Received: dropout_scale=1.5"):
         vgg_gap((128, 384, 1), 5, dropout_scale=1.5)

@@ -7,7 +7,13 @@ from torch import nn
 from audiotag.layers import SimpleSelfAttention
 from audiotag.models.xresnet import xresnet18, xresnet34, xresnet50
 
-# A network written in PyTorch's own layers. Its modules bear the names of ours: "stage1_block2_1_conv" is
+EXAMPLES = {
+    "xresnet18": ({"attention": True}, (24, None, 1)),
+    "xresnet34": ({"attention": False}, (24, None, 1)),
+    "xresnet50": ({"attention": True}, (24, None, 1)),
+}
+
+# A network built from PyTorch layers. Its modules have the names of ours: "stage1_block2_1_conv" is
 # stage1.block2.1.conv.
 
 
@@ -26,13 +32,13 @@ class Attention(nn.Module):
         self.conv = nn.utils.spectral_norm(nn.Conv1d(channels, channels, 1, bias=False))
         self.gamma = nn.Parameter(torch.zeros(()))
 
-    def forward(self, picture):
-        x = picture.flatten(2)  # [B, C, N]
-        return (x + self.gamma * (x @ (x.mT @ self.conv(x)))).reshape(picture.shape)
+    def forward(self, image):
+        x = image.flatten(2)  # [B, C, N]
+        return (x + self.gamma * (x @ (x.mT @ self.conv(x)))).reshape(image.shape)
 
 
 class Block(nn.ModuleDict):
-    def __init__(self, channels, width, stride, bottleneck, attends):
+    def __init__(self, channels, width, stride, bottleneck, attention):
         filters = 4 * width if bottleneck else width
         if bottleneck:
             narrow = [Convolution(channels, width, 1), Convolution(width, width, 3, stride)]
@@ -41,7 +47,7 @@ class Block(nn.ModuleDict):
             branch = [Convolution(channels, width, 3, stride), Convolution(width, filters, 3)]
         super().__init__({str(number): layer for number, layer in enumerate(branch, start=1)})
         self.num_convolutions = len(branch)
-        if attends:
+        if attention:
             self["attention"] = Attention(filters)
         self.pool = nn.AvgPool2d(2, ceil_mode=True) if stride == 2 else nn.Identity()
         if channels != filters:
@@ -67,13 +73,13 @@ class Reference(nn.ModuleDict):
             self[f"stage{stage}"] = nn.ModuleDict()
             for block in range(1, count + 1):
                 stride = 2 if stage > 1 and block == 1 else 1
-                attends = attention and stage == 1 and block == count
-                self[f"stage{stage}"][f"block{block}"] = Block(channels, width, stride, bottleneck, attends)
+                attention_here = attention and stage == 1 and block == count
+                self[f"stage{stage}"][f"block{block}"] = Block(channels, width, stride, bottleneck, attention_here)
                 channels = 4 * width if bottleneck else width
         self["logits"] = nn.Linear(channels, num_classes)
 
     def forward(self, x):
-        """{name: what comes out there}."""
+        """{name: output}."""
         outputs = {}
         for layer in self["stem"].values():
             x = torch.relu(layer(x))
@@ -84,8 +90,8 @@ class Reference(nn.ModuleDict):
         return outputs | {"logits": self["logits"](x.mean((2, 3)))}
 
 
-def move(model):
-    """Gives scales, shifts and statistics values of their own, so that none is 0 or 1."""
+def perturb(model):
+    """Draws scales, shifts and statistics, so that none is 0 or 1."""
     rng = np.random.default_rng(0)
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -96,8 +102,8 @@ def move(model):
 
 
 def copy(model, reference):
-    """Our weights into theirs, by name; every one of theirs must be met."""
-    met = []
+    """Copies our weights into the reference by name; checks that every tensor of it is set."""
+    copied = []
     for layer in model.layers:
         if not layer.weights:
             continue
@@ -116,9 +122,9 @@ def copy(model, reference):
         with torch.no_grad():
             for theirs, ours in pairs:
                 theirs.copy_(torch.from_numpy(ours))
-                met.append(theirs)
+                copied.append(theirs)
     tensors = [*reference.parameters(), *(b for b in reference.buffers() if b.is_floating_point())]
-    assert {id(tensor) for tensor in tensors} == {id(tensor) for tensor in met}
+    assert {id(tensor) for tensor in tensors} == {id(tensor) for tensor in copied}
 
 
 def channels_last(tensor):
@@ -133,10 +139,10 @@ def channels_last(tensor):
         (xresnet50, False, (32, 32, 64), (3, 4, 6, 3), True),
     ],
 )
-def test_every_block_is_that_of_pytorchs_layers(build, attention, stem, blocks, bottleneck):
+def test_every_block_matches_pytorch(build, attention, stem, blocks, bottleneck):
     keras.utils.set_random_seed(0)
     model = build((None, None, 3), 5, attention=attention)
-    move(model)
+    perturb(model)
     reference = Reference(3, 5, stem, blocks, bottleneck, attention)
     copy(model, reference)
     names = [f"stage{stage}_block{block}" for stage in (1, 2, 3, 4) for block in range(1, blocks[stage - 1] + 1)]
@@ -144,9 +150,9 @@ def test_every_block_is_that_of_pytorchs_layers(build, attention, stem, blocks, 
     inside = keras.Model(model.input, {name: model.get_layer(name).output for name in names})
     rng = np.random.default_rng(0)
     for training, size in ((False, (32, 64)), (False, (33, 71)), (False, (7, 1)), (True, (37, 43))):
-        picture = rng.standard_normal((2, *size, 3)).astype("float32")
-        theirs = reference.train(training)(torch.from_numpy(picture.transpose(0, 3, 1, 2)))
-        ours = inside(picture, training=training)
+        image = rng.standard_normal((2, *size, 3)).astype("float32")
+        theirs = reference.train(training)(torch.from_numpy(image.transpose(0, 3, 1, 2)))
+        ours = inside(image, training=training)
         for name in names:
             expected = channels_last(theirs[name])
             tolerance = 1e-4 * max(1, np.abs(expected).max())
@@ -162,16 +168,16 @@ def test_every_block_is_that_of_pytorchs_layers(build, attention, stem, blocks, 
         (xresnet50, False, 24_182_944, 53_248),
     ],
 )
-def test_the_weights_are_as_many_as_published(build, attention, trainable, others):
+def test_the_number_of_weights_is_as_published(build, attention, trainable, others):
     model = build((None, None, 3), 320, attention=attention)
     assert sum(np.prod(weight.shape) for weight in model.trainable_variables) == trainable
     assert model.count_params() == trainable + others
 
 
-def test_every_branch_begins_silent_and_no_two_layers_begin_the_same():
+def test_every_branch_starts_at_zero_and_no_two_layers_start_the_same():
     model = xresnet18((None, None, 1), 5, attention=True)
-    silent = [layer.name for layer in model.layers if layer.name.endswith("_norm") and not np.any(layer.gamma)]
-    assert silent == [f"stage{stage}_block{block}_2_norm" for stage in (1, 2, 3, 4) for block in (1, 2)]
+    zero_scales = [layer.name for layer in model.layers if layer.name.endswith("_norm") and not np.any(layer.gamma)]
+    assert zero_scales == [f"stage{stage}_block{block}_2_norm" for stage in (1, 2, 3, 4) for block in (1, 2)]
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             assert (layer.momentum, layer.epsilon) == (0.9, 1e-5)

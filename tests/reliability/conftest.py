@@ -1,4 +1,4 @@
-"""What the checks of docs/reliability.md share: the tier, the count of what was tried, and processes to mistreat."""
+"""Fixtures of the checks of docs/reliability.md: the tier, counts of trials, and processes that can be killed."""
 
 import contextlib
 import importlib.util
@@ -16,7 +16,7 @@ import pytest
 import tiers
 
 HERE = Path(__file__).parent
-collect_ignore_glob = ["*_alone.py"]  # programs, no tests
+collect_ignore_glob = ["*_alone.py"]  # programs, not tests
 
 
 @pytest.fixture(scope="session")
@@ -26,14 +26,14 @@ def tier():
 
 
 class Tally:
-    """Counts what was tried, and remembers what failed; a test with one fails when its trials did."""
+    """Counts trials and collects their failures; a test with a tally fails if one of its trials failed."""
 
     def __init__(self):
         self.counts, self.faults, self.said = {}, [], []
 
     @contextlib.contextmanager
     def trial(self, what, check=None):
-        """One thing that is tried; for another check than the test's, if one is named."""
+        """One trial; it counts for another check than the test's if `check` names one."""
         self.count(check, 1, 0)
         try:
             yield
@@ -42,12 +42,12 @@ class Tally:
             self.faults.append(f"{what}: {type(error).__name__}: {error}")
 
     def count(self, check, tried, failed):
-        """Many at once."""
+        """Adds many trials at once."""
         before = self.counts.get(check, (0, 0))
         self.counts[check] = before[0] + tried, before[1] + failed
 
     def say(self, line):
-        """A figure that is neither right nor wrong, as those of others are; it stands below the table."""
+        """Reports a number that cannot fail, such as one of another program; it is printed below the table."""
         self.said.append(line)
 
 
@@ -57,14 +57,14 @@ def tally():
 
 
 class Job:
-    """A process that `audiotag` runs in."""
+    """A process that runs `audiotag`."""
 
-    def __init__(self, ask, pid, log):
-        self.ask, self.pid, self.log = ask, pid, log
+    def __init__(self, request, pid, log):
+        self.request, self.pid, self.log = request, pid, log
 
     def wait(self, seconds=300):
         """Its exit code; a failure if it does not end in time."""
-        code = self.ask({"wait": self.pid, "seconds": seconds})
+        code = self.request({"wait": self.pid, "seconds": seconds})
         assert code is not None, f"still running after {seconds} s: {self.output()[-500:]}"
         return code
 
@@ -76,7 +76,7 @@ class Job:
         return self.log.read_text(errors="replace")
 
     def shows(self, sign, seconds=300):
-        """Waits until its output has `sign` in it; False where it ends or takes longer."""
+        """Waits until its output contains `sign`; False if it ends first or takes longer."""
         end = time.monotonic() + seconds
         while sign not in self.output():
             if time.monotonic() > end or self.ended():
@@ -91,7 +91,7 @@ class Job:
 
 @pytest.fixture(scope="session")
 def start(tmp_path_factory):
-    """A function that starts `audiotag ARGV...`, or a script, in a process of its own: a `Job`, at once."""
+    """A function that starts `audiotag ARGV...`, or a script, in a separate process: a `Job`, without waiting."""
     logs = tmp_path_factory.mktemp("logs")
     environment = os.environ | {"PYTHONPATH": str(HERE.parents[1]), "TF_CPP_MIN_LOG_LEVEL": "3"}
     zygote = subprocess.Popen(
@@ -103,27 +103,27 @@ def start(tmp_path_factory):
         env=environment,
     )
 
-    def ask(question):
-        zygote.stdin.write(json.dumps(question) + "\n")
+    def request(content):
+        zygote.stdin.write(json.dumps(content) + "\n")
         zygote.stdin.flush()
         return json.loads(zygote.stdout.readline())
 
     numbers = iter(range(1_000_000))
 
-    def started(*argv, script=None, **faults):
+    def start_job(*argv, script=None, **faults):
         log = logs / f"{next(numbers)}.txt"
         log.touch()
         job = {"argv": [str(word) for word in argv], "log": str(log), "script": script and str(script)}
         faults = {key: str(value) if isinstance(value, Path) else value for key, value in faults.items()}
-        return Job(ask, ask(job | {"faults": faults}), log)
+        return Job(request, request(job | {"faults": faults}), log)
 
-    yield started
-    zygote.communicate()  # its input has ended, and so does it
+    yield start_job
+    zygote.communicate()  # it ends with its input
 
 
 @pytest.fixture
 def tmp_path(tmp_path):
-    """In memory where there is room: a process that dies leaves its files there as well, and fsync takes no time."""
+    """In memory if there is room: files survive a killed process there too, and fsync takes no time."""
     memory = Path("/dev/shm")
     if not os.access(memory, os.W_OK) or shutil.disk_usage(memory).free < 2 << 30:
         yield tmp_path
@@ -134,7 +134,7 @@ def tmp_path(tmp_path):
 
 @pytest.fixture(scope="session")
 def faults():
-    """`faults.installed`: the same in this process, for the time of a block."""
+    """`faults.installed`: faults in this process during a block."""
     spec = importlib.util.spec_from_file_location("faults", HERE / "faults.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -143,9 +143,9 @@ def faults():
 
 @pytest.fixture(scope="session")
 def files_below():
-    """A function: {path: bytes} of the files below a folder, or of those alone that are no scratch.
+    """A function: {path: bytes} of the files below a folder, with or without hidden ones.
 
-    Without the cache of hashes, which is a machine's own.
+    Without the cache of hashes, which differs between machines.
     """
 
     def tree(folder, hidden=True):

@@ -1,7 +1,7 @@
-"""Faults for a process to meet: at the n-th thing it does to files it dies, fails or finds the disk full.
+"""Injected faults: at its n-th operation on files a process is killed, gets an error or finds the disk full.
 
-What Python does (open for writing, fsync, rename, unlink, mkdir, rmdir) is counted; what C libraries write is met by
-a limit on the size of files, which the kernel keeps at the exact byte.
+Operations of Python (open for writing, fsync, rename, unlink, mkdir, rmdir) are counted. Writes of C libraries are
+stopped by a limit on the size of files, which the kernel enforces at the exact byte.
 """
 
 import builtins
@@ -19,7 +19,7 @@ PLACES = [*((os, name) for name in COUNTED), (builtins, "open"), (io, "open")]
 
 @contextlib.contextmanager
 def installed(folder, at=None, what="kill"):
-    """`install` for the time of a block; yields a list of one: the number of operations so far."""
+    """`install` during a block; yields a list with one element, the number of operations so far."""
     before = {(module, name): getattr(module, name) for module, name in PLACES}
     try:
         yield install(folder, at, what)
@@ -29,20 +29,20 @@ def installed(folder, at=None, what="kill"):
 
 
 def install(folder, at=None, what="kill", report=None):
-    """Counts from now on; at operation number `at`, from 1, `what` happens.
+    """Counts operations from now on; at operation number `at`, from 1, `what` happens.
 
     Args:
         folder: Operations elsewhere are not counted.
         at: None only counts.
-        what: "kill"; a name in errno, such as "ENOSPC"; "sleep S"; "limit N" lets no file grow beyond N bytes from then
-            on, "kill at byte N" kills the process that tries.
-        report: A file that gets the number of operations so far.
+        what: "kill"; a name in errno, such as "ENOSPC"; "sleep S"; after "limit N" no file can grow beyond N bytes,
+            and "kill at byte N" kills a process that tries.
+        report: A file to which the number of operations so far is written.
     """
     folder, done = str(folder), [0]
 
-    def met(place, within=None):
+    def count(place, within=None):
         name = os.readlink(f"/proc/self/fd/{place}") if isinstance(place, int) else os.fspath(place)
-        if within is not None:  # as shutil.rmtree names what it removes
+        if within is not None:  # relative, as in shutil.rmtree
             name = os.path.join(os.readlink(f"/proc/self/fd/{within}"), name)
         if not str(name).startswith(folder) or name == report:
             return
@@ -51,11 +51,11 @@ def install(folder, at=None, what="kill", report=None):
             with true_open(report, "w") as file:
                 file.write(str(done[0]))
         if done[0] == at:
-            happen(what)
+            cause(what)
 
     def counted(function):
         def call(place, *more, **options):
-            met(place, options.get("dir_fd"))
+            count(place, options.get("dir_fd"))
             return function(place, *more, **options)
 
         return call
@@ -66,14 +66,14 @@ def install(folder, at=None, what="kill", report=None):
 
     def open_counted(place, mode="r", *more, **options):
         if not isinstance(place, int) and set(mode) & set("wax+"):
-            met(place)
+            count(place)
         return true_open(place, mode, *more, **options)
 
     builtins.open = io.open = open_counted
     return done
 
 
-def happen(what):
+def cause(what):
     kind, _, number = what.rpartition(" ")
     if what == "kill":
         os.kill(os.getpid(), signal.SIGKILL)

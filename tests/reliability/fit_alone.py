@@ -1,4 +1,4 @@
-"""`audiotag fit` in parts: what it does before training, training, and the export, which takes longest here."""
+"""`audiotag fit` in separate steps: start the run, train, or export the SavedModel, which takes longest here."""
 
 import os
 import signal
@@ -25,13 +25,13 @@ def main():
 @click.argument("experiment")
 @click.argument("folder")
 @click.argument("overrides", nargs=-1)
-@click.option("--sigterm", type=int, help="Send SIGTERM to itself in this step of its own, from 1.")
-@click.option("--begin", is_flag=True, help="Begin the run anew, and no more.")
-@click.option("--export", is_flag=True, help="Export the run, and no more.")
+@click.option("--sigterm", type=int, help="Send SIGTERM to itself in this step of the process, from 1.")
+@click.option("--begin", is_flag=True, help="Only restart the run, without training.")
+@click.option("--export", is_flag=True, help="Only export the run.")
 def train(experiment, folder, overrides, sigterm, begin, export):
     if begin:
-        wanted = load(experiment, overrides)
-        with start_run(folder, wanted, read_manifest(wanted.records), restart=True):
+        config = load(experiment, overrides)
+        with start_run(folder, config, read_manifest(config.records), restart=True):
             return
     if export:
         write_saved_model(open_run(folder), Path(folder) / "saved_model")

@@ -1,4 +1,4 @@
-"""Bits of Keras' own files flipped one at a time, and what its loading makes of them."""
+"""Flips bits of Keras' own files one at a time and counts how loading them ends."""
 
 import sys
 import warnings
@@ -13,7 +13,7 @@ def numbers(model):
 
 
 def outcome(load, expected):
-    """Whether a file is refused, gives the numbers that were saved, or others."""
+    """How loading a file ends: refused, with the saved numbers, or with other numbers."""
     try:
         model = load()
     except Exception:
@@ -21,7 +21,7 @@ def outcome(load, expected):
     return "harmless" if all(map(np.array_equal, numbers(model), expected)) else "loaded as other numbers"
 
 
-def main(folder, many):
+def main(folder, num_flips):
     warnings.simplefilter("ignore")
     model = keras.Sequential([keras.Input((40,)), keras.layers.Dense(60), keras.layers.Dense(2)])
     model.compile("adam", "mse")
@@ -34,12 +34,12 @@ def main(folder, many):
         path = Path(folder) / name
         save(path)
         content, counts = path.read_bytes(), {}
-        for bit in range(0, 8 * len(content), 8 * len(content) // int(many)):
+        for bit in range(0, 8 * len(content), 8 * len(content) // int(num_flips)):
             changed = bytearray(content)
             changed[bit // 8] ^= 1 << bit % 8
             path.write_bytes(changed)
-            what = outcome(lambda: load(path), expected)
-            counts[what] = counts.get(what, 0) + 1
+            result = outcome(lambda: load(path), expected)
+            counts[result] = counts.get(result, 0) + 1
         print(f"flips in {name}: {counts}", flush=True)
 
 

@@ -1,4 +1,4 @@
-"""The same kind of training with Keras' own BackupAndRestore and ModelCheckpoint, to be mistreated alike."""
+"""A similar training with Keras' own BackupAndRestore and ModelCheckpoint, to compare them under the same faults."""
 
 import json
 import sys
@@ -10,7 +10,7 @@ import numpy as np
 EPOCHS = 8
 
 
-class Note(keras.callbacks.Callback):
+class EpochLog(keras.callbacks.Callback):
     """Adds a line to a file at the end of every epoch."""
 
     def __init__(self, path):
@@ -35,7 +35,7 @@ def main(folder, nan_epoch=None, double=""):
             str(folder / "best.weights.h5"), monitor="loss", save_best_only=True, save_weights_only=True
         ),
         keras.callbacks.BackupAndRestore(str(folder / "backup"), double_checkpoint=bool(double)),
-        Note(folder / "epochs.jsonl"),
+        EpochLog(folder / "epochs.jsonl"),
     ]
     if nan_epoch:
         callbacks.append(keras.callbacks.TerminateOnNaN())

@@ -1,4 +1,4 @@
-"""B: no change to records goes unnoticed, and none is trained on."""
+"""B: every change to records is found, and changed records are not trained on."""
 
 import shutil
 import struct
@@ -8,15 +8,15 @@ import pytest
 import tensorflow as tf
 from flips import flipped
 
-from audiotag.data.records.manifest import read_manifest, refuse_damage
+from audiotag.data.records import check_records, read_manifest, write_records
+from audiotag.data.records.manifest import refuse_damage
 from audiotag.data.records.source_hashes import CACHE
-from audiotag.data.records.writing import check_records, write_records
 from audiotag.errors import DataError
 from audiotag.training.loop import fit
 
 
 @pytest.fixture(scope="module")
-def whole(recordings, tmp_path_factory):
+def complete(recordings, tmp_path_factory):
     """Records of twelve clips in four shards."""
     folder = tmp_path_factory.mktemp("corruption")
     source, _ = recordings(folder / "in", [40] * 12, subsets=("curated", "noisy"))
@@ -25,34 +25,34 @@ def whole(recordings, tmp_path_factory):
 
 
 @pytest.fixture
-def out(whole, tmp_path):
-    """A copy of them to spoil."""
-    return shutil.copytree(whole, tmp_path / "out")
+def out(complete, tmp_path):
+    """A copy of these records, to damage."""
+    return shutil.copytree(complete, tmp_path / "out")
 
 
 def shards(folder):
     return sorted(folder.glob("clips-*.tfrecord"))
 
 
-def verdict(folder):
-    """What check-records says, or None where it finds nothing."""
+def damage_of(folder):
+    """The message of check-records, or None if it finds nothing."""
     try:
         refuse_damage(read_manifest(folder))
     except DataError as error:
         return str(error)
 
 
-def ends(content):
-    """Where each record of a shard ends."""
-    found, at = [], 0
+def record_ends(content):
+    """The byte after each record of a shard."""
+    ends, at = [], 0
     while at < len(content):
         at += 16 + struct.unpack_from("<Q", content, at)[0]
-        found.append(at)
-    return found
+        ends.append(at)
+    return ends
 
 
 def read_by_tensorflow(path, ignore_errors=False):
-    """How many records tf.data reads; None where it complains."""
+    """The number of records that tf.data reads; None if it raises."""
     records = tf.data.TFRecordDataset(str(path))
     try:
         return sum(1 for _ in (records.ignore_errors() if ignore_errors else records))
@@ -63,7 +63,7 @@ def read_by_tensorflow(path, ignore_errors=False):
 @pytest.mark.check("B1")
 def test_every_flipped_bit_is_found_with_its_shard_and_its_clip(out, tier, tally):
     manifest = read_manifest(out)
-    (out / CACHE).unlink()  # no part of the records: tests/data/test_records.py damages it
+    (out / CACHE).unlink()  # not part of the records; tests/data/records/test_source_hashes.py damages it
     bits = [(path, bit) for path in sorted(out.iterdir()) for bit in range(8 * path.stat().st_size)]
     clips = {shard.file: shard.clips for shard in manifest.shards}
     every = tier(max(1, len(bits) // 1_000), 1)
@@ -71,16 +71,16 @@ def test_every_flipped_bit_is_found_with_its_shard_and_its_clip(out, tier, tally
         content = path.read_bytes()
         with tally.trial(f"{path.name} bit {bit}"):
             path.write_bytes(flipped(content, bit))
-            found = verdict(out)
+            found = damage_of(out)
             assert found and path.name in found
             if path.name in clips:
-                clip = clips[path.name][np.searchsorted(ends(content), bit // 8, side="right")]
-                assert f"The first record that is not right is that of {clip}." in found
+                clip = clips[path.name][np.searchsorted(record_ends(content), bit // 8, side="right")]
+                assert f"The first damaged record is that of {clip}." in found
         path.write_bytes(content)
 
 
 @pytest.mark.check("B1")
-def test_flipped_bits_as_tf_data_alone_finds_them(out, tier, tally):
+def test_flipped_bits_that_tf_data_alone_finds(out, tier, tally):
     path = shards(out)[0]
     content = path.read_bytes()
     bits = range(0, 8 * len(content), tier(97, 1))
@@ -90,8 +90,8 @@ def test_flipped_bits_as_tf_data_alone_finds_them(out, tier, tally):
         silent += read_by_tensorflow(path) is not None
         lost += 3 - read_by_tensorflow(path, ignore_errors=True)
     tally.say(
-        f"tf.data alone: {len(bits) - silent} of {len(bits)} flips in a shard of 3 clips found at reading, without a "
-        f"name; with ignore_errors none, and {lost} of {3 * len(bits)} clips left out in silence"
+        f"tf.data alone: {len(bits) - silent} of {len(bits)} flips in a shard of 3 clips found when read, without a "
+        f"name; with ignore_errors none, and {lost} of {3 * len(bits)} clips left out silently"
     )
 
 
@@ -102,16 +102,18 @@ def test_every_cut_of_a_shard_is_found(out, tier, tally):
     for length in range(len(content)):
         path.write_bytes(content[:length])
         with tally.trial(f"cut to {length}"):
-            found = verdict(out)
+            found = damage_of(out)
             assert found and path.name in found and "expects" in found
         if length % tier(5, 1) == 0:
             read.append(read_by_tensorflow(path))
     silent = [count for count in read if count is not None]
-    tally.say(f"tf.data alone: {len(silent)} of {len(read)} cuts of a shard of 3 clips read as whole, with fewer clips")
+    tally.say(
+        f"tf.data alone: {len(silent)} of {len(read)} cuts of a shard of 3 clips read as complete, with fewer clips"
+    )
 
 
 def masked_crc(data):
-    """TFRecord's checksum, bit by bit, so that records can be forged."""
+    """TFRecord's checksum, computed bit by bit, to forge records."""
     crc = 0xFFFFFFFF
     for byte in data:
         crc ^= byte
@@ -126,20 +128,20 @@ def framed(payload):
     return length + struct.pack("<I", masked_crc(length)) + payload + struct.pack("<I", masked_crc(payload))
 
 
-def tampered(folder, dice):
-    """{kind: a function that does it}: ten ways to change a directory of records, at places that `dice` draws."""
-    one, other = dice.choice(shards(folder), 2, replace=False)
+def tampered(folder, rng):
+    """{kind: a function that does it}: ten ways to change a directory of records, at places drawn by `rng`."""
+    one, other = rng.choice(shards(folder), 2, replace=False)
     content = one.read_bytes()
-    borders = [0, *ends(content)]
+    borders = [0, *record_ends(content)]
     records = [content[start:end] for start, end in zip(borders, borders[1:])]
-    first, second = dice.choice(len(records), 2, replace=False)
+    first, second = rng.choice(len(records), 2, replace=False)
 
-    def write(parts):
-        one.write_bytes(b"".join(parts))
+    def write(pieces):
+        one.write_bytes(b"".join(pieces))
 
     def swap_shards():
-        theirs = other.read_bytes()
-        other.write_bytes(content), one.write_bytes(theirs)
+        other_content = other.read_bytes()
+        other.write_bytes(content), one.write_bytes(other_content)
 
     def swap_records():
         records[first], records[second] = records[second], records[first]
@@ -147,12 +149,12 @@ def tampered(folder, dice):
 
     def forge():
         payload = bytearray(records[first][12:-4])
-        payload[dice.integers(len(payload))] ^= 1 << dice.integers(8)
+        payload[rng.integers(len(payload))] ^= 1 << rng.integers(8)
         records[first] = framed(bytes(payload))
         write(records)
 
     return {
-        "junk added": lambda: write([content, dice.bytes(dice.integers(1, 40))]),
+        "junk added": lambda: write([content, rng.bytes(rng.integers(1, 40))]),
         "a valid record added": lambda: write([content, records[first]]),
         "a record twice, another gone": lambda: write([*records[:first], records[second], *records[first + 1 :]]),
         "a record gone": lambda: write(records[:first] + records[first + 1 :]),
@@ -166,48 +168,48 @@ def tampered(folder, dice):
 
 
 @pytest.mark.check("B3")
-def test_every_way_to_tamper_is_found(whole, tier, tally, tmp_path):
+def test_every_kind_of_tampering_is_found(complete, tier, tally, tmp_path):
     for number in range(tier(10, 100)):
-        for kind in tampered(whole, np.random.default_rng(number)):
-            folder = shutil.copytree(whole, tmp_path / "out")
+        for kind in tampered(complete, np.random.default_rng(number)):
+            folder = shutil.copytree(complete, tmp_path / "out")
             with tally.trial(f"{kind}, {number}"):
                 tampered(folder, np.random.default_rng(number))[kind]()
-                assert verdict(folder)
+                assert damage_of(folder)
             shutil.rmtree(folder)
 
 
 @pytest.mark.check("B3")
-def test_ways_to_tamper_as_tf_data_alone_finds_them(whole, tier, tally, tmp_path):
+def test_kinds_of_tampering_that_tf_data_alone_finds(complete, tier, tally, tmp_path):
     found, tried = 0, 0
     for number in range(tier(2, 10)):
-        for kind in tampered(whole, np.random.default_rng(number)):
-            folder = shutil.copytree(whole, tmp_path / "out")
+        for kind in tampered(complete, np.random.default_rng(number)):
+            folder = shutil.copytree(complete, tmp_path / "out")
             tampered(folder, np.random.default_rng(number))[kind]()
             found += any(read_by_tensorflow(path) is None for path in shards(folder))
             tried += 1
             shutil.rmtree(folder)
-    tally.say(f"tf.data alone, over the files that are there: {found} of {tried} found")
+    tally.say(f"tf.data alone, over the existing files: {found} of {tried} found")
 
 
 @pytest.mark.check("B4")
-def test_a_damaged_set_is_never_trained_on(records, tiny, tally, tier, tmp_path):
+def test_damaged_records_are_never_trained_on(records, tiny, tally, tier, tmp_path):
     for number in range(tier(2, 4)):
         for kind in [*tampered(records, np.random.default_rng(number)), "a flipped bit"]:
             folder = shutil.copytree(records, tmp_path / "records")
             with tally.trial(f"{kind}, {number}"):
-                dice = np.random.default_rng(number)
+                rng = np.random.default_rng(number)
                 if kind == "a flipped bit":
-                    path = dice.choice(shards(folder))
-                    path.write_bytes(flipped(path.read_bytes(), int(dice.integers(8 * path.stat().st_size))))
+                    path = rng.choice(shards(folder))
+                    path.write_bytes(flipped(path.read_bytes(), int(rng.integers(8 * path.stat().st_size))))
                 else:
-                    tampered(folder, dice)[kind]()
+                    tampered(folder, rng)[kind]()
                 with pytest.raises(DataError, match="clips-0000"):
                     fit(tiny(f"records={folder}"), tmp_path / "run", say=lambda sentence: None)
-                assert not list((tmp_path / "run").rglob("state.npz"))
+                assert not list((tmp_path / "run").rglob("training_state.npz"))
                 assert not list((tmp_path / "run").rglob("fold-*"))
             shutil.rmtree(folder)
 
 
 @pytest.mark.check("B4")
-def test_whole_records_pass(whole):
-    assert verdict(whole) is None and list(check_records(whole)) == []
+def test_complete_records_pass(complete):
+    assert damage_of(complete) is None and list(check_records(complete)) == []

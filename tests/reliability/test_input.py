@@ -1,4 +1,4 @@
-"""C: whatever strangers send is taken rightly or refused with a reason, and neither crashes nor hangs anything."""
+"""C: untrusted audio files and tables are read correctly or refused with a reason; nothing crashes or hangs."""
 
 import io
 import os
@@ -21,11 +21,12 @@ from tiers import law
 from audiotag.data.audio.decoding import read_waveform
 from audiotag.data.audio.headers import MOST_SAMPLES, read_header
 from audiotag.data.audio.worker_pool import in_order
-from audiotag.data.records.writing import planned_shards, prepare, write_records
-from audiotag.data.sources.layouts import find_clips
+from audiotag.data.records.preparation import prepare
+from audiotag.data.records.writing import planned_shards, write_records
+from audiotag.data.sources import find_clips
 from audiotag.errors import DataError
-from audiotag.inference.long_recordings import hear_windows
-from audiotag.inference.predictor import Listener
+from audiotag.inference.long_recordings import predict_windows
+from audiotag.inference.predictor import Predictor
 from audiotag.models.tagger import Tagger
 
 AS_RECORDS = {"sample_rate": 16_000, "codec": "pcm", "trim": None, "trim_db": 60.0, "peak_db": None}
@@ -50,59 +51,59 @@ SEEDS = {
 }
 
 
-# C2: files that chance has changed
+# C2: randomly changed files
 
 
-def mutated(seed, dice):
-    """A file with a few bytes changed, cut out, doubled or replaced by extremes."""
+def mutated(seed, rng):
+    """A file with a few bytes changed, removed, repeated or replaced by extreme values."""
     data = bytearray(seed)
-    for _ in range(dice.randrange(1, 8)):
-        at, length = dice.randrange(len(data) or 1), dice.randrange(1, 9)
-        change = dice.randrange(5)
+    for _ in range(rng.randrange(1, 8)):
+        at, length = rng.randrange(len(data) or 1), rng.randrange(1, 9)
+        change = rng.randrange(5)
         if change == 0:
-            data[at : at + 1] = bytes([dice.randrange(256)])
+            data[at : at + 1] = bytes([rng.randrange(256)])
         elif change == 1:
-            data[at : at + length] = dice.choice([b"\xff", b"\x00", b"\x7f", b"\x80"]) * length
+            data[at : at + length] = rng.choice([b"\xff", b"\x00", b"\x7f", b"\x80"]) * length
         elif change == 2:
             del data[at : at + length]
         elif change == 3:
             data[at:at] = data[at : at + 64]
         else:
-            at = dice.randrange(min(64, len(data)) or 1)  # in the header
-            data[at : at + 4] = struct.pack("<I", dice.choice([0, 1, 2**31 - 1, 2**31, 2**32 - 1, 65_535, 44_100]))
+            at = rng.randrange(min(64, len(data)) or 1)  # in the header
+            data[at : at + 4] = struct.pack("<I", rng.choice([0, 1, 2**31 - 1, 2**31, 2**32 - 1, 65_535, 44_100]))
     return bytes(data)
 
 
 @pytest.mark.check("C2")
-def test_changed_files_crash_and_hang_nobody(tier, tally, tmp_path):
-    dice, many, paths = random.Random(0), tier(2_000, 100_000), []
-    taken = died = 0
-    for first in range(0, many, 2_000):
+def test_changed_files_do_not_crash_or_hang(tier, tally, tmp_path):
+    rng, num_files, paths = random.Random(0), tier(2_000, 100_000), []
+    accepted = died = 0
+    for first in range(0, num_files, 2_000):
         paths = []
-        for number in range(first, min(first + 2_000, many)):
-            suffix = dice.choice(list(SEEDS))
+        for number in range(first, min(first + 2_000, num_files)):
+            suffix = rng.choice(list(SEEDS))
             paths.append(str(tmp_path / f"{number}.{suffix}"))
             with open(paths[-1], "wb") as file:
-                file.write(mutated(SEEDS[suffix], dice))
-        begun = slowest = time.monotonic()
-        slowest = 0.0
-        for path, (answer, reason) in zip(paths, in_order(partial(prepare, **AS_RECORDS), paths, workers=2)):
+                file.write(mutated(SEEDS[suffix], rng))
+        begun, slowest = time.monotonic(), 0.0
+        for path, (result, reason) in zip(paths, in_order(partial(prepare, **AS_RECORDS), paths, workers=2)):
             slowest, begun = max(slowest, time.monotonic() - begun), time.monotonic()
             with tally.trial(path):
                 died += reason is not None
-                if reason is None and not isinstance(answer[1], str):
-                    taken += 1
-                    _, (pcm, _, facts) = answer
-                    assert len(pcm) == 2 * facts["num_samples"] and 0 < facts["num_samples"] <= MOST_SAMPLES
-                    assert np.isfinite([facts["peak"], facts["rms"]]).all()
+                if reason is None and not isinstance(result[1], str):
+                    accepted += 1
+                    _, (pcm, _, measures) = result
+                    assert len(pcm) == 2 * measures["num_samples"] and 0 < measures["num_samples"] <= MOST_SAMPLES
+                    assert np.isfinite([measures["peak"], measures["rms"]]).all()
         with tally.trial("no hang"):
             assert slowest < 5 + 10 * (first == 0), f"{slowest} s"
         for file in tmp_path.iterdir():
             file.unlink()
-    tally.say(f"{many} changed files: {taken} still sounds, {many - taken - died} refused, {died} ended their decoder")
+    refused = num_files - accepted - died
+    tally.say(f"{num_files} changed files: {accepted} accepted, {refused} refused, {died} crashed their decoder")
 
 
-# C3: small files that promise much
+# C3: small files whose headers promise much
 
 
 def chunk(kind, content, size=None, order="<"):
@@ -116,7 +117,7 @@ def wav(rate=16_000, channels=1, bits=16, data=bytes(64), size=None, before=b"",
 
 
 def flac(total, rate=16_000):
-    """A FLAC file whose header says so many samples."""
+    """A FLAC file whose header promises `total` samples."""
     data = bytearray(SEEDS["flac"])
     head = rate << 44 | 15 << 36 | total
     data[18:26] = struct.pack(">Q", head)
@@ -160,16 +161,16 @@ def as_clip(path, what):
 
 
 def as_recording(path, what):
-    listener = Listener(lambda windows: windows[:, :1], AS_RECORDS, ("a",), 16_000, 16_000, "max")
-    hear_windows(listener, path)
+    predictor = Predictor(lambda windows: windows[:, :1], AS_RECORDS, ("a",), 16_000, 16_000, "max")
+    predict_windows(predictor, path)
 
 
 @pytest.mark.check("C3")
 @pytest.mark.parametrize("read", [as_clip, as_recording])
-def test_bombs_are_refused_at_once(read, tally, tmp_path):
+def test_decompression_bombs_are_refused_quickly(read, tally, tmp_path):
     for what, (suffix, content) in BOMBS.items():
         if read is as_recording and "resampled" in what:
-            continue  # what it promises is there
+            continue  # the promised samples are there
         path = tmp_path / f"bomb.{suffix}"
         path.write_bytes(content)
         with tally.trial(what):
@@ -180,17 +181,17 @@ def test_bombs_are_refused_at_once(read, tally, tmp_path):
             assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 512 * 1024
 
 
-# C4: our reading of headers beside libsndfile's
+# C4: our header reader against libsndfile
 
 
 @pytest.mark.check("C4")
 def test_headers_are_read_as_libsndfile_reads_them(tally, tmp_path):
-    dice = np.random.default_rng(4)
+    rng = np.random.default_rng(4)
     for format, suffix in FORMATS.items():
         for encoding in PLAIN.intersection(sf.available_subtypes(format)):
             for rate in (8_000, 11_025, 16_000, 22_050, 44_100, 48_000, 96_000):
                 for channels in (1, 2, 6):
-                    sound = dice.normal(size=(int(dice.integers(600, 3_000)), channels)) / 10
+                    sound = rng.normal(size=(int(rng.integers(600, 3_000)), channels)) / 10
                     try:
                         data = written(sound, rate, format=format, subtype=encoding)
                     except sf.LibsndfileError:  # no such combination
@@ -207,7 +208,7 @@ def test_headers_are_read_as_libsndfile_reads_them(tally, tmp_path):
                         np.testing.assert_allclose(waveform, reference, rtol=0, atol=1 / 32_768)
 
 
-# C6: names that lead elsewhere
+# C6: names that lead to other folders
 
 
 NAMES = [
@@ -238,7 +239,7 @@ def test_no_name_in_a_table_leads_out_of_the_folder(tally, tmp_path):
         if watching[0] and event == "open" and isinstance(arguments[0], (str, bytes)):
             opened.append(os.path.realpath(os.fsdecode(arguments[0])))
 
-    sys.addaudithook(watch)  # stays as long as the process, and sleeps after this test
+    sys.addaudithook(watch)  # cannot be removed, so it is switched off after this test
     for name in NAMES:
         quoted = name.replace('"', '""')
         (source / "labels.csv").write_text(f'fname,labels\ngood.wav,a\n"{quoted}",b\n', encoding="utf-8")
@@ -247,39 +248,41 @@ def test_no_name_in_a_table_leads_out_of_the_folder(tally, tmp_path):
             with pytest.raises(DataError, match="labels.csv line 3|clips are not there|leads out of"):
                 found = find_clips(source)
                 write_records(found, tmp_path / "out", sample_rate=16_000, workers=0)
-            elsewhere = [path for path in opened if path in (str(secret), "/etc/passwd", "/dev/zero")]
-            assert not elsewhere, elsewhere
+            outside = [path for path in opened if path in (str(secret), "/etc/passwd", "/dev/zero")]
+            assert not outside, outside
     watching[0] = False
 
 
-# C8: laws
+# C8: properties
 
 
 @law
 @given(
     st.lists(
         st.tuples(st.integers(0, 10**6), st.sampled_from(["curated", "noisy", "test"])),
-        min_size=1, max_size=60, unique_by=lambda clip: clip[0],
+        min_size=1,
+        max_size=60,
+        unique_by=lambda clip: clip[0],
     ),
     st.integers(1, 20),
     st.randoms(use_true_random=False),
 )
-def test_every_clip_is_planned_once_whatever_the_order(clips, most, dice):
+def test_every_clip_is_planned_once_in_any_order(clips, most, rng):
     table = pd.DataFrame([{"name": f"{number}.wav", "subset": subset} for number, subset in clips])
     plan = planned_shards(table, most)
     planned = [name for shard in plan.values() for name in shard["name"]]
     assert sorted(planned) == sorted(table["name"])
     assert all(1 <= len(shard) <= most and shard["subset"].nunique() == 1 for shard in plan.values())
-    mixed = planned_shards(table.sample(frac=1, random_state=dice.randrange(2**31)), most)
+    mixed = planned_shards(table.sample(frac=1, random_state=rng.randrange(2**31)), most)
     assert [shard["name"].tolist() for shard in mixed.values()] == [shard["name"].tolist() for shard in plan.values()]
 
 
 @law
 @given(st.integers(1, 4_000), st.integers(1, 3_000), st.sampled_from(["repeat", "zeros"]))
-def test_windows_hold_every_sample_and_nothing_else(samples, window, short_clips):
-    tagger = Tagger(None, None, num_classes=1, window_samples=window, short_clips=short_clips)
+def test_windows_contain_every_sample_and_nothing_else(samples, window, pad):
+    tagger = Tagger(None, None, num_classes=1, window_samples=window, pad=pad)
     clip = np.arange(1, samples + 1, dtype="float32")
-    windows, heard = map(keras.ops.convert_to_numpy, tagger.windows(clip[None]))
-    assert windows.shape[2] == window and heard.all()
+    windows, mask = map(keras.ops.convert_to_numpy, tagger.windows(clip[None]))
+    assert windows.shape[2] == window and mask.all()
     inside = windows[windows != 0]
     assert set(inside) == set(clip)

@@ -1,7 +1,6 @@
-"""D: a training that diverges stops, a damaged state is refused, and folds that are done stay so."""
+"""D: a training that diverges stops, damaged states are refused, and finished folds are not trained again."""
 
 import dataclasses
-import importlib
 import json
 import resource
 import shutil
@@ -16,6 +15,7 @@ from flips import bits, flipped
 
 from audiotag.errors import ConfigError, DataError
 from audiotag.runs.weights import save_weights
+from audiotag.training import loop
 from audiotag.training.state import load_state, save_state
 
 HERE = Path(__file__).parent
@@ -31,81 +31,85 @@ def network():
 
 @pytest.mark.check("D10")
 @pytest.mark.parametrize("limit", [0, 10, 100, 1_000, 5_000, 10_000, 20_000, 30_000, 45_000])
-def test_weights_and_states_that_find_no_room_are_refused_and_the_old_ones_stay(limit, tmp_path):
+def test_if_weights_and_states_do_not_fit_on_the_disk_the_old_ones_stay(limit, tmp_path):
     model = network()
     save_weights(model, tmp_path / "best.weights.h5")
-    save_state(tmp_path / "state.npz", model, [], [])
+    save_state(tmp_path / "training_state.npz", model, [], [])
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    others = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, others[1]))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
     try:
-        with pytest.raises(DataError, match="best.weights.h5: File too large: nothing half-written is left"):
+        with pytest.raises(DataError, match="best.weights.h5: File too large: no partial file is left"):
             save_weights(model, tmp_path / "best.weights.h5")
         if limit < 20_000:
-            with pytest.raises(DataError, match="state.npz: File too large: nothing half-written is left"):
-                save_state(tmp_path / "state.npz", model, [], [])
+            with pytest.raises(DataError, match="state.npz: File too large: no partial file is left"):
+                save_state(tmp_path / "training_state.npz", model, [], [])
     finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, others)
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def broken_clip(module, patch, bad):
-    """From now on the sound of step `bad`, from 0, is NaN."""
-    batches = module.training_batches
+def nan_waveforms(patch, bad):
+    """The waveforms of step `bad`, from 0, are NaN."""
+    batches = loop.training_batches
 
-    def broken(*args, epochs, **more):
-        whole = batches(*args, epochs=epochs, **more)
-        if len(epochs) == 1:  # those that are named
-            return whole
-        return whole.enumerate().map(lambda step, batch: (tf.where(step == bad, np.nan, batch[0]), batch[1]))
+    def with_nan(*args, epochs, **options):
+        dataset = batches(*args, epochs=epochs, **options)
+        if len(epochs) == 1:  # the error message reads the names of the clips again
+            return dataset
+        return dataset.enumerate().map(lambda step, batch: (tf.where(step == bad, np.nan, batch[0]), batch[1]))
 
-    patch.setattr(module, "training_batches", broken)
+    patch.setattr(loop, "training_batches", with_nan)
 
 
-def huge_rate(module, patch, bad):
-    """After step `bad - 1` the weights are beyond all bounds, and so is the loss of step `bad`, from 0."""
-    begin, steps = module.SaveState.on_train_batch_end, iter(range(1, 1_000_000))
+def huge_learning_rate(patch, bad):
+    """Before step `bad`, from 0, the weights become huge, so its loss is not finite."""
+    save, steps = loop.SaveState.on_train_batch_end, iter(range(1, 1_000_000))
 
     def end(callback, batch, logs=None):
         if next(steps) == bad - 1:
             callback.model.optimizer.learning_rate.assign(1e38)
-        begin(callback, batch, logs)
+        save(callback, batch, logs)
 
-    patch.setattr(module.SaveState, "on_train_batch_end", end)
+    patch.setattr(loop.SaveState, "on_train_batch_end", end)
 
 
 @pytest.mark.check("D6")
-@pytest.mark.parametrize("hurt", [broken_clip, huge_rate])
-def test_a_loss_of_nan_stops_training_and_what_was_saved_stays(hurt, tiny, monkeypatch, tier, tally, tmp_path):
-    module, saved = importlib.import_module("audiotag.training.loop"), {}
-    told = ["model.filters=[8]", "stages.noisy.epochs=3", "stages.noisy.batch_size=8"]
-    monkeypatch.setattr(module, "_finish_stage", lambda *args: pytest.fail("it went on"))
-    save = module.SaveState.on_epoch_end
+@pytest.mark.parametrize("fault", [nan_waveforms, huge_learning_rate])
+def test_a_loss_of_nan_stops_training_and_keeps_what_was_saved(fault, tiny, monkeypatch, tier, tally, tmp_path):
+    saved = {}
+    overrides = ["model.filters=[8]", "stages.noisy.epochs=3", "stages.noisy.batch_size=8"]
+    monkeypatch.setattr(loop, "_finish_stage", lambda *args: pytest.fail("training continued"))
+    save = loop.SaveState.on_epoch_end
 
-    def note(callback, epoch, logs=None):
+    def record(callback, epoch, logs=None):
         save(callback, epoch, logs)
         saved.update({path: path.read_bytes() for path in callback.path.parent.iterdir()})
 
-    monkeypatch.setattr(module.SaveState, "on_epoch_end", note)
-    steps = {broken_clip: tier([6, 9, 10], range(5, 15)), huge_rate: tier([7, 12], [6, 7, 8, 9, 11, 12, 13, 14, 6, 9])}
-    for number, bad in enumerate(steps[hurt]):  # of 5 an epoch, in the second and third epoch
+    monkeypatch.setattr(loop.SaveState, "on_epoch_end", record)
+    steps = {
+        nan_waveforms: tier([6, 9, 10], range(5, 15)),
+        huge_learning_rate: tier([7, 12], [6, 7, 8, 9, 11, 12, 13, 14, 6, 9]),
+    }
+    for number, bad in enumerate(steps[fault]):  # of 5 per epoch, in the second and third epoch
         with tally.trial(f"step {bad}"), monkeypatch.context() as patch:
-            hurt(module, patch, bad)
+            fault(patch, bad)
             saved.clear()
             folder = tmp_path / f"run{number}"
             with pytest.raises(ConfigError) as error:
-                module.fit(tiny(*told), folder, say=lambda sentence: None)
-            said = str(error.value)
-            assert f"the loss is nan in step {bad % 5 + 1} of epoch {bad // 5 + 1}, with the clips " in said
-            names = said.split("with the clips ")[1].split(". What was saved")[0].split(", ")
+                loop.fit(tiny(*overrides), folder, say=lambda sentence: None)
+            message = str(error.value)
+            assert f"the loss is nan in step {bad % 5 + 1} of epoch {bad // 5 + 1}, with the clips " in message
+            names = message.split("with the clips ")[1].split(". What was saved")[0].split(", ")
             stage = folder / "fold-0" / "noisy"
-            assert len(set(names)) == 8 and set(names) <= set(pd.read_csv(stage / "heard.csv")["name"])
-            assert stage / "state.npz" in saved and {path: path.read_bytes() for path in stage.iterdir()} == saved
+            assert len(set(names)) == 8 and set(names) <= set(pd.read_csv(stage / "training_clips.csv")["name"])
+            assert stage / "training_state.npz" in saved
+            assert {path: path.read_bytes() for path in stage.iterdir()} == saved
 
 
 @pytest.mark.check("D12")
-def test_a_flipped_bit_of_a_state_is_found_or_says_nothing(tier, tally, tmp_path):
-    model, path = network(), tmp_path / "state.npz"
+def test_a_flipped_bit_of_a_training_state_is_found_or_harmless(tier, tally, tmp_path):
+    model, path = network(), tmp_path / "training_state.npz"
     save_state(path, model, [], [{"loss": 1.0}])
     expected, harmless = load_state(path, model), 0
     variables = [*model.variables, *model.optimizer.variables]
@@ -121,7 +125,7 @@ def test_a_flipped_bit_of_a_state_is_found_or_says_nothing(tier, tally, tmp_path
             else:
                 harmless += 1
             assert all(map(np.array_equal, variables, numbers))
-    tally.say(f"{harmless} of the flipped bits of a state say nothing, as dates and names in an archive do")
+    tally.say(f"{harmless} of the flipped bits of a state change nothing, such as dates and names in an archive")
 
 
 @pytest.mark.check("D12")
@@ -136,30 +140,30 @@ def test_a_flipped_bit_of_the_weights_of_a_run_is_found(run, tier, tally, tmp_pa
 
 
 @pytest.mark.check("D9")
-def test_folds_that_are_done_are_not_trained_again(tiny_file, start, tally, tmp_path):
+def test_finished_folds_are_not_trained_again(tiny_file, start, tally, tmp_path):
     stage = json.loads(tiny_file.read_text())["stages"][0] | {"epochs": 1}
-    folds = 'folds={"count": 5, "held_out": [0, 1, 2, 3, 4]}'
+    folds = 'validation={"folds": {"num_folds": 5, "held_out": [0, 1, 2, 3, 4]}}'
     overrides = ["model.filters=[8]", f"stages={json.dumps([stage])}", folds]
     job = start(tiny_file, tmp_path / "run", *overrides, script=FIT)
     with tally.trial("killed in fold 3 of 5"):
         assert job.shows("noisy, fold 2 1/"), job.output()[-1000:]
         job.kill().wait()
-        done = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("finished.json")}
-        dealt = (tmp_path / "run" / "folds.csv").read_bytes()
-        assert len(done) >= 2
+        finished = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("result.json")}
+        assigned = (tmp_path / "run" / "folds.csv").read_bytes()
+        assert len(finished) >= 2
     with tally.trial("the end"):
         job = start(tiny_file, tmp_path / "run", *overrides, script=FIT)
         assert job.wait() == 0, job.output()[-1000:]
-        assert {path: path.stat().st_mtime_ns for path in done} == done
-        assert (tmp_path / "run" / "folds.csv").read_bytes() == dealt
-        assert len(list((tmp_path / "run").rglob("finished.json"))) == 5
+        assert {path: path.stat().st_mtime_ns for path in finished} == finished
+        assert (tmp_path / "run" / "folds.csv").read_bytes() == assigned
+        assert len(list((tmp_path / "run").rglob("result.json"))) == 5
 
 
-# The same for Keras alone
+# The same faults with Keras' callbacks and files
 
 
 @pytest.mark.check("D6")
-def test_nan_as_keras_callbacks_take_it(start, tally, tmp_path):
+def test_nan_with_keras_callbacks_is_reported(start, tally, tmp_path):
     code, backup = start(tmp_path / "nan", "20", script=KERAS).wait(), tmp_path / "nan" / "backup"
     epochs = len((tmp_path / "nan" / "epochs.jsonl").read_text().split())
     weights = np.load(tmp_path / "nan" / "final.npz")
@@ -171,7 +175,7 @@ def test_nan_as_keras_callbacks_take_it(start, tally, tmp_path):
 
 
 @pytest.mark.check("D12")
-def test_flipped_bits_as_keras_takes_them(start, tier, tally, tmp_path):
+def test_flipped_bits_in_keras_files_are_reported(start, tier, tally, tmp_path):
     job = start(tmp_path, tier(30, 1_000), script=FLIPS)
     code = job.wait(3_000)
     for line in job.output().splitlines():

@@ -1,4 +1,4 @@
-"""The same kind of clips made into a dataset by tensorflow-datasets alone, to be mistreated alike."""
+"""A dataset of similar clips made by tensorflow-datasets, to compare it under the same faults."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 
 
 class Clips(tfds.core.GeneratorBasedBuilder):
-    """Waveforms of noise; prints the number of each when it is made."""
+    """Waveforms of noise; prints the number of each clip when it is made."""
 
     VERSION = tfds.core.Version("1.0.0")
     pkg_dir_path = Path(__file__).parent
@@ -37,15 +37,15 @@ def make(folder, count):
 
 
 def read(*folders):
-    """Prints for each folder how many clips are read and the SHA-256 of them all; or null where that is refused."""
+    """Prints for each folder the number of clips and the SHA-256 of all, or null if reading is refused."""
     for folder in folders:
         try:
             clips = tfds.as_numpy(Clips(data_dir=folder).as_dataset(split="train"))
             found = sorted((clip["name"], clip["audio"].tobytes()) for clip in clips)
-            answer = [len(found), hashlib.sha256(repr(found).encode()).hexdigest()]
+            content = [len(found), hashlib.sha256(repr(found).encode()).hexdigest()]
         except Exception:
-            answer = None
-        print("read", json.dumps([folder, answer]), flush=True)
+            content = None
+        print("read", json.dumps([folder, content]), flush=True)
 
 
 if __name__ == "__main__":

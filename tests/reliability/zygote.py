@@ -1,8 +1,8 @@
-"""Starts many processes that have imported all of audiotag already: each is forked before TensorFlow does anything.
+"""Starts processes that have already imported all of audiotag: each is forked before TensorFlow starts threads.
 
-Reads jobs from standard input, one JSON object a line, and answers each with a line:
+Reads jobs from standard input, one JSON object per line, and replies to each with one line:
     {"argv": [...], "log": path, "faults": {...}, "script": path}  →  pid of a process that runs it
-    {"wait": pid, "seconds": s}  →  its exit code, as subprocess has it; null when it still runs after s seconds
+    {"wait": pid, "seconds": s}  →  its exit code, as in subprocess; null if it is still running after s seconds
 """
 
 import json
@@ -15,17 +15,16 @@ from pathlib import Path
 
 
 def load():
-    """Imports what jobs need, and looks at nothing of TensorFlow's that would start its threads."""
+    """Imports what jobs need, without using anything of TensorFlow that would start its threads."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import audiotag.serving.saved_model  # noqa: F401
+    import audiotag.cli
+    import audiotag.data.records
+    import audiotag.serving.saved_model
     import audiotag.training.loop  # noqa: F401
-
-    import audiotag.cli  # noqa: F401
-    import audiotag.data.records  # noqa: F401
 
 
 def run(job):
-    """In a process of its own: does the job and ends."""
+    """Runs a job in the forked process, and ends the process."""
     out = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(out, 1)
     os.dup2(out, 2)
@@ -46,8 +45,8 @@ def run(job):
             from audiotag.cli import main
 
             main(job["argv"])
-    except SystemExit as left:
-        code = left.code if isinstance(left.code, int) else int(bool(left.code))
+    except SystemExit as ending:
+        code = ending.code if isinstance(ending.code, int) else int(bool(ending.code))
     except BaseException:
         import traceback
 
@@ -58,7 +57,7 @@ def run(job):
 
 
 def wait(pid, seconds):
-    """The exit code of a process, or None where it has not ended in time."""
+    """The exit code of a process, or None if it has not ended in time."""
     end = time.monotonic() + seconds
     while True:
         found, status = os.waitpid(pid, os.WNOHANG)
@@ -74,12 +73,12 @@ def serve():
     for line in sys.stdin:
         job = json.loads(line)
         if "wait" in job:
-            answer = wait(job["wait"], job["seconds"])
+            reply = wait(job["wait"], job["seconds"])
         else:
-            answer = os.fork()
-            if answer == 0:
+            reply = os.fork()
+            if reply == 0:
                 run(job)
-        print(json.dumps(answer), flush=True)
+        print(json.dumps(reply), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A browser to look at pages with."""
+"""Fixtures that open pages in a browser."""
 
 import shutil
 
@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def chromium():
-    """A headless Chromium, Debian's; a skip where there is none."""
+    """Debian's headless Chromium; the test is skipped without it."""
     program = shutil.which("chromium")
     if program is None:
         pytest.skip("chromium is not installed: apt-get install chromium")
@@ -20,22 +20,22 @@ def chromium():
 
 
 @pytest.fixture
-def look(chromium):
-    """A function: path of a page, width, "light" or "dark" → the open page, which must have said and asked nothing."""
-    contexts, said = [], []
+def open_page(chromium):
+    """A function that opens a page; it must log nothing and request nothing from outside."""
+    contexts, events = [], []
 
-    def look(path, *, width=1200, scheme="light"):
+    def open_page(path, *, width=1200, scheme="light"):
         contexts.append(chromium.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme))
         page = contexts[-1].new_page()
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
-        page.on("requestfailed", lambda request: said.append(f"failed: {request.url[:80]}"))
-        page.on("request", lambda r: said.append(r.url[:80]) if not r.url.startswith(("file:", "data:")) else None)
+        page.on("console", lambda message: events.append(message.text))
+        page.on("pageerror", lambda error: events.append(str(error)))
+        page.on("dialog", lambda dialog: (events.append(dialog.message), dialog.dismiss()))
+        page.on("requestfailed", lambda request: events.append(f"failed: {request.url[:80]}"))
+        page.on("request", lambda r: None if r.url.startswith(("file:", "data:")) else events.append(r.url[:80]))
         page.goto(path.as_uri())
         return page
 
-    yield look
+    yield open_page
     for context in contexts:
         context.close()
-    assert not said
+    assert not events

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from audiotag.cli import main
 from audiotag.data.clips import read_clips
 from audiotag.errors import DataError
-from audiotag.reporting.dataset_page import explore, measure, read_source, write_exploration
+from audiotag.reporting.dataset_page import dataset_tables, measure_file, read_source, write_dataset_page
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "fsdkaggle2019"
 HOSTILE = ('<img src=x onerror="alert(1)">', "</td><script>alert(2)</script>")
@@ -27,7 +27,7 @@ CLIPS = table(
 
 
 def test_counts_as_counted_by_hand():
-    tables = explore(CLIPS, ("Bark", "Meow", "Rain"))
+    tables = dataset_tables(CLIPS, ("Bark", "Meow", "Rain"))
     curated, noisy, test = tables["subsets"].to_dict("records")
     assert curated == {
         "subset": "curated", "clips": 3, "classes": 2, "single_label_clips": 1, "label_combinations": 2,
@@ -38,17 +38,17 @@ def test_counts_as_counted_by_hand():
     }  # fmt: skip
     bark = tables["classes"].set_index("class").loc["Bark"]
     assert bark[["curated", "noisy", "test"]].tolist() == [3, 0, 2]
-    assert bark["curated_share"] == pytest.approx(3 / 5) and bark["test_share"] == pytest.approx(2 / 4)
+    assert bark["curated_fraction"] == pytest.approx(3 / 5) and bark["test_fraction"] == pytest.approx(2 / 4)
     assert tables["pairs"].to_dict("records") == [
         {"one": "Bark", "other": "Rain", "clips": 2, "of_one": pytest.approx(2 / 3), "of_other": 1.0}
     ]
     assert set(tables) == {"subsets", "labels_per_clip", "classes", "pairs"}
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the tables of FSDKaggle2019 are not beside the checkout")
-def test_the_real_tables_are_as_published(tmp_path):
+@pytest.mark.skipif(not REAL.is_dir(), reason="the tables of FSDKaggle2019 are not available")
+def test_the_real_tables_have_the_published_counts(tmp_path):
     clips, vocabulary = read_source(REAL)
-    tables = explore(clips, vocabulary)
+    tables = dataset_tables(clips, vocabulary)
     curated = tables["subsets"].set_index("subset").loc["curated"]
     assert curated["label_combinations"] == 213
     assert curated["single_label_clips"] == 4269
@@ -64,92 +64,93 @@ def test_the_real_tables_are_as_published(tmp_path):
 
 @pytest.fixture
 def faulty(tmp_path):
-    """A folder of recordings: two alike, one silent, one at full scale, one that is no sound."""
+    """A folder of recordings: two duplicates, one silent, one at full scale, one that is not audio."""
     noise = 0.1 * np.random.default_rng(0).uniform(-1, 1, 8_000)
     sounds = {"a": noise, "b": noise, "c": np.zeros(4_000), "d": 20 * noise, "e": 0.001 * noise[:2_000]}
     (tmp_path / "set" / "Rain").mkdir(parents=True)
     for name, sound in sounds.items():
         sf.write(tmp_path / "set" / "Rain" / f"{name}.wav", sound, 8_000, subtype="PCM_16")
-    (tmp_path / "set" / "Rain" / "f.wav").write_text("no sound")
+    (tmp_path / "set" / "Rain" / "f.wav").write_text("not audio")
     return tmp_path / "set"
 
 
-def test_silence_clipping_doubles_and_what_cannot_be_read_are_found(faulty):
+def test_silence_clipping_duplicates_and_unreadable_files_are_found(faulty):
     clips, vocabulary = read_source(faulty, num_workers=1)
-    tables = explore(clips, vocabulary)
+    tables = dataset_tables(clips, vocabulary)
     faults = {Path(row.name).stem: row.kind for row in tables["faults"].itertuples(index=False)}
     assert faults == {
         "c": "silent", "d": "at full scale: maybe clipped", "e": "below -60 dBFS", "f": "cannot be read"
     }  # fmt: skip
-    (double,) = tables["doubles"].to_dict("records")
-    assert double == {"clips": 2, "names": "Rain/a.wav, Rain/b.wav", "labels": "Rain | Rain", "same_labels": "yes"}
-    assert tables["lengths"]["count"].tolist() == [5] and tables["lengths"]["max"].tolist() == [1.0]
+    (duplicate,) = tables["duplicates"].to_dict("records")
+    assert duplicate == {"clips": 2, "names": "Rain/a.wav, Rain/b.wav", "labels": "Rain | Rain", "same_labels": "yes"}
+    assert tables["durations"]["count"].tolist() == [5] and tables["durations"]["max"].tolist() == [1.0]
     assert tables["outliers"]["name"].iloc[0] == "Rain/e.wav"
 
 
-def test_a_folder_of_which_nothing_can_be_read_has_faults(tmp_path):
+def test_a_folder_of_unreadable_files_has_only_faults(tmp_path):
     for label in ("Bark", "Rain"):
         (tmp_path / "set" / label).mkdir(parents=True)
-        (tmp_path / "set" / label / "a.wav").write_text("no sound")
+        (tmp_path / "set" / label / "a.wav").write_text("not audio")
     clips, vocabulary = read_source(tmp_path / "set", num_workers=1)
-    tables = explore(clips, vocabulary)
+    tables = dataset_tables(clips, vocabulary)
     assert tables["faults"]["kind"].tolist() == ["cannot be read"] * 2
-    assert tables["lengths"].empty and tables["doubles"].empty
-    write_exploration(tmp_path / "page.html", tmp_path / "set", clips, vocabulary, tables)
+    assert tables["durations"].empty and tables["duplicates"].empty
+    write_dataset_page(tmp_path / "page.html", tmp_path / "set", clips, vocabulary, tables)
     page = (tmp_path / "page.html").read_text()
     assert page.count("audiotag cannot decode it") == 2 and "nan" not in page
 
 
-def test_records_tell_what_their_recordings_do(records, demo):
+def test_records_and_their_recordings_have_the_same_tables(records, demo):
     from_records, vocabulary = read_source(records)
     from_files, same = read_source(demo, num_workers=1)
     assert vocabulary == same
-    one, other = explore(from_records, vocabulary), explore(from_files, vocabulary)
+    one, other = dataset_tables(from_records, vocabulary), dataset_tables(from_files, vocabulary)
     for name in ("subsets", "classes", "pairs", "labels_per_clip"):
         pd.testing.assert_frame_equal(one[name], other[name])
-    np.testing.assert_allclose(one["lengths"]["median"], other["lengths"]["median"], atol=1e-3)
+    np.testing.assert_allclose(one["durations"]["median"], other["durations"]["median"], atol=1e-3)
 
 
 def test_a_folder_without_clips_is_refused(tmp_path):
-    with pytest.raises(DataError, match="the layout is not recognised"):
+    with pytest.raises(DataError, match="the layout is not recognized"):
         read_source(tmp_path)
 
 
 def test_a_recording_is_measured(faulty):
-    known = measure(str(faulty / "Rain" / "d.wav"))
-    assert known["seconds"] == 1 and known["peak"] == pytest.approx(1, abs=1e-4) and known["fault"] == ""
-    assert set(measure(str(faulty / "Rain" / "f.wav"))) == {"fault"}
+    measured = measure_file(str(faulty / "Rain" / "d.wav"))
+    assert measured["seconds"] == 1 and measured["peak"] == pytest.approx(1, abs=1e-4) and measured["fault"] == ""
+    assert set(measure_file(str(faulty / "Rain" / "f.wav"))) == {"fault"}
 
 
 # The page
 
 
 @pytest.mark.check("E3")
-def test_the_page_is_whole_and_hostile_labels_do_no_harm(records, tmp_path, look):
+def test_the_page_is_complete_and_hostile_labels_are_harmless(records, tmp_path, open_page):
     clips = read_clips(records / "clips.csv").assign(fault="")
     clips.loc[:1, "fault"] = HOSTILE[1]
     vocabulary = tuple(sorted({label for labels in clips["labels"] for label in labels.split(",")}))
-    spoil = dict(zip(vocabulary, (*HOSTILE, *vocabulary[2:])))
-    clips["labels"] = [",".join(spoil[label] for label in labels.split(",")) for labels in clips["labels"]]
+    hostile = dict(zip(vocabulary, (*HOSTILE, *vocabulary[2:])))
+    clips["labels"] = [",".join(hostile[label] for label in labels.split(",")) for labels in clips["labels"]]
     clips.loc[2:3, "sha256"] = "same"
-    classes = tuple(spoil.values())
-    write_exploration(tmp_path / "page.html", "the <b>demo</b>", clips, classes, explore(clips, classes))
-    page = look(tmp_path / "page.html")
+    classes = tuple(hostile.values())
+    write_dataset_page(tmp_path / "page.html", "the <b>demo</b>", clips, classes, dataset_tables(clips, classes))
+    page = open_page(tmp_path / "page.html")
     assert page.locator("script").count() == 0 and page.locator("td img").count() == 0
     assert page.get_by_text(HOSTILE[0], exact=True).count() >= 1
     sizes = page.evaluate("[...document.querySelectorAll('svg')].map(s => s.getBoundingClientRect().width)")
     assert len(sizes) == 2 * 14 and min(sizes) >= 100
-    assert page.locator("h2").all_inner_texts()[-1] == "Silence, clipping, doubles"
+    assert page.locator("h2").all_inner_texts()[-1] == "Silence, clipping, duplicates"
     assert page.get_by_text("cannot be read").count() >= 2
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_is_readable_on_a_phone_by_day_and_by_night(records, tmp_path, look, scheme):
+def test_it_is_readable_on_a_phone_in_both_color_schemes(records, tmp_path, open_page, scheme):
     clips, vocabulary = read_source(records)
-    write_exploration(tmp_path / "page.html", records, clips, vocabulary, explore(clips, vocabulary))
-    page = look(tmp_path / "page.html", width=390, scheme=scheme)
+    write_dataset_page(tmp_path / "page.html", records, clips, vocabulary, dataset_tables(clips, vocabulary))
+    page = open_page(tmp_path / "page.html", width=390, scheme=scheme)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     style = "getComputedStyle(document.body)"
     ink, back = page.evaluate(f"[{style}.color, {style}.backgroundColor]")
-    light = [sum(map(int, colour[4:-1].split(","))) / 765 for colour in (ink, back)]
-    assert light[1] - light[0] > 0.7 if scheme == "light" else light[0] - light[1] > 0.7
+    brightness = [sum(map(int, color[4:-1].split(","))) / 765 for color in (ink, back)]
+    difference = brightness[1] - brightness[0]
+    assert difference > 0.7 if scheme == "light" else difference < -0.7

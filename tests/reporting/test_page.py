@@ -9,11 +9,11 @@ import soundfile as sf
 
 from audiotag.reporting.page import (
     cells,
+    chart_column,
     count_bar,
-    drawn,
+    image_url,
     interval_bar,
     line_chart,
-    picture_url,
     reliability_chart,
     sound_url,
     violin,
@@ -28,46 +28,46 @@ def decoded(url):
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 44_100, 20_000])
-def test_a_sound_comes_back(rate):
+def test_a_sound_can_be_decoded_again(rate):
     seconds = np.arange(2 * rate) / rate
     tone = (0.5 * np.sin(2 * np.pi * 440 * seconds)).astype("float32")
     url = sound_url(tone, rate)
-    sound, heard_rate = sf.read(decoded(url))
+    sound, decoded_rate = sf.read(decoded(url))
     assert url.startswith("data:audio/mpeg;base64,") and len(url) < 70_000
-    assert len(sound) / heard_rate == pytest.approx(2, abs=0.1)
+    assert len(sound) / decoded_rate == pytest.approx(2, abs=0.1)
     spectrum = np.abs(np.fft.rfft(sound * np.hanning(len(sound))))
-    assert spectrum.argmax() * heard_rate / len(sound) == pytest.approx(440, abs=3)
+    assert spectrum.argmax() * decoded_rate / len(sound) == pytest.approx(440, abs=3)
     assert np.abs(sound).max() == pytest.approx(0.5, abs=0.05)
 
 
-def test_a_picture_has_a_pixel_a_frame_and_band_with_low_bands_below():
+def test_an_image_has_a_pixel_per_frame_and_band_with_low_bands_at_the_bottom():
     decibels = np.zeros((50, 20))
     decibels[:, 0] = 80  # the lowest band is loud
-    picture = matplotlib.image.imread(decoded(picture_url(decibels)))
-    assert picture.shape[:2] == (20, 50)
-    assert picture[-1, :, :3].mean() > 0.8 and picture[:-1, :, :3].max() < 0.05
-    assert np.isfinite(matplotlib.image.imread(decoded(picture_url(np.zeros((3, 4)))))).all()  # silence
+    image = matplotlib.image.imread(decoded(image_url(decibels)))
+    assert image.shape[:2] == (20, 50)
+    assert image[-1, :, :3].mean() > 0.8 and image[:-1, :, :3].max() < 0.05
+    assert np.isfinite(matplotlib.image.imread(decoded(image_url(np.zeros((3, 4)))))).all()  # silence
 
 
-def test_words_in_charts_are_escaped():
+def test_texts_in_charts_are_escaped():
     chart = line_chart({HOSTILE: ([1, 2], [0.1, np.nan])}, x=HOSTILE, y=HOSTILE)
     assert "<script" not in chart and "&lt;script&gt;" in chart
     assert line_chart({}, x="epoch", y="loss") == ""
 
 
-def test_a_line_goes_through_its_points():
+def test_a_line_passes_through_its_points():
     chart = line_chart({"fold 0": ([1, 2, 3], [0.0, 0.5, 1.0])}, x="epoch", y="lwlrap")
     assert 'points="48.0,210.0 338.0,112.5 628.0,15.0"' in chart
 
 
-def test_bars_are_as_long_as_their_shares():
+def test_bars_are_as_long_as_their_values():
     bar = interval_bar(0.5, 0.25, 1.0, 0.1)
     assert 'width="80.0"' in bar and 'x1="40.0" x2="160.0"' in bar and 'x1="16.0"' in bar
     assert count_bar([10, 30], 40).count("<rect") == 2 and 'width="120.0"' in count_bar([10, 30], 40)
-    assert "x1=\"nan\"" not in interval_bar(*[float("nan")] * 3, 0.1)
+    assert 'x1="nan"' not in interval_bar(*[float("nan")] * 3, 0.1)
 
 
-def test_a_violin_is_thickest_where_most_values_are():
+def test_a_violin_is_thickest_at_the_most_frequent_duration():
     shape = violin(np.random.default_rng(0).normal(3, 0.3, 200), 12)
     points = [tuple(map(float, pair.split(","))) for pair in shape.split('points="')[1].split('"')[0].split()]
     thickest = min(points, key=lambda point: point[1])
@@ -76,17 +76,17 @@ def test_a_violin_is_thickest_where_most_values_are():
     assert "polygon" in violin([1.0, 1.0], 12)
 
 
-def test_reliability_is_drawn_where_it_is():
-    table = pd.DataFrame({"answers": [10], "probability": [0.5], "share": [1.0]})
+def test_a_reliability_point_is_at_its_probability_and_fraction():
+    table = pd.DataFrame({"predictions": [10], "probability": [0.5], "fraction": [1.0]})
     assert 'cx="140.0" cy="10.0"' in reliability_chart(table)
 
 
-def test_what_a_template_is_given_is_escaped_and_charts_are_not(tmp_path):
-    table = pd.DataFrame({HOSTILE: [HOSTILE], "share": [np.nan]})
-    table["chart"] = drawn([count_bar([1], 1)])
+def test_templates_escape_texts_but_not_charts(tmp_path):
+    table = pd.DataFrame({HOSTILE: [HOSTILE], "fraction": [np.nan]})
+    table["chart"] = chart_column([count_bar([1], 1)])
     content = {name: cells(table) for name in ("subsets", "labels_per_clip", "classes", "pairs")}
     write_page(
-        tmp_path / "page.html", "explore.html", title=HOSTILE, source=HOSTILE, version="0", cards=[], bars=[HOSTILE],
+        tmp_path / "page.html", "dataset.html", title=HOSTILE, source=HOSTILE, version="0", cards=[], bars=[HOSTILE],
         measured=False, **content,
     )  # fmt: skip
     text = (tmp_path / "page.html").read_text()

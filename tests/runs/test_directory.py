@@ -7,16 +7,17 @@ import pytest
 
 from audiotag import files
 from audiotag.config.loading import load
-from audiotag.data.records.manifest import Manifest
+from audiotag.config.schema import SCHEMA_VERSION
+from audiotag.data.records import Manifest
 from audiotag.errors import AudiotagError, ConfigError, DataError
-from audiotag.runs.directory import Run, environment, held, open_run, start_run
+from audiotag.runs.directory import Run, environment, is_run, open_run, shared_lock, start_run
 
 DEMO = Path(__file__).parents[2] / "experiments" / "demo.json"
-HEARING = {"sample_rate": 16_000, "trim": "level", "trim_db": None, "peak_db": -0.1}
+AUDIO_CONFIG = {"sample_rate": 16_000, "trim": "absolute", "trim_db": None, "peak_db": -0.1}
 MANIFEST = Manifest(
     directory=Path("tfrecords/demo"),
-    options=HEARING,
-    plan="abc",
+    options=AUDIO_CONFIG,
+    fingerprint="abc",
     vocabulary=("Bark", "Meow"),
     shards=(),
     tables={},
@@ -30,38 +31,77 @@ def start(folder, *overrides, manifest=MANIFEST, **more):
 
 @pytest.fixture
 def begun(tmp_path):
-    """A run that has begun and trained nothing yet."""
+    """A run whose directory was created and that has trained nothing yet."""
     return start(tmp_path / "runs" / "demo")
 
 
 def finish(run, fold, stage, data=b"weights"):
-    """Writes what a stage leaves."""
-    folder = run.stage_folder(fold, stage)
-    folder.mkdir(parents=True)
-    (folder / "best.weights.h5").write_bytes(data)
-    known = {"weights": "best.weights.h5", "sha256": files.sha256(folder / "best.weights.h5"), "epochs": 3}
-    known |= {"best_epoch": 2, "val_lwlrap": 0.5}
-    (folder / "finished.json").write_text(json.dumps(known))
-    return folder / "best.weights.h5"
+    """Writes the files of a finished stage; the path of its weights."""
+    stage_files = run.stage_files(fold, stage)
+    stage_files.folder.mkdir(parents=True)
+    stage_files.best_weights.write_bytes(data)
+    result = {
+        "schema_version": SCHEMA_VERSION,
+        "weights": "best.weights.h5",
+        "sha256": files.sha256(stage_files.best_weights),
+        "epochs": 3,
+        "best_epoch": 2,
+        "val_lwlrap": 0.5,
+        "seconds": 1.5,
+        "resumed": False,
+    }
+    stage_files.result.write_text(json.dumps(result))
+    return stage_files.best_weights
 
 
-def test_a_run_knows_what_it_was_begun_with(begun, tmp_path):
+def test_a_run_has_the_experiment_and_the_records_that_it_was_started_with(begun, tmp_path):
     assert begun == Run(
         folder=tmp_path / "runs" / "demo",
         experiment=load(DEMO),
-        hearing=HEARING,
+        audio_config=AUDIO_CONFIG,
         vocabulary=("Bark", "Meow"),
-        plan="abc",
+        fingerprint="abc",
     )
     assert open_run(begun.folder) == begun
 
 
-def test_its_files_say_it_to_people_too(begun):
+def test_the_files_of_a_run_can_be_read_without_audiotag(begun):
     assert load(begun.folder / "experiment.json") == load(DEMO)
     assert '"deterministic": true' in (begun.folder / "experiment.json").read_text()  # every default written out
-    known = json.loads((begun.folder / "records.json").read_text())
-    assert known == {"hearing": HEARING, "vocabulary": ["Bark", "Meow"], "plan": "abc"}
-    assert json.loads((begun.folder / "environment.json").read_text()) == environment()
+    data = json.loads((begun.folder / "data.json").read_text())
+    expected = {"audio_config": AUDIO_CONFIG, "vocabulary": ["Bark", "Meow"], "fingerprint": "abc"}
+    assert data == expected | {"schema_version": 2}
+    assert json.loads(begun.environment_file.read_text()) == environment()
+
+
+def test_the_names_of_a_runs_files(begun):
+    folder = begun.folder
+    assert begun.folds_file == folder / "folds.csv"
+    assert begun.corrections_file == folder / "corrections.csv"
+    assert (begun.report, begun.submission) == (folder / "report.html", folder / "submission.csv")
+    assert begun.saved_model == folder / "saved_model"
+    stage_files = begun.stage_files(2, "verified/1")
+    names = {path.relative_to(folder / "fold-2" / "verified" / "1").as_posix() for path in (
+        stage_files.result, stage_files.training_state, stage_files.history, stage_files.best_weights,
+        stage_files.last_weights, stage_files.tensorboard, stage_files.training_clips, stage_files.selected_clips,
+        stage_files.oof_scores("curated"), stage_files.oof_scores("noisy", "verified/2"),
+    )}  # fmt: skip
+    assert names == {
+        "result.json", "training_state.npz", "history.csv", "best.weights.h5", "last.weights.h5", "tensorboard",
+        "training_clips.csv", "selected_clips.csv", "oof_curated.csv", "oof_noisy_for_verified-2.csv",
+    }  # fmt: skip
+
+
+def test_a_directory_is_that_of_a_run_once_it_is_complete(begun, tmp_path):
+    assert is_run(begun.folder) and is_run(str(begun.folder))
+    assert not is_run(tmp_path) and not is_run(tmp_path / "nowhere")
+
+
+def test_a_stage_is_named_by_itself_or_is_the_last(begun):
+    assert begun.stage_name() == "curated"
+    assert begun.stage_name("noisy") == "noisy"
+    with pytest.raises(DataError, match="demo: has no stage 'nosy'. Did you mean 'noisy'. Accepted: noisy, curated."):
+        begun.stage_name("nosy")
 
 
 def test_the_environment_names_versions_and_machine():
@@ -71,38 +111,44 @@ def test_the_environment_names_versions_and_machine():
     assert all(found["packages"].values())
 
 
-def test_begun_again_with_the_same_it_goes_on(begun):
+def test_started_again_with_the_same_experiment_a_run_continues(begun):
     (begun.folder / "left").write_text("from before")
     assert start(begun.folder) == begun
     assert (begun.folder / "left").exists()
 
 
-def test_a_beginning_that_was_killed_is_begun_again(begun):
-    (begun.folder / "records.json").unlink()  # the last of the three to be written
+def test_a_start_that_was_killed_is_repeated(begun):
+    (begun.folder / "data.json").unlink()  # the last of the three to be written
     assert start(begun.folder, "seed=7").experiment.seed == 7
 
 
 def test_another_experiment_or_other_records_are_refused_once_something_is_trained(begun):
     finish(begun, 0, "noisy")
-    way_out = r"Give the run another name with --run, or train it anew with --restart\."
-    with pytest.raises(DataError, match=rf"demo: was trained with another experiment than this one\. {way_out}"):
+    remedy = r"Choose another name with --run, or retrain with --restart\."
+    with pytest.raises(DataError, match=rf"demo: was trained with another experiment\. {remedy}"):
         start(begun.folder, "seed=7")
     for change, difference in (
         ({}, "the audio of the recordings, their labels or other options of make-records differ"),
-        ({"options": HEARING | {"trim": None, "peak_db": None}}, "trim is None there .* peak_db is None there"),
+        ({"options": AUDIO_CONFIG | {"trim": None, "peak_db": None}}, "trim is None there .* peak_db is None there"),
         ({"vocabulary": ("Bark", "Moo")}, "they have other classes"),
     ):
-        other = Manifest(**{**vars(MANIFEST), "plan": "xyz", **change})
-        message = rf"demo: was trained on other records than tfrecords/demo: {difference}(?s:.*)\. {way_out}"
+        other = Manifest(**{**vars(MANIFEST), "fingerprint": "xyz", **change})
+        message = rf"demo: was trained on other records than tfrecords/demo: {difference}(?s:.*)\. {remedy}"
         with pytest.raises(DataError, match=message):
             start(begun.folder, manifest=other)
 
 
-@pytest.mark.parametrize("done", [None, "state.npz", "before-state.npz", "finished.json"])
-def test_an_experiment_that_got_nowhere_may_be_mended(begun, done):
-    stage = begun.stage_folder(0, "noisy") / "1"
+@pytest.mark.parametrize("key", ["about", "command", "quick_command", "expect"])
+def test_the_descriptions_of_an_experiment_may_change_after_training(begun, key):
+    finish(begun, 0, "noisy")
+    assert start(begun.folder, f"{key}=other words") == begun
+
+
+@pytest.mark.parametrize("done", [None, "training_state.npz", "previous-training_state.npz", "result.json"])
+def test_the_experiment_of_a_run_without_a_finished_epoch_may_change(begun, done):
+    stage = begun.stage_files(0, "noisy").folder / "1"
     stage.mkdir(parents=True)
-    for path in (stage / "heard.csv", begun.folder / "folds.csv", begun.folder / "letters"):
+    for path in (stage / "training_clips.csv", begun.folds_file, begun.corrections_file, begun.folder / "letters"):
         path.write_text("of another seed")
     if done:
         (stage / done).touch()
@@ -110,24 +156,24 @@ def test_an_experiment_that_got_nowhere_may_be_mended(begun, done):
             start(begun.folder, "seed=7")
     else:
         assert start(begun.folder, "seed=7").experiment.seed == 7
-        held = {path.name for path in begun.folder.iterdir()}
-        assert held == {"experiment.json", "environment.json", "records.json", ".lock", "letters"}
+        present = {path.name for path in begun.folder.iterdir()}
+        assert present == {"experiment.json", "environment.json", "data.json", ".lock", "letters"}
 
 
-def test_what_another_process_trains_is_neither_replaced_nor_swept(begun):
+def test_a_run_that_another_process_trains_is_neither_replaced_nor_swept(begun):
     (begun.folder / ".unfinished-99-saved_model").mkdir()
-    with held(begun.folder):
+    with shared_lock(begun.folder):
         with pytest.raises(DataError, match="demo: another fit is training here. Wait for it, or choose another --run"):
             start(begun.folder, "seed=7", restart=True)
         with pytest.raises(DataError, match="demo: was trained with another experiment"):
             start(begun.folder, "seed=7")
-        assert start(begun.folder) == begun  # another fold of it, say
+        assert start(begun.folder) == begun  # such as another fold of it
         assert (begun.folder / ".unfinished-99-saved_model").exists()
     start(begun.folder)
     assert not (begun.folder / ".unfinished-99-saved_model").exists()
 
 
-def test_a_run_is_held_while_it_trains(begun):
+def test_a_run_is_locked_while_it_trains(begun):
     with start_run(begun.folder, load(DEMO), MANIFEST):
         with pytest.raises(DataError, match="another fit is training here"):
             start(begun.folder, restart=True)
@@ -141,8 +187,8 @@ def test_restart_removes_a_run(begun):
     assert [path.name for path in begun.folder.parent.iterdir()] == ["demo"]
 
 
-@pytest.mark.parametrize("gone", ["experiment.json", "records.json"])
-def test_restart_removes_what_is_half_a_run(begun, gone):
+@pytest.mark.parametrize("gone", ["experiment.json", "data.json"])
+def test_restart_removes_an_incomplete_run(begun, gone):
     finish(begun, 0, "noisy")
     (begun.folder / gone).unlink()
     with pytest.raises(AudiotagError):
@@ -151,18 +197,18 @@ def test_restart_removes_what_is_half_a_run(begun, gone):
     assert not list(begun.folder.glob("fold-*"))
 
 
-def test_folds_without_their_run_are_not_taken_over(begun):
+def test_folds_of_an_incomplete_run_are_not_reused(begun):
     finish(begun, 0, "noisy")
-    for name in ("experiment.json", "records.json"):
+    for name in ("experiment.json", "data.json"):
         (begun.folder / name).unlink()
     for restart in (False, True):
         with pytest.raises(
-            DataError, match=r"fold-0: of a run that is no longer whole\. Remove .*demo, or choose another --run\."
+            DataError, match=r"fold-0: belongs to an incomplete run\. Remove .*demo, or choose another --run\."
         ):
             start(begun.folder, restart=restart)
 
 
-def test_a_restart_that_was_killed_is_brought_to_its_end(begun):
+def test_a_restart_that_was_killed_is_completed(begun):
     left = begun.folder.parent / ".removed-99-demo"
     finish(dataclasses.replace(begun, folder=left), 0, "noisy")
     other = begun.folder.parent / ".removed-99-other"
@@ -184,8 +230,8 @@ def test_restart_removes_nothing_but_a_run(tmp_path):
     assert (tmp_path / "letters").read_text() == "dear"
 
 
-def test_a_folder_that_is_no_run_is_refused(tmp_path):
-    message = r"not the directory of a run: it has no records\.json\. Train one with: audiotag fit EXPERIMENT"
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    message = r"not the directory of a run: it has no data\.json\. Train one with: audiotag fit EXPERIMENT"
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(DataError, match=f"{folder}: {message}"):
             open_run(folder)
@@ -197,16 +243,17 @@ def test_a_run_without_its_experiment_is_refused(begun):
         open_run(begun.folder)
 
 
-def test_a_finished_stage_gives_its_weights(begun):
-    assert begun.finished(2, "noisy") is None
+def test_a_finished_stage_has_a_result_and_weights(begun):
+    assert begun.result(2, "noisy") is None
     path = finish(begun, 2, "noisy")
-    assert begun.finished(2, "noisy")["epochs"] == 3
+    result = begun.result(2, "noisy")
+    assert (result["epochs"], result["seconds"], result["resumed"], result["round"]) == (3, 1.5, False, None)
     assert begun.weights(2, "noisy") == path
     assert begun.trained_folds("noisy") == [2]
     assert begun.trained_folds("curated") == []
 
 
-def test_folds_are_told_in_their_order(begun):
+def test_trained_folds_are_in_order(begun):
     for fold in (4, 0, 3):
         finish(begun, fold, "curated")
     assert begun.trained_folds("curated") == [0, 3, 4]
@@ -222,7 +269,7 @@ def test_weights_of_a_stage_that_is_not_finished_are_refused(begun):
 @pytest.mark.check("E1")
 def test_weights_that_were_lost_or_altered_are_refused(begun):
     path = finish(begun, 0, "noisy")
-    message = r"best\.weights\.h5: missing or damaged: its SHA-256 is not that in finished\.json\. Train anew with"
+    message = r"best\.weights\.h5: missing or damaged: its SHA-256 is not that in result\.json\. Retrain with --r"
     path.write_bytes(b"weighty")
     with pytest.raises(DataError, match=message):
         begun.weights(0, "noisy")
@@ -240,23 +287,50 @@ def test_a_run_may_be_moved(run, tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("records.json", b"{", "not a JSON file: Expecting property name"),
-        ("records.json", b"\x80", "not a JSON file: 'utf-8' codec can't decode"),
-        ("records.json", {"hearing": {}}, "hearing.sample_rate: this key is missing"),
-        ("records.json", {"hearing": HEARING | {"sample_rate": "x"}}, "hearing.sample_rate: Input should be a valid"),
-        ("records.json", {"hearing": None}, "hearing: Input should be a valid object"),  # as of an older version
-        ("records.json", {"vocabulary": [1, 2]}, r"vocabulary\[0\]: Input should be a valid string, found 1"),
-        ("finished.json", b"", "not a JSON file: Expecting value"),
-        ("finished.json", b"[" * 100_000, "not a JSON file: "),
-        ("finished.json", {"round": "zz"}, "round: Input should be a valid integer, found 'zz'"),
-        ("finished.json", {"weights": 3}, "weights: Input should be a valid string, found 3"),
+        ("data.json", b"{", "not a JSON file: Expecting property name"),
+        ("data.json", b"\x80", "not a JSON file: 'utf-8' codec can't decode"),
+        ("data.json", {"audio_config": {}}, "audio_config.sample_rate: this key is missing"),
+        (
+            "data.json",
+            {"audio_config": AUDIO_CONFIG | {"sample_rate": "x"}},
+            "audio_config.sample_rate: Input should be a valid",
+        ),
+        ("data.json", {"audio_config": None}, "audio_config: Input should be a valid object"),
+        ("data.json", {"schema_version": 1}, "schema_version: Input should be 2, found 1"),
+        ("data.json", {"plan": "abc"}, "unknown key 'plan'"),  # as of the first edition
+        ("data.json", {"vocabulary": [1, 2]}, r"vocabulary\[0\]: Input should be a valid string, found 1"),
+        ("result.json", b"", "not a JSON file: Expecting value"),
+        ("result.json", b"[" * 100_000, "not a JSON file: "),
+        ("result.json", {"round": "zz"}, "round: Input should be a valid integer, found 'zz'"),
+        ("result.json", {"weights": 3}, "weights: Input should be a valid string, found 3"),
+        ("result.json", {"schema_version": 3}, "schema_version: Input should be 2, found 3"),
+        ("result.json", {"resumed": "no"}, "resumed: Input should be a valid boolean, found 'no'"),
     ],
 )
-def test_a_run_that_is_damaged_is_refused_in_a_sentence(begun, name, content, message):
-    path = begun.folder / name if name == "records.json" else finish(begun, 0, "noisy").with_name(name)
+def test_a_run_that_is_damaged_or_of_another_version_is_refused_in_a_sentence(begun, name, content, message):
+    path = begun.folder / name if name == "data.json" else finish(begun, 0, "noisy").with_name(name)
     if isinstance(content, dict):
         content = json.dumps(json.loads(path.read_text()) | content).encode()
     path.write_bytes(content)
-    way_out = r"Damaged, or an older audiotag's: train the run anew with --restart\."
-    with pytest.raises(DataError, match=rf"{path}: {message}(?s:.*)\. {way_out}"):
+    remedy = r"Damaged, or written by another version of audiotag\. Retrain with --restart\."
+    with pytest.raises(DataError, match=rf"{path}: {message}(?s:.*)\. {remedy}"):
         open_run(begun.folder).weights(0, "noisy")
+
+
+@pytest.mark.parametrize("name", ["data.json", "result.json"])
+def test_a_file_of_a_run_without_a_version_is_refused(begun, name):
+    path = begun.folder / name if name == "data.json" else finish(begun, 0, "noisy").with_name(name)
+    content = json.loads(path.read_text())
+    del content["schema_version"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(
+        DataError, match=rf"{name}: schema_version: this key is missing\. Damaged, or written by another"
+    ):
+        open_run(begun.folder).weights(0, "noisy")
+
+
+def test_a_run_whose_experiment_has_another_version_is_refused(begun):
+    path = begun.folder / "experiment.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 1}))
+    with pytest.raises(ConfigError, match=r"experiment\.json: schema_version: Input should be 2, found 1\."):
+        open_run(begun.folder)

@@ -7,30 +7,30 @@ import pytest
 
 from audiotag.data.clips import read_table
 from audiotag.errors import DataError
-from audiotag.serving.submission import best_labels, write_submission
+from audiotag.serving.submission import top_labels, write_submission
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "fsdkaggle2018" / "test_post_competition.csv"
-VOCABULARY = ("Meow", "Bark", "Church bell")  # not in the order of the alphabet
+VOCABULARY = ("Meow", "Bark", "Church bell")  # not in alphabetical order
 NAMES = ("c.wav", "a.wav", "b.wav")
 SCORES = np.array([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6], [0.7, 0.8, 1 / 3]])
 
 
 @pytest.fixture
 def submit(tmp_path):
-    """A function: the text of a sample, or None → the lines of the submission."""
+    """A function: the text of a template, or None → the lines of the submission."""
 
-    def submit(sample=None):
-        if sample is not None:
-            (tmp_path / "sample.csv").write_text(sample)
-            sample = tmp_path / "sample.csv"
+    def submit(template=None):
+        if template is not None:
+            (tmp_path / "template.csv").write_text(template)
+            template = tmp_path / "template.csv"
         path = tmp_path / "submission.csv"
-        write_submission(path, pd.DataFrame({"name": NAMES}), SCORES, VOCABULARY, sample=sample)
+        write_submission(path, pd.DataFrame({"name": NAMES}), SCORES, VOCABULARY, template=template)
         return path.read_text().splitlines()
 
     return submit
 
 
-def test_classes_stand_in_sorted_order_and_so_do_clips(submit):
+def test_classes_and_clips_are_sorted(submit):
     assert submit() == [
         "fname,Bark,Church bell,Meow",
         "a.wav,0.5,0.6,0.4",
@@ -39,13 +39,13 @@ def test_classes_stand_in_sorted_order_and_so_do_clips(submit):
     ]
 
 
-def test_clips_stand_in_the_order_of_the_sample(submit):
+def test_clips_are_in_the_order_of_the_template(submit):
     lines = submit("fname,Bark,Church bell,Meow\nb.wav,0,0,0\nc.wav,0,0,0\na.wav,0,0,0\n")
     assert [line.split(",")[0] for line in lines] == ["fname", "b.wav", "c.wav", "a.wav"]
     assert sorted(lines) == sorted(submit())
 
 
-def test_the_numbers_keep_every_digit(submit, tmp_path):
+def test_scores_keep_every_digit(submit, tmp_path):
     submit()
     with open(tmp_path / "submission.csv", newline="") as file:
         rows = {row["fname"]: row for row in csv.DictReader(file)}
@@ -53,7 +53,7 @@ def test_the_numbers_keep_every_digit(submit, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("sample", "message"),
+    ("template", "message"),
     [
         (
             "fname,Bark,Meow\na.wav,0,0\n",
@@ -71,40 +71,40 @@ def test_the_numbers_keep_every_digit(submit, tmp_path):
         ),
         (
             "fname,Bark,Church bell,Meow\na.wav,0,0,0\nb.wav,0,0,0\nc.wav,0,0,0\nb.wav,0,0,0\n",
-            r"b\.wav stands there twice",
+            r"b\.wav is listed twice",
         ),
     ],
 )
-def test_a_sample_of_another_competition_is_refused(submit, tmp_path, sample, message):
-    with pytest.raises(DataError, match=f"sample.csv.*{message}"):
-        submit(sample)
+def test_a_template_of_another_competition_is_refused(submit, tmp_path, template, message):
+    with pytest.raises(DataError, match=f"template.csv.*{message}"):
+        submit(template)
     assert not (tmp_path / "submission.csv").exists()
 
 
-def test_a_sample_that_is_not_there_is_refused(tmp_path):
+def test_a_missing_template_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"nowhere\.csv: cannot be read: No such file or directory\."):
         write_submission(
-            tmp_path / "out.csv", pd.DataFrame({"name": NAMES}), SCORES, VOCABULARY, sample=tmp_path / "nowhere.csv"
+            tmp_path / "out.csv", pd.DataFrame({"name": NAMES}), SCORES, VOCABULARY, template=tmp_path / "nowhere.csv"
         )
 
 
-# 2018: three labels a clip
+# 2018: three labels per clip
 
 
 VOCABULARY_2018 = ("None", "Bark", "Hi-hat", "Squeak")
 
 
-def submit_2018(tmp_path, sample, scores):
-    (tmp_path / "sample.csv").write_text(sample)
+def submit_2018(tmp_path, template, scores):
+    (tmp_path / "template.csv").write_text(template)
     clips = pd.DataFrame({"name": NAMES})
-    write_submission(tmp_path / "out.csv", clips, scores, VOCABULARY_2018, sample=tmp_path / "sample.csv")
+    write_submission(tmp_path / "out.csv", clips, scores, VOCABULARY_2018, template=tmp_path / "template.csv")
     return (tmp_path / "out.csv").read_text().splitlines()
 
 
-def test_a_sample_with_a_column_of_labels_gets_three_the_best_first(tmp_path):
+def test_a_template_with_a_column_of_labels_gets_the_top_three_best_first(tmp_path):
     scores = np.array([[0.1, 0.2, 0.3, 0.4], [0.9, 0.5, 0.6, 0.1], [0.2, 0.2, 0.1, 0.2]])
-    sample = "fname,label\nb.wav,None\na.wav,Laughter Hi-Hat None\nc.wav,\n"
-    assert submit_2018(tmp_path, sample, scores) == [
+    template = "fname,label\nb.wav,None\na.wav,Laughter Hi-Hat None\nc.wav,\n"
+    assert submit_2018(tmp_path, template, scores) == [
         "fname,label",
         "b.wav,None Bark Squeak",
         "a.wav,None Hi-hat Bark",
@@ -114,25 +114,28 @@ def test_a_sample_with_a_column_of_labels_gets_three_the_best_first(tmp_path):
     assert read["label"].tolist()[0].split() == ["None", "Bark", "Squeak"]
 
 
-def test_its_clips_are_checked_too(tmp_path):
-    with pytest.raises(DataError, match=r"sample.csv: names other clips than were scored, such as b.wav \(2 in all\)"):
+def test_the_clips_of_such_a_template_are_checked_too(tmp_path):
+    message = r"template.csv: names other clips than were scored, such as b.wav \(2 in all\)"
+    with pytest.raises(DataError, match=message):
         submit_2018(tmp_path, "fname,label\na.wav,None\nc.wav,None\nd.wav,None\n", np.zeros((3, 4)))
-    with pytest.raises(DataError, match="class 'Church bell' holds a space, which parts labels in this kind of file"):
-        best_labels(SCORES, VOCABULARY)
+    with pytest.raises(
+        DataError, match="class 'Church bell' has a space in its name, which separates labels in this format"
+    ):
+        top_labels(SCORES, VOCABULARY)
 
 
 @pytest.mark.skipif(not REAL.is_file(), reason="the tables of FSDKaggle2018 are not beside the checkout")
 def test_the_real_table_of_2018_has_none_as_text_and_every_clip_gets_three_labels(tmp_path):
-    asked = read_table(REAL, ["fname", "label"])
-    assert (asked["label"] == "None").sum() == 7800 and len(asked) == 9400
-    vocabulary = sorted(set(asked["label"]) - {"None"})
+    wanted = read_table(REAL, ["fname", "label"])
+    assert (wanted["label"] == "None").sum() == 7800 and len(wanted) == 9400
+    vocabulary = sorted(set(wanted["label"]) - {"None"})
     assert len(vocabulary) == 41
-    asked[["fname", "label"]].to_csv(tmp_path / "sample.csv", index=False)
-    clips = pd.DataFrame({"name": asked["fname"].to_numpy()[::-1]})
+    wanted[["fname", "label"]].to_csv(tmp_path / "template.csv", index=False)
+    clips = pd.DataFrame({"name": wanted["fname"].to_numpy()[::-1]})
     scores = np.random.default_rng(0).random((9400, 41))
-    write_submission(tmp_path / "out.csv", clips, scores, vocabulary, sample=tmp_path / "sample.csv")
+    write_submission(tmp_path / "out.csv", clips, scores, vocabulary, template=tmp_path / "template.csv")
     written = read_table(tmp_path / "out.csv", ["fname", "label"])
-    assert written["fname"].tolist() == asked["fname"].tolist()
+    assert written["fname"].tolist() == wanted["fname"].tolist()
     labels = written["label"].str.split(" ")
     assert (labels.map(len) == 3).all() and set(labels.explode()) <= set(vocabulary)
     assert labels.iloc[0][0] == vocabulary[scores[-1].argmax()]

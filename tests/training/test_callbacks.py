@@ -11,7 +11,7 @@ import pytest
 from audiotag.data.pipeline import Stopwatch
 from audiotag.errors import ConfigError, DataError
 from audiotag.runs import weights
-from audiotag.training import state
+from audiotag.runs.directory import previous
 from audiotag.training.callbacks import (
     CALLBACKS,
     CSVLogger,
@@ -19,8 +19,9 @@ from audiotag.training.callbacks import (
     Progress,
     SaveState,
     StopAtNan,
-    sigterm_heeded,
+    sigterm_saves,
 )
+from audiotag.training.state import INITIAL, load_state
 
 
 def bare_network(seed):
@@ -35,8 +36,8 @@ def network():
     return model
 
 
-class Says(keras.callbacks.Callback):
-    """Puts a value of our own into the logs of every epoch."""
+class LogValues(keras.callbacks.Callback):
+    """Puts given values into the logs, one per epoch."""
 
     def __init__(self, values):
         super().__init__()
@@ -47,7 +48,7 @@ class Says(keras.callbacks.Callback):
 
 
 def after_each(model, callback, values):
-    """What `callback` makes of these values of val_lwlrap; the weights are filled with the epoch's number."""
+    """Passes values of val_lwlrap to a callback; the weights are filled with the number of the epoch."""
     callback.set_model(model)
     callback.on_train_begin()
     for epoch, value in enumerate(values):
@@ -85,7 +86,7 @@ def test_the_weights_of_the_best_epoch_are_kept(tmp_path, mode, values, best):
     assert (callback.best_epoch, callback.best) == (best, values[best])
 
 
-def test_of_a_loss_the_least_is_best_unless_said_otherwise(tmp_path):
+def test_the_lowest_loss_is_best_unless_the_mode_is_given(tmp_path):
     assert ModelCheckpoint(tmp_path / "best.weights.h5", monitor="val_loss").mode == "min"
     assert ModelCheckpoint(tmp_path / "best.weights.h5", monitor="val_loss", mode="max").mode == "max"
 
@@ -118,18 +119,19 @@ def test_a_save_that_dies_in_the_middle_leaves_the_old_best(tmp_path, monkeypatc
 
 @pytest.mark.check("D2")
 @pytest.mark.parametrize("kept", [0, 1])
-def test_where_a_kill_came_before_the_state_the_best_that_it_tells_of_is_taken_back(tmp_path, kept):
+def test_after_a_kill_before_the_state_the_weights_that_it_names_are_restored(tmp_path, kept):
     callback, model = ModelCheckpoint(tmp_path / "best.weights.h5"), network()
     after_each(model, callback, [0.5])
-    memory = dict(vars(callback))
+    saved = dict(vars(callback))
     if kept == 0:
-        after_each(model, callback, [0.5, 0.6])  # the state tells of 0.5 alone
-        vars(callback).update(memory)
-    callback.take_back()
+        after_each(model, callback, [0.5, 0.6])  # the state has only 0.5
+        vars(callback).update(saved)
+        assert previous(tmp_path / "best.weights.h5").is_file()
+    callback.after_restore()
     assert kept_epoch(tmp_path) == 0
     (tmp_path / "best.weights.h5").write_bytes(b"damaged")
     with pytest.raises(DataError, match="best.weights.h5: missing or damaged: its SHA-256 is not that in the training"):
-        callback.take_back()
+        callback.after_restore()
 
 
 def test_a_monitor_or_a_mode_that_is_unknown_is_refused(tmp_path):
@@ -143,7 +145,7 @@ def test_a_monitor_or_a_mode_that_is_unknown_is_refused(tmp_path):
 # CSVLogger
 
 
-def test_each_epoch_has_its_row(tmp_path):
+def test_each_epoch_has_a_row(tmp_path):
     logger = CSVLogger(tmp_path / "history.csv")
     data = np.random.default_rng(0).normal(size=(32, 4)), np.zeros((32, 2))
     history = network().fit(*data, validation_data=data, epochs=3, callbacks=[logger], verbose=0).history
@@ -153,7 +155,7 @@ def test_each_epoch_has_its_row(tmp_path):
     np.testing.assert_allclose(table["val_loss"], history["val_loss"], rtol=1e-12)
 
 
-def test_the_file_is_whole_after_every_epoch(tmp_path):
+def test_the_history_is_complete_after_every_epoch(tmp_path):
     logger = CSVLogger(tmp_path / "history.csv")
     for epoch in range(3):
         logger.on_epoch_end(epoch, {"loss": np.float32(0.5), "val_lwlrap": 0.25 * epoch})
@@ -170,38 +172,38 @@ def test_a_loss_that_is_not_finite_stops_within_a_step_and_names_step_and_clips(
     inputs, truth = np.random.default_rng(0).normal(size=(2, 12, 4))
     inputs[step] = bad
     seen = []
-    watch = StopAtNan(tmp_path, 0, lambda epoch, step: [f"{epoch}-{step}.wav", "b.wav"])
+    stop_at_nan = StopAtNan(tmp_path, 0, lambda epoch, step: [f"{epoch}-{step}.wav", "b.wav"])
     count = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(batch))
-    late = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: pytest.fail("kept"))
+    late = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: pytest.fail("saved"))
     with pytest.raises(ConfigError, match=rf"in step {step + 1} of epoch 3, with the clips 2-{step}.wav, b.wav."):
         network().fit(
-            inputs, truth[:, :2], batch_size=1, shuffle=False, callbacks=[watch, count, late], verbose=0,
+            inputs, truth[:, :2], batch_size=1, shuffle=False, callbacks=[stop_at_nan, count, late], verbose=0,
             epochs=3, initial_epoch=2, validation_data=(inputs[:1], truth[:1, :2]),
         )  # fmt: skip
     assert len(seen) <= step + 1
 
 
 @pytest.mark.check("D6")
-def test_weights_that_broke_in_the_last_step_are_not_saved(tmp_path):
+def test_weights_that_are_not_finite_after_the_last_step_are_not_saved(tmp_path):
     class Break(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
             if epoch == 1:
                 self.model.layers[-1].bias.assign([np.nan, 0.0])
 
-    state, data = tmp_path / "state.npz", np.random.default_rng(0).normal(size=(8, 4))
-    callbacks = [Break(), SaveState(state, [], state.FRESH)]
+    path, data = tmp_path / "training_state.npz", np.random.default_rng(0).normal(size=(8, 4))
+    callbacks = [Break(), SaveState(path, [], INITIAL)]
     with pytest.raises(ConfigError, match="training diverged to NaN: a weight is NaN or infinite after epoch 2. What"):
         network().fit(data, data[:, :2], epochs=3, callbacks=callbacks, verbose=0)
-    assert state.load_state(state, network())["epochs_done"] == 1
+    assert load_state(path, network())["epochs_done"] == 1
 
 
-# SaveState, and what Keras' callbacks make of it
+# SaveState, and Keras' callbacks after a resume
 
 VALUES = [0.50, 0.51, 0.495, 0.60, 0.61, 0.40, 0.42, 0.41, 0.43, 0.44]
 
 
 def callbacks_in(folder):
-    """Callbacks whose numbers decide what happens next, or are what is left at the end."""
+    """Callbacks whose state decides what happens next, or what is left at the end."""
     return [
         keras.callbacks.ReduceLROnPlateau(monitor="val_loss", factor=0.5, patience=2, min_delta=0.01, cooldown=1),
         keras.callbacks.EarlyStopping(monitor="val_loss", patience=4, min_delta=0.01),
@@ -213,17 +215,17 @@ def callbacks_in(folder):
 def fit(folder, *, until):
     """Trains up to an epoch, from the state in the folder if there is one."""
     folder.mkdir(exist_ok=True)
-    model, callbacks, state = network(), callbacks_in(folder), folder / "state.npz"
-    notes = state.load_state(state, model) if state.is_file() else state.FRESH
+    model, callbacks, path = network(), callbacks_in(folder), folder / "training_state.npz"
+    metadata = load_state(path, model) if path.is_file() else INITIAL
     inputs, truth = np.random.default_rng(0).normal(size=(2, 16, 4))
-    if not notes["stop_training"]:
+    if not metadata["stop_training"]:
         model.fit(
             inputs,
             truth[:, :2],
             epochs=until,
-            initial_epoch=notes["epochs_done"],
+            initial_epoch=metadata["epochs_done"],
             shuffle=False,
-            callbacks=[Says(VALUES), *callbacks, SaveState(state, callbacks, notes)],
+            callbacks=[LogValues(VALUES), *callbacks, SaveState(path, callbacks, metadata)],
             verbose=0,
         )
     return model
@@ -231,30 +233,30 @@ def fit(folder, *, until):
 
 @pytest.mark.check("D3")
 @pytest.mark.parametrize("stops", [[1], [3], [5], [1, 2, 3, 4, 5, 6, 7]])
-def test_stopped_and_resumed_everything_ends_the_same(tmp_path, stops):
-    whole = fit(tmp_path / "whole", until=10)
+def test_stopped_and_resumed_training_ends_with_the_same_files(tmp_path, stops):
+    complete = fit(tmp_path / "complete", until=10)
     for stop in stops:
         fit(tmp_path / "resumed", until=stop)
     resumed = fit(tmp_path / "resumed", until=10)
-    for a, b in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+    for a, b in zip(complete.get_weights(), resumed.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-    for a, b in zip(kept_weights(tmp_path / "whole"), kept_weights(tmp_path / "resumed"), strict=True):
+    for a, b in zip(kept_weights(tmp_path / "complete"), kept_weights(tmp_path / "resumed"), strict=True):
         np.testing.assert_array_equal(a, b)
-    history = (tmp_path / "whole" / "history.csv").read_bytes()
+    history = (tmp_path / "complete" / "history.csv").read_bytes()
     assert (tmp_path / "resumed" / "history.csv").read_bytes() == history
-    assert float(whole.optimizer.learning_rate) == float(resumed.optimizer.learning_rate) < 0.01
+    assert float(complete.optimizer.learning_rate) == float(resumed.optimizer.learning_rate) < 0.01
     assert len(history.splitlines()) < 11  # stopped early, both
 
 
 @pytest.mark.check("D3")
-def test_stopped_early_it_stays_stopped(tmp_path):
+def test_training_that_stopped_early_stays_stopped(tmp_path):
     fit(tmp_path, until=10)
-    before = (tmp_path / "state.npz").read_bytes()
+    before = (tmp_path / "training_state.npz").read_bytes()
     fit(tmp_path, until=10)
-    assert (tmp_path / "state.npz").read_bytes() == before
+    assert (tmp_path / "training_state.npz").read_bytes() == before
 
 
-def test_a_run_that_was_moved_goes_on_in_its_new_place(tmp_path):
+def test_a_run_that_was_moved_continues_in_its_new_place(tmp_path):
     fit(tmp_path / "here", until=2)
     (tmp_path / "here").rename(tmp_path / "there")
     fit(tmp_path / "there", until=4)
@@ -262,23 +264,23 @@ def test_a_run_that_was_moved_goes_on_in_its_new_place(tmp_path):
     assert len(pd.read_csv(tmp_path / "there" / "history.csv")) == 4
 
 
-def test_tensorboard_goes_on_too(tmp_path):
+def test_tensorboard_continues_too(tmp_path):
     for until in (2, 4):
-        model, state = network(), tmp_path / "state.npz"
+        model, path = network(), tmp_path / "training_state.npz"
         callbacks = [CALLBACKS["TensorBoard"](log_dir=str(tmp_path / "tensorboard"), update_freq="batch")]
-        notes = state.load_state(state, model) if state.is_file() else state.FRESH
+        metadata = load_state(path, model) if path.is_file() else INITIAL
         inputs, truth = np.zeros((16, 4)), np.zeros((16, 2))
         model.fit(
             inputs,
             truth,
             epochs=until,
-            initial_epoch=notes["epochs_done"],
+            initial_epoch=metadata["epochs_done"],
             validation_data=(inputs, truth),
-            callbacks=[*callbacks, SaveState(state, callbacks, notes)],
+            callbacks=[*callbacks, SaveState(path, callbacks, metadata)],
             verbose=0,
         )
     assert list((tmp_path / "tensorboard").rglob("events*"))
-    assert state.load_state(state, network())["epochs_done"] == 4
+    assert load_state(path, network())["epochs_done"] == 4
 
 
 @pytest.mark.check("D5")
@@ -289,16 +291,16 @@ def test_sigterm_lets_the_step_end_saves_and_exits_with_143(tmp_path, capsys, st
             if batch == step:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    model, save = network(), SaveState(tmp_path / "state.npz", [], state.FRESH)
+    model, save = network(), SaveState(tmp_path / "training_state.npz", [], INITIAL)
     data, handler = np.random.default_rng(0).normal(size=(16, 4)), signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit) as left, sigterm_heeded(save):
+    with pytest.raises(SystemExit) as stopped, sigterm_saves(save):
         model.fit(data, data[:, :2], batch_size=4, epochs=3, callbacks=[Ask(), save], verbose=0)
-    assert left.value.code == 143 and signal.getsignal(signal.SIGTERM) == handler
-    notes, steps = state.load_state(tmp_path / "state.npz", network()), step + 1
-    # After the last step the epoch is brought to its end.
-    assert (notes["epochs_done"], notes["steps_done"]) == ((1, 0) if steps == 4 else (0, steps))
-    said = f"Stopped by SIGTERM after {steps // 4} epochs and {steps % 4} steps; all is saved."
-    assert said in capsys.readouterr().err
+    assert stopped.value.code == 143 and signal.getsignal(signal.SIGTERM) == handler
+    metadata, steps = load_state(tmp_path / "training_state.npz", network()), step + 1
+    # After the last step of an epoch, the epoch is completed.
+    assert (metadata["epochs_done"], metadata["steps_done"]) == ((1, 0) if steps == 4 else (0, steps))
+    message = f"Stopped by SIGTERM after {steps // 4} epochs and {steps % 4} steps; all is saved."
+    assert message in capsys.readouterr().err
 
 
 # Progress
@@ -311,7 +313,7 @@ def fit_with_progress(epochs, **more):
     )
 
 
-def test_elsewhere_than_on_a_terminal_each_epoch_is_a_line(capsys):
+def test_without_a_terminal_each_epoch_is_a_line(capsys):
     fit_with_progress(3, initial_epoch=1)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2

@@ -1,4 +1,4 @@
-"""From an audio file to a mono waveform at the wanted rate, or a sentence that says why not."""
+"""Decodes audio files to mono waveforms at a given sample rate."""
 
 import contextlib
 import io
@@ -7,7 +7,9 @@ import math
 import mmap
 import os
 import stat
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO, Literal
 
 import numpy as np
 import soundfile as sf
@@ -19,109 +21,139 @@ from audiotag.errors import DataError
 
 FULL_SCALE = 32_768.0
 MOST_BYTES = 1 << 30
-BLOCK = 1 << 16  # samples a channel to decode at a time: what a header promises may not fit into memory
+BLOCK = 1 << 16  # samples per channel to decode at a time: all that a header promises may not fit into memory
 
 
-def read_waveform(path, *, sample_rate, trim=None, trim_db=60.0, peak_db=None):
-    """Decodes an audio file, mixes it to mono, trims, resamples and scales it: what make-records does to a clip.
+def read_waveform(
+    path: str | Path,
+    *,
+    sample_rate: int,
+    trim: Literal["relative", "absolute"] | None = None,
+    trim_db: float | None = 60.0,
+    peak_db: float | None = None,
+) -> np.ndarray:
+    """Decodes an audio file, mixes it to mono, trims, resamples and scales it.
+
+    make-records treats clips in the same way, so a model reads files as its records were made.
 
     Args:
         path: A WAV, FLAC, Ogg, MP3 or AIFF file of any bit depth and channel count.
-        sample_rate: Rate of the answer in Hz; soxr's high-quality filter gets it there.
-        trim: Whether silence is cut off both ends: None, "loudest" or "level", as `data.silence` has them.
-        trim_db: For "loudest", in dB.
-        peak_db: Peak of the answer in dBFS; None is the recording's own.
+        sample_rate: Rate of the result in Hz; soxr's high-quality filter resamples to it.
+        trim: Cuts silence off both ends: "relative" is `trimming.trim_relative`, "absolute" is
+            `trimming.trim_absolute`, None keeps it.
+        trim_db: Threshold of "relative", in dB below the loudest frame; None does not trim.
+        peak_db: Peak of the result in dBFS; None keeps the recording's peak.
 
     Returns:
-        float32 [N], N >= 1, -1 to 1: what lies beyond is clipped, as records are.
+        float32 [N], N >= 1, clipped to -1 to 1 as records are.
 
     Raises:
-        DataError: The file is absent, empty, cut short, holds no samples, holds NaN or
-            infinity, claims an absurd rate, or is not what its name says.
+        DataError: The file is absent, empty, truncated, without samples, contains NaN or infinity, has a sample
+            rate out of range, or its content does not match its suffix.
     """
     path = Path(path)
-    whole, rate = decode_file(read_bytes(path), path=path)
-    options = {"sample_rate": sample_rate, "trim": trim, "trim_db": trim_db, "peak_db": peak_db}
-    return np.clip(treat(whole, rate, path=path, **options)[0], -1, 1)
+    recording, rate = decode_file(read_bytes(path), path=path)
+    waveform, _, _ = treat(
+        recording, rate, path=path, sample_rate=sample_rate, trim=trim, trim_db=trim_db, peak_db=peak_db
+    )
+    return np.clip(waveform, -1, 1)
 
 
-def treat(whole, rate, *, path, sample_rate, trim, trim_db, peak_db):
-    """Trims, resamples and scales a whole recording; the options are those of `read_waveform`.
+def treat(
+    recording: np.ndarray,
+    rate: int,
+    *,
+    path: str | Path,
+    sample_rate: int,
+    trim: Literal["relative", "absolute"] | None,
+    trim_db: float | None,
+    peak_db: float | None,
+) -> tuple[np.ndarray, tuple[int, int], float]:
+    """Trims, resamples and scales a decoded recording.
+
+    Args:
+        recording: float32 [N], mono.
+        rate: Its sample rate in Hz.
+        path: Its file, for error messages. The other options are those of `read_waveform`.
 
     Returns:
         (waveform float32 [N], the samples kept of the recording as (start, end), gain in dB).
     """
-    start, end = 0, len(whole)
+    start, end = 0, len(recording)
     # At the file's own rate: what is silence does not depend on the rate of the records.
-    if trim == "loudest":
-        start, end = trimming.trim_to_loudest(whole, trim_db=trim_db)
-    if trim == "level":
-        start, end = trimming.trim_to_level(whole, sample_rate=rate)
-    waveform, gain_db = resample(whole[start:end], rate=rate, sample_rate=sample_rate, path=path), 0.0
+    if trim == "relative" and trim_db is not None:
+        start, end = trimming.trim_relative(recording, trim_db=trim_db)
+    if trim == "absolute":
+        start, end = trimming.trim_absolute(recording, sample_rate=rate)
+    waveform, gain_db = resample(recording[start:end], rate=rate, sample_rate=sample_rate, path=path), 0.0
     if peak_db is not None:  # last, as resampling moves peaks
-        waveform, gain_db = normalise(waveform, peak_db=peak_db)
+        waveform, gain_db = normalize(waveform, peak_db=peak_db)
     return waveform, (start, end), gain_db
 
 
 @contextlib.contextmanager
-def opened(path):
-    """A file that holds something, open for reading; a pipe or a device, which might never end, is refused."""
+def opened(path: str | Path) -> Iterator[BinaryIO]:
+    """Opens a file that is not empty; refuses pipes and devices, which may never end."""
     try:
         with open(path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as file:
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode):
                 raise DataError(f"{path}: cannot be read: a device or a pipe, not a file. Expected an audio file.")
             if not found.st_size:
-                raise DataError(f"{path}: the file is empty (0 bytes). Fetch it again or take it off the list.")
+                raise DataError(f"{path}: the file is empty (0 bytes). Download it again, or leave this file out.")
             yield file
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", error)
         raise DataError(f"{path}: cannot be read: {reason}. Expected an audio file.") from error
 
 
-def read_bytes(path):
-    """The bytes of a file that is no larger than a clip may be."""
+def read_bytes(path: str | Path) -> bytes:
+    """The bytes of a clip's file.
+
+    Raises:
+        DataError: The file cannot be read, is empty, or is larger than a clip may be.
+    """
     with opened(path) as file:
         return bytes_of(file, path=path)
 
 
-def bytes_of(file, *, path):
-    """`read_bytes` of a file that is open; `path` is for the messages."""
+def bytes_of(file: BinaryIO, *, path: str | Path) -> bytes:
+    """`read_bytes` of an open file."""
     size = os.fstat(file.fileno()).st_size
     if size > MOST_BYTES:
-        raise DataError(f"{path}: {size} bytes; a clip has {MOST_BYTES} at most. Cut it into clips.")
+        raise DataError(f"{path}: {size} bytes; a clip has at most {MOST_BYTES}. Cut it into clips.")
     return file.read(MOST_BYTES)
 
 
-def header_at(path):
+def header_at(path: str | Path) -> Header:
     """The `Header` of a clip's file, of which little more than the header is read."""
     with opened(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         return checked_header(data, path=Path(path))
 
 
-def decode_file(data, *, path):
-    """The mono waveform of a file whose bytes are `data`, and its rate; `path` is for the messages."""
+def decode_file(data: bytes, *, path: Path) -> tuple[np.ndarray, int]:
+    """Decodes the bytes of a file: (mono waveform float32 [N], sample rate in Hz)."""
     header = checked_header(data, path=path)
     blocks, samples = [], 0
     for block in mono_blocks(io.BytesIO(data), header, path=path):
         blocks.append(block)
         samples += len(block)
-        if samples > MOST_SAMPLES:  # of a file that does not tell
+        if samples > MOST_SAMPLES:  # its header has no length
             raise DataError(f"{path}: too long: more than {MOST_SAMPLES} samples. Cut it into clips.")
     return np.concatenate(blocks), header.sample_rate
 
 
 @contextlib.contextmanager
-def open_recording(path):
-    """A recording of any length, behind the same gate of headers: its `Header` and its sound, as `mono_blocks`."""
+def open_recording(path: str | Path) -> Iterator[tuple[Header, Iterator[np.ndarray]]]:
+    """Opens a recording of any length: its checked `Header` and its `mono_blocks`."""
     with opened(path) as file:
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             header = checked_header(data, path=Path(path), any_length=True)
         yield header, mono_blocks(file, header, path=path)
 
 
-def checked_header(data, *, path, any_length=False):
-    """`read_header` of a file that its name does not belie; `path` is for the messages, too."""
+def checked_header(data: bytes | mmap.mmap, *, path: Path, any_length: bool = False) -> Header:
+    """`read_header` that also checks that the suffix of the file matches."""
     try:
         header = read_header(data, any_length=any_length)
     except DataError as error:
@@ -129,53 +161,53 @@ def checked_header(data, *, path, any_length=False):
     if SUFFIXES.get(path.suffix.lower(), header.kind) != header.kind:
         raise DataError(
             f"{path}: the name says {path.suffix}, but the content is {header.kind}. "
-            f"Give the file its right suffix or convert it."
+            f"Rename it with the right suffix or convert it."
         )
     return header
 
 
-def mono_blocks(file, header, *, path):
-    """Decodes an open file block by block and yields the mean of its channels, float32 [n].
+def mono_blocks(file: BinaryIO, header: Header, *, path: str | Path) -> Iterator[np.ndarray]:
+    """Decodes a file block by block and yields the mean of its channels, float32 [n].
 
     Raises:
-        DataError: At the block that is wrong; at the end, where fewer samples came than were promised.
+        DataError: A block is invalid; or, at the end, the file has fewer samples than its header promises.
     """
-    head, heard = file.read(12), 0
+    head, decoded = file.read(12), 0
     file.seek(0)
     try:
         with sf.SoundFile(file) as sound:
             if (sound.samplerate, sound.channels) != (header.sample_rate, header.channels):
                 raise DataError(
-                    f"{path}: libsndfile reads another rate or number of channels than its header tells. Write it anew."
+                    f"{path}: libsndfile finds another sample rate or channel count than the header. Export it again."
                 )
             promised = 0 if header.guessed else sound.frames
             while len(block := sound.read(BLOCK, dtype="float32", always_2d=True)):  # [n, channels]
                 with np.errstate(over="ignore", invalid="ignore"):
                     mono = block.mean(axis=1)  # [n]
                 if bad := np.count_nonzero(~np.isfinite(mono)):
-                    seconds = heard / header.sample_rate
+                    seconds = decoded / header.sample_rate
                     raise DataError(
                         f"{path}: {bad} samples after {seconds:.0f} s are NaN or infinite, or too loud to be mixed. "
-                        f"Export it anew."
+                        f"Export it again."
                     )
-                heard += len(block)
+                decoded += len(block)
                 yield mono
     except sf.LibsndfileError as error:
         raise DataError(
-            f"{path}: libsndfile cannot decode it and says {error.error_string!r}; it begins with {head}. "
-            f"Fetch it again, convert it or take it off the list."
+            f"{path}: libsndfile cannot decode it and says {error.error_string!r}; it begins with {head!r}. "
+            f"Download it again, convert it or Leave this file out."
         ) from error
-    if not heard:
-        raise DataError(f"{path}: a header but no samples. Fetch it again or take it off the list.")
-    if heard < promised:
+    if not decoded:
+        raise DataError(f"{path}: a header but no samples. Download it again, or leave this file out.")
+    if decoded < promised:
         raise DataError(
-            f"{path}: {promised} samples are promised, {heard} are there: the file is cut short. "
-            f"Fetch it again, or write it anew with another program."
+            f"{path}: its header promises {promised} samples, {decoded} follow: the file is cut short. "
+            f"Download it again, or export it again with another program."
         )
 
 
-def resample(waveform, *, rate, sample_rate, path):
-    """A waveform of one rate at another; `path` is for the messages."""
+def resample(waveform: np.ndarray, *, rate: int, sample_rate: int, path: str | Path) -> np.ndarray:
+    """Resamples a waveform [N] from `rate` to `sample_rate`, both in Hz."""
     if rate == sample_rate:
         return waveform
     try:
@@ -188,54 +220,56 @@ def resample(waveform, *, rate, sample_rate, path):
     return resampled
 
 
-def resampled_blocks(blocks, *, rate, sample_rate, path):
-    """Yields what `resample` makes of a sound that comes in blocks, in blocks of other lengths."""
+def resampled_blocks(
+    blocks: Iterable[np.ndarray], *, rate: int, sample_rate: int, path: str | Path
+) -> Iterator[np.ndarray]:
+    """`resample` for a waveform in blocks; yields blocks of other lengths."""
     stream = soxr.ResampleStream(rate, sample_rate, 1, quality="HQ")
-    came = went = 0
+    num_in = num_out = 0
     for block in itertools.chain(blocks, [np.zeros(0, "float32")]):
         resampled = _finite(stream.resample_chunk(block, last=not len(block)), path)
-        came, went = came + len(block), went + len(resampled)
+        num_in, num_out = num_in + len(block), num_out + len(resampled)
         yield resampled
-    if not went:
-        raise _too_short(path, came, rate, sample_rate)
+    if not num_out:
+        raise _too_short(path, num_in, rate, sample_rate)
 
 
 def _finite(resampled, path):
     if not np.isfinite(resampled).all():
-        raise DataError(f"{path}: too loud to be resampled. Export it anew.")
+        raise DataError(f"{path}: too loud to be resampled. Export it again.")
     return resampled
 
 
 def _too_short(path, num_samples, rate, sample_rate):
     return DataError(
-        f"{path}: too short: {num_samples} samples at {rate} Hz leave none at {sample_rate} Hz. Take it off the list."
+        f"{path}: too short: {num_samples} samples at {rate} Hz leave none at {sample_rate} Hz. Leave this file out."
     )
 
 
-def gain_to(peak_db, *, peak):
-    """What brings a sound of such a peak, 1 at full scale, to a peak of `peak_db` dBFS.
+def gain_to(peak_db: float, *, peak: float) -> float:
+    """The factor that scales a peak of `peak`, 1 at full scale, to `peak_db` dBFS.
 
-    It is 1 for digital silence, and for what 16 bits cannot tell from it: the traces
-    that a decoder or a resampler leaves are not to be made a sound.
+    It is 1 for digital silence and for anything that 16 bits round to it, so that the residue of a decoder or a
+    resampler is not amplified.
     """
     return 10 ** (peak_db / 20) / peak if peak >= 0.5 / FULL_SCALE else 1.0
 
 
-def normalise(waveform, *, peak_db):
-    """Brings the peak of a waveform to `peak_db` dBFS; silence stays as it is.
+def normalize(waveform: np.ndarray, *, peak_db: float) -> tuple[np.ndarray, float]:
+    """Scales a waveform to a peak of `peak_db` dBFS; silence is unchanged.
 
     Returns:
         (waveform float32 [N], gain in dB); the gain is 0 for silence.
 
     Example:
-        >>> normalise(np.array([0.25, -0.5], "float32"), peak_db=0)
+        >>> normalize(np.array([0.25, -0.5], "float32"), peak_db=0)
         (array([ 0.5, -1. ], dtype=float32), 6.02...)
     """
     gain = gain_to(peak_db, peak=float(np.abs(waveform).max()))
     return waveform * gain, 20 * math.log10(gain)
 
 
-def to_pcm(waveform):
-    """float32 [N] in -1 to 1 → little-endian int16 [N]; exact for what came from 16 bits."""
+def to_pcm(waveform: np.ndarray) -> np.ndarray:
+    """float32 [N] in -1 to 1 → little-endian int16 [N]; exact for 16-bit sources."""
     with np.errstate(over="ignore"):
         return np.clip(np.round(waveform * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype("<i2")

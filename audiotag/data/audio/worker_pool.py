@@ -1,4 +1,4 @@
-"""Work in processes that may die of what they are given: an entry that kills its worker twice is lost, and only it."""
+"""A pool of worker processes that replaces workers that crash of its workers."""
 
 import itertools
 import multiprocessing
@@ -8,173 +8,180 @@ import signal
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import wait
+from typing import Any
 
 from audiotag.errors import DataError
 
-MEMORY = 4 << 30  # bytes that a worker may ask for beyond what it begins with
+MEMORY = 4 << 30  # bytes that a worker may allocate beyond what it starts with
 SECONDS = 120  # that a worker may spend on one entry
-AHEAD = 8  # entries a worker that are under way or waiting to be taken
-WAITING = 2  # of them in a worker's own hands, so that it never waits for the next
+AHEAD = 8  # entries per worker that are in progress or whose results wait to be yielded
+PENDING = 2  # entries sent to a worker at a time, so that it never waits for the next
 
 
-def in_order(function, entries, *, workers):
-    """Yields (function(entry), None) for every entry, in order; or (None, reason) where its worker died of it.
+def in_order(
+    function: Callable[[Any], Any], entries: Iterable[Any], *, workers: int
+) -> Iterator[tuple[Any, str | None]]:
+    """Yields (function(entry), None) per entry, in order; (None, reason) if it fails.
 
-    A worker that dies is replaced and its entry tried once more. One that dies of SIGKILL twice was ended by
-    somebody else, most likely for want of memory, which says nothing about the entry.
+    Decoders of untrusted files may crash, hang or exhaust memory. A worker that dies is replaced and its entry tried
+    once more; if the second worker dies too, the entry fails. If SIGKILL ended both, the cause is outside, most likely
+    a lack of memory, which says nothing about the entry.
 
     Args:
-        function: Of one entry; both, and the answer, can be pickled. What it raises is raised here.
+        function: Takes one entry. It, the entries and the results can be pickled. Its exceptions are raised here.
         entries: Any iterable.
-        workers: How many processes.
+        workers: Number of processes.
 
     Raises:
-        DataError: A worker was ended by SIGKILL twice in a row.
+        DataError: SIGKILL ended a worker twice in a row.
     """
-    # Not forked from here: TensorFlow's threads do not survive that. The server has loaded the module but no threads.
-    spawn = multiprocessing.get_context("forkserver")
-    spawn.set_forkserver_preload([function_module(function)])
-    entries = ((number, entry, None) for number, entry in enumerate(entries))  # None: nobody has died of it
-    todo, answers, next_out = deque(), {}, 0
-    crew = []
+    # Not a fork of this process: TensorFlow's threads do not survive one. The server has the module loaded, no threads.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([function_module(function)])
+    entries = ((number, entry, None) for number, entry in enumerate(entries))  # None: no worker has died of it
+    todo: deque[tuple] = deque()
+    results: dict[int, Any] = {}
+    pool: list[_Worker] = []
+    next_number = 0
     try:
-        crew.extend(_Worker(spawn, function) for _ in range(workers))
+        pool.extend(_Worker(context, function) for _ in range(workers))
         while True:
-            under_way = len(todo) + sum(len(worker.hands) for worker in crew) + len(answers)
-            todo.extend(itertools.islice(entries, AHEAD * workers - under_way))
-            for worker in crew:
-                while todo and len(worker.hands) < WAITING:
-                    worker.give(todo.popleft())
-            if next_out in answers:
-                yield answers.pop(next_out)
-                next_out += 1
+            in_progress = len(todo) + sum(len(worker.pending) for worker in pool) + len(results)
+            todo.extend(itertools.islice(entries, AHEAD * workers - in_progress))
+            for worker in pool:
+                while todo and len(worker.pending) < PENDING:
+                    worker.send(todo.popleft())
+            if next_number in results:
+                yield results.pop(next_number)
+                next_number += 1
                 continue
-            busy = [worker for worker in crew if worker.hands]
+            busy = [worker for worker in pool if worker.pending]
             if not busy:
                 return
             wait([worker.pipe for worker in busy], timeout=1)
             for worker in busy:
                 try:
-                    for number, answer in worker.taken():
-                        answers[number] = answer
+                    for number, result in worker.receive():
+                        results[number] = result
                 except EOFError:
-                    crew[crew.index(worker)] = _Worker(spawn, function)
-                    lost, left = worker.left_behind()
-                    answers |= lost
-                    todo.extendleft(reversed(left))
+                    pool[pool.index(worker)] = _Worker(context, function)
+                    failed, retry = worker.unfinished()
+                    results |= failed
+                    todo.extendleft(reversed(retry))
     finally:
-        for worker in crew:
-            worker.end()
+        for worker in pool:
+            worker.kill()
 
 
-def function_module(function):
-    """The name of the module that a function, or what a partial holds, comes from."""
+def function_module(function: Callable[..., Any]) -> str:
+    """The name of the module that defines a function, or that of a partial."""
     return getattr(function, "func", function).__module__
 
 
 class _Worker:
-    """A process, the pipe to it, and the entries that it has been given and not answered."""
+    """A process, the pipe to it, and the entries sent to it that have no result yet."""
 
-    def __init__(self, spawn, function):
-        self.pipe, far_end = spawn.Pipe()
-        self.process = spawn.Process(target=_work, args=(function, far_end), daemon=True)
+    def __init__(self, context, function):
+        self.pipe, far_end = context.Pipe()
+        self.process = context.Process(target=_work, args=(function, far_end), daemon=True)
         self.process.start()
         far_end.close()
-        self.hands = deque()
-        self.late = False
+        self.pending = deque()
+        self.timed_out = False
 
-    def give(self, entry):
-        if not self.hands:
-            self.since = time.monotonic()
-        self.hands.append(entry)
+    def send(self, entry):
+        if not self.pending:
+            self.started = time.monotonic()
+        self.pending.append(entry)
         try:
             self.pipe.send(entry[:2])
         except (BrokenPipeError, ConnectionResetError):
-            pass  # it is dead, and `taken` will say so
+            pass  # it is dead: `receive` raises EOFError
 
-    def taken(self):
-        """Yields the answers that are there; EOFError where the worker is gone or has had its time."""
+    def receive(self):
+        """Yields (number, result) as available; EOFError if it died or timed out."""
         while self.pipe.poll():
             try:
-                number, answer, error = self.pipe.recv()
+                number, result, error = self.pipe.recv()
             except (ConnectionResetError, OSError):
                 raise EOFError from None
             if error is not None:
                 raise error
-            self.hands.popleft()
-            self.since = time.monotonic()
-            yield number, answer
-        if self.hands and time.monotonic() - self.since > SECONDS:
-            self.late = True
+            self.pending.popleft()
+            self.started = time.monotonic()
+            yield number, result
+        if self.pending and time.monotonic() - self.started > SECONDS:
+            self.timed_out = True
             raise EOFError
 
-    def left_behind(self):
-        """Of a worker that answers no more: {number: answer} for an entry that is lost, and entries to do.
+    def unfinished(self):
+        """After an EOFError: {number: result} of a failed entry, entries to retry.
 
         Raises:
-            DataError: SIGKILL has ended it and the one before it.
+            DataError: SIGKILL ended this worker and the one before it.
         """
         reason = self.reason()
-        if not self.hands:  # it died when its work was done
+        if not self.pending:  # it died after its last entry
             return {}, []
-        (number, entry, died_before), *left = self.hands
-        if died_before is None:
-            return {}, [(number, entry, reason), *left]
-        if reason == died_before == _said(-signal.SIGKILL):  # somebody else's doing
+        (number, entry, previous_reason), *rest = self.pending
+        if previous_reason is None:
+            return {}, [(number, entry, reason), *rest]
+        if reason == previous_reason == _exit_reason(-signal.SIGKILL):  # the cause is outside
             raise DataError(
-                "A worker process died, perhaps for want of memory. Run make-records again: it goes on where it "
-                "stopped, and --workers 1 needs the least memory."
+                "A worker process was killed twice, perhaps for lack of memory. Run make-records again: it continues "
+                "where it stopped, and --workers 1 needs the least memory."
             ) from None
-        return {number: (None, reason)}, left
+        return {number: (None, reason)}, rest
 
     def reason(self):
-        """Waits for the end of a process that answers no more; what it died of, in words."""
-        if self.late:
-            self.end()
+        """Waits for the end of the process and says why it ended."""
+        if self.timed_out:
+            self.kill()
             return f"not done after {SECONDS} s"
         self.process.join()
         self.pipe.close()
-        return _said(self.process.exitcode)
+        return _exit_reason(self.process.exitcode)
 
-    def end(self):
+    def kill(self):
         self.process.kill()
         self.process.join()
         self.pipe.close()
 
 
-def _said(exit_code):
+def _exit_reason(exit_code):
     if exit_code < 0:
-        return f"its decoder died of {signal.Signals(-exit_code).name}"
-    return f"its decoder ended the process with code {exit_code}"
+        return f"its worker died of {signal.Signals(-exit_code).name}"
+    return f"its worker ended the process with code {exit_code}"
 
 
 def _work(function, pipe):
-    """What a worker does until nobody is there any more."""
+    """The loop of a worker, until its pipe is closed."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with open("/proc/self/statm") as sizes:
-        begun_with = int(sizes.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (begun_with + MEMORY, resource.RLIM_INFINITY))
+        initial_bytes = int(sizes.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (initial_bytes + MEMORY, resource.RLIM_INFINITY))
     while True:
         try:
             number, entry = pipe.recv()
         except (EOFError, OSError):
             return
         try:
-            answer, error = (function(entry), None), None
+            result, error = (function(entry), None), None
         except MemoryError:
-            answer, error = (None, f"decoding it takes more than {MEMORY >> 30} GiB of memory"), None
+            result, error = (None, f"it takes more than {MEMORY >> 30} GiB of memory"), None
         except Exception as raised:
-            answer, error = None, raised
+            result, error = None, raised
         try:
-            pipe.send((number, answer, error))
+            pipe.send((number, result, error))
         except (BrokenPipeError, ConnectionResetError):
             return
 
 
 def _end_with_parent():
-    """Ends this worker when the process that started it is gone, even by `kill -9`."""
+    """Ends this worker when its parent process ends, even by `kill -9`."""
     multiprocessing.parent_process().join()
     os._exit(1)

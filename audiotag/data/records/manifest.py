@@ -1,21 +1,27 @@
-"""What a directory of records holds: written last, so its presence means that the rest is whole."""
+"""manifest.json: the contents of a directory of records.
+
+It is written last, so its presence means that the records are complete.
+"""
 
 import hashlib
 import json
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from audiotag import files
+from audiotag.data.audio.audio_config import AudioConfig
 from audiotag.errors import DataError
 
 NAME = "manifest.json"
-ANEW = "Make the records anew with --overwrite"  # the way out of all damage
-SCHEMA_VERSION = 3  # from 3 on, the fingerprint covers the audio of the recordings
+REMAKE = "Make the records again with --overwrite"  # the remedy for all damage
+SCHEMA_VERSION = 3  # since 3, the fingerprint covers the audio of the recordings
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One file of records: its clips' names stand in the order of its records."""
+    """One file of records; `clips` are the clips' names in the order of its records."""
 
     file: str
     subset: str
@@ -26,100 +32,100 @@ class Shard:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The table of contents of a directory of records.
+    """The contents of a directory of records.
 
     Args:
-        directory: Where the records lie; not written into the file.
-        options: What make-records was told: sample_rate in Hz, codec, and so on.
-        plan: The fingerprint: SHA-256 of all that decided the records, which is the options, the table of clips and
-            the bytes of the recordings.
-        vocabulary: The K class names, in the order of the columns of truth and scores.
+        directory: Where the records are; not written into the file.
+        options: The options of make-records: sample_rate in Hz, codec, and so on.
+        fingerprint: SHA-256 of everything that determines the records: the options, the table of clips and the bytes
+            of the recordings.
+        vocabulary: The K class names, in the order of the columns of labels and scores.
         shards: The files of records.
         tables: SHA-256 of clips.csv and rejects.csv by name.
     """
 
     directory: Path
-    options: dict
-    plan: str
+    options: dict[str, Any]
+    fingerprint: str
     vocabulary: tuple[str, ...]
     shards: tuple[Shard, ...]
-    tables: dict
+    tables: dict[str, str]
 
     @property
-    def sample_rate(self):
-        """Samples per second of every record."""
+    def sample_rate(self) -> int:
+        """Sample rate of every record in Hz."""
         return self.options["sample_rate"]
 
     @property
-    def hearing(self):
-        """How `read_waveform` makes of a file what these records hold: its options."""
-        return {key: self.options[key] for key in ("sample_rate", "trim", "trim_db", "peak_db")}
+    def audio_config(self) -> dict[str, Any]:
+        """The options of the records that are fields of `AudioConfig`."""
+        return {key: self.options[key] for key in AudioConfig.model_fields}
 
-    def count_clips(self):
+    def count_clips(self) -> dict[str, int]:
         """{subset: number of clips}."""
-        counts = {}
+        counts: dict[str, int] = {}
         for shard in self.shards:
             counts[shard.subset] = counts.get(shard.subset, 0) + len(shard.clips)
         return counts
 
-    def paths_holding(self, names):
-        """Paths of the shards that hold at least one of the clips named."""
+    def paths_holding(self, names: Iterable[str]) -> list[str]:
+        """Paths of the shards that hold at least one of the named clips."""
         names = set(names)
         return [str(self.directory / shard.file) for shard in self.shards if not names.isdisjoint(shard.clips)]
 
 
-def canonical(content):
-    """The one JSON text of some content, as bytes, so that equal content has equal bytes."""
+def canonical(content: Any) -> bytes:
+    """The canonical JSON text of some content: equal content has equal bytes."""
     return (json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
-def digest(content):
-    """SHA-256 of the canonical text of some content."""
+def digest(content: Any) -> str:
+    """SHA-256 of the canonical JSON text of some content."""
     return hashlib.sha256(canonical(content)).hexdigest()
 
 
-def write_manifest(manifest):
-    """Writes manifest.json, with its own SHA-256 inside, into the manifest's directory."""
+def write_manifest(manifest: Manifest) -> None:
+    """Writes manifest.json, with its own SHA-256, into the manifest's directory."""
     content = {key: value for key, value in asdict(manifest).items() if key != "directory"}
     content["schema_version"] = SCHEMA_VERSION
-    content = json.loads(canonical(content))  # tuples become lists, as they will be when read
+    content = json.loads(canonical(content))  # tuples become lists, as in what is read
     content["sha256"] = digest(content)
-    with files.whole_file(manifest.directory / NAME) as unfinished:
+    with files.atomic_file(manifest.directory / NAME) as unfinished:
         unfinished.write_bytes(canonical(content))
 
 
-def read_manifest(directory):
-    """The manifest of a directory of records, after a quick check that everything it names is there.
+def read_manifest(directory: str | Path) -> Manifest:
+    """The manifest of a directory of records, after a quick check of its files.
 
-    Checks the manifest's and the tables' hashes and every shard's size, which takes
-    milliseconds; `check_records` also reads every byte of the sound.
+    The check covers the hashes of the manifest and the tables and the size of every shard, which takes
+    milliseconds; `check_records` also reads every byte of the audio.
 
     Raises:
-        DataError: The directory is absent, unfinished, of another schema, altered, or misses a file.
+        DataError: The directory is absent, unfinished, of another schema, altered, or a file is missing.
     """
     manifest = load_manifest(directory)
-    directory, again = manifest.directory, _again(directory)
+    directory, remedy = manifest.directory, _remedy(directory)
     for shard in manifest.shards:
-        place = directory / shard.file
-        found = place.stat().st_size if place.is_file() else None
-        if found != shard.bytes:
-            what = "is missing" if found is None else f"has {found} bytes"
+        path = directory / shard.file
+        size = path.stat().st_size if path.is_file() else None
+        if size != shard.bytes:
+            what = "is missing" if size is None else f"has {size} bytes"
             raise DataError(
-                f"{place}: {what}; the manifest expects {shard.bytes} bytes and {len(shard.clips)} clips. {again}"
+                f"{path}: {what}; the manifest expects {shard.bytes} bytes and {len(shard.clips)} clips. {remedy}"
             )
     for name, expected in manifest.tables.items():
-        place = directory / name
-        if not place.is_file() or files.sha256(place) != expected:
-            what = "altered" if place.is_file() else "missing"
-            raise DataError(f"{place}: {what}: its SHA-256 is not the manifest's. {again}")
+        path = directory / name
+        if not path.is_file() or files.sha256(path) != expected:
+            what = "altered" if path.is_file() else "missing"
+            raise DataError(f"{path}: {what}: its SHA-256 is not the manifest's. {remedy}")
     return manifest
 
 
-def load_manifest(directory):
-    """The manifest of a directory of records; nothing of what it names is looked at.
+def load_manifest(directory: str | Path) -> Manifest:
+    """The manifest of a directory of records, without a check of its files.
 
     Raises:
-        DataError: The directory is absent or unfinished, or the manifest of another schema or altered.
+        DataError: The directory is absent or unfinished, or the manifest is of another schema or altered.
     """
     directory = Path(directory)
     path = directory / NAME
@@ -129,75 +135,76 @@ def load_manifest(directory):
         )
     if not path.is_file():
         raise DataError(
-            f"{directory}: no {NAME}, so make-records has not finished here. Run it again: it goes on where it stopped."
+            f"{directory}: no {NAME}, so make-records has not finished here. Run it again: it continues where it "
+            "stopped."
         )
-    again = _again(directory)
+    remedy = _remedy(directory)
     data = path.read_bytes()
     try:
         content = json.loads(data)
-        untouched = data == canonical(content)
+        unaltered = data == canonical(content)
         expected = content.pop("sha256")
-        untouched = untouched and expected == digest(content)
+        unaltered = unaltered and expected == digest(content)
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):  # not JSON, or JSON of another shape
-        untouched = False
-    if not untouched:
-        raise DataError(f"{path}: altered since make-records wrote it: its own SHA-256 does not match. {again}")
+        unaltered = False
+    if not unaltered:
+        raise DataError(f"{path}: altered since make-records wrote it: its own SHA-256 does not match. {remedy}")
     schema_version = content.pop("schema_version")
     if schema_version != SCHEMA_VERSION:
         raise DataError(
             f"{path}: written by another version of audiotag, in schema {schema_version}; this one reads schema "
-            f"{SCHEMA_VERSION}, whose fingerprint covers the audio of the recordings. {again}"
+            f"{SCHEMA_VERSION}, whose fingerprint covers the audio of the recordings. {remedy}"
         )
     return Manifest(
         directory=directory,
         options=content["options"],
-        plan=content["plan"],
+        fingerprint=content["fingerprint"],
         vocabulary=tuple(content["vocabulary"]),
         shards=tuple(Shard(**{**shard, "clips": tuple(shard["clips"])}) for shard in content["shards"]),
         tables=content["tables"],
     )
 
 
-def _again(directory):
-    return f"{ANEW}, or fetch {directory} again."
+def _remedy(directory):
+    return f"{REMAKE}, or fetch {directory} again."
 
 
-def refuse_replaced(manifest):
-    """Refuses records that are no longer those of this manifest: make-records has written others in their place.
+def refuse_replaced(manifest: Manifest) -> None:
+    """Refuses records that make-records has replaced since this manifest was read.
 
     Raises:
         DataError: The manifest in the directory is another one, or gone.
     """
     try:
-        plan = load_manifest(manifest.directory).plan
+        fingerprint = load_manifest(manifest.directory).fingerprint
     except DataError:
-        plan = None
-    if plan != manifest.plan:
-        found = f"those that are there now have {plan[:12]}" if plan else "no complete records are there now"
+        fingerprint = None
+    if fingerprint != manifest.fingerprint:
+        found = f"the records there now have {fingerprint[:12]}" if fingerprint else "there are no complete records now"
         raise DataError(
             f"{manifest.directory}: the records were replaced while they were in use: they had the fingerprint "
-            f"{manifest.plan[:12]}, and {found}. What was saved before stays as it is. Wait until make-records is "
-            f"done and run the same command again: it goes on with the same records, and refuses others."
+            f"{manifest.fingerprint[:12]}, and {found}. What was saved before is unchanged. Wait until make-records is "
+            f"done and run the same command again: it continues if the records are the same."
         )
 
 
-def refuse_damage(manifest, subset=None):
+def refuse_damage(manifest: Manifest, subset: str | None = None) -> None:
     """Reads every byte of the shards, or of those of one subset.
 
     Raises:
-        DataError: Names those that are not what make-records wrote.
+        DataError: Names the shards that differ from what make-records wrote.
     """
     if damage := list(damaged_shards(manifest, subset)):
         raise damage_error(damage)
 
 
-def damage_error(damage):
-    """The DataError that names what is damaged, a sentence each, and the way out."""
-    return DataError("\n".join([*damage, f"{ANEW}."]))
+def damage_error(damage: Sequence[str]) -> DataError:
+    """The DataError that lists what is damaged, a sentence each, and the remedy."""
+    return DataError("\n".join([*damage, f"{REMAKE}."]))
 
 
-def damaged_shards(manifest, subset=None):
-    """Yields a sentence for every shard, or each of a subset, whose bytes are not those that make-records wrote."""
+def damaged_shards(manifest: Manifest, subset: str | None = None) -> Iterator[str]:
+    """Yields a sentence per damaged shard, of one subset or of all."""
     for shard in manifest.shards:
         if subset not in (None, shard.subset):
             continue
@@ -210,17 +217,17 @@ def damaged_shards(manifest, subset=None):
 
 
 def _first_damage(path, clips):
-    """Which record of a damaged shard is the first that is not there as it was written."""
+    """A sentence about the first damaged record of a shard."""
     import tensorflow as tf
 
     names = []
     try:
-        for serialised in tf.data.TFRecordDataset(str(path)):
-            features = tf.train.Example.FromString(serialised.numpy()).features.feature
+        for serialized in tf.data.TFRecordDataset(str(path)):
+            features = tf.train.Example.FromString(serialized.numpy()).features.feature
             names.append(features["name"].bytes_list.value[0].decode())
-    except Exception:  # TensorFlow's and protobuf's own kinds: the record after those that were read
+    except Exception:  # TensorFlow's and protobuf's own kinds: the damage is after the records that were read
         pass
     for expected, name in zip(clips, [*names, None]):
         if name != expected:
-            return f"The first record that is not right is that of {expected}."
+            return f"The first damaged record is that of {expected}."
     return "Every record can be read: bytes were added or altered, with new checksums."

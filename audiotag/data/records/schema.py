@@ -1,20 +1,21 @@
-"""One record: encoding and decoding face each other across one schema."""
+"""The schema of a record, and its encoding and decoding."""
 
 from dataclasses import dataclass
+from typing import Any
 
-CODECS = ("pcm", "flac", "source")  # int16, lossless FLAC, Ogg and MP3 files as they are and FLAC for the rest
+CODECS = ("pcm", "flac", "source")  # int16; lossless FLAC; Ogg and MP3 files unchanged and FLAC for the rest
 
 
 @dataclass(frozen=True)
 class Record:
-    """What one record holds: a clip's name and its sound.
+    """One clip: its name and its audio.
 
     Args:
         name: The clip's name, which joins it with its row in a table of clips.
         audio: Little-endian int16 PCM, or the bytes of a FLAC, Ogg or MP3 file.
         codec: "pcm", "flac", "ogg" or "mp3".
         sample_rate: In Hz.
-        num_samples: How many samples `audio` decodes to.
+        num_samples: The number of samples that `audio` decodes to.
     """
 
     name: str
@@ -24,7 +25,7 @@ class Record:
     num_samples: int
 
 
-def encode(record):
+def encode(record: Record) -> bytes:
     """A `Record` as the bytes of a `tf.train.Example`."""
     import tensorflow as tf
 
@@ -41,15 +42,15 @@ def encode(record):
     return example.SerializeToString(deterministic=True)
 
 
-def decode(serialised):
-    """The bytes of a record → a dict of scalar tensors with the fields of `Record`."""
+def decode(serialized: Any) -> dict[str, Any]:
+    """The bytes of a record, a scalar string tensor → {field name: scalar tensor}."""
     import tensorflow as tf
 
-    kinds = {
+    types = {
         "name": tf.string,
         "audio": tf.string,
         "codec": tf.string,
         "sample_rate": tf.int64,
         "num_samples": tf.int64,
     }
-    return tf.io.parse_single_example(serialised, {key: tf.io.FixedLenFeature([], kind) for key, kind in kinds.items()})
+    return tf.io.parse_single_example(serialized, {key: tf.io.FixedLenFeature([], kind) for key, kind in types.items()})

@@ -1,77 +1,81 @@
-"""Which bytes a recording holds, as their SHA-256, and what shows without reading them that they are the same."""
+"""SHA-256 of recordings, cached so that unchanged files are not hashed twice."""
 
 import hashlib
 import json
 import os
 import stat
 import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from audiotag import files, progress
 from audiotag.data.audio import decoding
 from audiotag.data.records.manifest import digest
 
-CACHE = ".source_hashes.json"  # beside the records, for this machine alone; nothing is lost with it
-SETTLED_NS = 20_000_000  # kernels stamp files every 1 to 10 ms: a write right after another may leave the same time
-UNREADABLE = (None, "")
+CACHE = ".source_hashes.json"  # beside the records, for this machine only; it can be deleted at any time
+SETTLED_NS = 20_000_000  # time stamps have steps of 1 to 10 ms: two writes in a row may leave the same time
+Identity = tuple[list[int] | None, str]  # (signature, SHA-256)
+UNREADABLE: Identity = (None, "")
 
 
-def read(path):
-    """The bytes of a clip's file, and its identity as `identify` has it.
+def read(path: str | Path) -> tuple[bytes, Identity]:
+    """The bytes of a clip's file, and its identity as `identify` returns it.
 
     Raises:
         DataError: The file cannot be read, is empty or too large.
     """
     with decoding.opened(path) as file:
-        found, now = os.fstat(file.fileno()), time.time_ns()
+        status, now = os.fstat(file.fileno()), time.time_ns()
         data = decoding.bytes_of(file, path=path)
-        return data, (_signature_while_read(file, found, now), hashlib.sha256(data).hexdigest())
+        return data, (_signature_while_read(file, status, now), hashlib.sha256(data).hexdigest())
 
 
-def identify(path):
-    """(signature, SHA-256) of a file, which is read for it; `UNREADABLE` where that cannot be done.
+def identify(path: str | Path) -> Identity:
+    """Reads a file: (signature, SHA-256), or `UNREADABLE` if that fails.
 
-    The signature is its size, the times of its last change and its inode. It is None where it would not show a
-    change: the file was changed just now.
+    The signature is its size, the times of its last change and its inode. It is None if the file changed so
+    recently that another change might leave the same time.
     """
     try:
         with open(path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as file:
-            found, now = os.fstat(file.fileno()), time.time_ns()
-            if not stat.S_ISREG(found.st_mode):
+            status, now = os.fstat(file.fileno()), time.time_ns()
+            if not stat.S_ISREG(status.st_mode):
                 return UNREADABLE
             sha256 = hashlib.sha256()
             while block := file.read(1 << 20):
                 sha256.update(block)
-            return _signature_while_read(file, found, now), sha256.hexdigest()
+            return _signature_while_read(file, status, now), sha256.hexdigest()
     except (OSError, ValueError):  # ValueError: a NUL in the name
         return UNREADABLE
 
 
-def identify_all(paths, known):
-    """{name: identity} of the files as they are now; only those whose signature is not that in `known` are read.
+def identify_all(paths: Mapping[str, str], cached: Mapping[str, Identity]) -> dict[str, Identity]:
+    """{name: identity} of files as they are now; unchanged ones are not read.
 
     Args:
         paths: {name: path}.
-        known: {name: identity}, as far as there are any.
+        cached: {name: identity} of some of them; a file with another signature is read.
     """
-    found = {name: known.get(name, UNREADABLE) for name in paths}
+    found = {name: cached.get(name, UNREADABLE) for name in paths}
     todo = [name for name, path in paths.items() if found[name][0] is None or found[name][0] != _signature_at(path)]
     for name in progress.bar(todo, total=len(todo), unit="file", label="hash recordings"):
         found[name] = identify(paths[name])
     return found
 
 
-def changed(before, now):
-    """The names of the files whose bytes are not those of before, in order."""
+def changed(before: Mapping[str, Identity], now: Mapping[str, Identity]) -> list[str]:
+    """The sorted names of the files whose bytes differ from before."""
     return sorted(name for name, (_, sha256) in before.items() if now[name][1] != sha256)
 
 
-def write_cache(path, known):
-    """Keeps {name: identity} for the next time."""
-    files.write_text(path, json.dumps({"files": known, "sha256": digest(known)}))
+def write_cache(path: Path, identities: Mapping[str, Identity]) -> None:
+    """Writes {name: identity} for the next time."""
+    files.write_text(path, json.dumps({"files": identities, "sha256": digest(identities)}))
 
 
-def read_cache(path):
-    """{name: identity} as `write_cache` was given it; {} where there is none, or it is damaged."""
+def read_cache(path: Path) -> dict[str, Identity]:
+    """{name: identity} from `write_cache`; {} if the file is missing or damaged."""
     try:
         content = json.loads(path.read_bytes())
         if content["sha256"] == digest(content["files"]):
@@ -81,12 +85,12 @@ def read_cache(path):
     return {}
 
 
-def _signature(found):
-    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+def _signature(status: Any) -> list[int]:
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
 def _signature_at(path):
-    """The signature of what lies at a path now, or None."""
+    """The signature of the file at a path now, or None."""
     try:
         return _signature(os.stat(path))
     except (OSError, ValueError):
@@ -94,7 +98,7 @@ def _signature_at(path):
 
 
 def _signature_while_read(file, before, now):
-    """The signature of a file that was read, or None where it changed meanwhile or just before."""
+    """The signature of a file that was read; None if it changed during or just before."""
     signature = _signature(before)
     settled = now - before.st_ctime_ns > SETTLED_NS
     return signature if settled and _signature(os.fstat(file.fileno())) == signature else None

@@ -1,23 +1,26 @@
-"""Recordings in, shards of records out: decoded once, in any number of processes, with the same bytes."""
+"""make-records: decodes recordings and writes shards of records.
+
+Worker processes decode the recordings.
+"""
 
 import contextlib
 import hashlib
-import io
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property, partial
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-import soundfile as sf
 
 from audiotag import files, progress
 from audiotag.data.audio import decoding, trimming, worker_pool
-from audiotag.data.clips import COLUMNS, read_clips, write_clips
+from audiotag.data.audio.audio_config import AudioConfig
+from audiotag.data.clips import COLUMNS, write_clips
 from audiotag.data.records import source_hashes
+from audiotag.data.records.comparison import Request, describe_change, difference
 from audiotag.data.records.manifest import (
     NAME,
     Manifest,
@@ -28,142 +31,85 @@ from audiotag.data.records.manifest import (
     read_manifest,
     write_manifest,
 )
+from audiotag.data.records.preparation import prepare
 from audiotag.data.records.schema import CODECS, Record, encode
-from audiotag.data.sources.layouts import Source
+from audiotag.data.sources import Source
 from audiotag.errors import DataError
 
-PACKED = {("OGG", "VORBIS"): "ogg", ("MP3", "MPEG_LAYER_III"): "mp3"}  # what tensorflow-io decodes; it has no Opus
 TABLES = ("clips.csv", "rejects.csv")
-WORK = ".work"  # holds all that is written until it is complete
+WORK = ".work"  # the folder of everything that is not complete yet
 LOCK = "lock"
-SHOWN = 5  # bad clips named in an error; rejects.csv names them all
-BYTES_PER_SECOND = 16_000  # of a file whose header does not tell its length: 128 kbit/s
-
-
-# The record, and both directions across it
-
-
-# One clip, in a worker process
-
-
-def prepare(path, *, sample_rate, codec, trim, trim_db, peak_db):
-    """What becomes of one audio file, whatever it holds.
-
-    Returns:
-        The file's identity, as `sources.identify` has it; and (audio, codec, facts): the record's bytes, how they
-        are coded, and the columns of clips.csv that are `clips.MEASURES`. Or a str: the reason why there is no record.
-    """
-    path = Path(path)
-    try:
-        data, identity = source_hashes.read(path)
-    except DataError as error:
-        return source_hashes.identify(path), str(error)
-    options = {"sample_rate": sample_rate, "codec": codec, "trim": trim, "trim_db": trim_db, "peak_db": peak_db}
-    return identity, _made_of(data, path, identity[1], **options)
-
-
-def _made_of(data, path, sha256, *, sample_rate, codec, trim, trim_db, peak_db):
-    """What becomes of the bytes of one audio file: (audio, codec, facts), or the reason why there is no record."""
-    try:
-        whole, rate = decoding.decode_file(data, path=path)  # [N]
-        waveform, (start, end), gain_db = decoding.treat(
-            whole, rate, path=path, sample_rate=sample_rate, trim=trim, trim_db=trim_db, peak_db=peak_db
-        )
-    except DataError as error:
-        return str(error)
-    pcm = decoding.to_pcm(waveform)  # [N]
-    facts = {
-        "num_samples": len(pcm),
-        "seconds": round(len(pcm) / sample_rate, 6),
-        "peak": round(float(np.abs(waveform).max()), 6),
-        "rms": round(float(np.sqrt(np.mean(np.square(waveform, dtype="float64")))), 6),
-        "trimmed_start_seconds": round(start / rate, 6),
-        "trimmed_end_seconds": round((len(whole) - end) / rate, 6),
-        "gain_db": round(gain_db, 6),
-        "sha256": sha256,
-    }
-    if codec == "pcm":
-        return pcm.tobytes(), "pcm", facts
-    if codec == "source" and len(whole) == end - start and gain_db == 0:
-        info = sf.info(io.BytesIO(data))
-        packed = PACKED.get((info.format, info.subtype))
-        if packed and rate == sample_rate:
-            return data, packed, facts
-    flac = io.BytesIO()
-    sf.write(flac, pcm, sample_rate, format="FLAC", subtype="PCM_16")
-    return flac.getvalue(), "flac", facts
-
-
-# All clips
+MAX_SHOWN = 5  # bad clips named in an error; rejects.csv names them all
+BYTES_PER_SECOND = 16_000  # of a file whose header has no length: 128 kbit/s
 
 
 def write_records(
-    source,
-    out,
+    source: Source,
+    out: str | Path,
     *,
-    sample_rate=44_100,
-    codec="pcm",
-    trim=None,
-    trim_db=60.0,
-    peak_db=None,
-    workers=None,
-    clips_per_shard=128,
-    keep_known_bad=False,
-    skip_bad=False,
-    overwrite=False,
-):
-    """Writes the recordings of a source as shards, with manifest.json, clips.csv and rejects.csv.
+    sample_rate: int = 44_100,
+    codec: str = "pcm",
+    trim: str | None = None,
+    trim_db: float = 60.0,
+    peak_db: float | None = None,
+    workers: int | None = None,
+    clips_per_shard: int = 128,
+    keep_known_bad: bool = False,
+    skip_bad: bool = False,
+    overwrite: bool = False,
+) -> Manifest:
+    """Writes the recordings of a source as shards of records, with their tables.
 
-    Which clip goes into which shard, and in which order, follows from the names of the clips
-    alone, so the bytes do not depend on the number of workers or the order of the tables. All of
-    it is written below `out/.work` and moved to its place once it is complete: until then the
-    records that were there stay. A run that was killed goes on where it stopped; finished records
-    of the same recordings are left alone.
+    The tables are manifest.json, clips.csv and rejects.csv. The shard of a clip, and the order in a
+    shard, depend only on the names of the clips, so the bytes do not depend on the number of workers
+    or the order of the tables. Everything is written below `out/.work` and renamed once it is
+    complete; until then the previous records stay. A run that was killed continues where it stopped;
+    finished records of the same recordings are left as they are.
 
     Args:
-        source: A `layouts.Source`: the table of clips, the vocabulary, the clips known to be bad.
-        out: The directory to make.
-        sample_rate: Rate of the records in Hz.
-        codec: One of `CODECS`. With "source", a clip that is trimmed or made louder or softer is written as FLAC.
-        trim: What to cut off both ends of a clip, at the file's own rate: "loudest" as in `silence.trim_to_loudest`,
-            "level" as in `silence.trim_to_level`, None for nothing. Nothing inside a clip is cut.
-        trim_db: How far below the loudest frame silence lies, in dB; for "loudest".
-        peak_db: The peak of every record in dBFS, -60 to 0; None leaves the recordings' own. Set after trimming and
-            resampling, so that it is the record's; digital silence stays as it is.
-        workers: Number of processes that decode; None is one a core. 0 decodes in this process, which then is at
-            the mercy of what a file does to its decoder.
-        clips_per_shard: Clips in a shard, at most; a shard holds clips of one subset.
+        source: A `Source`: the table of clips, the vocabulary, the clips known to be bad.
+        out: The directory to write.
+        sample_rate: Sample rate of the records in Hz.
+        codec: One of `CODECS`. With "source", a clip that is trimmed or scaled is written as FLAC.
+        trim: How silence is cut off both ends of a clip, at the file's own sample rate: "relative" as in
+            `trimming.trim_relative`, "absolute" as in `trimming.trim_absolute`, None for not at all.
+        trim_db: For "relative": frames this many dB below the loudest one are silence.
+        peak_db: The peak of every record in dBFS, -60 to 0; None keeps the recordings' own. It is set after trimming
+            and resampling; digital silence stays silent.
+        workers: Number of processes that decode; None is one per core. 0 decodes in this process, which a broken
+            file may then crash.
+        clips_per_shard: Maximum number of clips in a shard; all are of one subset.
         keep_known_bad: Keep the clips that `source.excluded` names.
-        skip_bad: Leave clips out that cannot be decoded, instead of stopping after the last one.
+        skip_bad: Leave out clips that cannot be decoded, instead of stopping after the last one.
         overwrite: Replace other records in `out`, once these are complete.
 
     Returns:
         The `Manifest`.
 
     Raises:
-        DataError: Clips that cannot be decoded, a directory that holds the recordings, other records, records of
-            other audio or others' tables, recordings that change meanwhile, no room, or a wrong option.
+        DataError: Clips cannot be decoded; the directory holds the recordings, other records, records of other audio
+            or tables of something else; recordings change meanwhile; the disk is full; or an option is wrong.
     """
     out = Path(out)
-    sound = _checked_sound(sample_rate, codec, trim, trim_db, peak_db)
+    audio_options = _check_audio_options(sample_rate, codec, trim, trim_db, peak_db)
     known_bad = {} if keep_known_bad else dict(source.excluded)
-    options = {"layout": source.layout, **sound, "clips_per_shard": clips_per_shard}
+    options = {"layout": source.layout, **audio_options, "clips_per_shard": clips_per_shard}
     options |= {"keep_known_bad": keep_known_bad, "skip_bad": skip_bad}
-    request = _Request(source, options, known_bad)
+    request = Request(source, options, known_bad)
 
-    _refuse_a_taken_place(out, source.clips)
+    _refuse_foreign_files(out, source.clips)
     if (out / NAME).exists() and not overwrite:
-        return _left_alone(out, request)
+        return _keep_finished(out, request)
     out.mkdir(parents=True, exist_ok=True)
     with _locked(out):
-        manifest = _published_before(out, request, overwrite)
+        manifest = _finish_publishing(out, request, overwrite)
         if manifest is None and (out / NAME).exists() and not overwrite:  # another process was faster
             manifest = _same_records(out, request)
         return manifest or _make(out, request, workers, overwrite)
 
 
-def planned_shards(clips, clips_per_shard):
-    """{file name: its clips}: subset by subset, in the order of the hash of their names."""
+def planned_shards(clips: pd.DataFrame, clips_per_shard: int) -> dict[str, pd.DataFrame]:
+    """{file name: its clips}: subset by subset, ordered by the hash of their names."""
     order = clips.assign(hash=[hashlib.sha256(name.encode()).hexdigest() for name in clips["name"]])
     order = order.sort_values(["subset", "hash"])
     groups = [
@@ -174,89 +120,50 @@ def planned_shards(clips, clips_per_shard):
     return {f"clips-{index:05d}-of-{len(groups):05d}.tfrecord": group for index, group in enumerate(groups)}
 
 
-def check_records(directory):
-    """Reads every byte of a directory of records; yields a sentence for each file that is not what was written."""
+def check_records(directory: str | Path) -> Iterator[str]:
+    """Reads every byte of a directory of records; yields a sentence per damaged file."""
     manifest = read_manifest(directory)
     shards = progress.bar(manifest.shards, total=len(manifest.shards), unit="shard", label="check-records")
     yield from damaged_shards(Manifest(**{**vars(manifest), "shards": shards}))
 
 
-# How it is done
-
-
-def _checked_sound(sample_rate, codec, trim, trim_db, peak_db):
-    """The options that decide how a record sounds, or a DataError."""
+def _check_audio_options(sample_rate, codec, trim, trim_db, peak_db):
+    """The options that determine the audio of the records, or a DataError."""
     if codec not in CODECS:
         raise DataError(f"codec {codec!r}: expected one of {', '.join(CODECS)}.")
     if trim not in (None, *trimming.TRIMS):
-        raise DataError(f"trim {trim!r}: expected {' or '.join(trimming.TRIMS)}; leave it out to cut nothing off.")
+        raise DataError(f"trim {trim!r}: expected {' or '.join(trimming.TRIMS)}; leave it out to keep the silence.")
     if not 0 < trim_db <= 120:
         raise DataError(f"trim_db {trim_db}: expected a number of dB above 0, at most 120.")
-    if trim_db != 60 and trim != "loudest":
-        raise DataError(f"trim_db {trim_db}: only trim 'loudest' listens to it, and trim is {trim!r}. Leave it out.")
+    if trim_db != 60 and trim != "relative":
+        raise DataError(f"trim_db {trim_db}: only trim 'relative' uses it, and trim is {trim!r}. Leave it out.")
     if peak_db is not None and not -60 <= peak_db <= 0:
-        raise DataError(f"peak_db {peak_db}: expected -60 to 0 dBFS; 0 is full scale, above which sound is clipped.")
+        raise DataError(f"peak_db {peak_db}: expected -60 to 0 dBFS; 0 is full scale, above which samples are clipped.")
     peak_db = None if peak_db is None else float(peak_db)
     return {"sample_rate": sample_rate, "codec": codec, "trim": trim, "trim_db": float(trim_db), "peak_db": peak_db}
 
 
-@dataclass(frozen=True)
-class _Request:
-    """What make-records is asked for."""
-
-    source: Source
-    options: dict
-    known_bad: dict
-
-    @property
-    def skip_bad(self):
-        return self.options["skip_bad"]
-
-    @cached_property
-    def clips(self):
-        """The table of clips without those known to be bad."""
-        clips = self.source.clips
-        return clips[~clips["name"].isin(self.known_bad)]
-
-    @cached_property
-    def paths(self):
-        """{name: path} of these clips."""
-        return dict(zip(self.clips["name"], self.clips["path"]))
-
-    @cached_property
-    def begun(self):
-        """SHA-256 of all but the audio, of unfinished work: bad clips may be left out of it later."""
-        return self._digest(self.options | {"skip_bad": False})
-
-    def fingerprint(self, identities):
-        """SHA-256 of all that decides the records, the bytes of the recordings among it."""
-        sha256 = {name: identities[name][1] for name in self.paths}
-        return digest([self._digest(self.options), sha256])
-
-    def _digest(self, options):
-        rows = self.source.clips[[*COLUMNS]].astype(str).values.tolist()
-        return digest([options, self.source.vocabulary, rows, self.known_bad])
-
-
-def _refuse_a_taken_place(out, clips):
-    """Refuses a directory that the recordings lie in, or that holds tables of others under our names."""
+def _refuse_foreign_files(out, clips):
+    """Refuses a directory that holds the recordings, or tables that make-records did not write."""
     if clips["path"].str.startswith(f"{out.resolve()}{os.sep}").any():
-        raise DataError(f"{out}: the recordings lie in it. Choose another --out, of the records alone.")
+        raise DataError(f"{out}: the recordings are in it. Choose another --out, for the records alone.")
     ours = (out / NAME).exists() or (out / WORK).exists() or any(out.glob("clips-*.tfrecord"))
     for table in (out / name for name in TABLES):
         if table.exists() and not ours:
-            raise DataError(f"{table}: no records lie beside it, so it is somebody's own. Choose another --out.")
+            raise DataError(
+                f"{table}: there are no records beside it, so make-records did not write it. Choose another --out."
+            )
 
 
 @contextlib.contextmanager
 def _locked(out):
-    """One writer a directory; its folder for work goes when nothing is left in it."""
+    """Allows one writer per directory; removes the work folder if it is empty then."""
     work, refusal = out / WORK, f"{out}: another make-records is writing here. Wait for it, or choose another --out."
     work.mkdir(exist_ok=True)
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as stack:
         try:
-            held.enter_context(files.locked(work / LOCK, refusal))
-        except FileNotFoundError:  # another process has just removed it
+            stack.enter_context(files.locked(work / LOCK, refusal))
+        except FileNotFoundError:  # another process has just removed the folder
             raise files.Busy(refusal) from None
         try:
             yield
@@ -268,116 +175,57 @@ def _locked(out):
 
 
 def _clear(work):
-    """Removes all work, as far as it goes; the lock stays."""
+    """Removes all unfinished work, as far as possible; the lock stays."""
     for path in work.iterdir():
         if path.name != LOCK:
             with contextlib.suppress(OSError):
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
-# Finished records
-
-
-def _left_alone(out, request):
-    """The manifest of finished records, if they are those that are asked for; nothing need be written for it."""
-    with contextlib.ExitStack() as held:
-        left = None
+def _keep_finished(out, request):
+    """The manifest of finished records, if they are as requested; needs no write access."""
+    with contextlib.ExitStack() as stack:
+        leftover = None
         if (out / WORK).exists():
-            with contextlib.suppress(OSError):  # a disk that cannot be written to
-                held.enter_context(_locked(out))
-                left = out / WORK
+            with contextlib.suppress(OSError):  # a read-only disk
+                stack.enter_context(_locked(out))
+                leftover = out / WORK
         manifest = _same_records(out, request)
-        if left:
-            _clear(left)
+        if leftover:
+            _clear(leftover)
     return manifest
 
 
 def _same_records(out, request):
-    """The manifest of the finished records in a directory, if they are those that are asked for."""
+    """The manifest of the finished records in a directory, if they are as requested."""
     manifest = read_manifest(out)
-    if difference := _difference(manifest, request):
-        raise DataError(f"{out}: {difference}")
+    if found := difference(manifest, request):
+        raise DataError(f"{out}: {found}")
     return manifest
 
 
-def _difference(manifest, request):
-    """What sets finished records apart from those that are asked for, and the way out; None if nothing does."""
-    cache = manifest.directory / source_hashes.CACHE
-    known = source_hashes.read_cache(cache)
-    now = source_hashes.identify_all(request.paths, known)
-    if request.fingerprint(now) == manifest.plan:
-        if now != known:
-            with contextlib.suppress(OSError, DataError):  # it saves time, and no more
-                source_hashes.write_cache(cache, now)
-        return None
-    table = read_clips(manifest.directory / "clips.csv")
-    written = {name: (None, sha256) for name, sha256 in zip(table["name"], table["sha256"])}
-    for rejected in (known, {}):  # the tables hold no hashes of rejected clips
-        then = now | {name: identity for name, identity in (rejected | written).items() if name in now}
-        if request.fingerprint(then) == manifest.plan:
-            others = source_hashes.changed(then, now)
-            return (
-                f"the records are of other audio: {len(others)} of {len(now)} recordings are not what they were made "
-                f"of, {_seen(request.paths[others[0]], now[others[0]])}. Make the records again with --overwrite, or "
-                f"choose another --out."
-            )
-    return (
-        f"holds finished records of other clips or options. Choose another --out, or --overwrite. "
-        f"What differs: {_what_differs(manifest, table, request)}."
-    )
-
-
-def _seen(path, identity):
-    """The first of some recordings that changed, in words."""
-    if not os.path.lexists(path):
-        return f"the first is {path}, which is no longer there"
-    return f"the first is {path}" if identity[1] else f"the first is {path}, which cannot be read"
-
-
-def _what_differs(manifest, table, request):
-    """What sets finished records apart from a request, but for their audio."""
-    options = [
-        f"{key} is {manifest.options.get(key)!r} there and {value!r} here"
-        for key, value in request.options.items()
-        if manifest.options.get(key) != value
-    ]
-    if options:
-        return ", ".join(options)
-    if tuple(manifest.vocabulary) != tuple(request.source.vocabulary):
-        return "the classes"
-    rejects = pd.read_csv(manifest.directory / "rejects.csv", dtype=str, keep_default_na=False)["name"]
-    there, here = {*table["name"], *map(files.from_cell, rejects)}, set(request.source.clips["name"])
-    for names, place in ((there - here, "in the records alone"), (here - there, "in the source alone")):
-        if names:
-            return f"clips {place}: {len(names)}, the first is {min(names)}"
-    return "labels, subsets or other columns of the clips"
-
-
-# New records
-
-
 def _make(out, request, workers, overwrite):
-    """Writes the records below `out/.work`, and moves them to their place; their manifest."""
-    work, sound = out / WORK, request.options
-    sound = {key: sound[key] for key in ("sample_rate", "codec", "trim", "trim_db", "peak_db")}
+    """Writes the records below `out/.work`, and publishes them; their manifest."""
+    work, sample_rate = out / WORK, request.options["sample_rate"]
+    options = {key: request.options[key] for key in ("codec", *AudioConfig.model_fields)}
     _refuse_other_work(out, request, overwrite)
     plan = planned_shards(request.clips, request.options["clips_per_shard"])
     finished = _finished_shards(work, request)
     todo = {name: clips for name, clips in plan.items() if name not in finished}
-    _check_room(out, [path for clips in todo.values() for path in clips["path"]], sound["sample_rate"], sound["codec"])
-    _write_note(work / "plan.json", request.begun)
-    finished |= _write_shards(work, todo, request.begun, sound, workers, request.skip_bad)
+    _check_room(out, [path for clips in todo.values() for path in clips["path"]], sample_rate, request.options["codec"])
+    _write_note(work / "plan.json", request.work_fingerprint)
+    finished |= _write_shards(work, todo, request, options, workers)
     shards = [finished[name] for name in plan]
     tables = _write_tables(out, request, shards)
-    identities = {name: tuple(identity) for known in shards for name, identity in known["sources"].items()}
+    identities = {name: tuple(identity) for note in shards for name, identity in note["sources"].items()}
     identities = _refuse_change(request, identities)
     source_hashes.write_cache(work / source_hashes.CACHE, identities)
     manifest = Manifest(
         directory=work,
         options=request.options,
-        plan=request.fingerprint(identities),
+        fingerprint=request.fingerprint(identities),
         vocabulary=tuple(request.source.vocabulary),
-        shards=tuple(Shard(**known["shard"]) for known in shards if known["clips"]),
+        shards=tuple(Shard(**note["shard"]) for note in shards if note["clips"]),
         tables=tables,
     )
     write_manifest(manifest)
@@ -385,33 +233,33 @@ def _make(out, request, workers, overwrite):
 
 
 def _refuse_change(request, identities):
-    """The identities of the recordings as they are now, if their bytes are still those that were read."""
+    """The identities of the recordings now, if their bytes are those that were read."""
     now = source_hashes.identify_all(request.paths, identities)
-    if others := source_hashes.changed(identities, now):
+    if changed := source_hashes.changed(identities, now):
         raise DataError(
-            f"{len(others)} of {len(now)} recordings changed while make-records ran, "
-            f"{_seen(request.paths[others[0]], now[others[0]])}. Run the same command again when nothing writes to "
-            f"them: it makes only the shards again that hold them."
+            f"{len(changed)} of {len(now)} recordings changed while make-records ran, "
+            f"{describe_change(request.paths[changed[0]], now[changed[0]])}. Run the same command again when nothing "
+            f"writes to them: only their shards are made again."
         )
     return now
 
 
-def _published_before(out, request, overwrite):
-    """Ends the work of a run that was killed when its records were complete; their manifest, or None.
+def _finish_publishing(out, request, overwrite):
+    """Publishes complete records that a killed run left; their manifest, or None.
 
-    Where the old manifest is gone already, nothing else may come first, whatever is asked for now.
+    If the old manifest is already removed, they are published whatever is requested now.
     """
     manifest = _complete_work(out)
     if manifest and not (out / NAME).exists():
         manifest = _publish(out, manifest)
-        return None if _difference(manifest, request) else manifest
-    if manifest and overwrite and not _difference(manifest, request):
+        return None if difference(manifest, request) else manifest
+    if manifest and overwrite and not difference(manifest, request):
         return _publish(out, manifest)
     return None
 
 
 def _complete_work(out):
-    """The manifest of complete records that are not yet all in their place, or None."""
+    """The manifest of complete records that are not published yet, or None."""
     work = out / WORK
     if not (work / NAME).exists():
         return None
@@ -428,9 +276,9 @@ def _complete_work(out):
 
 
 def _publish(out, manifest):
-    """Puts complete records in the place of what is there, by names alone: that needs no room and may be repeated."""
+    """Moves complete records into `out` by renames only, which need no space and can be repeated."""
     work, names = out / WORK, [*(shard.file for shard in manifest.shards), *manifest.tables, source_hashes.CACHE]
-    (out / NAME).unlink(missing_ok=True)  # first, so that no moment looks complete that is not
+    (out / NAME).unlink(missing_ok=True)  # first, so that the directory never looks complete when it is not
     files.sync(out)
     for path in out.glob("clips-*.tfrecord"):
         if path.name not in names:
@@ -446,30 +294,31 @@ def _publish(out, manifest):
     return replace(manifest, directory=out)
 
 
-def _write_note(path, plan, known=None):
-    """Writes down, for the run that may have to go on, that something belongs to a plan, and what is known of it."""
-    files.write_text(path, json.dumps({"plan": plan, "known": known, "sha256": digest([plan, known])}))
+def _write_note(path, fingerprint, content=None):
+    """Writes a note for a run that continues this one: its fingerprint and content."""
+    note = {"fingerprint": fingerprint, "content": content, "sha256": digest([fingerprint, content])}
+    files.write_text(path, json.dumps(note))
 
 
 def _read_note(path):
-    """(plan, known) as `_write_note` was given them; (None, None) where it wrote nothing, or something else."""
+    """(fingerprint, content) of a note; (None, None) if it is missing or damaged."""
     try:
         note = json.loads(path.read_bytes())
-        if note["sha256"] == digest([note["plan"], note["known"]]):
-            return note["plan"], note["known"]
+        if note["sha256"] == digest([note["fingerprint"], note["content"]]):
+            return note["fingerprint"], note["content"]
     except (FileNotFoundError, ValueError, LookupError, TypeError, RecursionError):
         pass
     return None, None
 
 
 def _refuse_other_work(out, request, overwrite):
-    """Refuses unfinished work for another request, or removes it; what it leaves was begun for this one."""
+    """Refuses unfinished work for another request, or removes it."""
     work = out / WORK
-    plan, _ = _read_note(work / "plan.json")
-    if plan not in (None, request.begun):
+    fingerprint, _ = _read_note(work / "plan.json")
+    if fingerprint not in (None, request.work_fingerprint):
         if not overwrite:
             raise DataError(
-                f"{out}: an unfinished run with other clips or options lies here. Choose another --out, or --overwrite."
+                f"{out}: has unfinished records of other clips or options. Choose another --out, or --overwrite."
             )
         _clear(work)
     (work / NAME).unlink(missing_ok=True)  # of other audio, or damaged
@@ -478,41 +327,41 @@ def _refuse_other_work(out, request, overwrite):
 
 
 def _finished_shards(work, request):
-    """{file name: what is known of it} of finished shards whose recordings are those they were made of."""
+    """{file name: note} of finished shards whose recordings have not changed since."""
     finished = {}
     for path in work.glob("clips-*.json"):
-        plan, known = _read_note(path)
-        if plan != request.begun or "sources" not in known or known["rejects"] and not request.skip_bad:
+        fingerprint, note = _read_note(path)
+        if fingerprint != request.work_fingerprint or note["rejects"] and not request.skip_bad:
             continue
-        shard = work / known["shard"]["file"]
-        if shard.is_file() and files.sha256(shard) == known["shard"]["sha256"]:
-            finished[shard.name] = known
-    before = {name: tuple(identity) for known in finished.values() for name, identity in known["sources"].items()}
+        shard = work / note["shard"]["file"]
+        if shard.is_file() and files.sha256(shard) == note["shard"]["sha256"]:
+            finished[shard.name] = note
+    before = {name: tuple(identity) for note in finished.values() for name, identity in note["sources"].items()}
     now = source_hashes.identify_all({name: request.paths[name] for name in before}, before)
-    others = set(source_hashes.changed(before, now))
-    for known in finished.values():
-        known["sources"] = {name: now[name] for name in known["sources"]}
-    return {name: known for name, known in finished.items() if others.isdisjoint(known["sources"])}
+    changed = set(source_hashes.changed(before, now))
+    for note in finished.values():
+        note["sources"] = {name: now[name] for name in note["sources"]}
+    return {name: note for name, note in finished.items() if changed.isdisjoint(note["sources"])}
 
 
 def _check_room(out, paths, sample_rate, codec):
-    """Refuses to begin where the disk is too full for what, by the headers of the clips, is to be written."""
+    """Refuses to begin if the disk has no room for the records, according to the headers of the clips."""
     samples = sum(_expected_samples(path, sample_rate) for path in paths)
     needed = 2 * samples * (1 if codec == "pcm" else 0.4)
     free = shutil.disk_usage(out).free
     if needed > free:
-        stay = " The records that are there stay until the new ones are complete." if (out / NAME).exists() else ""
+        kept = " The old records stay until the new ones are complete." if (out / NAME).exists() else ""
         raise DataError(
-            f"{out}: about {_size(needed)} are to be written, and {_size(free)} are free there.{stay} Make room, "
+            f"{out}: about {_size(needed)} are to be written, and {_size(free)} are free there.{kept} Make room, "
             f"choose another --out, a lower --sample-rate, or --codec flac, which takes half the disk."
         )
 
 
 def _expected_samples(path, sample_rate):
-    """How many samples the record of a clip will have, about; 0 for a file that will be rejected."""
+    """The approximate number of samples of a record; 0 for a file that is rejected."""
     try:
         header, size = decoding.header_at(path), os.stat(path).st_size
-    except (DataError, OSError):  # it is named when its turn comes
+    except (DataError, OSError):  # it is reported when it is decoded
         return 0
     if header.num_samples is None:
         return size / BYTES_PER_SECOND * sample_rate
@@ -520,90 +369,90 @@ def _expected_samples(path, sample_rate):
 
 
 def _size(number):
-    """A number of bytes in words."""
+    """A number of bytes as text."""
     return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.1f} MB"
 
 
-def _write_shards(work, plan, begun, sound, workers, skip_bad):
-    """Writes the planned shards; {file name: {"shard", "clips", "rejects", "sources"}}."""
+def _write_shards(work, plan, request, options, workers):
+    """Writes the planned shards; {file name: note}, a note with the keys shard, clips, rejects and sources."""
     clips = [(shard, clip) for shard, group in plan.items() for clip in group.itertuples()]
-    results = _prepared([clip.path for _, clip in clips], sound, workers)
+    results = _prepare_all([clip.path for _, clip in clips], options, workers)
     results = progress.bar(results, total=len(clips), unit="clip", label="make-records")
     written = {}
     with contextlib.closing(results):
         for name, group in plan.items():
-            written[name] = known = _write_shard(work / name, group, results, sound["sample_rate"])
-            if skip_bad or not known["rejects"]:  # a shard that lacks clips is made again, once they can be read
-                _write_note(work / f"{name}.json", begun, known)
-        next(results, None)  # lets the progress bar come to its end
+            written[name] = note = _write_shard(work / name, group, results, options["sample_rate"])
+            if request.skip_bad or not note["rejects"]:  # a shard that misses clips is made again once they are fixed
+                _write_note(work / f"{name}.json", request.work_fingerprint, note)
+        next(results, None)  # lets the progress bar finish
     return written
 
 
 def _write_shard(path, clips, results, sample_rate):
-    """Writes one shard from the next results; what is known of it."""
+    """Writes one shard from the next results; its note."""
     import tensorflow as tf
 
-    known = {"clips": [], "rejects": [], "sources": {}}
-    with files.whole_file(path) as unfinished, _told_by_tensorflow(path):
+    note = {"clips": [], "rejects": [], "sources": {}}
+    with files.atomic_file(path) as unfinished, _explain_tensorflow_error(path):
         with tf.io.TFRecordWriter(str(unfinished)) as shard:
             for clip in clips.itertuples():
-                known["sources"][clip.name], result = next(results)
+                note["sources"][clip.name], result = next(results)
                 if isinstance(result, str):
-                    known["rejects"].append({"name": clip.name, "reason": result.replace(clip.path, clip.name)})
+                    note["rejects"].append({"name": clip.name, "reason": result.replace(clip.path, clip.name)})
                     continue
-                sound, coded, facts = result
-                shard.write(encode(Record(clip.name, sound, coded, sample_rate, facts["num_samples"])))
-                known["clips"].append({"name": clip.name, **facts})
+                audio, codec, measures = result
+                shard.write(encode(Record(clip.name, audio, codec, sample_rate, measures["num_samples"])))
+                note["clips"].append({"name": clip.name, **measures})
         size, sha256 = unfinished.stat().st_size, files.sha256(unfinished)
-    names = tuple(clip["name"] for clip in known["clips"])
-    known["shard"] = asdict(Shard(path.name, clips["subset"].iloc[0], size, sha256, names))
-    return known
+    names = tuple(clip["name"] for clip in note["clips"])
+    note["shard"] = asdict(Shard(path.name, clips["subset"].iloc[0], size, sha256, names))
+    return note
 
 
 @contextlib.contextmanager
-def _told_by_tensorflow(path):
-    """Turns TensorFlow's complaint about a full or broken disk into an error that names the shard."""
+def _explain_tensorflow_error(path):
+    """Turns TensorFlow's error about a full or broken disk into one with the shard."""
     import tensorflow as tf
 
     try:
         yield
     except tf.errors.OpError as error:
         raise DataError(
-            f"{path}: cannot be written: {error.message}. Nothing half-written is left. Make room and run the same "
-            f"command again: it goes on where it stopped."
+            f"{path}: cannot be written: {error.message}. Nothing incomplete is left. Make room and run the same "
+            f"command again: it continues where it stopped."
         ) from error
 
 
-def _prepared(paths, sound, workers):
-    """What `prepare` answers for each path, in order, also where its decoder died."""
-    function = partial(prepare, **sound)
+def _prepare_all(paths, options, workers):
+    """Yields what `prepare` returns for each path, in order; a crash is a reason, too."""
+    function = partial(prepare, **options)
     if workers == 0:
         yield from map(function, paths)
         return
-    answers = worker_pool.in_order(function, paths, workers=workers or os.cpu_count())
-    with contextlib.closing(answers):
-        for path, (answer, reason) in zip(paths, answers):
+    results = worker_pool.in_order(function, paths, workers=workers or os.cpu_count())
+    with contextlib.closing(results):
+        for path, (result, reason) in zip(paths, results):
             if reason:
-                said = f"{path}: {reason}. Take it off the list, or convert it with another program."
-                answer = source_hashes.identify(path), said
-            yield answer
+                sentence = f"{path}: {reason}. Remove it from the list, or convert it with another program."
+                result = source_hashes.identify(path), sentence
+            yield result
 
 
-def _write_tables(out, request, shards):
+def _write_tables(out, request, notes):
     """Writes rejects.csv, and clips.csv unless bad clips stop the run; {name: SHA-256} of the two."""
     work, clips = out / WORK, request.source.clips
     expected = [{"name": name, "reason": reason} for name, reason in request.known_bad.items()]
-    rejects = [reject for known in shards for reject in known["rejects"]]
-    facts = [clip for known in shards for clip in known["clips"]]
-    stopped = rejects and not request.skip_bad or not facts
-    # Where no finished records lie, it is put before the reader of the error.
-    place = (out if stopped and not (out / NAME).exists() else work) / "rejects.csv"
-    _write_rejects(place, clips, expected + rejects)
+    rejects = [reject for note in notes for reject in note["rejects"]]
+    written = [clip for note in notes for clip in note["clips"]]
+    stopped = rejects and not request.skip_bad or not written
+    # Without finished records in `out`, the table that the error names is written there.
+    path = (out if stopped and not (out / NAME).exists() else work) / "rejects.csv"
+    _write_rejects(path, clips, expected + rejects)
     if rejects and not request.skip_bad:
-        raise DataError(_bad_clips(place, clips, rejects))
-    if not facts:
-        raise DataError(f"{out}: none of the {len(clips)} clips can be used; {place} says why.")
-    table = clips[[*COLUMNS]].merge(pd.DataFrame(facts), on="name", validate="one_to_one")
+        raise DataError(_bad_clips_message(path, clips, rejects))
+    if not written:
+        raise DataError(f"{out}: none of the {len(clips)} clips can be used; {path} says why.")
+    table = clips[[*COLUMNS]].merge(pd.DataFrame(written), on="name", validate="one_to_one")
     rejected = len(expected) + len(rejects)
     if len(table) + rejected != len(clips):
         raise DataError(
@@ -624,13 +473,13 @@ def _write_rejects(path, clips, rejects):
     files.write_text(path, files.csv_text(table.sort_values("name")))
 
 
-def _bad_clips(place, clips, rejects):
-    """The sentence that stops a run with clips that cannot be decoded."""
+def _bad_clips_message(path, clips, rejects):
+    """The message of a run that stops because clips cannot be decoded."""
     rows = dict(zip(clips["name"], clips["row"]))
-    shown = "\n".join(f"  {rows[r['name']]}: {r['reason']}" for r in rejects[:SHOWN])
-    more = f"\n  and {len(rejects) - SHOWN} more" if len(rejects) > SHOWN else ""
+    shown = "\n".join(f"  {rows[r['name']]}: {r['reason']}" for r in rejects[:MAX_SHOWN])
+    more = f"\n  and {len(rejects) - MAX_SHOWN} more" if len(rejects) > MAX_SHOWN else ""
     return (
         f"{len(rejects)} of {len(clips)} clips cannot be used:\n{shown}{more}\n"
-        f"{place} names them all. Mend them and run make-records again, or leave them out with "
-        f"--skip-bad: finished shards are kept. A list without them is another one, and needs --overwrite."
+        f"{path} names them all. Fix them and run make-records again, or leave them out with --skip-bad: finished "
+        f"shards are kept. If you remove them from the list, the records are different and need --overwrite."
     )

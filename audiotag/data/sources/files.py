@@ -1,8 +1,10 @@
-"""What the sources share: rows of a table of clips, and the audio files below a folder."""
+"""Functions that the sources share: rows of clips and files below a folder."""
 
 import math
 import os
 import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
 
 import pandas as pd
 
@@ -14,8 +16,11 @@ from audiotag.files import is_utf8
 AUDIO_SUFFIXES = tuple(SUFFIXES)
 
 
-def clips_of(table, subset):
-    """A table of clips from rows with fname, labels and whatever else is known; `subset` where no column says it."""
+def clips_of(table: pd.DataFrame, subset: str) -> pd.DataFrame:
+    """A table of clips from rows with fname, labels and optional columns.
+
+    `subset` is the subset of all clips if there is no such column.
+    """
     labels = [",".join(label.strip() for label in text.split(",")) for text in table["labels"]]
     clips = {
         "name": table["fname"],
@@ -28,13 +33,13 @@ def clips_of(table, subset):
     return pd.DataFrame(clips, index=table.index).reset_index()
 
 
-def csv_files(folder):
-    """The CSV files right in a folder, by name."""
+def csv_files(folder: Path) -> list[Path]:
+    """The CSV files directly in a folder, sorted by name."""
     return sorted(path for path in folder.glob("*.csv") if path.is_file() and not path.name.startswith("."))
 
 
-def audio_names(source):
-    """The names of all audio files below a folder, in order."""
+def audio_names(source: Path) -> list[str]:
+    """The names of all audio files below a folder, sorted."""
     names = []
     for name, entry in files_below(source):
         if entry.is_dir():
@@ -50,11 +55,11 @@ def audio_names(source):
     return sorted(names)
 
 
-def files_below(folder, depth=math.inf, prefix=""):
-    """Yields (name, entry) of what is no folder, no more than `depth` folders down; hidden names are passed over.
+def files_below(folder: str | Path, depth: float = math.inf, prefix: str = "") -> Iterator[tuple[str, os.DirEntry]]:
+    """Yields (name, entry) of all files at most `depth` folders down.
 
-    An entry already knows what it is, so this reads each folder and asks for no file. A link to a
-    folder is yielded, not followed. Names are in Unicode's form NFC, as those in tables.
+    Hidden files and folders are skipped. A directory entry has its type, so this reads folders only and opens no
+    file. A link to a folder is yielded, not followed. Names are in Unicode's form NFC, like those in tables.
     """
     try:
         entries = [*os.scandir(folder)]
@@ -70,8 +75,8 @@ def files_below(folder, depth=math.inf, prefix=""):
             yield from files_below(entry.path, depth - 1, name + "/")
 
 
-def locate(clips, folder):
-    """{name: absolute path} of each clip of a table, all of them regular files inside the folder."""
+def locate(clips: pd.DataFrame, folder: Path) -> dict[str, str]:
+    """{name: absolute path} of each clip; raises if one is not a file in `folder`."""
     root = os.path.realpath(folder)
     if not os.path.isdir(root):
         raise DataError(f"{folder}: there is no such folder. Expected the audio of {len(clips)} clips in it.")
@@ -83,7 +88,7 @@ def locate(clips, folder):
         if entry.is_symlink() and os.path.commonpath([root, os.path.realpath(entry.path)]) != root:
             raise DataError(f"{row[name]}: {name!r} is a link that leads out of {folder}. Put the file itself there.")
         if name in paths:
-            raise DataError(f"{row[name]}: {folder} has two files {name!r}, spelt with different Unicode. Remove one.")
+            raise DataError(f"{row[name]}: {folder} has two files {name!r} in different Unicode forms. Remove one.")
         paths[name] = entry.path
     absent = [f"{name!r} ({row[name]})" for name in row if name not in paths]
     if absent:

@@ -1,42 +1,43 @@
-"""Showing a part of each picture."""
+"""Random crops."""
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
 
-from audiotag.layers.augmentation.random_augmentation import _Disturbance
+from audiotag.layers.augmentation.random_augmentation import RandomAugmentation
 from audiotag.layers.augmentation.zoom import bilinear
 
 
 @keras.saving.register_keras_serializable(package="audiotag")
 class RandomCrop(keras.layers.Layer):
-    """Shows a random stretch of time of each picture while training.
+    """Crops each image to a random stretch of time while training.
 
-    A network that takes any width learns from short stretches of long clips,
-    and hears the whole clip afterwards: outside training the layer is the
-    identity. Each clip draws its own stretch, the last one included. Because
-    the width differs between training and hearing, a network sees it as unknown,
-    unless every picture is `num_frames` wide already.
+    A network that accepts any width trains on short stretches of long clips and
+    predicts on complete clips: at inference the layer is the identity. Each clip
+    draws its own start, uniform over all that keep the stretch inside. The width
+    differs between training and inference, so a functional model sees it as unknown,
+    unless every image is `num_frames` wide already.
 
-    Where the network must always see the same width, shorten the window of the
-    waveform instead: then long clips are heard window by window.
+    If the network needs one fixed width, shorten the window of the waveform instead:
+    then long clips are predicted window by window.
 
     Reference: Dorfer and Widmer, 2nd place of DCASE 2018, trained on 384 of 3000 frames.
 
     Args:
-        num_frames: Width of a stretch.
-        seed: Makes the draws repeatable. None draws differently every run.
+        num_frames: Width of the crop in frames.
+        seed: Seed of the random numbers; None is different in every run.
 
     Raises:
-        ValueError: num_frames below 1, or pictures known to be narrower.
+        ValueError: num_frames below 1, or above the width of the images.
 
     Input shape: [B, M, T, C], any float type, T at least `num_frames` while training.
-    Output shape: [B, M, num_frames, C] while training, [B, M, T, C] otherwise, the same type.
+    Output shape: [B, M, num_frames, C] while training, [B, M, T, C] at inference, the same type.
 
     Example:
-        >>> crop, picture = RandomCrop(num_frames=384), ops.ones((2, 8, 3000, 1))
-        >>> tuple(crop(picture, training=True).shape), tuple(crop(picture).shape)
+        >>> crop, image = RandomCrop(num_frames=384), ops.ones((2, 8, 3000, 1))
+        >>> tuple(crop(image, training=True).shape), tuple(crop(image).shape)
         ((2, 8, 384, 1), (2, 8, 3000, 1))
         >>> crop(keras.Input((8, 3000, 1))).shape
         (None, 8, None, 1)
@@ -51,75 +52,74 @@ class RandomCrop(keras.layers.Layer):
         self.generator = keras.random.SeedGenerator(seed)
         self.input_spec = keras.layers.InputSpec(ndim=4)
 
-    def call(self, picture, training=False):
+    def call(self, image, training=False):
         if not training:
-            return picture
-        self._refuse_narrower(picture.shape)
-        batch, _, width, _ = ops.shape(picture)
+            return image
+        self._check_width(image.shape)
+        batch, _, width, _ = ops.shape(image)
         start = keras.random.uniform((batch, 1), dtype="float32", seed=self.generator)
         start = ops.floor(start * ops.cast(width - self.num_frames + 1, "float32"))
         columns = ops.cast(start, "int32") + ops.arange(self.num_frames, dtype="int32")  # [B, num_frames]
-        return ops.take_along_axis(picture, columns[:, None, :, None], axis=2)  # [B, M, num_frames, C]
+        return ops.take_along_axis(image, columns[:, None, :, None], axis=2)  # [B, M, num_frames, C]
 
-    def compute_output_shape(self, input_shape):
-        """The shape of the input, which is that of the output outside training."""
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """The shape of the input, which is that of the output at inference."""
         return input_shape
 
-    def compute_output_spec(self, picture, training=False):
-        """The type of the input, and its shape but for the width, which depends on whether the network trains."""
-        self._refuse_narrower(picture.shape)
-        batch, bands, width, channels = picture.shape
+    def compute_output_spec(self, image: Any, training: bool = False) -> keras.KerasTensor:
+        """The type and the shape of the input; the width is None unless it is fixed."""
+        self._check_width(image.shape)
+        batch, bands, width, channels = image.shape
         width = width if width == self.num_frames else None
-        return keras.KerasTensor((batch, bands, width, channels), dtype=picture.dtype)
+        return keras.KerasTensor((batch, bands, width, channels), dtype=image.dtype)
 
-    def get_config(self):
-        """What was passed."""
+    def get_config(self) -> dict[str, Any]:
+        """The options as they were passed."""
         return super().get_config() | {"num_frames": self.num_frames, "seed": self.seed}
 
-    def _refuse_narrower(self, shape):
+    def _check_width(self, shape):
         if shape[2] is not None and shape[2] < self.num_frames:
             raise ValueError(
-                f"num_frames must be at most {shape[2]}, the width of pictures of shape {tuple(shape)}. "
-                f"Received: num_frames={self.num_frames}. Use fewer, or longer windows."
+                f"num_frames must be at most {shape[2]}, the width of images of shape {tuple(shape)}. "
+                f"Received: num_frames={self.num_frames}. Lower it, or use longer windows."
             )
 
 
 @keras.saving.register_keras_serializable(package="audiotag")
-class RandomResizedCrop(_Disturbance):
-    """Stretches a random part of each picture to its full size while training.
+class RandomResizedCrop(RandomAugmentation):
+    """Crops each image at random and resizes it back while training.
 
-    The part of the picture covers a share of its area and has about its shape: sound
-    is moved, and made a little slower or faster, higher or lower. Outside training
-    the layer is the identity. With an area a and a ratio r, the part is sqrt(a * r)
-    of the width and sqrt(a / r) of the height, neither above 1, and lies uniformly
-    within the picture, at fractions of pixels too. Its edges become the edges of
-    the picture, and between pixels neighbours are blended.
+    It moves the sound, and makes it a little slower or faster, higher or lower. At
+    inference the layer is the identity. With an area a and a ratio r, the crop has
+    sqrt(a * r) of the width and sqrt(a / r) of the height, neither above 1, and its
+    position is uniform within the image, at fractions of pixels too. The edges of
+    the crop become the edges of the image; pixels are interpolated bilinearly.
 
     The areas are those of the first place of FSDKaggle2019, and so are the ratios: he
-    drew 1.7 to 2.3 for pictures twice as wide as high. The logarithm is torchvision's.
+    drew 1.7 to 2.3 for images twice as wide as high. The logarithm is torchvision's.
 
     Reference: Szegedy et al., "Going deeper with convolutions", 2014, https://arxiv.org/abs/1409.4842;
     L. Romul, 2019.
 
     Args:
-        min_area: Smallest part, as a share of the picture's area, above 0; a is uniform.
-        max_area: Largest part, at most 1.
-        min_ratio: Least width by height of the part, over that of the picture; the logarithm of r is uniform.
-        max_ratio: Greatest such ratio.
-        probability: That a picture is cropped at all.
-        seed: Makes the draws repeatable. None draws differently every run.
+        min_area: Smallest crop, as a fraction of the image's area, above 0; a is uniform.
+        max_area: Largest crop, at most 1.
+        min_ratio: Lowest width / height of the crop relative to that of the image, above 0; log r is uniform.
+        max_ratio: Highest such ratio.
+        probability: Probability that an image is cropped.
+        seed: Seed of the random numbers; None is different in every run.
 
     Raises:
         ValueError: An option is out of its range.
 
     Input shape: [B, M, T, C], any float type.
-    Output shape: that of the input, the same type; the blending is float32.
+    Output shape: that of the input, the same type; the interpolation is in float32.
 
     Example:
         >>> crop = RandomResizedCrop(min_area=0.25, max_area=0.25, min_ratio=1, max_ratio=1, probability=1, seed=2)
         >>> ramp = ops.reshape(ops.arange(8.0), (1, 1, 8, 1))
-        >>> near = ops.reshape(crop(ramp, training=True), (-1,))
-        >>> round(float(near[4] - near[3]), 4)
+        >>> cropped = ops.reshape(crop(ramp, training=True), (-1,))
+        >>> round(float(cropped[4] - cropped[3]), 4)
         0.5
     """
 
@@ -134,10 +134,10 @@ class RandomResizedCrop(_Disturbance):
         seed: int | None = None,
         **kwargs,
     ):
-        super().__init__(probability, seed, **kwargs)
+        super().__init__(probability=probability, seed=seed, **kwargs)
         if not 0 < min_area <= max_area <= 1:
             raise ValueError(
-                "min_area must be above 0 and at most max_area, and that at most 1. "
+                "min_area must be above 0 and at most max_area, and max_area at most 1. "
                 f"Received: min_area={min_area}, max_area={max_area}"
             )
         if not 0 < min_ratio <= max_ratio:
@@ -151,8 +151,8 @@ class RandomResizedCrop(_Disturbance):
         self.max_ratio = max_ratio
         self.input_spec = keras.layers.InputSpec(ndim=4)
 
-    def get_config(self):
-        """What was passed."""
+    def get_config(self) -> dict[str, Any]:
+        """The options as they were passed."""
         return super().get_config() | {
             "min_area": self.min_area,
             "max_area": self.max_area,
@@ -160,17 +160,17 @@ class RandomResizedCrop(_Disturbance):
             "max_ratio": self.max_ratio,
         }
 
-    def _disturbed(self, picture):
-        batch, height, width, _ = ops.shape(picture)
+    def _augment(self, image):
+        batch, height, width, _ = ops.shape(image)
         area = self._uniform((batch, 1), self.min_area, self.max_area)  # [B, 1]
         ratio = ops.exp(self._uniform((batch, 1), math.log(self.min_ratio), math.log(self.max_ratio)))
-        rows = self._places(height, ops.sqrt(area / ratio))  # [B, M]
-        columns = self._places(width, ops.sqrt(area * ratio))  # [B, T]
-        return ops.where(self._chosen(picture), bilinear(picture, rows, columns), picture)
+        rows = self._positions(height, ops.sqrt(area / ratio))  # [B, M]
+        columns = self._positions(width, ops.sqrt(area * ratio))  # [B, T]
+        return ops.where(self._selected(image), bilinear(image, rows, columns), image)
 
-    def _places(self, size, share):
-        """What each pixel along an axis shows, when a share of it, somewhere, fills it: [B, 1] → [B, S]."""
-        share = ops.minimum(share, 1)
-        before = (1 - share) * self._uniform(ops.shape(share), 0, 1)  # share of the axis before the part
-        middle = ops.arange(size, dtype="float32") + 0.5  # a pixel reaches from its number to the next
-        return before * ops.cast(size, "float32") + middle * share - 0.5
+    def _positions(self, size, fraction):
+        """The input position that each pixel shows when a random fraction of the axis fills it: [B, 1] → [B, size]."""
+        fraction = ops.minimum(fraction, 1)
+        before = (1 - fraction) * self._uniform(ops.shape(fraction), 0, 1)  # fraction of the axis before the crop
+        center = ops.arange(size, dtype="float32") + 0.5  # pixel i extends from i to i + 1
+        return before * ops.cast(size, "float32") + center * fraction - 0.5

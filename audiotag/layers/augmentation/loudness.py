@@ -1,27 +1,29 @@
-"""How loud a clip is, and against what noise it is heard."""
+"""Random gain and random noise."""
+
+from typing import Any
 
 import keras
 from keras import ops
 
-from audiotag.layers.augmentation.random_augmentation import _Disturbance
+from audiotag.layers.augmentation.random_augmentation import RandomAugmentation
 
 
 @keras.saving.register_keras_serializable(package="audiotag")
-class Gain(_Disturbance):
+class Gain(RandomAugmentation):
     """Makes each clip louder or softer while training.
 
-    How far away a microphone stood should not change what is heard. Each clip
-    draws one gain g in dB and is multiplied by 10^(g / 20); nothing is clipped.
-    Outside training the layer is the identity. A picture that is standardised
-    afterwards shows nothing of it, except where a floor in decibels is absolute.
+    The distance of a microphone should not change the class. Each clip draws one
+    gain g in dB and is multiplied by 10^(g / 20); nothing is clipped. At inference
+    the layer is the identity. It has no effect on images that are standardized
+    afterwards, except where the front end has an absolute floor in decibels.
 
-    Reference: among the disturbances of Akiyama and Sato, 4th place of FSDKaggle2019; the range is our choice.
+    Reference: among the augmentations of Akiyama and Sato, 4th place of FSDKaggle2019; the range is our choice.
 
     Args:
-        min_db: Least gain; gains are uniform in dB.
-        max_db: Greatest gain.
-        probability: That a clip is changed at all.
-        seed: Makes the draws repeatable. None draws differently every run.
+        min_db: Lowest gain in dB; gains are uniform in dB.
+        max_db: Highest gain in dB.
+        probability: Probability that a clip is changed.
+        seed: Seed of the random numbers; None is different in every run.
 
     Raises:
         ValueError: An option is out of its range.
@@ -44,49 +46,49 @@ class Gain(_Disturbance):
         seed: int | None = None,
         **kwargs,
     ):
-        super().__init__(probability, seed, **kwargs)
+        super().__init__(probability=probability, seed=seed, **kwargs)
         if not min_db <= max_db:
             raise ValueError(f"min_db must be at most max_db. Received: min_db={min_db}, max_db={max_db}")
         self.min_db = min_db
         self.max_db = max_db
         self.input_spec = keras.layers.InputSpec(ndim=2)
 
-    def get_config(self):
-        """What was passed."""
+    def get_config(self) -> dict[str, Any]:
+        """The options as they were passed."""
         return super().get_config() | {"min_db": self.min_db, "max_db": self.max_db}
 
-    def _disturbed(self, waveform):
+    def _augment(self, waveform):
         gain_db = self._uniform((ops.shape(waveform)[0], 1), self.min_db, self.max_db)  # [B, 1]
-        gain_db = ops.where(self._chosen(waveform), gain_db, 0.0)
+        gain_db = ops.where(self._selected(waveform), gain_db, 0.0)
         return waveform * ops.cast(_amplitude(gain_db), waveform.dtype)
 
 
 @keras.saving.register_keras_serializable(package="audiotag")
-class Noise(_Disturbance):
+class WhiteNoise(RandomAugmentation):
     """Adds white noise to each clip while training.
 
-    Sounds to be recognised come with others. Each clip draws a ratio of signal to
-    noise r in dB and noise n of its own:
+    Recordings contain background noise. Each clip draws a signal-to-noise ratio r in
+    dB and noise n of its own:
 
         x' = x + n * rms(x) / rms(n) * 10^(-r / 20)
 
-    over the whole clip, so that r is met to the last digit and silence stays
-    silence. Outside training the layer is the identity.
+    over the complete clip, so r is exact and silence stays silence. At inference the
+    layer is the identity.
 
     Args:
-        min_snr_db: Least ratio, the most noise; ratios are uniform in dB.
-        max_snr_db: Greatest ratio, the least noise.
-        probability: That a clip gets noise at all.
-        seed: Makes the draws repeatable. None draws differently every run.
+        min_snr_db: Lowest ratio in dB, the most noise; ratios are uniform in dB.
+        max_snr_db: Highest ratio in dB, the least noise.
+        probability: Probability that a clip gets noise.
+        seed: Seed of the random numbers; None is different in every run.
 
     Raises:
         ValueError: An option is out of its range.
 
     Input shape: a waveform [B, N], any float type.
-    Output shape: that of the input, the same type; the noise is made in float32.
+    Output shape: that of the input, the same type; the noise is computed in float32.
 
     Example:
-        >>> noise = Noise(min_snr_db=20.0, max_snr_db=20.0, probability=1.0)
+        >>> noise = WhiteNoise(min_snr_db=20.0, max_snr_db=20.0, probability=1.0)
         >>> added = noise(ops.ones((1, 100)), training=True) - 1
         >>> round(float(ops.sqrt(ops.mean(ops.square(added)))), 4)
         0.1
@@ -101,7 +103,7 @@ class Noise(_Disturbance):
         seed: int | None = None,
         **kwargs,
     ):
-        super().__init__(probability, seed, **kwargs)
+        super().__init__(probability=probability, seed=seed, **kwargs)
         if not min_snr_db <= max_snr_db:
             raise ValueError(
                 f"min_snr_db must be at most max_snr_db. Received: min_snr_db={min_snr_db}, max_snr_db={max_snr_db}"
@@ -110,16 +112,16 @@ class Noise(_Disturbance):
         self.max_snr_db = max_snr_db
         self.input_spec = keras.layers.InputSpec(ndim=2)
 
-    def get_config(self):
-        """What was passed."""
+    def get_config(self) -> dict[str, Any]:
+        """The options as they were passed."""
         return super().get_config() | {"min_snr_db": self.min_snr_db, "max_snr_db": self.max_snr_db}
 
-    def _disturbed(self, waveform):
-        batch, length = ops.shape(waveform)
-        ratio_db = self._uniform((batch, 1), self.min_snr_db, self.max_snr_db)  # [B, 1]
-        noise = keras.random.normal((batch, length), dtype="float32", seed=self.generator)  # [B, N]
-        level = _rms(ops.cast(waveform, "float32")) / ops.maximum(_rms(noise), 1e-30) * _amplitude(-ratio_db)  # [B, 1]
-        level = ops.where(self._chosen(waveform), level, 0.0)
+    def _augment(self, waveform):
+        batch, num_samples = ops.shape(waveform)
+        snr_db = self._uniform((batch, 1), self.min_snr_db, self.max_snr_db)  # [B, 1]
+        noise = keras.random.normal((batch, num_samples), dtype="float32", seed=self.generator)  # [B, N]
+        level = _rms(ops.cast(waveform, "float32")) / ops.maximum(_rms(noise), 1e-30) * _amplitude(-snr_db)  # [B, 1]
+        level = ops.where(self._selected(waveform), level, 0.0)
         return waveform + ops.cast(noise * level, waveform.dtype)
 
 

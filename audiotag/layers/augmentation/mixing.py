@@ -1,180 +1,195 @@
-"""Mixing two clips, and their labels with them: the only layers that look across the batch."""
+"""Mixing of pairs of clips and of their labels.
 
-from typing import Literal
+These are the only layers that combine clips of a batch.
+"""
+
+from typing import Any, Literal
 
 import keras
 import numpy as np
 from keras import ops
 
 from audiotag.layers import checks
-from audiotag.layers.augmentation.random_augmentation import _Disturbance
+from audiotag.layers.augmentation.random_augmentation import RandomAugmentation
 
 
-class _Mix(_Disturbance):
-    """Gives each clip a partner from its batch and a weight; `_mixed` says how the two sounds become one."""
+class _Mix(RandomAugmentation):
+    """Pairs each clip with a partner of its batch and draws a weight; `_mix_clips` combines the two."""
 
     def __init__(
         self,
         *,
         alpha: float = 1.0,
-        partner: Literal["permutation", "reversal"] = "permutation",
-        labels: Literal["weighted", "union"] = "weighted",
+        pairing: Literal["permutation", "reverse"] = "permutation",
+        label_mixing: Literal["weighted", "union"] = "weighted",
         probability: float = 1.0,
-        end_epoch: int | None = None,
+        stop_epoch: int | None = None,
         seed: int | None = None,
         **kwargs,
     ):
-        super().__init__(probability, seed, **kwargs)
+        super().__init__(probability=probability, seed=seed, **kwargs)
         checks.above_zero(alpha=alpha)
-        checks.one_of(("permutation", "reversal"), partner=partner)
-        checks.one_of(("weighted", "union"), labels=labels)
-        if end_epoch is not None and end_epoch < 0:
-            raise ValueError(f"end_epoch must be at least 0, or None. Received: end_epoch={end_epoch}")
+        checks.one_of(("permutation", "reverse"), pairing=pairing)
+        checks.one_of(("weighted", "union"), label_mixing=label_mixing)
+        if stop_epoch is not None and stop_epoch < 0:
+            raise ValueError(f"stop_epoch must be at least 0, or None. Received: stop_epoch={stop_epoch}")
         self.alpha = alpha
-        self.partner = partner
-        self.labels = labels
-        self.end_epoch = end_epoch
+        self.pairing = pairing
+        self.label_mixing = label_mixing
+        self.stop_epoch = stop_epoch
         self.quantiles = beta_quantiles(alpha)  # XLA has no Beta distribution
-        if end_epoch is not None:  # `fit` tells the epoch, so that a resumed run stops mixing when the whole one does
+        if stop_epoch is not None:  # a callback sets it, so a resumed run stops mixing at the same epoch
             self.epoch = self.add_weight(shape=(), dtype="int32", initializer="zeros", trainable=False, name="epoch")
 
     def call(self, inputs, training=False):
-        sound, labels = inputs
-        if not training:
-            return sound, labels
-        partner, weight, mixes = self._throw(ops.shape(sound)[0])
-        mixed, weight = self._mixed(sound, ops.take(sound, partner, axis=0), weight)
-        others = ops.take(labels, partner, axis=0)  # [B, K]
-        if self.labels == "union":
-            both = ops.maximum(labels, others)
-        else:
-            weight = ops.cast(weight, labels.dtype)[:, None]  # [B, 1]
-            both = weight * labels + (1 - weight) * others
-        return ops.where(_beside(mixes, sound), mixed, sound), ops.where(mixes[:, None], both, labels)
+        return self._augment(inputs) if training else tuple(inputs)
 
-    def compute_output_shape(self, input_shape):
-        """The shapes of sound and labels."""
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """The shapes of clips and labels."""
         return tuple(map(tuple, input_shape))
 
-    def compute_output_spec(self, inputs, training=False):
-        """The shapes and the types of sound and labels."""
+    def compute_output_spec(self, inputs: Any, training: bool = False) -> tuple[keras.KerasTensor, ...]:
+        """The shapes and the types of clips and labels."""
         return tuple(keras.KerasTensor(tensor.shape, dtype=tensor.dtype) for tensor in inputs)
 
-    def get_config(self):
-        """What was passed."""
+    def get_config(self) -> dict[str, Any]:
+        """The options as they were passed."""
         return super().get_config() | {
             "alpha": self.alpha,
-            "partner": self.partner,
-            "labels": self.labels,
-            "end_epoch": self.end_epoch,
+            "pairing": self.pairing,
+            "label_mixing": self.label_mixing,
+            "stop_epoch": self.stop_epoch,
         }
 
-    def _throw(self, batch):
-        """Each clip's partner int32 [B], its own weight float32 [B], and whether it mixes at all, bool [B]."""
-        places = ops.arange(batch, dtype="int32")
-        dice = self._uniform((batch,), 0, 1)
-        partner = ops.argsort(dice) if self.partner == "permutation" else batch - 1 - places
+    def _augment(self, inputs):
+        clips, labels = inputs
+        partner, weight, is_mixed = self._draw_parameters(ops.shape(clips)[0])
+        mixed, weight = self._mix_clips(clips, ops.take(clips, partner, axis=0), weight)
+        partner_labels = ops.take(labels, partner, axis=0)  # [B, K]
+        if self.label_mixing == "union":
+            mixed_labels = ops.maximum(labels, partner_labels)
+        else:
+            weight = ops.cast(weight, labels.dtype)[:, None]  # [B, 1]
+            mixed_labels = weight * labels + (1 - weight) * partner_labels
+        return (
+            ops.where(_expanded(is_mixed, clips), mixed, clips),
+            ops.where(is_mixed[:, None], mixed_labels, labels),
+        )
+
+    def _draw_parameters(self, batch):
+        """Each clip's partner, int32 [B], its own weight, float32 [B], and whether it is mixed, bool [B]."""
+        index = ops.arange(batch, dtype="int32")
+        order = self._uniform((batch,), 0, 1)
+        partner = ops.argsort(order) if self.pairing == "permutation" else batch - 1 - index
         weight = interpolated(self.quantiles, self._uniform((batch,), 0, 1))
-        mixes = self._uniform((batch,), 0, 1) < self.probability
-        if self.end_epoch is not None:
-            mixes = ops.logical_and(mixes, self.epoch < self.end_epoch)
-        return ops.cast(partner, "int32"), weight, mixes
+        is_mixed = self._uniform((batch,), 0, 1) < self.probability
+        if self.stop_epoch is not None:
+            is_mixed = ops.logical_and(is_mixed, self.epoch < self.stop_epoch)
+        return ops.cast(partner, "int32"), weight, is_mixed
 
 
 @keras.saving.register_keras_serializable(package="audiotag")
 class MixUp(_Mix):
-    """Adds two clips of a batch, and their labels, while training.
+    """Adds pairs of clips of a batch, and their labels, while training.
 
-    Two sounds at once are what a street sounds like, and a network that has heard
-    all its clips in every company is less sure of wrong labels. With a weight w
-    drawn for each clip, x' = w x + (1 - w) x_partner and the same for the labels,
-    by the same w, so sound and labels always agree. Outside training nothing is mixed.
+    Real recordings contain several sounds at once, and a network trained on mixtures
+    is less certain of wrong labels. With a weight w drawn for each clip,
+    x' = w x + (1 - w) x_partner, and the same for the labels with the same w. At
+    inference the layer is the identity.
 
     For a loss that is linear in its labels, as binary cross-entropy and the focal
-    loss here are, mixed labels cost what mixed losses do: M. Pinto, 2019, wrote it
-    that way. His prose draws w from U(0, 1), which is alpha = 1; his code from
-    U(0, 0.5), which gives the same pairs with the names of the partners exchanged.
+    loss here are, the loss of mixed labels is the mixture of the losses, which is how
+    M. Pinto, 2019, wrote it. His text draws w from U(0, 1), which is alpha = 1; his
+    code from U(0, 0.5), which gives the same pairs with the partners exchanged.
 
     Reference: Zhang et al., "mixup", 2017, https://arxiv.org/abs/1710.09412.
 
     Args:
-        alpha: w is drawn from Beta(alpha, alpha): 1 is uniform, 0.3 mostly leaves one sound in front
+        alpha: w is drawn from Beta(alpha, alpha): 1 is uniform; with 0.3 one sound mostly dominates
             (Dorfer and Widmer, 2018).
-        partner: "permutation" of the batch, by chance a clip itself; or "reversal" of the batch.
-        labels: "weighted" as above; or the "union": what is heard in either is heard (third place of
-            FSDKaggle2019).
-        probability: Share of the clips that are mixed.
-        end_epoch: From this epoch of a stage on, counted from 0, nothing is mixed any more; None mixes to the end.
-        seed: Makes the draws repeatable. None draws differently every run.
+        pairing: "permutation": a random order of the batch, in which a clip may meet itself; or "reverse":
+            the batch in reverse order.
+        label_mixing: "weighted" as above; or "union": the classes of both clips (third place of FSDKaggle2019).
+        probability: Probability that a clip is mixed.
+        stop_epoch: First epoch of a stage, counted from 0, that mixes no more. None mixes to the end.
+        seed: Seed of the random numbers; None is different in every run.
 
     Raises:
         ValueError: An option is out of its range.
 
-    Input: (sound, labels): a waveform [B, N], spectrogram [B, T, M] or picture [B, M, T, C], and [B, K].
+    Input: (clips, labels): waveforms [B, N], spectrograms [B, T, M] or images [B, M, T, C], and [B, K].
     Output: the same shapes and types.
 
     Example:
-        >>> sound, labels = MixUp(seed=1)((ops.eye(4), ops.eye(4)), training=True)
-        >>> bool(ops.all(sound == labels))
+        >>> clips, labels = MixUp(seed=1)((ops.eye(4), ops.eye(4)), training=True)
+        >>> bool(ops.all(clips == labels))
         True
         >>> [round(float(total), 5) for total in ops.sum(labels, axis=1)]
         [1.0, 1.0, 1.0, 1.0]
     """
 
-    def _mixed(self, sound, others, weight):
-        share = ops.cast(_beside(weight, sound), sound.dtype)
-        return share * sound + (1 - share) * others, weight
+    def _mix_clips(self, clips, partners, weight):
+        fraction = ops.cast(_expanded(weight, clips), clips.dtype)
+        return fraction * clips + (1 - fraction) * partners, weight
 
 
 @keras.saving.register_keras_serializable(package="audiotag")
 class ConcatMix(_Mix):
-    """Lets a clip be followed by another of its batch, and joins their labels, while training.
+    """Concatenates pairs of clips of a batch, and joins their labels, while training.
 
-    Sounds also come one after another. Of T frames the first round(w T) are the
-    clip's own and the rest its partner's; the labels go by the shares that are
-    heard, or by their union. Outside training nothing is joined.
+    Sounds also follow each other. Of T frames the first round(w T) are the clip's own
+    and the rest its partner's, each at its own time; the labels are weighted by the
+    fractions of time, or joined. At inference the layer is the identity.
 
     Reference: after the concatenating mixer of L. Romul's first place in FSDKaggle2019.
 
     Args:
-        alpha: The share w is drawn from Beta(alpha, alpha): 1 is uniform.
-        partner: "permutation" of the batch, by chance a clip itself; or "reversal" of the batch.
-        labels: "weighted" by the shares of time; or the "union".
-        probability: Share of the clips that are joined.
-        end_epoch: From this epoch of a stage on, counted from 0, nothing is joined any more; None goes on to the end.
-        seed: Makes the draws repeatable. None draws differently every run.
+        alpha: The fraction w is drawn from Beta(alpha, alpha): 1 is uniform.
+        pairing: "permutation": a random order of the batch, in which a clip may meet itself; or "reverse":
+            the batch in reverse order.
+        label_mixing: "weighted" by the fractions of time; or "union": the classes of both clips.
+        probability: Probability that a clip is mixed.
+        stop_epoch: First epoch of a stage, counted from 0, that mixes no more. None mixes to the end.
+        seed: Seed of the random numbers; None is different in every run.
 
     Raises:
         ValueError: An option is out of its range.
 
-    Input: (sound, labels): a waveform [B, N], spectrogram [B, T, M] or picture [B, M, T, C], and [B, K].
+    Input: (clips, labels): waveforms [B, N], spectrograms [B, T, M] or images [B, M, T, C], and [B, K].
     Output: the same shapes and types.
 
     Example:
         >>> waveforms = ops.repeat(ops.reshape(ops.arange(4.0), (4, 1)), 10, axis=1)
-        >>> sound, labels = ConcatMix(seed=1)((waveforms, ops.eye(4)), training=True)
-        >>> bool(ops.all(sound[:, 1:] - sound[:, :-1] == 0))
+        >>> clips, labels = ConcatMix(seed=1)((waveforms, ops.eye(4)), training=True)
+        >>> bool(ops.all(clips[:, 1:] - clips[:, :-1] == 0))
         False
         >>> [round(float(total), 5) for total in ops.sum(labels, axis=1)]
         [1.0, 1.0, 1.0, 1.0]
     """
 
-    def _mixed(self, sound, others, weight):
-        axis = 2 if len(sound.shape) == 4 else 1
-        size = ops.shape(sound)[axis]
+    def _mix_clips(self, clips, partners, weight):
+        axis = 2 if len(clips.shape) == 4 else 1
+        size = ops.shape(clips)[axis]
         length = ops.cast(size, "float32")
-        own = ops.round(weight * length)  # [B] frames
-        place = ops.arange(size, dtype="int32")
-        place = ops.reshape(place, [size if i == axis else 1 for i in range(len(sound.shape))])
-        is_own = place < _beside(ops.cast(own, "int32"), sound)
-        return ops.where(is_own, sound, others), own / length
+        own = ops.round(weight * length)  # [B], in frames or samples
+        position = ops.arange(size, dtype="int32")
+        position = ops.reshape(position, [size if i == axis else 1 for i in range(len(clips.shape))])
+        is_own = position < _expanded(ops.cast(own, "int32"), clips)
+        return ops.where(is_own, clips, partners), own / length
 
 
-def beta_quantiles(alpha, *, steps=1024):
-    """Quantiles of Beta(alpha, alpha), from 0 to 1 in 2 `steps` even steps: float32 [2 steps + 1].
+def beta_quantiles(alpha: float, *, steps: int = 1024) -> np.ndarray:
+    """Quantiles of Beta(alpha, alpha), from 0 to 1 in 2 `steps` equal steps.
 
-    Up to the median by the trapezoidal rule, over a v that makes the density
-    smooth where alpha is below 1; beyond it by symmetry.
+    Up to the median by the trapezoidal rule, over a v that makes the density smooth
+    for alpha below 1; above it by symmetry.
+
+    Args:
+        alpha: Above 0.
+        steps: Steps from 0 to the median.
+
+    Returns:
+        float32 [2 steps + 1].
 
     Example:
         >>> beta_quantiles(1.0, steps=2).tolist()
@@ -188,14 +203,27 @@ def beta_quantiles(alpha, *, steps=1024):
     return np.concatenate([low, 1 - low[-2::-1]]).astype("float32")
 
 
-def interpolated(table, share):
-    """The value of an evenly spaced table at a share, from 0 to below 1, of its length: [B] for [B]."""
-    place = share * (len(table) - 1)
-    low = ops.cast(ops.floor(place), "int32")
+def interpolated(table: Any, fraction: Any) -> Any:
+    """Values of an evenly spaced table, linearly interpolated.
+
+    Args:
+        table: [L], at least two values.
+        fraction: float32 [B], from 0, the first value, to below 1, the last.
+
+    Returns:
+        [B], of the table's type.
+
+    Example:
+        >>> table, fraction = ops.convert_to_tensor([0.0, 10.0, 30.0]), ops.convert_to_tensor([0.25, 0.75])
+        >>> [float(value) for value in interpolated(table, fraction)]
+        [5.0, 20.0]
+    """
+    position = fraction * (len(table) - 1)
+    low = ops.cast(ops.floor(position), "int32")
     here, above = ops.take(table, low), ops.take(table, low + 1)
-    return here + (place - ops.floor(place)) * (above - here)
+    return here + (position - ops.floor(position)) * (above - here)
 
 
-def _beside(throws, sound):
-    """[B] → [B, 1, ...], of the rank of the sound."""
-    return ops.reshape(throws, (-1, *[1] * (len(sound.shape) - 1)))
+def _expanded(draws, clips):
+    """[B] → [B, 1, ...], of the rank of the clips."""
+    return ops.reshape(draws, (-1, *[1] * (len(clips.shape) - 1)))

@@ -1,13 +1,54 @@
-"""What every disturbance shares: a throw for each clip, anew at every call, and peace outside training."""
+"""Base class of the random augmentations.
+
+They draw once per clip and call, and are the identity at inference.
+"""
+
+from typing import Any
 
 import keras
 from keras import ops
 
 
-class _Disturbance(keras.layers.Layer):
-    """Changes clips while training; a subclass says in `_disturbed` how, with the throws below."""
+class RandomAugmentation(keras.layers.Layer):
+    """Changes each clip of a batch at random while training.
 
-    def __init__(self, probability, seed, **kwargs):
+    Derive from it to write an augmentation of your own. A subclass implements one
+    method, `_augment(inputs)`, which returns the changed batch with the shape and the
+    type of its inputs. It is called only while training; at inference the layer is
+    the identity.
+
+    Draw every random number with these helpers. They draw again at every call, also
+    inside a compiled graph, and are repeatable with a seed:
+
+    - `_selected(inputs)`: which clips change, each with `probability`: bool [B, 1, ...].
+    - `_uniform(shape, low, high)`: float32, from low to below high.
+    - `_integers(shape, low, high)`: int32, from low to high, both included.
+
+    Give every clip a draw of its own (a shape that begins with the batch size) and
+    return the clips that are not selected unchanged. An augmentation with options
+    checks them in `__init__` and adds them to `get_config`. To be saved it needs
+    `@keras.saving.register_keras_serializable(package="...")`.
+
+    Args:
+        probability: Probability that a clip changes.
+        seed: Seed of the random numbers; None is different in every run.
+
+    Raises:
+        ValueError: A probability outside 0 to 1.
+
+    Input shape: [B, ...], any float type.
+    Output shape: that of the input, the same type.
+
+    Example:
+        >>> class Invert(RandomAugmentation):
+        ...     def _augment(self, inputs):
+        ...         return ops.where(self._selected(inputs), -inputs, inputs)
+        >>> waveforms, invert = ops.ones((4, 3)), Invert(probability=1.0, seed=1)
+        >>> float(invert(waveforms, training=True)[0, 0]), float(invert(waveforms)[0, 0])
+        (-1.0, 1.0)
+    """
+
+    def __init__(self, *, probability: float = 1.0, seed: int | None = None, **kwargs):
         super().__init__(autocast=False, **kwargs)
         if not 0 <= probability <= 1:
             raise ValueError(f"probability must be from 0 to 1. Received: probability={probability}")
@@ -16,30 +57,34 @@ class _Disturbance(keras.layers.Layer):
         self.generator = keras.random.SeedGenerator(seed)
 
     def call(self, inputs, training=False):
-        return self._disturbed(inputs) if training else inputs
+        return self._augment(inputs) if training else inputs
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """The shape of the input."""
         return input_shape
 
-    def compute_output_spec(self, inputs, training=False):
+    def compute_output_spec(self, inputs: Any, training: bool = False) -> keras.KerasTensor:
         """The shape and the type of the input."""
         return keras.KerasTensor(inputs.shape, dtype=inputs.dtype)
 
-    def get_config(self):
-        """What was passed."""
+    def get_config(self) -> dict[str, Any]:
+        """The options as they were passed."""
         return super().get_config() | {"probability": self.probability, "seed": self.seed}
 
-    def _chosen(self, inputs):
-        """Whom it strikes: a boolean for each clip, [B, 1, ...] with as many axes as the input."""
-        dice = (ops.shape(inputs)[0], *[1] * (len(inputs.shape) - 1))
-        return self._uniform(dice, 0, 1) < self.probability
+    def _augment(self, inputs):
+        """The changed batch, of the shape and the type of the inputs; subclasses implement it."""
+        raise NotImplementedError(f"{type(self).__name__} must implement _augment(inputs).")
+
+    def _selected(self, inputs):
+        """Which clips change: bool [B, 1, ...], of the rank of the input."""
+        shape = (ops.shape(inputs)[0], *[1] * (len(inputs.shape) - 1))
+        return self._uniform(shape, 0, 1) < self.probability
 
     def _uniform(self, shape, low, high):
-        """Numbers from low to high, float32 whatever Keras is set to."""
+        """Numbers from low to below high, float32 whatever Keras' float type is."""
         return keras.random.uniform(shape, low, high, dtype="float32", seed=self.generator)
 
     def _integers(self, shape, low, high):
-        """Whole numbers from low to high, both included, int32; high may be a tensor."""
-        throw = self._uniform(shape, 0, 1) * ops.cast(high - low + 1, "float32")
-        return low + ops.cast(ops.floor(throw), "int32")
+        """Integers from low to high, both included, int32; high may be a tensor."""
+        offset = self._uniform(shape, 0, 1) * ops.cast(high - low + 1, "float32")
+        return low + ops.cast(ops.floor(offset), "int32")

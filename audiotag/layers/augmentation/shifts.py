@@ -1,23 +1,22 @@
-"""Moving a clip in time."""
+"""Random shifts in time."""
 
 import keras
 from keras import ops
 
-from audiotag.layers.augmentation.random_augmentation import _Disturbance
+from audiotag.layers.augmentation.random_augmentation import RandomAugmentation
 
 
 @keras.saving.register_keras_serializable(package="audiotag")
-class TimeRoll(_Disturbance):
-    """Lets each clip begin at a random moment of itself while training.
+class TimeRoll(RandomAugmentation):
+    """Rolls each waveform by a random number of samples while training.
 
-    When a sound happens should not change what it is called. The clip is a circle:
-    what is cut off at its end comes back at its beginning. Each clip draws its
-    own shift, uniform over all its samples. Outside training the layer is the
-    identity.
+    When a sound happens should not change its class. The roll is circular: what is
+    shifted out at the end comes back at the beginning. Each clip draws its own shift,
+    uniform over all its samples. At inference the layer is the identity.
 
     Args:
-        probability: That a clip is rolled at all.
-        seed: Makes the draws repeatable. None draws differently every run.
+        probability: Probability that a clip is rolled.
+        seed: Seed of the random numbers; None is different in every run.
 
     Raises:
         ValueError: A probability outside 0 to 1.
@@ -32,11 +31,11 @@ class TimeRoll(_Disturbance):
     """
 
     def __init__(self, *, probability: float = 1.0, seed: int | None = None, **kwargs):
-        super().__init__(probability, seed, **kwargs)
+        super().__init__(probability=probability, seed=seed, **kwargs)
         self.input_spec = keras.layers.InputSpec(ndim=2)
 
-    def _disturbed(self, waveform):
-        batch, length = ops.shape(waveform)
-        shift = ops.where(self._chosen(waveform), self._integers((batch, 1), 0, length - 1), 0)  # [B, 1]
-        moment = ops.arange(length, dtype="int32")
-        return ops.take_along_axis(waveform, (moment - shift) % length, axis=1)  # [B, N]
+    def _augment(self, waveform):
+        batch, num_samples = ops.shape(waveform)
+        shift = ops.where(self._selected(waveform), self._integers((batch, 1), 0, num_samples - 1), 0)  # [B, 1]
+        sample = ops.arange(num_samples, dtype="int32")
+        return ops.take_along_axis(waveform, (sample - shift) % num_samples, axis=1)  # [B, N]

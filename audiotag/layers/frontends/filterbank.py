@@ -1,41 +1,42 @@
-"""A spectrogram with as many bands in every octave."""
+"""A spectrogram with the same number of bands in every octave."""
 
 import math
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from audiotag.layers import checks
-from audiotag.layers.frontends.filters import gathered, touched_bins
-from audiotag.layers.frontends.stft import power_spectrum
+from audiotag.layers.frontends.filters import apply_filters, filter_groups
+from audiotag.layers.frontends.stft import power_spectrogram
 
 
 @keras.saving.register_keras_serializable(package="audiotag")
 class LogFilterbank(keras.layers.Layer):
-    """Turns waveforms into bands spaced as on a keyboard, of compressed amplitude.
+    """Turns waveforms into log amplitudes of bands spaced evenly in octaves.
 
-    A tune played an octave higher is the same picture moved up, and the ending of a
-    clip is at its right: frame t begins at sample t * frame_step and zeros follow
-    the clip. Each band is the mean magnitude x of its bins, and log10(1 + x) keeps
-    silence at 0.
+    A tune played an octave higher gives the same image shifted up. Frames are not
+    centered: frame t starts at sample t * frame_step and zeros follow the clip. Each
+    band is the weighted mean magnitude x of its bins, and log10(1 + x) keeps silence
+    at 0.
 
     Reference: M. Dorfer and G. Widmer, "Training general-purpose audio tagging networks with noisy labels and
     iterative self-verification", DCASE 2018, whose defaults these are (version 2, on madmom's filterbank).
 
     Args:
-        sample_rate: Of the waveforms, in Hz.
-        bands_per_octave: How many centre frequencies an octave has, one of them at 440 Hz. Where bins are wider
-            apart, low down, the bins themselves are the bands.
-        fft_length: Length of a frame and its symmetric Hann window, in samples.
-        frame_step: From one frame to the next, in samples.
-        low_hz: Lowest centre frequency, above 0.
-        high_hz: Highest centre frequency, at most half the sample rate.
-        normalise: Scale each waveform to a peak of 1 first. What the layer hears is a window of a clip; where
-            whole clips have been scaled before, False keeps their windows' loudness.
+        sample_rate: Sample rate of the waveforms, in Hz.
+        bands_per_octave: Number of center frequencies per octave; 440 Hz is one. At low frequencies, where bins
+            are farther apart than centers, each bin is a band.
+        fft_length: Length of a frame, its symmetric Hann window and its FFT, in samples.
+        frame_step: Step from one frame to the next, in samples.
+        low_hz: Lowest center frequency, above 0.
+        high_hz: Highest center frequency, at most half the sample rate.
+        normalize: Scale each waveform to a peak of 1 first. The layer receives windows of clips; if complete
+            clips were scaled before, False keeps the windows' relative loudness.
 
     Raises:
-        ValueError: An option is out of its range, or no band fits between the frequencies.
+        ValueError: An option is out of its range, or the frequency range is too narrow for one band.
 
     Input shape: [B, N], any float type, full scale at 1; N may differ from call to call.
     Output shape: [B, T, M] with T = ceil(N / frame_step), float32 from 0; M is 128 with the defaults.
@@ -54,7 +55,7 @@ class LogFilterbank(keras.layers.Layer):
         frame_step: int = 128,
         low_hz: float = 20.0,
         high_hz: float = 14_000.0,
-        normalise: bool = True,
+        normalize: bool = True,
         **kwargs,
     ):
         super().__init__(**kwargs | {"dtype": "float32"})
@@ -73,36 +74,36 @@ class LogFilterbank(keras.layers.Layer):
             bands_per_octave=bands_per_octave,
             low_hz=low_hz,
             high_hz=high_hz,
-        )  # [F // 2, M]
+        )  # [F, M]
         self.sample_rate = sample_rate
         self.bands_per_octave = bands_per_octave
         self.fft_length = fft_length
         self.frame_step = frame_step
         self.low_hz = low_hz
         self.high_hz = high_hz
-        self.normalise = normalise
+        self.normalize = normalize
         self.num_bands = filters.shape[1]
-        self.filters = tuple(touched_bins(filters))
+        self.filters = tuple(filter_groups(filters))
         self.input_spec = keras.layers.InputSpec(ndim=2)
 
     def call(self, waveform):
         num_frames = self._num_frames(ops.shape(waveform)[1])
         waveform = ops.cast(waveform, self.compute_dtype)
-        if self.normalise:
+        if self.normalize:
             peak = ops.max(ops.abs(waveform), axis=1, keepdims=True)  # [B, 1]
             waveform = waveform / ops.where(peak > 0, peak, 1)
         window = np.hanning(self.fft_length)
-        power = power_spectrum(waveform, window, frame_step=self.frame_step, num_frames=num_frames)
-        bands = gathered(ops.sqrt(power), self.filters)  # [B, T, M]
+        power = power_spectrogram(waveform, window, frame_step=self.frame_step, num_frames=num_frames)  # [B, T, F + 1]
+        bands = apply_filters(ops.sqrt(power), self.filters)  # [B, T, M]
         return ops.cast(ops.log1p(bands) / math.log(10), self.compute_dtype)
 
-    def compute_output_shape(self, input_shape):
-        """(B, T, M) for an input of (B, N); what is None stays None."""
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """(B, T, M) for an input of (B, N); an unknown size stays None."""
         batch, samples = input_shape
         return (batch, None if samples is None else self._num_frames(samples), self.num_bands)
 
-    def get_config(self):
-        """What was passed."""
+    def get_config(self) -> dict[str, Any]:
+        """The options as they were passed."""
         return super().get_config() | {
             "sample_rate": self.sample_rate,
             "bands_per_octave": self.bands_per_octave,
@@ -110,21 +111,26 @@ class LogFilterbank(keras.layers.Layer):
             "frame_step": self.frame_step,
             "low_hz": self.low_hz,
             "high_hz": self.high_hz,
-            "normalise": self.normalise,
+            "normalize": self.normalize,
         }
 
     def _num_frames(self, samples):
         return (samples + self.frame_step - 1) // self.frame_step
 
 
-def octave_filters(*, sample_rate, fft_length, bands_per_octave, low_hz, high_hz):
-    """Triangles over the bins of an FFT, evenly spaced in octaves around 440 Hz, each summing to 1.
+def octave_filters(
+    *, sample_rate: int, fft_length: int, bands_per_octave: int, low_hz: float, high_hz: float
+) -> np.ndarray:
+    """Triangular filters spaced evenly in octaves around 440 Hz, each of sum 1.
 
-    The centre frequencies 440 * 2^(k / bands_per_octave) are moved to their nearest bins, and where several meet,
-    one stays. Every three bins in a row make a triangle: 0 at the first, 1 at the second, 0 at the third.
+    The center frequencies 440 * 2^(k / bands_per_octave) are moved to their nearest bins, and duplicates are dropped.
+    Every three consecutive bins make a triangle: 0 at the first, 1 at the second, 0 at the third.
 
     Returns:
-        [fft_length // 2, M] float64, a column a band; the bin of half the sample rate is not among the rows.
+        [F, M] float64 with F = fft_length // 2: one column per band, without the bin at half the sample rate.
+
+    Raises:
+        ValueError: The frequency range is too narrow for one band.
 
     Example:
         >>> filters = octave_filters(sample_rate=32_000, fft_length=1024, bands_per_octave=26, low_hz=20.0,
@@ -133,17 +139,18 @@ def octave_filters(*, sample_rate, fft_length, bands_per_octave, low_hz, high_hz
         (512, 128)
     """
     octaves = np.log2(np.array([low_hz, high_hz]) / 440)
-    lowest, highest = np.round(octaves * bands_per_octave, 9)  # rounded: a limit that is a centre is inside
-    centres = 440 * 2 ** (np.arange(np.ceil(lowest), np.floor(highest) + 1) / bands_per_octave)
-    bins = np.floor(centres * fft_length / sample_rate + 0.5).astype(int)
+    lowest, highest = np.round(octaves * bands_per_octave, 9)  # rounded: a limit that is a center is included
+    centers_hz = 440 * 2 ** (np.arange(np.ceil(lowest), np.floor(highest) + 1) / bands_per_octave)
+    bins = np.floor(centers_hz * fft_length / sample_rate + 0.5).astype(int)
     bins = np.unique(np.minimum(bins, fft_length // 2 - 1))  # [M + 2]
     if len(bins) < 3:
         raise ValueError(
-            f"low_hz={low_hz} to high_hz={high_hz} must hold the centres of at least 3 bins of an FFT of {fft_length} "
-            f"samples at {sample_rate} Hz, {sample_rate / fft_length:g} Hz apart. Received: {len(bins)}"
+            f"low_hz={low_hz} to high_hz={high_hz} must cover at least 3 bins of an FFT of {fft_length} samples at "
+            f"{sample_rate} Hz, {sample_rate / fft_length:g} Hz apart. Received: {len(bins)}. Widen the range or raise "
+            f"fft_length."
         )
     rows = np.arange(fft_length // 2)[:, None]
-    first, centre, last = bins[:-2], bins[1:-1], bins[2:]
-    triangles = np.minimum((rows - first) / (centre - first), (last - rows) / (last - centre))  # [F // 2, M]
+    first, center, last = bins[:-2], bins[1:-1], bins[2:]
+    triangles = np.minimum((rows - first) / (center - first), (last - rows) / (last - center))  # [F, M]
     triangles = np.maximum(triangles, 0)
     return triangles / triangles.sum(axis=0)

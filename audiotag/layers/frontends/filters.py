@@ -1,21 +1,34 @@
-"""Filters that gather the bins of an FFT into bands, and the mel scale."""
+"""Mel filters, the mel scale, and applying filters to the bins of an FFT."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
 
 import numpy as np
 from keras import ops
 
 from audiotag.layers.frontends.stft import PRECISION
 
-# A band touches few bins. So many bands at a time multiply the bins they touch: a tenth of the work of all by all.
-BANDS_PER_PRODUCT = 8
+# A band covers few bins. Multiplying this many bands at a time, each group by its own bins only, is a tenth of the work
+# of the full matrix product.
+BANDS_PER_MATMUL = 8
 
 
-def mel_filters(*, sample_rate, fft_length, num_bands, low_hz, high_hz, mel_scale, norm):
-    """Triangles that gather the bins of an FFT into mel bands, as `librosa.filters.mel` has them.
+def mel_filters(
+    *,
+    sample_rate: int,
+    fft_length: int,
+    num_bands: int,
+    low_hz: float,
+    high_hz: float,
+    mel_scale: Literal["slaney", "htk"],
+    norm: Literal["slaney"] | None,
+) -> np.ndarray:
+    """Triangular mel filters, with the values of `librosa.filters.mel`.
 
     Reference: M. Slaney, "Auditory Toolbox", 1998; S. Young et al., "The HTK Book", 2006.
 
     Returns:
-        [fft_length // 2 + 1, M] float64, a column a band.
+        [F, M] float64 with F = fft_length // 2 + 1: one column per band.
 
     Example:
         >>> filters = mel_filters(sample_rate=16_000, fft_length=512, num_bands=40, low_hz=0.0, high_hz=8000.0,
@@ -24,18 +37,18 @@ def mel_filters(*, sample_rate, fft_length, num_bands, low_hz, high_hz, mel_scal
         (257, 40)
     """
     lowest, highest = hz_to_mel(np.array([low_hz, high_hz]), mel_scale)
-    edges = mel_to_hz(np.linspace(lowest, highest, num_bands + 2), mel_scale)  # [M + 2]
-    bins = np.fft.rfftfreq(fft_length, 1 / sample_rate)[:, None]  # [F, 1]
-    rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])  # [F, M]
-    falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])  # [F, M]
+    edges_hz = mel_to_hz(np.linspace(lowest, highest, num_bands + 2), mel_scale)  # [M + 2]
+    bins_hz = np.fft.rfftfreq(fft_length, 1 / sample_rate)[:, None]  # [F, 1]
+    rising = (bins_hz - edges_hz[:-2]) / (edges_hz[1:-1] - edges_hz[:-2])  # [F, M]
+    falling = (edges_hz[2:] - bins_hz) / (edges_hz[2:] - edges_hz[1:-1])  # [F, M]
     filters = np.maximum(0, np.minimum(rising, falling))
     if norm == "slaney":
-        filters *= 2 / (edges[2:] - edges[:-2])
+        filters *= 2 / (edges_hz[2:] - edges_hz[:-2])
     return filters
 
 
-def hz_to_mel(hz, scale):
-    """Frequencies on a mel scale, "slaney" or "htk".
+def hz_to_mel(hz: np.ndarray, scale: Literal["slaney", "htk"]) -> np.ndarray:
+    """Converts frequencies from Hz to mel.
 
     Example:
         >>> hz_to_mel(np.array([0.0, 500.0, 1000.0]), "slaney").tolist()
@@ -46,8 +59,8 @@ def hz_to_mel(hz, scale):
     return np.where(hz < 1000, hz * 3 / 200, 15 + 27 * np.log(np.maximum(hz, 1000) / 1000) / np.log(6.4))
 
 
-def mel_to_hz(mel, scale):
-    """The inverse of `hz_to_mel`.
+def mel_to_hz(mel: np.ndarray, scale: Literal["slaney", "htk"]) -> np.ndarray:
+    """Converts frequencies from mel to Hz, the inverse of `hz_to_mel`.
 
     Example:
         >>> mel_to_hz(np.array([0.0, 7.5, 15.0]), "slaney").tolist()
@@ -58,27 +71,31 @@ def mel_to_hz(mel, scale):
     return np.where(mel < 15, mel * 200 / 3, 1000 * 6.4 ** ((mel - 15) / 27))
 
 
-def touched_bins(filters):
-    """Groups of neighbouring bands with the bins that they touch: (first, last, filters[first:last, group]).
+def filter_groups(filters: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Splits filters [F, M] into groups of neighboring bands and their bins.
+
+    Yields:
+        (first, last, filters[first:last, group]) in `PRECISION`: outside these bins the filters of the group are 0.
 
     Example:
-        >>> [(first, last, part.shape) for first, last, part in touched_bins(np.eye(20, 16))]
+        >>> [(first, last, group.shape) for first, last, group in filter_groups(np.eye(20, 16))]
         [(0, 8, (8, 8)), (8, 16, (8, 8))]
     """
-    for start in range(0, filters.shape[1], BANDS_PER_PRODUCT):
-        group = filters[:, start : start + BANDS_PER_PRODUCT]
-        touched = np.flatnonzero(group.any(axis=1))
-        first, last = (int(touched[0]), int(touched[-1]) + 1) if touched.size else (0, 1)
+    for start in range(0, filters.shape[1], BANDS_PER_MATMUL):
+        group = filters[:, start : start + BANDS_PER_MATMUL]
+        nonzero = np.flatnonzero(group.any(axis=1))
+        first, last = (int(nonzero[0]), int(nonzero[-1]) + 1) if nonzero.size else (0, 1)
         yield first, last, group[first:last].astype(PRECISION)
 
 
-def gathered(bins, groups):
-    """What is in the bins [B, T, F], gathered into bands by the groups of `touched_bins`: [B, T, M], in `PRECISION`.
+def apply_filters(spectrogram: Any, groups: Iterable[tuple[int, int, np.ndarray]]) -> Any:
+    """Applies the filters in `filter_groups`: [B, T, F] to [B, T, M], in `PRECISION`.
 
     Example:
-        >>> groups = touched_bins(np.array([[1.0, 0.0], [1.0, 0.5], [0.0, 0.5]]))
-        >>> np.asarray(gathered(np.array([[[1.0, 2.0, 3.0]]]), groups))[0, 0].tolist()
+        >>> groups = filter_groups(np.array([[1.0, 0.0], [1.0, 0.5], [0.0, 0.5]]))
+        >>> np.asarray(apply_filters(np.array([[[1.0, 2.0, 3.0]]]), groups))[0, 0].tolist()
         [3.0, 2.5]
     """
-    bins = ops.cast(bins, PRECISION)
-    return ops.concatenate([ops.matmul(bins[..., first:last], filters) for first, last, filters in groups], axis=-1)
+    spectrogram = ops.cast(spectrogram, PRECISION)
+    bands = [ops.matmul(spectrogram[..., first:last], filters) for first, last, filters in groups]
+    return ops.concatenate(bands, axis=-1)  # [B, T, M]

@@ -1,6 +1,6 @@
-"""The spectrum of a spectrogram's frames: their outline apart from their detail."""
+"""Mel-frequency cepstral coefficients."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -15,24 +15,24 @@ from audiotag.layers.frontends.stft import PRECISION
 class Mfcc(keras.layers.Layer):
     """Turns waveforms into mel-frequency cepstral coefficients.
 
-    The first few coefficients tell the outline of a spectrum, which we hear as the
-    colour of a sound; loudness is all in coefficient 0, and the pitch is left out.
-    They are the orthonormal cosine transform (DCT-II) of `LogMel`'s decibels along
-    the bands, as `librosa.feature.mfcc` has it, whose defaults these are but for the
+    The first coefficients describe the envelope of a spectrum, which is the timbre of
+    a sound; overall loudness is in coefficient 0 alone, and the pitch is left out. They
+    are the orthonormal cosine transform (DCT-II) of `LogMel`'s decibels along the bands.
+    The values and the defaults are those of `librosa.feature.mfcc`, apart from the
     number of coefficients.
 
     Reference: S. Davis and P. Mermelstein, 1980; 40 coefficients as in the Keras kernel of Maxwell_110, 2019.
 
     Args:
-        sample_rate: Of the waveforms, in Hz.
-        num_coefficients: How many to keep, at most num_bands.
-        num_bands: How many mel bands, of Slaney's scale and norm.
-        fft_length: Length of a frame, in samples.
-        frame_step: From one frame to the next, in samples.
-        low_hz: Where the lowest band begins, from 0.
-        high_hz: Where the highest band ends, at most half the sample rate, which None stands for.
-        padding: What lies beyond a clip's ends, as for `MelSpectrogram`.
-        dynamic_range_db: Floor of the bands under the clip's own maximum; None for none.
+        sample_rate: Sample rate of the waveforms, in Hz.
+        num_coefficients: Number of coefficients to keep, at most num_bands.
+        num_bands: Number of mel bands, on Slaney's scale and with his norm.
+        fft_length: Length of a frame and of its FFT, in samples.
+        frame_step: Step from one frame to the next, in samples.
+        low_hz: Lower edge of the lowest band, from 0.
+        high_hz: Upper edge of the highest band, at most half the sample rate, which None stands for.
+        padding: Padding before and after the clip, as for `MelSpectrogram`.
+        dynamic_range_db: Levels are floored this far below the clip's own maximum; None for no floor.
 
     Raises:
         ValueError: An option is out of its range.
@@ -73,42 +73,44 @@ class Mfcc(keras.layers.Layer):
         checks.above_zero(num_coefficients=num_coefficients)
         if num_coefficients > num_bands:
             raise ValueError(
-                f"num_coefficients must be at most num_bands={num_bands}. "
-                f"Received: num_coefficients={num_coefficients}"
+                f"num_coefficients must be at most num_bands={num_bands}. Received: num_coefficients={num_coefficients}"
             )
         self.num_coefficients = num_coefficients
         self.input_spec = keras.layers.InputSpec(ndim=2)
 
-    def build(self, input_shape):
-        """Computes the window, the filters and the cosines, once."""
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Computes the window, the filters and the cosine transform once."""
         self.log_mel.build(input_shape)
-        self.cosines = cosines(self.log_mel.num_bands, self.num_coefficients).astype(PRECISION)
+        self.dct = dct_matrix(self.log_mel.num_bands, self.num_coefficients).astype(PRECISION)
 
     def call(self, waveform):
         levels = ops.cast(self.log_mel(waveform), PRECISION)  # [B, T, M]
-        return ops.cast(ops.matmul(levels, self.cosines), self.compute_dtype)  # [B, T, num_coefficients]
+        return ops.cast(ops.matmul(levels, self.dct), self.compute_dtype)  # [B, T, num_coefficients]
 
-    def compute_output_shape(self, input_shape):
-        """(B, T, num_coefficients) for an input of (B, N); what is None stays None."""
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """(B, T, num_coefficients) for an input of (B, N); an unknown size stays None."""
         return (*self.log_mel.compute_output_shape(input_shape)[:2], self.num_coefficients)
 
-    def get_config(self):
-        """What was passed."""
-        told = ("sample_rate", "num_bands", "fft_length", "frame_step", "low_hz", "high_hz", "padding")
+    def get_config(self) -> dict[str, Any]:
+        """The options as they were passed."""
+        shared = ("sample_rate", "num_bands", "fft_length", "frame_step", "low_hz", "high_hz", "padding")
         return super().get_config() | {
-            **{name: getattr(self.log_mel, name) for name in told},
+            **{name: getattr(self.log_mel, name) for name in shared},
             "dynamic_range_db": self.log_mel.dynamic_range_db,
             "num_coefficients": self.num_coefficients,
         }
 
 
-def cosines(size, count):
-    """The first `count` vectors of the orthonormal DCT-II of `size` values, a column each: [size, count] float64.
+def dct_matrix(size: int, count: int) -> np.ndarray:
+    """The first `count` basis vectors of the orthonormal DCT-II, as columns.
+
+    Returns:
+        [size, count] float64.
 
     Example:
-        >>> cosines(2, 2).round(4).tolist()
+        >>> dct_matrix(2, 2).round(4).tolist()
         [[0.7071, 0.7071], [0.7071, -0.7071]]
     """
-    waves = np.cos(np.pi / size * np.outer(np.arange(size) + 0.5, np.arange(count))) * np.sqrt(2 / size)
-    waves[:, 0] = np.sqrt(1 / size)
-    return waves
+    basis = np.cos(np.pi / size * np.outer(np.arange(size) + 0.5, np.arange(count))) * np.sqrt(2 / size)
+    basis[:, 0] = np.sqrt(1 / size)
+    return basis

@@ -1,6 +1,6 @@
-"""A spectrogram in which each band is measured against its own recent past."""
+"""Mel spectrograms with per-channel energy normalization (PCEN)."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -10,42 +10,42 @@ from audiotag.layers import checks
 from audiotag.layers.frontends.spectrograms import MelSpectrogram
 from audiotag.layers.frontends.stft import PRECISION
 
-# Frames smoothed by one product. Many are few products, few are little work in each.
-FRAMES_PER_PRODUCT = 128
+# Frames per block of the exponential mean. Larger blocks are fewer matrix products, smaller ones less work in each.
+FRAMES_PER_BLOCK = 128
 
 
 @keras.saving.register_keras_serializable(package="audiotag")
 class PcenMel(keras.layers.Layer):
-    """Turns waveforms into mel bands, each measured against its own recent past.
+    """Turns waveforms into mel bands with per-channel energy normalization.
 
-    Per-channel energy normalisation turns down whatever goes on and on, hum, wind
-    or the colour of a microphone, and keeps what begins. With the energy e of a band,
-    its exponential mean m over the past, and all options by their names:
+    PCEN attenuates stationary noise, such as hum, wind or the coloration of a
+    microphone, and keeps onsets. With the energy e of a band, its exponential mean m
+    over the past, and the options by their names:
 
     (e / (epsilon + m)^gain + bias)^root - bias^root.
 
-    The numbers are those of `librosa.pcen(scale * librosa.feature.melspectrogram(...))`, and so are the defaults;
-    the scale and the amplitudes (power 1) are what its documentation advises for waveforms within -1 to 1. As
-    there, m starts from 1 before the first frame.
+    The values and the defaults are those of `librosa.pcen(scale * librosa.feature.melspectrogram(...))`; its
+    documentation recommends this scale and amplitudes (power 1) for waveforms from -1 to 1. As in librosa, m is 1
+    before the first frame.
 
     Reference: Y. Wang et al., "Trainable frontend for robust and far-field keyword spotting", 2016,
     https://arxiv.org/abs/1607.05666.
 
     Args:
-        sample_rate: Of the waveforms, in Hz.
-        num_bands: How many mel bands, of Slaney's scale and norm.
-        fft_length: Length of a frame, in samples.
-        frame_step: From one frame to the next, in samples.
-        low_hz: Where the lowest band begins, from 0.
-        high_hz: Where the highest band ends, at most half the sample rate, which None stands for.
-        power: Of the magnitudes that are summed: 2 for energy, 1 for amplitude.
-        padding: What lies beyond a clip's ends, as for `MelSpectrogram`.
-        scale: Factor before anything else.
-        gain: How much is turned down, from 0 for nothing to 1 for everything that stays the same.
-        bias: What is added before the root, above 0.
+        sample_rate: Sample rate of the waveforms, in Hz.
+        num_bands: Number of mel bands, on Slaney's scale and with his norm.
+        fft_length: Length of a frame and of its FFT, in samples.
+        frame_step: Step from one frame to the next, in samples.
+        low_hz: Lower edge of the lowest band, from 0.
+        high_hz: Upper edge of the highest band, at most half the sample rate, which None stands for.
+        power: Exponent of the magnitudes before they are summed: 2 for energy, 1 for amplitude.
+        padding: Padding before and after the clip, as for `MelSpectrogram`.
+        scale: Multiplier of the mel spectrogram, above 0.
+        gain: Strength of the normalization, from 0 for none to 1, which removes every constant level.
+        bias: Offset added before the root, above 0.
         root: Exponent that compresses loudness, above 0.
-        time_constant_seconds: How far back m remembers.
-        epsilon: What m is never below, above 0.
+        time_constant_seconds: Time constant of the exponential mean, above 0.
+        epsilon: Offset added to m, above 0: the floor of the divisor.
 
     Raises:
         ValueError: An option is out of its range.
@@ -101,28 +101,28 @@ class PcenMel(keras.layers.Layer):
         self.epsilon = epsilon
         self.input_spec = keras.layers.InputSpec(ndim=2)
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Computes the window and the filters, once."""
         self.mel.build(input_shape)
 
     def call(self, waveform):
-        energy = self.scale * self.mel.energies(waveform)  # [B, T, M]
+        energy = self.scale * self.mel.mel_spectrogram(waveform)  # [B, T, M]
         frames = self.time_constant_seconds * self.mel.sample_rate / self.mel.frame_step
-        mean = smoothed(energy, 2 / (1 + np.sqrt(1 + 4 * frames**2)))
-        # In logarithms, so that no power overflows.
+        mean = exponential_moving_average(energy, weight=2 / (1 + np.sqrt(1 + 4 * frames**2)))
+        # In the log domain, where no power overflows.
         level = energy * ops.exp(-self.gain * (np.log(self.epsilon) + ops.log1p(mean / self.epsilon)))
         compressed = self.bias**self.root * ops.expm1(self.root * ops.log1p(level / self.bias))
         return ops.cast(compressed, self.compute_dtype)
 
-    def compute_output_shape(self, input_shape):
-        """(B, T, M) for an input of (B, N); what is None stays None."""
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """(B, T, M) for an input of (B, N); an unknown size stays None."""
         return self.mel.compute_output_shape(input_shape)
 
-    def get_config(self):
-        """What was passed."""
-        told = ("sample_rate", "num_bands", "fft_length", "frame_step", "low_hz", "high_hz", "power", "padding")
+    def get_config(self) -> dict[str, Any]:
+        """The options as they were passed."""
+        shared = ("sample_rate", "num_bands", "fft_length", "frame_step", "low_hz", "high_hz", "power", "padding")
         return super().get_config() | {
-            **{name: getattr(self.mel, name) for name in told},
+            **{name: getattr(self.mel, name) for name in shared},
             "scale": self.scale,
             "gain": self.gain,
             "bias": self.bias,
@@ -132,36 +132,37 @@ class PcenMel(keras.layers.Layer):
         }
 
 
-def smoothed(energy, weight):
-    """The exponential mean along time: m[t] = (1 - weight) * m[t - 1] + weight * e[t], from m[-1] = 1.
+def exponential_moving_average(energy: Any, *, weight: float) -> Any:
+    """The exponential mean along time.
 
-    No loop: within a block of frames the mean is the product with a triangle of decaying weights, and what each
-    block hands on to all later ones is another such product, over the blocks.
+    m[t] = (1 - weight) * m[t - 1] + weight * e[t] with m[-1] = 1, without a loop: within a block of frames, the mean
+    is a product with a triangular matrix of decaying weights, and the state that each block passes on to the later
+    ones is another such product, over the blocks.
 
     Args:
-        energy: [B, T, M], in `PRECISION`.
-        weight: Of the newest frame, above 0 and at most 1.
+        energy: [B, T, M].
+        weight: Weight of the newest frame, above 0 and at most 1.
 
     Returns:
-        [B, T, M].
+        [B, T, M], in `PRECISION`.
 
     Example:
-        >>> np.asarray(smoothed(np.array([[[1.0], [0.0], [8.0]]]), 0.5)).tolist()
+        >>> np.asarray(exponential_moving_average(np.array([[[1.0], [0.0], [8.0]]]), weight=0.5)).tolist()
         [[[1.0], [0.5], [4.25]]]
     """
-    size, keep = FRAMES_PER_PRODUCT, max(1 - weight, 1e-30)
+    size, decay = FRAMES_PER_BLOCK, max(1 - weight, 1e-30)
     batch, num_frames, bands = ops.shape(energy)
-    num_blocks = (num_frames + size - 1) // size  # K
+    num_blocks = (num_frames + size - 1) // size
     energy = ops.pad(ops.cast(energy, PRECISION), [[0, 0], [0, size], [0, 0]])[:, : num_blocks * size]
-    blocks = ops.reshape(energy, (batch, num_blocks, size, bands))
-    age = np.subtract.outer(np.arange(size), np.arange(size))
-    triangle = np.where(age >= 0, weight * keep ** np.maximum(age, 0), 0).astype(PRECISION)
-    within = ops.matmul(triangle, blocks)  # [B, K, size, M]
-    number = ops.arange(num_blocks)
-    age = ops.cast(size * (number[:, None] - number - 1), PRECISION)  # [K, K]
-    decay = ops.where(age >= 0, ops.exp(float(np.log(keep)) * ops.maximum(age, 0)), 0)
-    start = ops.exp(float(size * np.log(keep)) * ops.cast(number[:, None], PRECISION))  # [K, 1]
-    before = ops.matmul(decay, within[:, :, -1]) + start  # [B, K, M], the mean at the end of the block before
-    fading = keep ** np.arange(1, size + 1)[:, None].astype(PRECISION)  # [size, 1]
-    mean = within + ops.expand_dims(before, 2) * fading
+    blocks = ops.reshape(energy, (batch, num_blocks, size, bands))  # [B, num_blocks, size, M]
+    age = np.subtract.outer(np.arange(size), np.arange(size))  # [size, size], in frames
+    weights = np.where(age >= 0, weight * decay ** np.maximum(age, 0), 0).astype(PRECISION)
+    within = ops.matmul(weights, blocks)  # [B, num_blocks, size, M]
+    block = ops.arange(num_blocks)
+    age = ops.cast(size * (block[:, None] - block - 1), PRECISION)  # [num_blocks, num_blocks], in frames
+    weights = ops.where(age >= 0, ops.exp(float(np.log(decay)) * ops.maximum(age, 0)), 0)
+    initial = ops.exp(float(size * np.log(decay)) * ops.cast(block[:, None], PRECISION))  # [num_blocks, 1], of m[-1]
+    before = ops.matmul(weights, within[:, :, -1]) + initial  # [B, num_blocks, M]: the mean before each block
+    fading = decay ** np.arange(1, size + 1)[:, None].astype(PRECISION)  # [size, 1]
+    mean = within + ops.expand_dims(before, 2) * fading  # [B, num_blocks, size, M]
     return ops.reshape(mean, (batch, num_blocks * size, bands))[:, :num_frames]

@@ -1,41 +1,41 @@
-"""A spectrogram weighted as the ear weighs frequencies."""
+"""A-weighted mel spectrograms."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 import numpy as np
 from keras import ops
 
 from audiotag.layers import checks
-from audiotag.layers.frontends.filters import gathered
-from audiotag.layers.frontends.spectrograms import MelSpectrogram, decibels
+from audiotag.layers.frontends.filters import apply_filters
+from audiotag.layers.frontends.spectrograms import MelSpectrogram, power_to_db
 
 
 @keras.saving.register_keras_serializable(package="audiotag")
 class PerceptualMel(keras.layers.Layer):
-    """Turns waveforms into mel bands of decibels weighted as the ear weighs them.
+    """Turns waveforms into A-weighted mel spectrograms in decibels.
 
-    A soft hum of 50 Hz and a soft chirp of 3 kHz have the same energy, and we hear
-    only the chirp. Decibels are taken of every bin of the FFT, floored under the
-    clip's own maximum, A-weighted, and only then gathered into mel bands: each band
-    is a weighted sum of decibels, and as the weights of a band sum to about 0.03,
-    values are small and mostly negative. Nothing is normalised.
+    Of a soft hum of 50 Hz and a soft chirp of 3 kHz with the same energy, people
+    notice only the chirp; A-weighting models that. Every bin of the FFT is converted
+    to decibels, floored below the clip's own maximum and A-weighted before the mel
+    filters are applied: each band is a weighted sum of decibels. The weights of a band
+    sum to about 0.03, so values are small and mostly negative. Nothing is normalized.
 
     Reference: M. Dorfer and G. Widmer, "Training general-purpose audio tagging networks with noisy labels and
     iterative self-verification", DCASE 2018, whose defaults these are (version 1).
 
     Args:
-        sample_rate: Of the waveforms, in Hz.
-        num_bands: How many mel bands, of Slaney's scale and norm.
-        fft_length: Length of a frame, in samples.
-        frame_step: From one frame to the next, in samples.
-        low_hz: Where the lowest band begins, from 0.
-        high_hz: Where the highest band ends, at most half the sample rate, which None stands for.
-        padding: What lies beyond a clip's ends, where the first and last frames are centred: its mirror image,
-            again and again where the clip is shorter than half a frame, or "zeros".
-        silence: Power in a bin that anything quieter counts as.
-        dynamic_range_db: Floor of the bins under the loudest bin of the clip, before they are weighted; None for
-            none.
+        sample_rate: Sample rate of the waveforms, in Hz.
+        num_bands: Number of mel bands, on Slaney's scale and with his norm.
+        fft_length: Length of a frame and of its FFT, in samples.
+        frame_step: Step from one frame to the next, in samples.
+        low_hz: Lower edge of the lowest band, from 0.
+        high_hz: Upper edge of the highest band, at most half the sample rate, which None stands for.
+        padding: Padding before and after the clip, so that frames are centered: "zeros", or "reflect" for its
+            mirror image, repeated if the clip is shorter than half a frame.
+        silence: Floor of the power of a bin, above 0.
+        dynamic_range_db: Bins are floored this far below the clip's loudest bin before they are weighted; None for
+            no floor.
 
     Raises:
         ValueError: An option is out of its range.
@@ -77,35 +77,36 @@ class PerceptualMel(keras.layers.Layer):
         self.dynamic_range_db = dynamic_range_db
         self.input_spec = keras.layers.InputSpec(ndim=2)
 
-    def build(self, input_shape):
-        """Computes the window, the filters and the weights, once."""
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Computes the window, the filters and the weighting once."""
         self.mel.build(input_shape)
         self.weighting = a_weighting(np.fft.rfftfreq(self.mel.fft_length, 1 / self.mel.sample_rate)).astype("float32")
 
     def call(self, waveform):
-        levels = decibels(self.mel.bins(waveform), silence=self.silence, dynamic_range_db=self.dynamic_range_db)
-        bands = gathered(ops.add(levels, self.weighting), self.mel.filters)  # [B, T, M]
+        power = self.mel.power_spectrogram(waveform)  # [B, T, F]
+        levels = power_to_db(power, silence=self.silence, dynamic_range_db=self.dynamic_range_db)
+        bands = apply_filters(ops.add(levels, self.weighting), self.mel.filters)  # [B, T, M]
         return ops.cast(bands, self.compute_dtype)
 
-    def compute_output_shape(self, input_shape):
-        """(B, T, M) for an input of (B, N); what is None stays None."""
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """(B, T, M) for an input of (B, N); an unknown size stays None."""
         return self.mel.compute_output_shape(input_shape)
 
-    def get_config(self):
-        """What was passed."""
-        told = ("sample_rate", "num_bands", "fft_length", "frame_step", "low_hz", "high_hz", "padding")
+    def get_config(self) -> dict[str, Any]:
+        """The options as they were passed."""
+        shared = ("sample_rate", "num_bands", "fft_length", "frame_step", "low_hz", "high_hz", "padding")
         return super().get_config() | {
-            **{name: getattr(self.mel, name) for name in told},
+            **{name: getattr(self.mel, name) for name in shared},
             "silence": self.silence,
             "dynamic_range_db": self.dynamic_range_db,
         }
 
 
-def a_weighting(hz):
-    """How much quieter than 1 kHz a tone seems, in decibels, at least -80.
+def a_weighting(hz: np.ndarray) -> np.ndarray:
+    """A-weighting in decibels relative to 1 kHz, at least -80.
 
-    With the corners a = 20.6, b = 107.7, c = 737.9 and d = 12,200 Hz of the standard, rounded as librosa did in 2018:
-    2 + 20 * log10(d² f⁴ / ((f² + a²) (f² + d²) √((f² + b²) (f² + c²)))).
+    2 + 20 * log10(d² f⁴ / ((f² + a²) (f² + d²) √((f² + b²) (f² + c²)))) with the corner frequencies a = 20.6,
+    b = 107.7, c = 737.9 and d = 12,200 Hz of the standard, rounded as in librosa in 2018.
 
     Reference: IEC 61672-1, 2013, curve A.
 
@@ -114,6 +115,6 @@ def a_weighting(hz):
         [-80.0, -30.3, 0.0, -2.5]
     """
     a, b, c, d = np.square([20.6, 107.7, 737.9, 12_200.0])
-    square = np.square(np.maximum(hz, 1e-3))  # 0 Hz has no logarithm, and is below the floor
+    square = np.square(np.maximum(hz, 1e-3))  # log(0) is avoided; the floor hides the difference
     gain = d * square**2 / ((square + a) * (square + d) * np.sqrt((square + b) * (square + c)))
     return np.maximum(2 + 20 * np.log10(gain), -80)

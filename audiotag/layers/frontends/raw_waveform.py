@@ -1,6 +1,6 @@
-"""The waveform itself, for networks that listen to samples."""
+"""The front end of networks that work on samples."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 from keras import ops
@@ -9,17 +9,17 @@ from audiotag.layers import checks
 
 
 @keras.saving.register_keras_serializable(package="audiotag")
-class RawWave(keras.layers.Layer):
-    """Hands on the waveform itself, a frame a sample, scaled clip by clip.
+class RawWaveform(keras.layers.Layer):
+    """Passes the waveform on, one frame per sample, scaled clip by clip.
 
-    For networks that learn their own spectrogram. Scaled to its own extremes,
-    (x - min) / (max - min + 1e-6) - 0.5, a clip sounds as loud as any other; a
+    For networks that learn their own spectrogram. The scaling
+    (x - min) / (max - min + 1e-6) - 0.5 gives every clip the same range; a
     constant clip becomes -0.5.
 
     Reference: the 1D network in the Keras kernel of Maxwell_110, 2019, at 16 kHz.
 
     Args:
-        sample_rate: Of the waveforms, in Hz. Every front end is told; this one makes no use of it.
+        sample_rate: Sample rate of the waveforms, in Hz. Every front end accepts it; this one does not use it.
         scaling: "min_max" as above, or None to leave the samples as they are.
 
     Raises:
@@ -29,8 +29,8 @@ class RawWave(keras.layers.Layer):
     Output shape: [B, N, 1], float32.
 
     Example:
-        >>> wave = RawWave(sample_rate=16_000)(ops.convert_to_tensor([[-1.0, 0.0, 3.0]]))
-        >>> [round(float(sample), 4) for sample in wave[0, :, 0]]
+        >>> scaled = RawWaveform(sample_rate=16_000)(ops.convert_to_tensor([[-1.0, 0.0, 3.0]]))
+        >>> [round(float(sample), 4) for sample in scaled[0, :, 0]]
         [-0.5, -0.25, 0.5]
     """
 
@@ -50,10 +50,10 @@ class RawWave(keras.layers.Layer):
             waveform = (waveform - low) / (span + 1e-6) - 0.5
         return ops.expand_dims(waveform, axis=-1)  # [B, N, 1]
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """(B, N, 1) for an input of (B, N)."""
         return (*input_shape, 1)
 
-    def get_config(self):
-        """What was passed."""
+    def get_config(self) -> dict[str, Any]:
+        """The options as they were passed."""
         return super().get_config() | {"sample_rate": self.sample_rate, "scaling": self.scaling}

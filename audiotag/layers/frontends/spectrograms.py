@@ -1,37 +1,37 @@
-"""Mel spectrograms as librosa computes them, on the device and clip by clip."""
+"""Mel spectrograms, in power and in decibels, with librosa's values."""
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 from keras import ops
 
 from audiotag.layers import checks
-from audiotag.layers.frontends.filters import gathered, mel_filters, touched_bins
-from audiotag.layers.frontends.stft import hann_window, power_spectrum, reflected
+from audiotag.layers.frontends.filters import apply_filters, filter_groups, mel_filters
+from audiotag.layers.frontends.stft import hann_window, power_spectrogram, reflect_pad
 
 
 @keras.saving.register_keras_serializable(package="audiotag")
 class MelSpectrogram(keras.layers.Layer):
-    """Turns waveforms into the power in mel bands.
+    """Turns waveforms into mel spectrograms: the power in each mel band.
 
-    Bands as wide as the ear's, of any loudness: what `LogMel`, `PcenMel` and
-    `PerceptualMel` start from. The numbers and the defaults are those of
+    Mel bands have roughly the resolution of human hearing. `LogMel`, `PcenMel` and
+    `PerceptualMel` build on this layer. The values and the defaults are those of
     `librosa.feature.melspectrogram`. Whatever the dtype policy, the output is float32.
 
     Args:
-        sample_rate: Of the waveforms, in Hz.
-        num_bands: How many mel bands. Bands narrower than an FFT bin may stay silent.
-        fft_length: Length of a frame, in samples.
-        frame_step: From one frame to the next, in samples.
-        low_hz: Where the lowest band begins, from 0.
-        high_hz: Where the highest band ends, at most half the sample rate, which None stands for.
-        power: Of the magnitudes that are summed: 2 for energy, 1 for amplitude.
-        window_length: Of the Hann window in the middle of a frame, in samples; None for the whole frame.
-        padding: What lies beyond a clip's ends, where the first and last frames are centred. Systems built on
-            librosa before 0.9 used "reflect", again and again where the clip is shorter than half a frame.
-        mel_scale: "slaney" is linear up to 1 kHz and logarithmic above; "htk" is logarithmic all the way.
-        norm: "slaney" divides each band by its width in Hz; None leaves triangles of height 1.
+        sample_rate: Sample rate of the waveforms, in Hz.
+        num_bands: Number of mel bands. Bands narrower than an FFT bin may be empty.
+        fft_length: Length of a frame and of its FFT, in samples.
+        frame_step: Step from one frame to the next, in samples.
+        low_hz: Lower edge of the lowest band, from 0.
+        high_hz: Upper edge of the highest band, at most half the sample rate, which None stands for.
+        power: Exponent of the magnitudes before they are summed: 2 for energy, 1 for amplitude.
+        window_length: Length of the Hann window, centered in the frame, in samples; None for fft_length.
+        padding: Padding before and after the clip, so that frames are centered. "reflect" was librosa's default before
+            0.9; the reflection repeats if the clip is shorter than half a frame.
+        mel_scale: "slaney" is linear up to 1 kHz and logarithmic above; "htk" is logarithmic throughout.
+        norm: "slaney" divides each band by its width in Hz; None keeps triangles of height 1.
 
     Raises:
         ValueError: An option is out of its range.
@@ -88,9 +88,9 @@ class MelSpectrogram(keras.layers.Layer):
         self.norm = norm
         self.input_spec = keras.layers.InputSpec(ndim=2)
 
-    def build(self, input_shape):
-        """Computes the window and the filters, once."""
-        self.window = hann_window(self.window_length or self.fft_length, self.fft_length)  # [F]
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Computes the window and the filters once."""
+        self.window = hann_window(self.window_length or self.fft_length, self.fft_length)  # [fft_length]
         filters = mel_filters(
             sample_rate=self.sample_rate,
             fft_length=self.fft_length,
@@ -99,37 +99,37 @@ class MelSpectrogram(keras.layers.Layer):
             high_hz=self.sample_rate / 2 if self.high_hz is None else self.high_hz,
             mel_scale=self.mel_scale,
             norm=self.norm,
-        )  # [F // 2 + 1, M]
-        self.filters = tuple(touched_bins(filters))
+        )  # [F, M]
+        self.filters = tuple(filter_groups(filters))
 
     def call(self, waveform):
-        return ops.cast(self.energies(waveform), self.compute_dtype)
+        return ops.cast(self.mel_spectrogram(waveform), self.compute_dtype)
 
-    def energies(self, waveform):
-        """The power in the bands, [B, T, M], before it is rounded to float32."""
-        power = self.bins(waveform)  # [B, T, F // 2 + 1]
-        return gathered(power if self.power == 2 else ops.power(power, self.power / 2), self.filters)
+    def mel_spectrogram(self, waveform: Any) -> Any:
+        """The power in each mel band, [B, T, M], before it is rounded to float32."""
+        power = self.power_spectrogram(waveform)  # [B, T, F]
+        return apply_filters(power if self.power == 2 else ops.power(power, self.power / 2), self.filters)
 
-    def bins(self, waveform):
-        """The power in the bins of the FFT of centred frames, [B, T, F // 2 + 1]."""
+    def power_spectrogram(self, waveform: Any) -> Any:
+        """The power in each bin of the FFT of centered frames, [B, T, F]."""
         num_frames, margin = self.num_frames(ops.shape(waveform)[1]), self.fft_length // 2
         if self.padding == "reflect":
-            waveform = reflected(waveform, margin)
+            waveform = reflect_pad(waveform, margin)
         else:
             waveform = ops.pad(waveform, [[0, 0], [margin, margin]])
-        return power_spectrum(waveform, self.window, frame_step=self.frame_step, num_frames=num_frames)
+        return power_spectrogram(waveform, self.window, frame_step=self.frame_step, num_frames=num_frames)
 
-    def num_frames(self, samples):
-        """T, how many frames are centred within a clip of so many samples, an int or a tensor."""
+    def num_frames(self, samples: Any) -> Any:
+        """T, the number of frames of so many samples, an int or an integer tensor."""
         return 1 + (samples - self.fft_length % 2) // self.frame_step
 
-    def compute_output_shape(self, input_shape):
-        """(B, T, M) for an input of (B, N); what is None stays None."""
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """(B, T, M) for an input of (B, N); an unknown size stays None."""
         batch, samples = input_shape
         return (batch, None if samples is None else self.num_frames(samples), self.num_bands)
 
-    def get_config(self):
-        """What was passed."""
+    def get_config(self) -> dict[str, Any]:
+        """The options as they were passed."""
         return super().get_config() | {
             "sample_rate": self.sample_rate,
             "num_bands": self.num_bands,
@@ -149,21 +149,20 @@ class MelSpectrogram(keras.layers.Layer):
 class LogMel(MelSpectrogram):
     """Turns waveforms into mel spectrograms in decibels.
 
-    Loudness and pitch on the scales of the ear: what differs to us differs in
-    the picture. It runs inside the compiled model, so training and serving hear
-    the same, and it floors each clip under the clip's own maximum, so a loud
-    neighbour in the batch changes nothing.
+    Decibels and mel follow how people perceive loudness and pitch. The layer is a
+    step of the model, so training and serving compute the same spectrogram. Each clip
+    is floored below its own maximum, so its result does not depend on its batch.
 
-    The numbers are those of `librosa.feature.melspectrogram` followed by
-    `librosa.power_to_db`, within 1e-3 dB, and so are the defaults. Whatever the
+    The values, within 1e-3 dB, and the defaults are those of
+    `librosa.feature.melspectrogram` followed by `librosa.power_to_db`. Whatever the
     dtype policy, the output is float32.
 
     Args:
         sample_rate, num_bands, fft_length, frame_step, low_hz, high_hz, power, window_length, padding, mel_scale,
             norm: As for `MelSpectrogram`.
-        reference: What is 0 dB, or "max" for the clip's own maximum.
-        silence: Anything quieter counts as this.
-        dynamic_range_db: Floor under the clip's own maximum; None for none.
+        reference: Power of 0 dB, above 0, or "max" for the clip's own maximum.
+        silence: Floor of the power of a band, above 0.
+        dynamic_range_db: Levels are floored this far below the clip's own maximum; None for no floor.
 
     Raises:
         ValueError: An option is out of its range.
@@ -223,13 +222,14 @@ class LogMel(MelSpectrogram):
         self.dynamic_range_db = dynamic_range_db
 
     def call(self, waveform):
-        levels = decibels(self.energies(waveform), silence=self.silence, dynamic_range_db=self.dynamic_range_db)
+        power = self.mel_spectrogram(waveform)  # [B, T, M]
+        levels = power_to_db(power, silence=self.silence, dynamic_range_db=self.dynamic_range_db)
         if self.reference == "max":
             return levels - ops.max(levels, axis=(1, 2), keepdims=True)
         return levels - 10 * math.log10(max(self.silence, self.reference))
 
-    def get_config(self):
-        """What was passed."""
+    def get_config(self) -> dict[str, Any]:
+        """The options as they were passed."""
         return super().get_config() | {
             "reference": self.reference,
             "silence": self.silence,
@@ -237,11 +237,19 @@ class LogMel(MelSpectrogram):
         }
 
 
-def decibels(power, *, silence, dynamic_range_db):
-    """10 * log10 of what is at least `silence`, floored under the clip's own maximum: [B, T, M] float32.
+def power_to_db(power: Any, *, silence: float, dynamic_range_db: float | None) -> Any:
+    """Converts power to decibels, 10 * log10(max(power, silence)), in float32.
+
+    Args:
+        power: [B, T, M].
+        silence: Floor of the power, above 0.
+        dynamic_range_db: Levels are floored this far below the clip's own maximum; None for no floor.
+
+    Returns:
+        [B, T, M] float32.
 
     Example:
-        >>> levels = decibels(ops.convert_to_tensor([[[100.0, 1e-7, 0.0]]]), silence=1e-10, dynamic_range_db=80.0)
+        >>> levels = power_to_db(ops.convert_to_tensor([[[100.0, 1e-7, 0.0]]]), silence=1e-10, dynamic_range_db=80.0)
         >>> [round(float(level), 4) for level in levels[0, 0]]
         [20.0, -60.0, -60.0]
     """

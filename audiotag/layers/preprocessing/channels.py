@@ -1,11 +1,13 @@
-"""More channels for a picture: copies, how it changes in time, where each band lies, or colours."""
+"""Layers that change the channels of an image."""
+
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-# The colour map "magma" of S. van der Walt and N. Smith, 2015, CC0: 256 colours from black over purple and orange to
-# pale yellow, two digits each for red, green and blue. Rounded to 8 bits, as matplotlib draws a spectrogram.
+# The colormap "magma" of S. van der Walt and N. Smith, 2015, CC0: 256 colors from black over purple and orange to
+# pale yellow, two hex digits each for red, green and blue, rounded to 8 bits as in matplotlib.
 MAGMA = np.frombuffer(
     bytes.fromhex(
         "00000401000501010601010802010902020b02020d03030f03031204041405041606051806051a07061c08071e090720"
@@ -31,15 +33,15 @@ MAGMA = np.frombuffer(
 
 @keras.saving.register_keras_serializable(package="audiotag")
 class RepeatChannels(keras.layers.Layer):
-    """Repeats the channels of a picture, by default to the three of a colour.
+    """Repeats the channels of an image, by default to three.
 
-    For networks whose weights were learned on colour images.
+    For networks that were pretrained on color images.
 
     Args:
-        count: How many times each channel is there.
+        count: Number of copies of each channel.
 
     Raises:
-        ValueError: A count below 1.
+        ValueError: count is below 1.
 
     Input shape: [B, M, T, C], any float type.
     Output shape: [B, M, T, C * count], the same type.
@@ -56,47 +58,47 @@ class RepeatChannels(keras.layers.Layer):
         self.count = count
         self.input_spec = keras.layers.InputSpec(ndim=4)
 
-    def call(self, picture):
-        return ops.concatenate([picture] * self.count, axis=-1)  # [B, M, T, C * count]
+    def call(self, image):
+        return ops.concatenate([image] * self.count, axis=-1)  # [B, M, T, C * count]
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple[Any, ...]) -> tuple[Any, ...]:
         """(B, M, T, C * count) for an input of (B, M, T, C)."""
         return (*input_shape[:3], input_shape[3] * self.count)
 
-    def compute_output_spec(self, picture):
-        """The shape above, and the type of the input."""
-        return keras.KerasTensor(self.compute_output_shape(picture.shape), dtype=picture.dtype)
+    def compute_output_spec(self, image: Any) -> keras.KerasTensor:
+        """The shape of `compute_output_shape` and the type of the input."""
+        return keras.KerasTensor(self.compute_output_shape(image.shape), dtype=image.dtype)
 
-    def get_config(self):
-        """What was passed."""
+    def get_config(self) -> dict[str, Any]:
+        """The options as they were passed."""
         return super().get_config() | {"count": self.count}
 
 
 @keras.saving.register_keras_serializable(package="audiotag")
 class Deltas(keras.layers.Layer):
-    """Adds two channels for each: how fast it changes in time, and how that changes.
+    """Appends the first and second derivatives of each channel along time.
 
-    Attacks and glides stand out, which a network of small kernels would have to
-    learn. Over the `width` frames around each frame a line and a parabola are fitted,
-    and the slope of the line and twice the square term of the parabola, per frame and
-    frame squared, are the two; so `librosa.feature.delta` has it, orders 1 and 2. The
-    frames near an end take what the first or last whole stretch has. A clip shorter
-    than `width` counts as if its last frame went on.
+    They emphasize onsets and glides, which a network of small kernels would have to
+    learn. A line and a parabola are fitted to the `width` frames around each frame; the
+    derivatives are the slope of the line, per frame, and twice the quadratic coefficient
+    of the parabola, per frame squared, as in `librosa.feature.delta` of orders 1 and 2.
+    Frames near an end take the derivatives of the first or last complete window. A clip
+    shorter than `width` is extended with its last frame.
 
     Reference: the 1st place of Freesound Audio Tagging 2019 (lRomul), with librosa's width of 9.
 
     Args:
-        width: Frames that are looked at together, odd.
+        width: Number of frames in a window, odd and at least 3.
 
     Raises:
-        ValueError: A width that is even or below 3.
+        ValueError: width is even or below 3.
 
     Input shape: [B, M, T, C], any float type.
-    Output shape: [B, M, T, 3 * C], float32: the picture, then the first, then the second derivatives.
+    Output shape: [B, M, T, 3 * C], float32: the image, then the first, then the second derivatives.
 
     Example:
-        >>> rising = ops.reshape(ops.arange(10.0) ** 2, (1, 1, 10, 1))
-        >>> [round(float(channel)) for channel in Deltas()(rising)[0, 0, 4]]
+        >>> parabola = ops.reshape(ops.arange(10.0) ** 2, (1, 1, 10, 1))
+        >>> [round(float(channel)) for channel in Deltas()(parabola)[0, 0, 4]]
         [16, 8, 2]
     """
 
@@ -107,35 +109,34 @@ class Deltas(keras.layers.Layer):
         self.width = width
         self.input_spec = keras.layers.InputSpec(ndim=4)
 
-    def call(self, picture):
-        length = ops.shape(picture)[2]
-        place = ops.arange(length + self.width - 1, dtype="int32")
-        lengthened = ops.take(picture, ops.minimum(place, length - 1), axis=2)
-        stretch = ops.clip(ops.arange(length, dtype="int32") - self.width // 2, 0, ops.maximum(length - self.width, 0))
-        steps = np.arange(self.width) - self.width // 2
-        bend = np.square(steps) - np.mean(np.square(steps))
-        channels = [picture]
-        for weights in (steps / np.sum(np.square(steps)), 2 * bend / np.sum(np.square(bend))):
-            fitted = sum(float(weight) * lengthened[:, :, i : i + length] for i, weight in enumerate(weights))
-            channels.append(ops.take(fitted, stretch, axis=2))  # [B, M, T, C]
+    def call(self, image):
+        length = ops.shape(image)[2]
+        frame = ops.arange(length + self.width - 1, dtype="int32")
+        extended = ops.take(image, ops.minimum(frame, length - 1), axis=2)  # [B, M, T + width - 1, C]
+        window = ops.clip(ops.arange(length, dtype="int32") - self.width // 2, 0, ops.maximum(length - self.width, 0))
+        offset = np.arange(self.width) - self.width // 2
+        curvature = np.square(offset) - np.mean(np.square(offset))
+        channels = [image]
+        for weights in (offset / np.sum(np.square(offset)), 2 * curvature / np.sum(np.square(curvature))):
+            derivative = sum(float(weight) * extended[:, :, i : i + length] for i, weight in enumerate(weights))
+            channels.append(ops.take(derivative, window, axis=2))  # [B, M, T, C]
         return ops.concatenate(channels, axis=-1)  # [B, M, T, 3 * C]
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple[Any, ...]) -> tuple[Any, ...]:
         """(B, M, T, 3 * C) for an input of (B, M, T, C)."""
         return (*input_shape[:3], 3 * input_shape[3])
 
-    def get_config(self):
-        """What was passed."""
+    def get_config(self) -> dict[str, Any]:
+        """The options as they were passed."""
         return super().get_config() | {"width": self.width}
 
 
 @keras.saving.register_keras_serializable(package="audiotag")
 class FrequencyChannel(keras.layers.Layer):
-    """Adds a channel that says how high each band lies, from -1 to 1.
+    """Appends a channel with the position of each band, from -1 to 1.
 
-    A convolution does the same wherever it is; with this channel it can tell a low
-    hum from a high whistle. The lowest band has -1, the highest 1, and the others lie
-    evenly between.
+    A convolution is invariant to position; with this channel it can distinguish a low
+    hum from a high whistle. The lowest band has -1, the highest 1, evenly spaced.
 
     Reference: the 3rd place of Freesound Audio Tagging 2019 (ex4sperans).
 
@@ -143,7 +144,7 @@ class FrequencyChannel(keras.layers.Layer):
     Output shape: [B, M, T, C + 1], the same type.
 
     Example:
-        >>> [float(height) for height in FrequencyChannel()(ops.ones((1, 5, 50, 1)))[0, :, 7, 1]]
+        >>> [float(value) for value in FrequencyChannel()(ops.ones((1, 5, 50, 1)))[0, :, 7, 1]]
         [-1.0, -0.5, 0.0, 0.5, 1.0]
     """
 
@@ -151,46 +152,47 @@ class FrequencyChannel(keras.layers.Layer):
         super().__init__(autocast=False, **kwargs)
         self.input_spec = keras.layers.InputSpec(ndim=4)
 
-    def call(self, picture):
-        batch, bands, frames, _ = ops.shape(picture)
+    def call(self, image):
+        batch, bands, frames, _ = ops.shape(image)
         band = ops.arange(bands, dtype="float32")
-        height = 2 * band / ops.cast(ops.maximum(bands - 1, 1), "float32") - 1
-        height = ops.reshape(ops.cast(height, picture.dtype), (1, bands, 1, 1))
-        return ops.concatenate([picture, ops.broadcast_to(height, (batch, bands, frames, 1))], axis=-1)
+        position = 2 * band / ops.cast(ops.maximum(bands - 1, 1), "float32") - 1
+        position = ops.reshape(ops.cast(position, image.dtype), (1, bands, 1, 1))
+        position = ops.broadcast_to(position, (batch, bands, frames, 1))
+        return ops.concatenate([image, position], axis=-1)  # [B, M, T, C + 1]
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple[Any, ...]) -> tuple[Any, ...]:
         """(B, M, T, C + 1) for an input of (B, M, T, C)."""
         return (*input_shape[:3], input_shape[3] + 1)
 
-    def compute_output_spec(self, picture):
-        """The shape above, and the type of the input."""
-        return keras.KerasTensor(self.compute_output_shape(picture.shape), dtype=picture.dtype)
+    def compute_output_spec(self, image: Any) -> keras.KerasTensor:
+        """The shape of `compute_output_shape` and the type of the input."""
+        return keras.KerasTensor(self.compute_output_shape(image.shape), dtype=image.dtype)
 
 
 @keras.saving.register_keras_serializable(package="audiotag")
-class ColourMap(keras.layers.Layer):
-    """Paints pictures of one channel in the 256 colours of "magma", 0 to 1.
+class Colormap(keras.layers.Layer):
+    """Converts images of one channel to the 256 colors of "magma", 0 to 1.
 
-    For networks that learned on colour images, and taggers that looked at plots of
-    spectrograms. A pixel x has the colour min(255, floor(256 * (x - low) / (high - low))),
-    and the first where that is negative. A constant picture has the first colour. The
-    levels of `EightBit` each have their own.
+    For networks that were pretrained on color images, and to reproduce taggers that
+    were trained on plots of spectrograms. A pixel x gets color number
+    floor(256 * (x - low) / (high - low)), limited to 0 and 255; a constant image gets
+    the first color. The levels of `Quantize8Bit` get one color each.
 
-    Reference: S. van der Walt and N. Smith, matplotlib, 2015; `librosa.display.specshow` draws decibels so.
+    Reference: S. van der Walt and N. Smith, matplotlib, 2015; `librosa.display.specshow` draws decibels with it.
 
     Args:
-        low: Value of the first colour; None for each picture's own minimum.
-        high: Value of the last colour; None for each picture's own maximum.
+        low: Value of the first color; None for each image's own minimum.
+        high: Value of the last color; None for each image's own maximum.
 
     Raises:
-        ValueError: A low that is not below high, or pictures of more than one channel.
+        ValueError: low is not below high, or the images have more than one channel.
 
     Input shape: [B, M, T, 1], any float type.
     Output shape: [B, M, T, 3], float32: red, green and blue.
 
     Example:
-        >>> colours = ColourMap()(ops.reshape(ops.convert_to_tensor([-80.0, -40.0, 0.0]), (1, 1, 3, 1)))
-        >>> ops.convert_to_numpy(255 * colours[0, 0]).round().astype(int).tolist()
+        >>> colors = Colormap()(ops.reshape(ops.convert_to_tensor([-80.0, -40.0, 0.0]), (1, 1, 3, 1)))
+        >>> ops.convert_to_numpy(255 * colors[0, 0]).round().astype(int).tolist()
         [[0, 0, 4], [183, 55, 121], [252, 253, 191]]
     """
 
@@ -202,17 +204,17 @@ class ColourMap(keras.layers.Layer):
         self.high = high
         self.input_spec = keras.layers.InputSpec(ndim=4, axes={-1: 1})
 
-    def call(self, picture):
-        low = ops.min(picture, axis=(1, 2, 3), keepdims=True) if self.low is None else self.low  # [B, 1, 1, 1]
-        high = ops.max(picture, axis=(1, 2, 3), keepdims=True) if self.high is None else self.high
-        colour = ops.floor(256 * (picture - low) / ops.maximum(high - low, 1e-6))
-        colour = ops.cast(ops.clip(colour, 0, 255), "int32")[..., 0]  # [B, M, T]
-        return ops.take(MAGMA.astype("float32") / 255, colour, axis=0)  # [B, M, T, 3]
+    def call(self, image):
+        low = ops.min(image, axis=(1, 2, 3), keepdims=True) if self.low is None else self.low  # [B, 1, 1, 1]
+        high = ops.max(image, axis=(1, 2, 3), keepdims=True) if self.high is None else self.high
+        color = ops.floor(256 * (image - low) / ops.maximum(high - low, 1e-6))
+        color = ops.cast(ops.clip(color, 0, 255), "int32")[..., 0]  # [B, M, T]
+        return ops.take(MAGMA.astype("float32") / 255, color, axis=0)  # [B, M, T, 3]
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple[Any, ...]) -> tuple[Any, ...]:
         """(B, M, T, 3) for an input of (B, M, T, 1)."""
         return (*input_shape[:3], 3)
 
-    def get_config(self):
-        """What was passed."""
+    def get_config(self) -> dict[str, Any]:
+        """The options as they were passed."""
         return super().get_config() | {"low": self.low, "high": self.high}

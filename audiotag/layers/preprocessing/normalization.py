@@ -1,10 +1,11 @@
-"""From a spectrogram to the picture a network looks at: turned, then scaled.
+"""From spectrogram to image, and normalization of images.
 
-`ToPicture` moves numbers about and keeps their type; the others compute, in float32 whatever the dtype policy.
+`ToImage` keeps the type of its input; the others compute in float32 whatever the dtype policy.
 """
 
 import math
-from typing import Literal
+from collections.abc import Iterable
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -14,17 +15,17 @@ from audiotag.layers import checks
 
 
 @keras.saving.register_keras_serializable(package="audiotag")
-class ToPicture(keras.layers.Layer):
-    """Turns a spectrogram into a picture of one channel, low bands first.
+class ToImage(keras.layers.Layer):
+    """Turns a spectrogram into an image of one channel, low bands first.
 
-    Networks made for images expect rows, columns and channels: here frequency,
-    time and one channel.
+    Image networks expect rows, columns and channels: here frequency, time and one
+    channel.
 
     Input shape: [B, T, M], any float type.
     Output shape: [B, M, T, 1], the same type.
 
     Example:
-        >>> tuple(ToPicture()(ops.ones((2, 50, 64))).shape)
+        >>> tuple(ToImage()(ops.ones((2, 50, 64))).shape)
         (2, 64, 50, 1)
     """
 
@@ -35,38 +36,38 @@ class ToPicture(keras.layers.Layer):
     def call(self, spectrogram):
         return ops.expand_dims(ops.transpose(spectrogram, (0, 2, 1)), axis=-1)  # [B, M, T, 1]
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """(B, M, T, 1) for an input of (B, T, M)."""
         batch, frames, bands = input_shape
         return (batch, bands, frames, 1)
 
-    def compute_output_spec(self, spectrogram):
-        """The shape above, and the type of the input."""
+    def compute_output_spec(self, spectrogram: Any) -> keras.KerasTensor:
+        """The shape of `compute_output_shape` and the type of the input."""
         return keras.KerasTensor(self.compute_output_shape(spectrogram.shape), dtype=spectrogram.dtype)
 
 
 @keras.saving.register_keras_serializable(package="audiotag")
-class Normalise(keras.layers.Layer):
-    """Shifts and scales all pictures alike: (x - mean) / std.
+class Normalize(keras.layers.Layer):
+    """Shifts and scales all images by fixed numbers: (x - mean) / std.
 
-    For networks that learned on pictures scaled by fixed numbers. The defaults
-    are for pictures of 0 to 1.
+    For networks that were pretrained on images normalized this way. The defaults
+    are for images of 0 to 1.
 
-    Reference: M. Pinto, 6th place of Freesound Audio Tagging 2019, on the 8-bit pictures of FSDKaggle2019.
+    Reference: M. Pinto, 6th place of Freesound Audio Tagging 2019, on the 8-bit images of FSDKaggle2019.
 
     Args:
-        mean: What becomes 0.
-        std: How far above it lies what becomes 1.
+        mean: Value that becomes 0.
+        std: Divisor, above 0: mean + std becomes 1.
 
     Raises:
-        ValueError: A std that is not above 0.
+        ValueError: std is not above 0.
 
     Input shape: [B, M, T, C], any float type.
     Output shape: [B, M, T, C], float32.
 
     Example:
-        >>> black_and_white = Normalise()(ops.reshape(ops.convert_to_tensor([0.0, 1.0]), (1, 1, 2, 1)))
-        >>> [round(float(pixel), 3) for pixel in ops.reshape(black_and_white, (-1,))]
+        >>> normalized = Normalize()(ops.reshape(ops.convert_to_tensor([0.0, 1.0]), (1, 1, 2, 1)))
+        >>> [round(float(pixel), 3) for pixel in ops.reshape(normalized, (-1,))]
         [-1.147, 2.765]
     """
 
@@ -77,30 +78,31 @@ class Normalise(keras.layers.Layer):
         self.std = std
         self.input_spec = keras.layers.InputSpec(ndim=4)
 
-    def call(self, picture):
-        return (picture - self.mean) / self.std
+    def call(self, image):
+        return (image - self.mean) / self.std
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """The shape of the input."""
         return input_shape
 
-    def get_config(self):
-        """What was passed."""
+    def get_config(self) -> dict[str, Any]:
+        """The options as they were passed."""
         return super().get_config() | {"mean": self.mean, "std": self.std}
 
 
 @keras.saving.register_keras_serializable(package="audiotag")
-class Standardise(keras.layers.Layer):
-    """Gives each picture mean 0 and standard deviation 1.
+class Standardize(keras.layers.Layer):
+    """Gives each image mean 0 and standard deviation 1.
 
-    A network should hear the same sound at any level. Each picture is measured
-    alone: z = (x - mean) / (std + 1e-6), and a constant picture becomes zeros.
+    This makes a log spectrogram independent of the recording level. The statistics
+    are those of the single image: z = (x - mean) / (std + 1e-6), and a constant image
+    becomes zeros.
 
     Input shape: [B, M, T, C], any float type.
     Output shape: [B, M, T, C], float32.
 
     Example:
-        >>> z = Standardise()(ops.reshape(ops.arange(12.0), (1, 3, 4, 1)))
+        >>> z = Standardize()(ops.reshape(ops.arange(12.0), (1, 3, 4, 1)))
         >>> round(float(ops.mean(z)), 4), round(float(ops.std(z)), 4)
         (0.0, 1.0)
     """
@@ -109,150 +111,151 @@ class Standardise(keras.layers.Layer):
         super().__init__(**kwargs | {"dtype": "float32"})
         self.input_spec = keras.layers.InputSpec(ndim=4)
 
-    def call(self, picture):
-        centred = picture - ops.mean(picture, axis=(1, 2, 3), keepdims=True)
-        deviation = ops.sqrt(ops.mean(ops.square(centred), axis=(1, 2, 3), keepdims=True))  # [B, 1, 1, 1]
-        return centred / (deviation + 1e-6)
+    def call(self, image):
+        centered = image - ops.mean(image, axis=(1, 2, 3), keepdims=True)
+        std = ops.sqrt(ops.mean(ops.square(centered), axis=(1, 2, 3), keepdims=True))  # [B, 1, 1, 1]
+        return centered / (std + 1e-6)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """The shape of the input."""
         return input_shape
 
 
 @keras.saving.register_keras_serializable(package="audiotag")
-class AdaptedStandardise(keras.layers.Layer):
-    """Scales pictures by the mean and deviation of the training clips.
+class DatasetStandardize(keras.layers.Layer):
+    """Standardizes images with the mean and std of the training clips.
 
-    Low bands are mostly louder than high ones; here each counts by how it differs
-    from its own habit: z = (x - mean) / std. `adapt` measures both in the training
-    clips, once and before training. Until then they are 0 and 1, and `adapted` is
-    False. They are weights, saved with the network, which training leaves alone.
+    Low bands are usually louder than high ones; z = (x - mean) / std with statistics
+    per band puts all bands on one scale. `adapt` computes them from the training
+    clips, once before training. Until then they are 0 and 1, and `adapted` is False.
+    They are non-trainable weights, saved with the network.
 
-    What was constant in the training clips, its std at most 1e-6, is only centred.
+    Values that are constant in the training clips, with a std of at most 1e-6, are
+    only centered.
 
-    Reference: Maxwell_110's Keras kernel of 2019, by "cell", there measured on the held-out clips too.
+    Reference: Maxwell_110's Keras kernel of 2019, per "cell", which includes the held-out clips in the statistics.
 
     Args:
-        per: What has a mean and a std of its own: each "cell", that is each frame of each band, for
-            pictures of one width; each "band"; or the whole "picture". Channels never share them.
+        per: What has its own mean and std: each "cell", that is each frame of each band, for images of one
+            width; each "band"; or the complete "image". Statistics are always per channel.
 
     Raises:
-        ValueError: An unknown per, or pictures of unknown size where the statistics must have theirs.
+        ValueError: per is unknown, or the statistics need a size of the image that is not fixed.
 
     Input shape: [B, M, T, C], any float type.
     Output shape: [B, M, T, C], float32.
 
     Example:
-        >>> layer = AdaptedStandardise(per="picture")
+        >>> layer = DatasetStandardize(per="image")
         >>> layer.adapt([np.full((1, 8, 5, 1), 3.0), np.full((1, 8, 5, 1), 5.0)])
         >>> float(layer(np.full((1, 8, 9, 1), 6.0))[0, 0, 0, 0])
         2.0
     """
 
-    def __init__(self, *, per: Literal["cell", "band", "picture"] = "band", **kwargs):
+    def __init__(self, *, per: Literal["cell", "band", "image"] = "band", **kwargs):
         super().__init__(**kwargs | {"dtype": "float32"})
-        checks.one_of(("cell", "band", "picture"), per=per)
+        checks.one_of(("cell", "band", "image"), per=per)
         self.per = per
         self.input_spec = keras.layers.InputSpec(ndim=4)
 
-    def build(self, input_shape):
-        """Makes the statistics, 0 and 1."""
-        shape = [size if axis in self._kept else 1 for axis, size in enumerate(input_shape)]
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Creates the statistics, 0 and 1."""
+        shape = [size if axis in self._kept_axes else 1 for axis, size in enumerate(input_shape)]
         if None in shape:
             raise ValueError(
-                f"per={self.per!r} needs pictures of a known size. Received: an input of shape {tuple(input_shape)}. "
-                f"Fix the size of axis {shape.index(None)} before this layer, or use per='picture'."
+                f"per={self.per!r} needs images of a fixed size. Received: an input of shape {tuple(input_shape)}. "
+                f"Fix the size of axis {shape.index(None)} before this layer, or use per='image'."
             )
         self.mean = self.add_weight(name="mean", shape=shape, initializer="zeros", trainable=False)
         self.std = self.add_weight(name="std", shape=shape, initializer="ones", trainable=False)
         self.clips = self.add_weight(name="clips", shape=(), dtype="int32", initializer="zeros", trainable=False)
 
     @property
-    def adapted(self):
-        """Whether the mean and the deviation were measured, here or before they were saved."""
+    def adapted(self) -> bool:
+        """Whether the statistics were computed, by `adapt` or before they were saved."""
         return self.built and int(ops.convert_to_numpy(self.clips)) > 0
 
-    def adapt(self, pictures):
-        """Measures training clips, and forgets those measured before.
+    def adapt(self, images: Iterable[Any]) -> None:
+        """Computes the statistics of training clips and replaces earlier ones.
 
-        One pass over the batches, in float64. Frames that share a mean count alike,
-        so that a longer clip counts for more.
+        One pass over the batches, in float64. Every frame has the same weight, so a
+        longer clip has more.
 
         Reference: T. Chan, G. Golub and R. LeVeque, "Updating Formulae and a Pairwise Algorithm for
         Computing Sample Variances", 1979.
 
         Args:
-            pictures: Batches [B, M, T, C], arrays or tensors, as they reach this layer.
+            images: Batches [B, M, T, C], arrays or tensors, as this layer receives them.
 
         Raises:
-            ValueError: There is no picture, one does not fit the statistics, or holds NaN or infinity.
+            ValueError: There are no images, one does not have the size of the statistics, or one has NaN or infinity.
         """
-        clips, count, mean, squares = 0, 0, 0.0, 0.0
-        shared = tuple(axis for axis in range(4) if axis not in self._kept)
-        for batch in pictures:
+        num_clips, count, mean, squares = 0, 0, 0.0, 0.0
+        reduced_axes = tuple(axis for axis in range(4) if axis not in self._kept_axes)
+        for batch in images:
             batch = np.asarray(ops.convert_to_numpy(batch), "float64")
             if batch.ndim == 4 and not self.built:
                 self.build(batch.shape)
-            if batch.ndim != 4 or any(batch.shape[axis] != self.mean.shape[axis] for axis in self._kept):
+            if batch.ndim != 4 or any(batch.shape[axis] != self.mean.shape[axis] for axis in self._kept_axes):
                 expected = ["B", "M", "T", "C"]
-                for axis in self._kept if self.built else ():
+                for axis in self._kept_axes if self.built else ():
                     expected[axis] = str(self.mean.shape[axis])
                 raise ValueError(
                     f"adapt expects batches of shape [{', '.join(expected)}]. Received: a batch of shape "
                     f"{batch.shape}. Pass a single batch in a list."
                 )
             if not np.isfinite(batch).all():
-                raise ValueError(f"adapt expects finite numbers. Received: NaN or infinity after {clips} clips.")
+                raise ValueError(f"adapt expects finite numbers. Received: NaN or infinity after {num_clips} clips.")
             if not batch.size:
                 continue
             added = batch.size // math.prod(self.mean.shape)
-            centre = batch.mean(axis=shared, keepdims=True)
-            step = centre - mean
-            squares = squares + np.square(batch - centre).sum(axis=shared, keepdims=True)
+            batch_mean = batch.mean(axis=reduced_axes, keepdims=True)
+            step = batch_mean - mean
+            squares = squares + np.square(batch - batch_mean).sum(axis=reduced_axes, keepdims=True)
             squares = squares + np.square(step) * (count * added / (count + added))
             mean = mean + step * (added / (count + added))
             count += added
-            clips += len(batch)
-        if not clips:
-            raise ValueError("adapt expects at least one batch of pictures. Received: none.")
+            num_clips += len(batch)
+        if not num_clips:
+            raise ValueError("adapt expects at least one batch of images. Received: none.")
         std = np.sqrt(squares / count)
         self.mean.assign(mean)
         self.std.assign(np.where(std > 1e-6, std, 1.0))
-        self.clips.assign(clips)
+        self.clips.assign(num_clips)
 
-    def call(self, picture):
-        return (picture - self.mean) / self.std
+    def call(self, image):
+        return (image - self.mean) / self.std
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """The shape of the input."""
         return input_shape
 
-    def get_config(self):
-        """What was passed."""
+    def get_config(self) -> dict[str, Any]:
+        """The options as they were passed."""
         return super().get_config() | {"per": self.per}
 
     @property
-    def _kept(self):
+    def _kept_axes(self):
         """The axes along which the statistics differ."""
-        return {"cell": (1, 2, 3), "band": (1, 3), "picture": (3,)}[self.per]
+        return {"cell": (1, 2, 3), "band": (1, 3), "image": (3,)}[self.per]
 
 
 @keras.saving.register_keras_serializable(package="audiotag")
-class EightBit(keras.layers.Layer):
-    """Rounds each picture down to the 256 levels of an image file, 0 to 1.
+class Quantize8Bit(keras.layers.Layer):
+    """Quantizes each image to the 256 levels of an image file, 0 to 1.
 
-    Taggers that stored spectrograms as image files trained on such pictures:
-    level = floor(255 * (x - min) / (max - min)), then level / 255, each clip by
-    its own extremes. A picture that spans 1e-6 or less becomes zeros.
+    This reproduces taggers that stored spectrograms as image files:
+    level = floor(255 * (x - min) / (max - min)), then level / 255, with each image's
+    own minimum and maximum. An image with a range of 1e-6 or less becomes zeros.
 
-    Reference: the image route of A. Maji, 2020, and M. Pinto, 2019, standardises first.
+    Reference: the image files of A. Maji, 2020, and M. Pinto, 2019, who standardize first.
 
     Input shape: [B, M, T, C], any float type.
     Output shape: [B, M, T, C], float32.
 
     Example:
-        >>> picture = ops.reshape(ops.convert_to_tensor([-80.0, -40.0, 0.0]), (1, 1, 3, 1))
-        >>> [round(255 * float(level)) for level in ops.reshape(EightBit()(picture), (-1,))]
+        >>> image = ops.reshape(ops.convert_to_tensor([-80.0, -40.0, 0.0]), (1, 1, 3, 1))
+        >>> [round(255 * float(level)) for level in ops.reshape(Quantize8Bit()(image), (-1,))]
         [0, 127, 255]
     """
 
@@ -260,14 +263,14 @@ class EightBit(keras.layers.Layer):
         super().__init__(**kwargs | {"dtype": "float32"})
         self.input_spec = keras.layers.InputSpec(ndim=4)
 
-    def call(self, picture):
-        low = ops.min(picture, axis=(1, 2, 3), keepdims=True)  # [B, 1, 1, 1]
-        high = ops.max(picture, axis=(1, 2, 3), keepdims=True)  # [B, 1, 1, 1]
+    def call(self, image):
+        low = ops.min(image, axis=(1, 2, 3), keepdims=True)  # [B, 1, 1, 1]
+        high = ops.max(image, axis=(1, 2, 3), keepdims=True)  # [B, 1, 1, 1]
         span = high - low
-        levels = ops.floor(255 * (picture - low) / ops.maximum(span, 1e-6))
-        levels = ops.where(picture == high, 255.0, levels)  # 255 * span / span may be 254.99998
+        levels = ops.floor(255 * (image - low) / ops.maximum(span, 1e-6))
+        levels = ops.where(image == high, 255.0, levels)  # 255 * span / span may be 254.99998
         return ops.where(span > 1e-6, levels / 255, 0.0)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """The shape of the input."""
         return input_shape

@@ -1,6 +1,6 @@
-"""Pictures of one size, from clips of any length: cut and repeated, or stretched."""
+"""Images of a fixed size from clips of any length."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -11,93 +11,94 @@ from audiotag.layers.frontends.stft import PRECISION
 
 
 @keras.saving.register_keras_serializable(package="audiotag")
-class FitFrames(keras.layers.Layer):
-    """Cuts longer clips, and fills shorter ones, to one number of frames.
+class FixFrames(keras.layers.Layer):
+    """Truncates longer images, and pads shorter ones, to a number of frames.
 
-    For networks that hear every clip at the same speed and at one length: the end
-    of a longer clip is cut off, and a shorter one starts again, as often as it takes.
+    For networks with an input of fixed length. Unlike `Resize`, it keeps the time
+    scale: a longer clip loses its end, a shorter one is padded at its end.
 
     Reference: M. Dorfer and G. Widmer, "Training general-purpose audio tagging networks with noisy
-    labels and iterative self-verification", 2018, where 3000 frames are filled by repeating.
+    labels and iterative self-verification", 2018, where clips are repeated to 3000 frames.
 
     Args:
-        num_frames: Frames of the result.
-        short_clips: What follows a shorter clip: "repeat" is the clip itself, "zeros", or "minimum", the
-            lowest value in each of its channels, which is its silence.
+        num_frames: Number of frames of the result.
+        pad: Padding after a shorter clip: "repeat" is the clip itself, as often as needed; "zeros"; "minimum" is
+            the lowest value in each of its channels, its silence.
 
     Raises:
-        ValueError: num_frames below 1, or an unknown filling.
+        ValueError: num_frames is below 1, or pad is unknown.
 
     Input shape: [B, M, T, C], any float type.
     Output shape: [B, M, num_frames, C], the same type.
 
     Example:
-        >>> clip = ops.reshape(ops.convert_to_tensor([1.0, 2.0, 3.0]), (1, 1, 3, 1))
-        >>> [int(pixel) for pixel in ops.reshape(FitFrames(num_frames=7)(clip), (-1,))]
+        >>> image = ops.reshape(ops.convert_to_tensor([1.0, 2.0, 3.0]), (1, 1, 3, 1))
+        >>> [int(pixel) for pixel in ops.reshape(FixFrames(num_frames=7)(image), (-1,))]
         [1, 2, 3, 1, 2, 3, 1]
     """
 
-    def __init__(self, *, num_frames: int, short_clips: Literal["repeat", "zeros", "minimum"] = "repeat", **kwargs):
+    def __init__(self, *, num_frames: int, pad: Literal["repeat", "zeros", "minimum"] = "repeat", **kwargs):
         super().__init__(autocast=False, **kwargs)
         if num_frames < 1:
             raise ValueError(f"num_frames must be at least 1. Received: num_frames={num_frames}")
-        checks.one_of(("repeat", "zeros", "minimum"), short_clips=short_clips)
+        checks.one_of(("repeat", "zeros", "minimum"), pad=pad)
         self.num_frames = num_frames
-        self.short_clips = short_clips
+        self.pad = pad
         self.input_spec = keras.layers.InputSpec(ndim=4)
 
-    def call(self, picture):
-        length = ops.shape(picture)[2]
-        place = ops.arange(self.num_frames, dtype="int32")
-        repeated = ops.take(picture, place % length, axis=2)  # [B, M, num_frames, C]
-        if self.short_clips == "repeat":
+    def call(self, image):
+        length = ops.shape(image)[2]
+        frame = ops.arange(self.num_frames, dtype="int32")
+        repeated = ops.take(image, frame % length, axis=2)  # [B, M, num_frames, C]
+        if self.pad == "repeat":
             return repeated
-        filling = ops.min(picture, axis=(1, 2), keepdims=True)  # [B, 1, 1, C]
-        if self.short_clips == "zeros":
-            filling = ops.zeros_like(filling)
-        return ops.where(ops.reshape(place < length, (1, 1, -1, 1)), repeated, filling)
+        padding = ops.min(image, axis=(1, 2), keepdims=True)  # [B, 1, 1, C]
+        if self.pad == "zeros":
+            padding = ops.zeros_like(padding)
+        return ops.where(ops.reshape(frame < length, (1, 1, -1, 1)), repeated, padding)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """(B, M, num_frames, C) for an input of (B, M, T, C)."""
         return (*input_shape[:2], self.num_frames, input_shape[3])
 
-    def compute_output_spec(self, picture):
-        """The shape above, and the type of the input."""
-        return keras.KerasTensor(self.compute_output_shape(picture.shape), dtype=picture.dtype)
+    def compute_output_spec(self, image: Any) -> keras.KerasTensor:
+        """The shape of `compute_output_shape` and the type of the input."""
+        return keras.KerasTensor(self.compute_output_shape(image.shape), dtype=image.dtype)
 
-    def get_config(self):
-        """What was passed."""
-        return super().get_config() | {"num_frames": self.num_frames, "short_clips": self.short_clips}
+    def get_config(self) -> dict[str, Any]:
+        """The options as they were passed."""
+        return super().get_config() | {"num_frames": self.num_frames, "pad": self.pad}
 
 
 @keras.saving.register_keras_serializable(package="audiotag")
 class Resize(keras.layers.Layer):
-    """Stretches pictures to a fixed size.
+    """Resizes images to a fixed size.
 
-    For networks that were made, or trained, for pictures of one size. The middle
-    of pixel i of n new ones lies at u = (i + 0.5) * N / n of N old ones. "nearest"
-    is the old pixel floor(u). The others are means of the old pixels, whose middles
-    lie d away, with weights k(d) that are divided by their sum within the picture:
+    For networks that were designed, or pretrained, for images of one size. The center
+    of output pixel i of n lies at u = (i + 0.5) * N / n of N input pixels. "nearest" is
+    the input pixel floor(u). The others are weighted means of the input pixels: one
+    whose center is d away has weight k(d), divided by the sum within the image:
 
     - "bilinear": k(d) = max(0, 1 - |d|);
     - "bicubic": k(d) = 1.5|d|^3 - 2.5|d|^2 + 1 up to |d| = 1, then
-      -0.5|d|^3 + 2.5|d|^2 - 4|d| + 2 up to 2, then 0. It is sharper, and may leave the
-      range of the picture at an edge.
+      -0.5|d|^3 + 2.5|d|^2 - 4|d| + 2 up to 2, then 0. It is sharper, and may exceed the
+      range of the image at an edge.
 
-    With `antialias`, d is divided by N / n where a side shrinks, so that every old
-    pixel counts. Pillow resizes so, from version 7 on with "bicubic" where nothing is
-    said and with "nearest" before; Keras' image loaders take "nearest", S0's at 64 x 64.
+    With `antialias`, d is divided by N / n along an axis that shrinks, so that every
+    input pixel contributes. Pillow does the same; its default is "bicubic" since
+    version 7 and "nearest" before. Keras' image loaders default to "nearest", which S0
+    used at 64 x 64.
 
     Reference: R. Keys, "Cubic Convolution Interpolation for Digital Image Processing", 1981.
 
     Args:
-        height: Rows of the result.
-        width: Columns of the result.
+        height: Number of rows of the result.
+        width: Number of columns of the result.
         interpolation: "nearest" repeats or drops pixels; "bilinear" blends 2 x 2 neighbours, "bicubic" 4 x 4.
-        antialias: Smooth what shrinks, else fine lines may vanish.
+        antialias: Low-pass filter along an axis that shrinks; without it fine lines may vanish.
 
     Raises:
-        ValueError: A size below 1, an unknown interpolation, or antialias with "nearest", which drops pixels.
+        ValueError: A size is below 1, interpolation is unknown, or antialias is used with "nearest".
 
     Input shape: [B, M, T, C], any float type.
     Output shape: [B, height, width, C], the same type.
@@ -123,7 +124,7 @@ class Resize(keras.layers.Layer):
         checks.one_of(("nearest", "bilinear", "bicubic"), interpolation=interpolation)
         if antialias and interpolation == "nearest":
             raise ValueError(
-                "antialias smooths with interpolation 'bilinear' or 'bicubic'. Received: antialias=True with 'nearest'"
+                "antialias needs interpolation 'bilinear' or 'bicubic'. Received: antialias=True with 'nearest'"
             )
         self.height = height
         self.width = width
@@ -131,28 +132,28 @@ class Resize(keras.layers.Layer):
         self.antialias = antialias
         self.input_spec = keras.layers.InputSpec(ndim=4)
 
-    def call(self, picture):
-        _, bands, frames, _ = ops.shape(picture)
+    def call(self, image):
+        _, bands, frames, _ = ops.shape(image)
         if self.interpolation == "nearest":
-            rows = ops.take(picture, nearest_pixels(bands, self.height), axis=1)  # [B, height, T, C]
+            rows = ops.take(image, nearest_pixels(bands, self.height), axis=1)  # [B, height, T, C]
             return ops.take(rows, nearest_pixels(frames, self.width), axis=2)  # [B, height, width, C]
-        how = {"interpolation": self.interpolation, "antialias": self.antialias}
-        rows = pixel_weights(bands, self.height, **how)  # [height, M]
-        columns = pixel_weights(frames, self.width, **how)  # [width, T]
-        planes = ops.transpose(ops.cast(picture, PRECISION), (0, 3, 1, 2))  # [B, C, M, T]
+        options = {"interpolation": self.interpolation, "antialias": self.antialias}
+        rows = pixel_weights(bands, self.height, **options)  # [height, M]
+        columns = pixel_weights(frames, self.width, **options)  # [width, T]
+        planes = ops.transpose(ops.cast(image, PRECISION), (0, 3, 1, 2))  # [B, C, M, T]
         planes = ops.matmul(ops.matmul(rows, planes), ops.transpose(columns))  # [B, C, height, width]
-        return ops.cast(ops.transpose(planes, (0, 2, 3, 1)), picture.dtype)  # [B, height, width, C]
+        return ops.cast(ops.transpose(planes, (0, 2, 3, 1)), image.dtype)  # [B, height, width, C]
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """(B, height, width, C) for an input of (B, M, T, C)."""
         return (input_shape[0], self.height, self.width, input_shape[3])
 
-    def compute_output_spec(self, picture):
-        """The shape above, and the type of the input."""
-        return keras.KerasTensor(self.compute_output_shape(picture.shape), dtype=picture.dtype)
+    def compute_output_spec(self, image: Any) -> keras.KerasTensor:
+        """The shape of `compute_output_shape` and the type of the input."""
+        return keras.KerasTensor(self.compute_output_shape(image.shape), dtype=image.dtype)
 
-    def get_config(self):
-        """What was passed."""
+    def get_config(self) -> dict[str, Any]:
+        """The options as they were passed."""
         return super().get_config() | {
             "height": self.height,
             "width": self.width,
@@ -161,10 +162,12 @@ class Resize(keras.layers.Layer):
         }
 
 
-def nearest_pixels(old, new):
-    """Which of `old` pixels in a row lies under the middle of each of `new` ones: [new] int32.
+def nearest_pixels(old: Any, new: int) -> Any:
+    """Index of the input pixel at the center of each output pixel: [new] int32.
 
-    `old` may be a number, or a tensor where it is not known yet.
+    Args:
+        old: Number of input pixels, an int or, if unknown in a graph, an integer tensor.
+        new: Number of output pixels.
 
     Example:
         >>> ops.convert_to_numpy(nearest_pixels(5, 3)).tolist()
@@ -173,21 +176,28 @@ def nearest_pixels(old, new):
     return (2 * ops.arange(new, dtype="int32") + 1) * old // (2 * new)
 
 
-def pixel_weights(old, new, *, interpolation, antialias=False):
-    """How much each of `old` pixels in a row counts in each of `new` ones: [new, old], every row sums to 1.
+def pixel_weights(old: Any, new: int, *, interpolation: Literal["bilinear", "bicubic"], antialias: bool = False) -> Any:
+    """Weight of each input pixel in each output pixel; every row sums to 1.
 
-    `old` may be a number, or a tensor where it is not known yet.
+    Args:
+        old: Number of input pixels, an int or, if unknown in a graph, an integer tensor.
+        new: Number of output pixels.
+        interpolation: As for `Resize`.
+        antialias: As for `Resize`.
+
+    Returns:
+        [new, old], a NumPy array if `old` is an int.
 
     Example:
         >>> pixel_weights(2, 4, interpolation="bilinear").tolist()
         [[1.0, 0.0], [0.75, 0.25], [0.25, 0.75], [0.0, 1.0]]
     """
-    known = isinstance(old, int)
-    xp, precision = (np, "float64") if known else (ops, PRECISION)
-    place = xp.arange(old, dtype=precision) + 0.5  # [old]
-    ratio = (old if known else ops.cast(old, precision)) / new
-    middle = (xp.arange(new, dtype=precision) + 0.5)[:, None] * ratio  # [new, 1]
-    distance = xp.abs(place - middle) / (xp.maximum(ratio, 1.0) if antialias else 1.0)  # [new, old]
+    static = isinstance(old, int)
+    xp, precision = (np, "float64") if static else (ops, PRECISION)
+    ratio = (old if static else ops.cast(old, precision)) / new
+    old_centers = xp.arange(old, dtype=precision) + 0.5  # [old]
+    new_centers = (xp.arange(new, dtype=precision) + 0.5)[:, None] * ratio  # [new, 1]
+    distance = xp.abs(old_centers - new_centers) / (xp.maximum(ratio, 1.0) if antialias else 1.0)  # [new, old]
     weights = xp.maximum(1.0 - distance, 0.0)
     if interpolation == "bicubic":
         near = (1.5 * distance - 2.5) * distance**2 + 1.0

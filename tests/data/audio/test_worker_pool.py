@@ -16,27 +16,27 @@ HARMLESS = signal.SIGCHLD
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_answers_come_in_the_order_of_the_entries(count):
+def test_results_come_in_the_order_of_the_entries(count):
     assert list(in_order(math.sqrt, range(100), workers=count)) == [(math.sqrt(n), None) for n in range(100)]
     assert list(in_order(math.sqrt, [], workers=count)) == []
     assert multiprocessing.active_children() == []
 
 
-def test_a_slow_entry_does_not_mix_up_the_others():
+def test_a_slow_entry_keeps_the_order():
     assert list(in_order(time.sleep, [0.3, 0, 0, 0.1, 0], workers=2)) == [(None, None)] * 5
 
 
 @pytest.mark.check("A7")
-@pytest.mark.parametrize("sign", [signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE])
-def test_an_entry_that_its_worker_dies_of_is_lost_and_only_it(sign):
-    entries = [HARMLESS, sign, HARMLESS, HARMLESS, sign]
-    answers = list(in_order(signal.raise_signal, entries, workers=2))
-    lost = (None, f"its decoder died of {sign.name}")
-    assert answers == [lost if entry == sign else (None, None) for entry in entries]
+@pytest.mark.parametrize("crash", [signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE])
+def test_only_the_entry_that_crashes_its_worker_is_lost(crash):
+    entries = [HARMLESS, crash, HARMLESS, HARMLESS, crash]
+    results = list(in_order(signal.raise_signal, entries, workers=2))
+    lost = (None, f"its worker died of {crash.name}")
+    assert results == [lost if entry == crash else (None, None) for entry in entries]
 
 
-def test_a_worker_that_leaves_is_told_by_its_code():
-    assert list(in_order(os._exit, [3], workers=1)) == [(None, "its decoder ended the process with code 3")]
+def test_the_reason_has_the_exit_code_of_a_worker():
+    assert list(in_order(os._exit, [3], workers=1)) == [(None, "its worker ended the process with code 3")]
 
 
 @pytest.mark.check("A7")
@@ -49,29 +49,32 @@ def test_an_entry_that_takes_too_long_is_lost(monkeypatch):
 
 @pytest.mark.check("A7")
 def test_an_entry_that_takes_too_much_memory_is_lost():
-    answers = list(in_order(bytes, [3, worker_pool.MEMORY + (1 << 30), 2], workers=1))
-    assert answers == [(bytes(3), None), (None, "decoding it takes more than 4 GiB of memory"), (bytes(2), None)]
+    results = list(in_order(bytes, [3, worker_pool.MEMORY + (1 << 30), 2], workers=1))
+    assert results == [(bytes(3), None), (None, "it takes more than 4 GiB of memory"), (bytes(2), None)]
 
 
-def test_an_error_of_ours_is_raised_here():
+def test_an_exception_of_the_function_is_raised_here():
     with pytest.raises(ValueError):
         list(in_order(math.sqrt, [4, -1, 9], workers=2))
     assert multiprocessing.active_children() == []
 
 
 @pytest.mark.check("A7")
-def test_a_worker_that_somebody_ends_is_replaced_and_nothing_is_lost():
-    def end_one():
+def test_a_worker_that_is_killed_once_is_replaced_and_nothing_is_lost():
+    def kill_one():
         while not multiprocessing.active_children():
             time.sleep(0.01)
         time.sleep(0.3)
         os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
 
-    threading.Thread(target=end_one).start()
+    threading.Thread(target=kill_one).start()
     assert list(in_order(time.sleep, [0.2] * 12, workers=2)) == [(None, None)] * 12
 
 
 @pytest.mark.check("A7")
-def test_one_that_is_ended_twice_is_no_fault_of_the_entry():
-    with pytest.raises(DataError, match="A worker process died, perhaps for want of memory. Run make-records again.*"):
+def test_two_kills_in_a_row_stop_the_pool():
+    with pytest.raises(
+        DataError,
+        match="A worker process was killed twice, perhaps for lack of memory. Run make-records again: it continues",
+    ):
         list(in_order(signal.raise_signal, [HARMLESS, signal.SIGKILL], workers=1))

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiers import law
 
+from audiotag.data.records import check_records, write_records
 from audiotag.data.records import manifest as manifests
 from audiotag.data.records.manifest import (
     NAME,
@@ -22,7 +23,6 @@ from audiotag.data.records.manifest import (
     read_manifest,
     write_manifest,
 )
-from audiotag.data.records.writing import check_records, write_records
 from audiotag.errors import DataError
 
 
@@ -32,24 +32,24 @@ def source(recordings, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def whole(source, tmp_path_factory):
-    """Records in four shards. Tests may read them and must not write into them."""
+def complete(source, tmp_path_factory):
+    """Records in four shards. Tests must not write into them."""
     out = tmp_path_factory.mktemp("manifest") / "out"
     write_records(source, out, sample_rate=16_000, workers=0, clips_per_shard=4)
     return out
 
 
 @pytest.fixture
-def out(whole, tmp_path):
-    """A copy of these records for a test to spoil."""
-    return shutil.copytree(whole, tmp_path / "out")
+def out(complete, tmp_path):
+    """A copy of these records, to damage."""
+    return shutil.copytree(complete, tmp_path / "out")
 
 
 def shards(out):
     return sorted(out.glob("clips-*.tfrecord"))
 
 
-# Whole
+# Complete records
 
 NAMES = st.lists(st.text(), max_size=5, unique=True).map(tuple)
 SHARDS = st.lists(st.builds(Shard, st.just(""), st.text(), st.integers(0, 99), st.text(), NAMES), max_size=4)
@@ -58,21 +58,21 @@ ANYTHING = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False
 
 @law
 @given(SHARDS, st.dictionaries(st.text(), ANYTHING), st.text(), NAMES)
-def test_any_manifest_comes_back_as_it_was_written(shards, options, plan, vocabulary):
+def test_any_manifest_is_read_as_it_was_written(shards, options, fingerprint, vocabulary):
     with tempfile.TemporaryDirectory() as folder:
         shards = tuple(replace(shard, file=f"{number}.tfrecord") for number, shard in enumerate(shards))
         for shard in shards:
             (Path(folder) / shard.file).write_bytes(bytes(shard.bytes))
-        manifest = Manifest(Path(folder), options, plan, vocabulary, shards, {})
+        manifest = Manifest(Path(folder), options, fingerprint, vocabulary, shards, {})
         write_manifest(manifest)
         assert read_manifest(folder) == manifest
 
 
-def test_what_is_read_is_what_was_written(whole, tmp_path):
-    manifest = read_manifest(whole)
-    other = manifest.Manifest(**{**vars(manifest), "directory": tmp_path})
+def test_a_manifest_that_was_read_is_written_with_the_same_bytes(complete, tmp_path):
+    manifest = read_manifest(complete)
+    other = manifests.Manifest(**{**vars(manifest), "directory": tmp_path})
     write_manifest(other)
-    assert (tmp_path / NAME).read_bytes() == (whole / NAME).read_bytes()
+    assert (tmp_path / NAME).read_bytes() == (complete / NAME).read_bytes()
     assert [len(shard.clips) for shard in manifest.shards] == [4, 3, 4, 3]
     assert manifest.options == {
         "layout": "csv",
@@ -87,34 +87,34 @@ def test_what_is_read_is_what_was_written(whole, tmp_path):
     }
 
 
-def test_whole_records_have_no_damage(whole, capsys):
-    assert list(check_records(whole)) == []
+def test_complete_records_have_no_damage(complete, capsys):
+    assert list(check_records(complete)) == []
     assert "check-records: 4/4 shards" in capsys.readouterr().err
 
 
-def test_records_may_be_moved(whole, tmp_path):
-    moved = shutil.copytree(whole, tmp_path / "elsewhere")
+def test_records_can_be_moved(complete, tmp_path):
+    moved = shutil.copytree(complete, tmp_path / "elsewhere")
     assert read_manifest(str(moved)).directory == moved
     assert list(check_records(moved)) == []
 
 
-def test_only_the_shards_that_hold_a_clip_are_named(whole):
-    manifest = read_manifest(whole)
+def test_paths_holding_returns_only_the_shards_of_the_clips(complete):
+    manifest = read_manifest(complete)
     first, _, third, _ = manifest.shards
     assert manifest.paths_holding([]) == []
     assert manifest.paths_holding([third.clips[1], first.clips[0], first.clips[2]]) == [
-        str(whole / first.file),
-        str(whole / third.file),
+        str(complete / first.file),
+        str(complete / third.file),
     ]
 
 
-def test_equal_content_has_one_text_and_one_digest():
+def test_equal_content_has_the_same_text_and_digest():
     assert canonical({"b": (1, "ä"), "a": None}) == canonical({"a": None, "b": [1, "ä"]})
     assert json.loads(canonical({"b": (1, "ä"), "a": None})) == {"a": None, "b": [1, "ä"]}
     assert digest([1, 2]) == digest((1, 2)) != digest([2, 1])
 
 
-# Not whole
+# Damaged shards
 
 
 @pytest.mark.check("B3")
@@ -126,7 +126,7 @@ def test_a_missing_shard_is_named(out):
 
 
 @pytest.mark.check("B3")
-@pytest.mark.parametrize("change", [-1, -200, 1], ids=["a byte less", "cut short", "a byte more"])
+@pytest.mark.parametrize("change", [-1, -200, 1], ids=["a byte less", "truncated", "a byte more"])
 def test_a_shard_of_another_length_is_named(out, change):
     content = shards(out)[1].read_bytes()
     shards(out)[1].write_bytes(content[:change] if change < 0 else content + b"x")
@@ -147,7 +147,7 @@ def test_a_flipped_bit_anywhere_in_a_shard_is_found_and_the_shard_named(out):
         assert "clips-00001-of-00004.tfrecord: damaged: its SHA-256 is not the manifest's" in damage
         assert damage.endswith(
             f"It holds 3 curated clips, {names[0]} to {names[-1]}. "
-            f"The first record that is not right is that of {names[bit // 8 // record]}."
+            f"The first damaged record is that of {names[bit // 8 // record]}."
         )
     assert list(check_records(out)) == [damage]
 
@@ -177,7 +177,7 @@ def test_swapped_records_within_a_shard_are_found(out):
     assert "clips-00000-of-00004.tfrecord: damaged" in damage
 
 
-# The manifest itself and the tables
+# A damaged manifest or table
 
 
 @pytest.mark.check("B1")
@@ -193,14 +193,14 @@ def test_a_flipped_bit_anywhere_in_the_manifest_is_refused(out):
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b"7", b"null", b'{"sha256": "00"}', b"\xff", bytes(100), b"[" * 100_000]
 )
-def test_something_else_in_its_place_is_refused(out, content):
+def test_other_content_in_its_place_is_refused(out, content):
     (out / NAME).write_bytes(content)
     with pytest.raises(DataError, match="manifest.json: altered"):
         read_manifest(out)
 
 
 @pytest.mark.check("B3")
-def test_the_same_content_in_another_writing_is_refused(out):
+def test_the_same_content_in_another_format_is_refused(out):
     content = json.loads((out / NAME).read_bytes())
     (out / NAME).write_text(json.dumps(content))
     with pytest.raises(DataError, match="manifest.json: altered"):
@@ -208,7 +208,7 @@ def test_the_same_content_in_another_writing_is_refused(out):
 
 
 @pytest.mark.check("B2")
-def test_a_cut_manifest_is_refused(out):
+def test_a_truncated_manifest_is_refused(out):
     content = (out / NAME).read_bytes()
     for length in np.linspace(0, len(content) - 1, 40, dtype=int):
         (out / NAME).write_bytes(content[:length])
@@ -216,27 +216,27 @@ def test_a_cut_manifest_is_refused(out):
             read_manifest(out)
 
 
-def test_no_manifest_means_that_the_run_goes_on(out):
+def test_without_a_manifest_the_records_are_unfinished(out):
     (out / NAME).unlink()
     with pytest.raises(DataError, match="out: no manifest.json, so make-records has not finished here. Run it again"):
         read_manifest(out)
 
 
-def test_no_directory_tells_how_to_make_one(tmp_path):
+def test_the_message_about_a_missing_directory_says_how_to_make_it(tmp_path):
     with pytest.raises(DataError, match="none: no such directory of records. Make it with: audiotag make-records SOU"):
         read_manifest(tmp_path / "none")
 
 
 @pytest.mark.check("B3")
 @pytest.mark.parametrize("version", [1, 2, 4])
-def test_another_schema_version_is_refused(whole, out, monkeypatch, version):
-    manifest = manifests.Manifest(**{**vars(read_manifest(whole)), "directory": out})
+def test_another_schema_version_is_refused(complete, out, monkeypatch, version):
+    manifest = manifests.Manifest(**{**vars(read_manifest(complete)), "directory": out})
     with monkeypatch.context() as other:
         other.setattr(manifests, "SCHEMA_VERSION", version)
         write_manifest(manifest)
     message = (
         f"manifest.json: written by another version of audiotag, in schema {version}; this one reads schema 3, whose "
-        "fingerprint covers the audio of the recordings. Make the records anew with --overwrite"
+        "fingerprint covers the audio of the recordings. Make the records again with --overwrite"
     )
     with pytest.raises(DataError, match=message):
         read_manifest(out)
@@ -260,10 +260,10 @@ def test_a_missing_table_is_refused(out, table):
         read_manifest(out)
 
 
-def test_a_damaged_directory_is_not_taken_for_finished(source, out):
+def test_a_damaged_directory_is_not_finished(source, out):
     shards(out)[0].unlink()
     options = {"sample_rate": 16_000, "workers": 0, "clips_per_shard": 4}
-    with pytest.raises(DataError, match="is missing; .* Make the records anew with --overwrite"):
+    with pytest.raises(DataError, match="is missing; .* Make the records again with --overwrite"):
         write_records(source, out, **options)
     write_records(source, out, overwrite=True, **options)
     assert list(check_records(out)) == []

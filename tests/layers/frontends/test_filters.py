@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from audiotag.layers.frontends.filters import gathered, mel_filters, touched_bins
+from audiotag.layers.frontends.filters import apply_filters, filter_groups, mel_filters
 
 
 @pytest.mark.parametrize("mel_scale", ["slaney", "htk"])
@@ -40,10 +40,9 @@ def test_the_filters_are_those_of_librosa(sample_rate, fft_length, num_bands, lo
 
 
 @pytest.mark.parametrize("num_bands", [1, 7, 8, 9, 128])
-def test_gathering_group_by_group_is_the_whole_product(num_bands):
-    dice = np.random.default_rng(0)
-    bins = dice.random((2, 3, 129))
+def test_applying_the_filters_in_groups_equals_the_full_product(num_bands):
+    spectrogram = np.random.default_rng(0).random((2, 3, 129))
     filters = mel_filters(
         sample_rate=8000, fft_length=256, num_bands=num_bands, low_hz=0, high_hz=4000, mel_scale="slaney", norm="slaney"
     )  # some of 128 bands are empty
-    assert_allclose(gathered(bins, touched_bins(filters)), bins @ filters, rtol=1e-9)
+    assert_allclose(apply_filters(spectrogram, filter_groups(filters)), spectrogram @ filters, rtol=1e-9)

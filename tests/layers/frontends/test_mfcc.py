@@ -4,14 +4,17 @@ import librosa
 import numpy as np
 import pytest
 import scipy.fft
+from examples import MEL, WAVEFORM
 from numpy.testing import assert_allclose
 
 from audiotag.layers import Mfcc
-from audiotag.layers.frontends.mfcc import cosines
+from audiotag.layers.frontends.mfcc import dct_matrix
+
+EXAMPLES = [(Mfcc, MEL | {"num_coefficients": 13, "dynamic_range_db": 60.0}, WAVEFORM)]
 
 
 def librosa_mfcc(clip, sample_rate, count=40, **options):
-    """What librosa makes of one clip: [T, count]."""
+    """librosa's coefficients of one clip: [T, count]."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # clips shorter than a frame
         return librosa.feature.mfcc(y=clip, sr=sample_rate, n_mfcc=count, **options).T
@@ -24,7 +27,7 @@ def test_extremes_agree_with_librosa(sample_rate, extremes):
         assert_allclose(layer(clip[None])[0], librosa_mfcc(clip, sample_rate), rtol=0, atol=2e-3, err_msg=name)
 
 
-def test_real_clips_agree_with_librosa_and_are_as_published(real_clips):
+def test_real_clips_agree_with_librosa_and_have_the_published_shape(real_clips):
     coefficients = Mfcc(sample_rate=44_100)(real_clips)
     assert tuple(coefficients.shape) == (10, 173, 40)
     assert_allclose(coefficients, [librosa_mfcc(clip, 44_100) for clip in real_clips], rtol=0, atol=2e-3)
@@ -57,8 +60,8 @@ def test_every_length_agrees_with_librosa(samples):
 
 
 @pytest.mark.parametrize(("size", "count"), [(1, 1), (5, 3), (128, 128)])
-def test_the_cosines_are_those_of_scipy(size, count):
-    assert_allclose(cosines(size, count), scipy.fft.dct(np.eye(size), norm="ortho")[:, :count], atol=1e-12)
+def test_the_dct_is_that_of_scipy(size, count):
+    assert_allclose(dct_matrix(size, count), scipy.fft.dct(np.eye(size), norm="ortho")[:, :count], atol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,25 @@ import warnings
 import librosa
 import numpy as np
 import pytest
+from examples import MEL, WAVEFORM
 from numpy.testing import assert_allclose
 
 from audiotag.layers import PcenMel
-from audiotag.layers.frontends.pcen import smoothed
+from audiotag.layers.frontends.pcen import exponential_moving_average
+
+EXAMPLES = [
+    (
+        PcenMel,
+        MEL
+        | {"power": 2.0, "scale": 100.0, "gain": 0.9, "bias": 1.0, "root": 0.4, "time_constant_seconds": 0.1}
+        | {"epsilon": 1e-5},
+        WAVEFORM,
+    ),
+]
 
 
 def librosa_pcen(clip, sample_rate):
-    """What librosa makes of one clip: [T, 128]."""
+    """librosa's PCEN of one clip: [T, 128]."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # clips shorter than a frame
         mel = librosa.feature.melspectrogram(y=clip, sr=sample_rate, power=1)
@@ -52,7 +63,7 @@ def test_every_option_agrees_with_librosa(extremes):
 
 @pytest.mark.parametrize("samples", [1, 511, 512, 513, 2048, 65_023, 65_024, 65_025, 140_001])
 def test_every_length_agrees_with_librosa(samples):
-    """65,024 samples are 128 frames, those of one product."""
+    """65,024 samples are 128 frames, which is one block of the mean."""
     waveforms = np.random.default_rng(samples).standard_normal((2, samples)).astype("float32")
     expected = [librosa_pcen(clip, 22_050) for clip in waveforms]
     assert_allclose(PcenMel(sample_rate=22_050)(waveforms), expected, rtol=1e-4, atol=1e-6)
@@ -61,16 +72,16 @@ def test_every_length_agrees_with_librosa(samples):
 
 @pytest.mark.parametrize("num_frames", [1, 127, 128, 129, 257, 1000])
 @pytest.mark.parametrize("weight", [1e-4, 0.05, 0.9, 1.0])
-def test_the_mean_is_that_of_a_loop(num_frames, weight):
+def test_the_exponential_mean_is_that_of_a_loop(num_frames, weight):
     energy = np.random.default_rng(0).random((2, num_frames, 3))
     expected, mean = [], np.ones((2, 3))
     for frame in np.moveaxis(energy, 1, 0):
         mean = (1 - weight) * mean + weight * frame
         expected.append(mean)
-    assert_allclose(smoothed(energy, weight), np.stack(expected, axis=1), rtol=1e-9)
+    assert_allclose(exponential_moving_average(energy, weight=weight), np.stack(expected, axis=1), rtol=1e-9)
 
 
-def test_a_hum_fades_and_a_knock_stays():
+def test_a_constant_tone_is_attenuated_and_an_onset_is_not():
     time = np.arange(64_000) / 16_000
     clip = 0.1 * np.sin(2 * np.pi * 440 * time)
     before = PcenMel(sample_rate=16_000)(clip[None])[0].numpy()

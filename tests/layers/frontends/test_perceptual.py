@@ -1,14 +1,17 @@
 import librosa
 import numpy as np
 import pytest
+from examples import MEL, WAVEFORM
 from numpy.testing import assert_allclose
 
 from audiotag.layers import PerceptualMel
 from audiotag.layers.frontends.perceptual import a_weighting
 
+EXAMPLES = [(PerceptualMel, MEL | {"silence": 1e-8, "dynamic_range_db": 60.0}, WAVEFORM)]
+
 
 def reference(clip, padding="reflect"):
-    """The first spectrogram of Dorfer and Widmer, step by step as they describe it: [T, 128]."""
+    """The first spectrogram of Dorfer and Widmer, step by step: [T, 128]."""
     window = np.sin(np.pi * np.arange(1024) / 1024) ** 2
     clip = np.pad(clip.astype("float64"), 512, mode="reflect" if padding == "reflect" else "constant")
     frames = [clip[start : start + 1024] for start in range(0, len(clip) - 1023, 192)]
@@ -46,7 +49,7 @@ def test_3000_frames_are_18_seconds():
     assert PerceptualMel().compute_output_shape((None, 32_000 * 18 - 1)) == (None, 3000, 128)
 
 
-def test_the_weighting_is_that_of_librosa_but_for_the_rounding_of_the_corners():
+def test_the_weighting_is_that_of_librosa_apart_from_rounded_corner_frequencies():
     hz = np.concatenate([[0.0, 0.1, 1.0], np.geomspace(5, 22_050, 200)])
     expected = librosa.A_weighting(np.maximum(hz, 1e-3))
     assert_allclose(a_weighting(hz), expected, rtol=0, atol=0.01)
@@ -54,16 +57,16 @@ def test_the_weighting_is_that_of_librosa_but_for_the_rounding_of_the_corners():
 
 
 def test_the_weighting_comes_after_the_floor():
-    """A tone at 8 kHz: what is far below it lies on the floor, and there the weights of the ear are seen."""
+    """Far below a tone at 8 kHz, bins are on the floor, and only the weighting makes a difference."""
     time = np.arange(32_000) / 32_000
     level = PerceptualMel()(np.sin(2 * np.pi * 8000 * time).astype("float32")[None])[0, 80]
     sums = librosa.filters.mel(sr=32_000, n_fft=1024, dtype=np.float64).sum(axis=1)
     floor = 20 * np.log10(256) - 99
     assert_allclose(level[0], sums[0] * (floor + a_weighting(np.array(31.25))), atol=0.02)
-    assert_allclose(level[40], sums[40] * floor, atol=0.02)  # near 1 kHz nothing is taken away
+    assert_allclose(level[40], sums[40] * floor, atol=0.02)  # near 1 kHz the weighting is 0
 
 
-def test_without_a_floor_a_silent_end_is_as_quiet_as_silence():
+def test_without_a_dynamic_range_a_silent_end_has_the_level_of_silence():
     clip = np.zeros((1, 4000), "float32")
     silence = PerceptualMel()(clip)[0, -1]
     clip[0, :100] = 1

@@ -3,9 +3,21 @@ import warnings
 import librosa
 import numpy as np
 import pytest
+from examples import MEL, WAVEFORM
 from numpy.testing import assert_allclose
 
 from audiotag.layers import LogMel, MelSpectrogram
+
+EXAMPLES = [
+    (MelSpectrogram, MEL | {"power": 2.0, "window_length": None, "mel_scale": "slaney", "norm": None}, WAVEFORM),
+    (
+        LogMel,
+        MEL
+        | {"power": 1.0, "window_length": 400, "mel_scale": "htk", "norm": None}
+        | {"reference": "max", "silence": 1e-8, "dynamic_range_db": 60.0},
+        WAVEFORM,
+    ),
+]
 
 SETTINGS = {
     "defaults": {"sample_rate": 22_050},
@@ -23,7 +35,7 @@ SETTINGS = {
         "low_hz": 20.0,
         "padding": "reflect",
     },
-    "below_the_maximum": {
+    "relative_to_the_maximum": {
         "sample_rate": 44_100,
         "fft_length": 2560,
         "frame_step": 512,
@@ -71,7 +83,7 @@ LENGTHS = [
 
 
 def librosa_decibels(clip, settings):
-    """What librosa makes of one clip: [T, M]."""
+    """librosa's log-mel spectrogram of one clip: [T, M]."""
     options = {"num_bands": 128, "fft_length": 2048, "frame_step": 512} | settings
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # clips shorter than a frame, empty bands
@@ -102,7 +114,7 @@ def tone(hz, sample_rate, samples, level=1.0):
     return (level * np.sin(2 * np.pi * hz * np.arange(samples) / sample_rate)).astype("float32")
 
 
-def sounds(sample_rate, samples):
+def signals(sample_rate, samples):
     """Noise, quiet noise, three tones, a click and digital silence: [7, N]."""
     noise = np.random.default_rng(samples).standard_normal(samples)
     click = np.zeros(samples)
@@ -113,8 +125,8 @@ def sounds(sample_rate, samples):
 
 @pytest.mark.parametrize("samples", LENGTHS)
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-def test_every_length_of_every_sound_agrees_with_librosa(settings, samples):
-    waveforms = sounds(settings["sample_rate"], samples)
+def test_every_length_of_every_signal_agrees_with_librosa(settings, samples):
+    waveforms = signals(settings["sample_rate"], samples)
     expected = [librosa_decibels(clip, settings) for clip in waveforms]
     assert_allclose(LogMel(**settings)(waveforms), expected, rtol=0, atol=1e-3)
 
@@ -141,7 +153,7 @@ def test_real_clips_agree_with_librosa(settings, real_clips):
 
 
 @pytest.mark.parametrize("power", [1.0, 2.0])
-def test_mel_energies_are_those_of_librosa(power, extremes):
+def test_mel_spectrograms_are_those_of_librosa(power, extremes):
     layer = MelSpectrogram(sample_rate=22_050, power=power)
     for name, clip in extremes(22_050).items():
         with warnings.catch_warnings():
@@ -155,19 +167,19 @@ def test_mel_energies_are_those_of_librosa(power, extremes):
 def test_odd_frames_and_steps_longer_than_frames_agree_with_librosa(fft_length, frame_step):
     settings = {"sample_rate": 8000, "num_bands": 12, "fft_length": fft_length, "frame_step": frame_step}
     for samples in (299, 300, 301, 600):
-        waveforms = sounds(8000, samples)
+        waveforms = signals(8000, samples)
         expected = [librosa_decibels(clip, settings) for clip in waveforms]
         assert_allclose(LogMel(**settings)(waveforms), expected, rtol=0, atol=1e-3)
 
 
-def test_a_loud_neighbour_changes_nothing():
+def test_a_loud_clip_in_the_batch_changes_nothing():
     noise = np.random.default_rng(0).standard_normal((1, 16_000)).astype("float32")
     layer = LogMel(sample_rate=16_000)
     together = layer(np.concatenate([1e-4 * noise, 10 * noise]))
     assert_allclose(together[:1], layer(1e-4 * noise), atol=1e-4)
 
 
-def test_silence_is_a_finite_floor():
+def test_silence_is_at_a_finite_floor():
     assert_allclose(
         LogMel(sample_rate=16_000)(np.zeros((1, 8000), "float32")), np.full((1, 16, 128), -100.0), atol=1e-4
     )
@@ -177,10 +189,10 @@ def test_bands_narrower_than_a_bin_are_finite():
     layer = LogMel(sample_rate=16_000, num_bands=256, fft_length=128)
     decibels = np.asarray(layer(np.random.default_rng(0).standard_normal((1, 4000))))
     assert np.isfinite(decibels).all()
-    assert_allclose(decibels[..., 1], decibels.max() - 80, atol=1e-4)  # an empty band lies on the floor
+    assert_allclose(decibels[..., 1], decibels.max() - 80, atol=1e-4)  # an empty band is on the floor
 
 
-def test_whole_numbers_are_taken_as_they_are():
+def test_integers_are_not_rescaled():
     waveform = np.random.default_rng(0).integers(-30_000, 30_000, (1, 8000), dtype="int16")
     layer = LogMel(sample_rate=16_000)
     assert_allclose(layer(waveform), layer(waveform.astype("float32")))

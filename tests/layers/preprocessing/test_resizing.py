@@ -2,39 +2,48 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from examples import IMAGE
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
-from audiotag.layers import FitFrames, Resize
+from audiotag.layers import FixFrames, Resize
+
+EXAMPLES = [
+    (FixFrames, {"num_frames": 350, "pad": "repeat"}, (None, 24, None, 2)),
+    (FixFrames, {"num_frames": 350, "pad": "minimum"}, (None, 24, None, 2)),
+    (Resize, {"height": 16, "width": 20, "interpolation": "nearest", "antialias": False}, IMAGE),
+    (Resize, {"height": 32, "width": 20, "interpolation": "bilinear", "antialias": False}, (None, 24, None, 3)),
+    (Resize, {"height": 32, "width": 20, "interpolation": "bicubic", "antialias": True}, (None, 24, None, 3)),
+]
 
 
-def pictures(*shape, seed=0):
+def images(*shape, seed=0):
     return np.random.default_rng(seed).normal(-40, 15, shape).astype("float32")
 
 
 @pytest.mark.parametrize("length", [1, 5, 6, 7, 11, 12, 13, 25])
-def test_a_clip_is_repeated_until_it_is_long_enough_and_then_cut(length):
-    clip = pictures(2, 4, length, 3)
+def test_a_clip_is_repeated_and_then_truncated(length):
+    clip = images(2, 4, length, 3)
     expected = clip
     while expected.shape[2] < 12:
         expected = np.concatenate([expected, clip], axis=2)
-    assert_array_equal(FitFrames(num_frames=12)(clip), expected[:, :, :12])
+    assert_array_equal(FixFrames(num_frames=12)(clip), expected[:, :, :12])
 
 
-@pytest.mark.parametrize("short_clips", ["zeros", "minimum"])
+@pytest.mark.parametrize("pad", ["zeros", "minimum"])
 @pytest.mark.parametrize("length", [1, 11, 12, 13])
-def test_the_end_is_filled_with_zeros_or_each_clips_silence(short_clips, length):
-    clips = pictures(2, 4, length, 3)
-    fitted = np.asarray(FitFrames(num_frames=12, short_clips=short_clips)(clips))
-    for clip, result in zip(clips, fitted):
+def test_the_end_is_padded_with_zeros_or_the_minimum_of_each_channel(pad, length):
+    clips = images(2, 4, length, 3)
+    fixed = np.asarray(FixFrames(num_frames=12, pad=pad)(clips))
+    for clip, result in zip(clips, fixed):
         for channel in range(3):
-            silence = 0 if short_clips == "zeros" else clip[..., channel].min()
-            padded = np.pad(clip[..., channel], ((0, 0), (0, 12)), constant_values=silence)
+            value = 0 if pad == "zeros" else clip[..., channel].min()
+            padded = np.pad(clip[..., channel], ((0, 0), (0, 12)), constant_values=value)
             assert_array_equal(result[..., channel], padded[:, :12])
 
 
 def kernel(distance, interpolation):
-    """How much a pixel counts whose middle is that far away, in pixels."""
+    """Weight of an input pixel whose center is `distance` pixels away."""
     d = abs(distance)
     if interpolation == "bilinear":
         return max(0, 1 - d)
@@ -43,35 +52,35 @@ def kernel(distance, interpolation):
     return -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2 if d < 2 else 0
 
 
-def stretched(line, size, interpolation, antialias=False):
-    """What lies under the middle of each new pixel of a line [N], pixel by pixel."""
+def resampled(line, size, interpolation, antialias=False):
+    """A line [N] resampled to [size], pixel by pixel."""
     result = []
     for i in range(size):
-        middle = (i + 0.5) * len(line) / size
+        center = (i + 0.5) * len(line) / size
         if interpolation == "nearest":
-            result.append(line[int(middle)])
+            result.append(line[int(center)])
         else:
             scale = max(1, len(line) / size) if antialias else 1
-            weights = [kernel((j + 0.5 - middle) / scale, interpolation) for j in range(len(line))]
+            weights = [kernel((j + 0.5 - center) / scale, interpolation) for j in range(len(line))]
             result.append(np.dot(weights, line) / sum(weights))
     return result
 
 
-WAYS = [("nearest", False), *((name, smooth) for name in ("bilinear", "bicubic") for smooth in (False, True))]
+METHODS = [("nearest", False), *((name, smooth) for name in ("bilinear", "bicubic") for smooth in (False, True))]
 
 
-@pytest.mark.parametrize(("interpolation", "antialias"), WAYS)
+@pytest.mark.parametrize(("interpolation", "antialias"), METHODS)
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (40, 100), (31, 171), (16, 19), (1, 1)])
-def test_each_new_pixel_shows_what_lies_under_its_middle(interpolation, antialias, height, width):
-    picture = pictures(1, 31, 57, 2)
-    resized = Resize(height=height, width=width, interpolation=interpolation, antialias=antialias)(picture)
+def test_every_method_agrees_with_a_loop_over_pixels(interpolation, antialias, height, width):
+    image = images(1, 31, 57, 2)
+    resized = Resize(height=height, width=width, interpolation=interpolation, antialias=antialias)(image)
     for channel in range(2):
-        rows = [stretched(line, height, interpolation, antialias) for line in picture[0, :, :, channel].T]
-        expected = [stretched(line, width, interpolation, antialias) for line in np.transpose(rows)]
+        rows = [resampled(line, height, interpolation, antialias) for line in image[0, :, :, channel].T]
+        expected = [resampled(line, width, interpolation, antialias) for line in np.transpose(rows)]
         assert_allclose(resized[0, :, :, channel], expected, atol=1e-5)
 
 
-def test_doubling_by_hand():
+def test_doubling_a_worked_example():
     line = np.array([0.0, 0, 0, 128, 0, 0, 0], "float32").reshape(1, 1, 7, 1)
     for interpolation, expected in {
         "nearest": [0, 0, 0, 0, 0, 0, 128, 128, 0, 0, 0, 0, 0, 0],
@@ -82,7 +91,7 @@ def test_doubling_by_hand():
         assert_allclose(np.ravel(doubled), expected, atol=1e-5)
 
 
-def test_halving_by_hand():
+def test_halving_a_worked_example():
     line = np.array([0.0, 0, 8, 0, 0, 0, 0, 0], "float32").reshape(1, 1, 8, 1)
     for interpolation, antialias, expected in [
         ("nearest", False, [0, 0, 0, 0]),
@@ -95,23 +104,23 @@ def test_halving_by_hand():
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize(("height", "width"), [(128, 128), (256, 256), (64, 64), (236, 100), (7, 300)])
-def test_with_antialias_the_numbers_are_pillows(interpolation, height, width):
-    picture = pictures(1, 128, 173, 1)
-    expected = Image.fromarray(picture[0, :, :, 0]).resize(
+def test_with_antialias_the_values_are_those_of_pillow(interpolation, height, width):
+    image = images(1, 128, 173, 1)
+    expected = Image.fromarray(image[0, :, :, 0]).resize(
         (width, height), getattr(Image.Resampling, interpolation.upper())
     )
-    resized = Resize(height=height, width=width, interpolation=interpolation, antialias=True)(picture)
+    resized = Resize(height=height, width=width, interpolation=interpolation, antialias=True)(image)
     assert_allclose(resized[0, :, :, 0], expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("size", [64, 256])
-def test_nearest_is_pillows_where_files_were_halved_or_doubled(size):
-    picture = pictures(1, 128, 128, 1)
-    expected = Image.fromarray(picture[0, :, :, 0]).resize((size, size), Image.Resampling.NEAREST)
-    assert_array_equal(Resize(height=size, width=size)(picture)[0, :, :, 0], expected)
+def test_halving_and_doubling_with_nearest_is_that_of_pillow(size):
+    image = images(1, 128, 128, 1)
+    expected = Image.fromarray(image[0, :, :, 0]).resize((size, size), Image.Resampling.NEAREST)
+    assert_array_equal(Resize(height=size, width=size)(image)[0, :, :, 0], expected)
 
 
-def test_doubled_eight_bit_files_of_pillow_differ_by_a_level_at_most():
+def test_doubling_8_bit_images_differs_from_pillow_by_at_most_one_level():
     levels = np.random.default_rng(0).integers(64, 192, (128, 128)).astype("uint8")  # Pillow clips at 0 and 255
     expected = Image.fromarray(levels).resize((256, 256), Image.Resampling.BICUBIC)
     resized = Resize(height=256, width=256, interpolation="bicubic")(levels[None, :, :, None].astype("float32"))
@@ -119,14 +128,14 @@ def test_doubled_eight_bit_files_of_pillow_differ_by_a_level_at_most():
 
 
 @pytest.mark.parametrize("old", range(1, 200, 9))
-def test_nearest_keeps_the_numbers_of_tensorflow(old):
+def test_nearest_is_that_of_tensorflow(old):
     line = np.arange(old, dtype="float32").reshape(1, old, 1, 1)
     for new in (16, 64, 100, 128, 224, 256):
         expected = tf.image.resize(line, (new, 1), method="nearest")
         assert_array_equal(Resize(height=new, width=1)(line), expected)
 
 
-def test_long_pictures_keep_their_exact_middles():
+def test_the_pixel_centers_of_long_images_are_exact():
     ramp = np.arange(30_000, dtype="float32").reshape(1, 1, -1, 1)
     resized = np.asarray(Resize(height=1, width=7, interpolation="bilinear")(ramp))
     assert_allclose(np.ravel(resized), (np.arange(7) + 0.5) * 30_000 / 7 - 0.5, rtol=1e-7)
@@ -138,13 +147,13 @@ def test_long_pictures_keep_their_exact_middles():
     [
         Resize(height=8, width=8),
         Resize(height=8, width=8, interpolation="bicubic"),
-        FitFrames(num_frames=9),
-        FitFrames(num_frames=9, short_clips="zeros"),
-        FitFrames(num_frames=9, short_clips="minimum"),
+        FixFrames(num_frames=9),
+        FixFrames(num_frames=9, pad="zeros"),
+        FixFrames(num_frames=9, pad="minimum"),
     ],
 )
-def test_moving_numbers_keeps_their_type(layer, dtype):
-    assert layer(pictures(1, 4, 4, 1).astype(dtype)).dtype == dtype
+def test_the_output_has_the_type_of_the_input(layer, dtype):
+    assert layer(images(1, 4, 4, 1).astype(dtype)).dtype == dtype
     assert layer(keras.Input((4, 4, 1), dtype=dtype)).dtype == dtype
 
 
@@ -159,17 +168,17 @@ def test_moving_numbers_keeps_their_type(layer, dtype):
         ),
         (
             lambda: Resize(height=8, width=8, antialias=True),
-            "antialias smooths with interpolation 'bilinear' or 'bicubic'. Received: antialias=True with 'nearest'",
+            "antialias needs interpolation 'bilinear' or 'bicubic'. Received: antialias=True with 'nearest'",
         ),
-        (lambda: FitFrames(num_frames=0), "num_frames must be at least 1. Received: num_frames=0"),
+        (lambda: FixFrames(num_frames=0), "num_frames must be at least 1. Received: num_frames=0"),
         (
-            lambda: FitFrames(num_frames=8, short_clips="silence"),
-            "short_clips must be 'repeat', 'zeros' or 'minimum'. Received: short_clips='silence'",
+            lambda: FixFrames(num_frames=8, pad="silence"),
+            "pad must be 'repeat', 'zeros' or 'minimum'. Received: pad='silence'",
         ),
-        (lambda: FitFrames(num_frames=8)(np.ones((2, 8, 8))), "expected ndim=4, found ndim=3"),
+        (lambda: FixFrames(num_frames=8)(np.ones((2, 8, 8))), "expected ndim=4, found ndim=3"),
     ],
 )
-def test_what_has_no_size_is_refused(make, message):
+def test_wrong_options_and_inputs_are_refused(make, message):
     with pytest.raises(ValueError) as error:
         make()
     assert message in str(error.value)

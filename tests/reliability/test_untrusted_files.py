@@ -1,4 +1,4 @@
-"""E: models, labels and names from strangers run nothing, read nothing elsewhere and write nothing elsewhere."""
+"""E: untrusted models, labels and names run no code and neither read nor write files outside their folder."""
 
 import ast
 import json
@@ -22,7 +22,7 @@ from audiotag.data.clips import read_clips, write_clips
 from audiotag.errors import AudiotagError, DataError
 from audiotag.reporting import page
 from audiotag.runs.weights import load_weights, save_weights
-from audiotag.serving.saved_model import load_listener
+from audiotag.serving.saved_model import load_predictor
 from audiotag.serving.screening import foreign_operations
 from audiotag.training.state import load_state, save_state
 
@@ -40,14 +40,14 @@ def network():
 
 @pytest.fixture
 def canary(tmp_path):
-    """A path that stays free unless somebody's code runs."""
+    """A path that does not exist unless code of an untrusted file runs."""
     path = tmp_path / "canary"
     yield path
-    assert not path.exists(), "it ran"
+    assert not path.exists(), "code ran"
 
 
 class Bomb:
-    """Pickled, it makes a file when it is unpickled."""
+    """An object that makes a folder when it is unpickled."""
 
     def __init__(self, canary):
         self.canary = canary
@@ -127,7 +127,7 @@ def weights(canary, path, change):
 
 
 def keras_file(path, canary):
-    """A .keras file with a Lambda in it, under the name of weights."""
+    """A .keras file with a Lambda in it, under a name for weights."""
     code = keras.layers.Lambda(lambda x: x)
     model = keras.Sequential([keras.Input((4,)), code])
     place = path.with_name("model.keras")
@@ -161,7 +161,7 @@ STATES = {"packed": packed_state, "pickled": pickled_state, "escaping": escaping
 
 @pytest.mark.check("E1")
 @pytest.mark.filterwarnings("ignore")
-def test_files_of_weights_that_hold_more_than_numbers_are_refused(canary, tmp_path, tally):
+def test_files_of_weights_with_more_than_numbers_are_refused(canary, tmp_path, tally):
     path, memory = tmp_path / "best.weights.h5", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for what, change in HDF5.items():
         with tally.trial(what):
@@ -175,9 +175,9 @@ def test_files_of_weights_that_hold_more_than_numbers_are_refused(canary, tmp_pa
                 load_weights(network(), path)
     for what, make in STATES.items():
         with tally.trial(f"{what} state"):
-            make(tmp_path / "state.npz", canary)
+            make(tmp_path / "training_state.npz", canary)
             with pytest.raises(DataError, match="the training state is damaged|of another network"):
-                load_state(tmp_path / "state.npz", network())
+                load_state(tmp_path / "training_state.npz", network())
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory
     with tally.trial("memory"):
         assert grown < 512 * 1024, f"{grown} KiB more"
@@ -185,13 +185,13 @@ def test_files_of_weights_that_hold_more_than_numbers_are_refused(canary, tmp_pa
 
 @pytest.mark.check("E1")
 @pytest.mark.parametrize("weights", ["../../outside.weights.h5", "/etc/passwd"])
-def test_a_run_whose_weights_lie_elsewhere_is_refused(run, tmp_path, weights):
+def test_a_run_whose_weights_are_in_another_folder_is_refused(run, tmp_path, weights):
     copy = shutil.copytree(run.folder, tmp_path / "copy")
     shutil.copy(run.weights(0, "curated"), tmp_path / "outside.weights.h5")
-    place = copy / "fold-0" / "curated" / "finished.json"
-    place.write_text(json.dumps(json.loads(place.read_text()) | {"weights": weights}))
+    path = copy / "fold-0" / "curated" / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"weights": weights}))
     with pytest.raises(DataError, match="missing or damaged"):
-        load_listener(copy)
+        load_predictor(copy)
 
 
 @pytest.mark.check("E1")
@@ -201,17 +201,17 @@ def test_an_experiment_that_names_code_is_refused(run, tmp_path, name):
     content = json.loads((copy / "experiment.json").read_text())
     content["model"] = {"name": name, "command": "touch canary"}
     (copy / "experiment.json").write_text(json.dumps(content))
-    with pytest.raises(AudiotagError, match="there is no part"):
-        load_listener(copy)
+    with pytest.raises(AudiotagError, match="there is no component"):
+        load_predictor(copy)
 
 
 # E2: SavedModels
 
 
 def serving(function):
-    """A module with the endpoints that ours have; `function` is what its answer passes through."""
+    """A module with the endpoints of our models; `function` is applied to its logits."""
 
-    class Listener(tf.Module):
+    class Predictor(tf.Module):
         @tf.function(input_signature=[tf.TensorSpec([None, None], tf.float32, name="waveform")])
         def serve(self, waveform):
             return {"logits": function(tf.zeros([tf.shape(waveform)[0], 2]))}
@@ -221,30 +221,30 @@ def serving(function):
             return tf.constant(["a", "b"])
 
         @tf.function(input_signature=[])
-        def hearing(self):
+        def audio_config(self):
             return tf.constant('{"sample_rate": 16000, "trim": null, "trim_db": 60.0, "peak_db": null}')
 
         @tf.function(input_signature=[])
-        def listening(self):
+        def window_config(self):
             return tf.constant('{"window_samples": 16000, "hop": 8000, "pool": "mean"}')
 
-    return Listener()
+    return Predictor()
 
 
 def after(operation):
-    """A function of the scores that does something else first."""
+    """A function of the logits that runs an operation first."""
 
-    def call(scores):
+    def call(logits):
         with tf.control_dependencies([operation()]):
-            return tf.identity(scores)
+            return tf.identity(logits)
 
     return call
 
 
 def within(operation):
-    """The same in a function called by a branch, as one who hides would put it."""
+    """The same in a function called by a branch, to hide it."""
     inner = tf.function(lambda: after(operation)(tf.zeros([1, 2])))
-    return lambda scores: scores + tf.cond(tf.size(scores) > 0, inner, lambda: tf.zeros([1, 2]))
+    return lambda logits: logits + tf.cond(tf.size(logits) > 0, inner, lambda: tf.zeros([1, 2]))
 
 
 def foreign(canary):
@@ -276,27 +276,29 @@ def foreign(canary):
 
 @pytest.mark.check("E2")
 @pytest.mark.filterwarnings("ignore")
-def test_a_saved_model_that_does_more_than_compute_needs_trust(canary, tmp_path, saved_model, tally):
+def test_a_saved_model_that_does_more_than_compute_needs_allow_unsafe(canary, tmp_path, saved_model, tally):
     with tally.trial("our own"):
         assert foreign_operations(saved_model) == []
     with tally.trial("one that only computes"):
         module = serving(tf.identity)
         tf.saved_model.save(module, str(tmp_path / "plain"), {"serving_default": module.serve})
         assert foreign_operations(tmp_path / "plain") == []
-        assert load_listener(tmp_path / "plain").vocabulary == ("a", "b")
+        assert load_predictor(tmp_path / "plain").vocabulary == ("a", "b")
     for number, (what, function) in enumerate(foreign(canary).items()):
         with tally.trial(what):
             folder = tmp_path / str(number)
             module = serving(function)
             tf.saved_model.save(module, str(folder), {"serving_default": module.serve})
-            with pytest.raises(DataError, match="a SavedModel is a program, and this one does what .*say --trust"):
-                load_listener(folder)
+            with pytest.raises(
+                DataError, match="a SavedModel is a program, and this one has operations .*add --allow-unsafe"
+            ):
+                load_predictor(folder)
             if what == "ReadFile":
-                assert load_listener(folder, trust=True).vocabulary == ("a", "b")
+                assert load_predictor(folder, allow_unsafe=True).vocabulary == ("a", "b")
     for number, (what, ours, theirs, message) in enumerate(
         [
-            ("an operation nobody knows", b"\x06Conv2D", b"\x06CanvSD", "CanvSD"),
-            ("an asset elsewhere", b"class_names.txt", b"../../../passwd", "a file outside its folder"),
+            ("an unknown operation", b"\x06Conv2D", b"\x06CanvSD", "CanvSD"),
+            ("an asset in another folder", b"class_names.txt", b"../../../passwd", "a file outside its folder"),
         ]
     ):
         with tally.trial(what):
@@ -304,7 +306,7 @@ def test_a_saved_model_that_does_more_than_compute_needs_trust(canary, tmp_path,
             content = (saved_model / "saved_model.pb").read_bytes().replace(ours, theirs)
             (folder / "saved_model.pb").write_bytes(content)
             with pytest.raises(DataError, match=message):
-                load_listener(folder)
+                load_predictor(folder)
 
 
 # E3: labels and names in pages
@@ -321,7 +323,7 @@ HOSTILE = [
 
 
 class Nodes(HTMLParser):
-    """Collects what would run."""
+    """Collects the elements that would run code or load files."""
 
     def __init__(self, text):
         super().__init__()
@@ -335,13 +337,13 @@ class Nodes(HTMLParser):
 
 
 @pytest.mark.check("E3")
-def test_no_label_runs_in_a_page(tally):
-    template = page.TEMPLATES.from_string("<td title=\"{{ label }}\">{{ label }}</td>{{ chart | safe }}")
+def test_no_label_runs_code_in_a_page(tally):
+    template = page.TEMPLATES.from_string('<td title="{{ label }}">{{ label }}</td>{{ chart | safe }}')
     for label in HOSTILE:
         with tally.trial(label):
             chart = page.line_chart({label: ([1, 2], [0.1, 0.2])}, x=label, y=label)
             assert Nodes(template.render(label=label, chart=chart)).found == []
-            assert Nodes(label).found  # it would
+            assert Nodes(label).found  # the label alone would
 
 
 # E4: cells
@@ -352,7 +354,7 @@ FORMULAS = [f"{begin}{rest}" for begin in ("=", "+", "-", "@", "＝", "＋", "�
 
 
 @pytest.mark.check("E4")
-def test_no_cell_is_a_formula_and_every_text_comes_back(tmp_path, tally):
+def test_no_cell_is_a_formula_and_every_text_is_read_back(tmp_path, tally):
     table = pd.DataFrame(
         {"name": f"{text.replace('/', '_')}{i}.wav", "subset": "curated", "labels": text.replace(",", ";") or "x",
          "usage": "", "fold": 0, "group": text, "rms": -0.5} for i, text in enumerate(FORMULAS)
@@ -372,7 +374,7 @@ def test_no_cell_is_a_formula_and_every_text_comes_back(tmp_path, tally):
         assert files.csv_text(scores) == "fname,'@class\n'=a.wav,-1.5\n"
 
 
-# E5: the whole tree
+# E5: all source files
 
 
 BANNED = {"pickle", "cPickle", "dill", "joblib", "marshal", "shelve", "cloudpickle"}
@@ -381,7 +383,7 @@ METHODS = {"popen", "enable_unsafe_deserialization", "load_model", "os.system", 
 
 
 def banned_in(path):
-    """What a source file says that it must not."""
+    """Yields the banned names in a source file."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
@@ -399,13 +401,13 @@ def banned_in(path):
 
 
 @pytest.mark.check("E5")
-def test_nothing_in_the_tree_runs_what_a_file_says(tally):
+def test_no_source_file_can_run_code_from_a_file(tally):
     for path in sorted((HERE.parents[1] / "audiotag").rglob("*.py")):
         with tally.trial(path):
             assert list(banned_in(path)) == []
 
 
-def test_what_is_banned_is_found(tmp_path):
+def test_banned_names_are_found(tmp_path):
     source = "import pickle\neval('1')\nnp.load(p, allow_pickle=True)\nkeras.models.load_model(p, safe_mode=False)\n"
     (tmp_path / "bad.py").write_text(source + "subprocess.run('x', shell=True)\nyaml.load(x)\nmodel.compile()\n")
     assert sorted(banned_in(tmp_path / "bad.py")) == [

@@ -1,0 +1,37 @@
+"""How a clip that is shorter than a window is padded.
+
+Training windows and inference use the same rule.
+"""
+
+from typing import Any
+
+
+def zeros_before(missing: Any) -> Any:
+    """The number of zeros before a short clip with `"pad": "zeros"`.
+
+    The other zeros come after the clip.
+
+    Args:
+        missing: Samples of the window that the clip does not fill, an integer or an integer tensor, at least 0.
+
+    Example:
+        >>> zeros_before(5)
+        2
+    """
+    return missing // 2
+
+
+def num_repeats(window_samples: Any, clip_samples: Any) -> Any:
+    """How often a short clip is repeated with `"pad": "repeat"`.
+
+    The repeats fill a window, and the surplus is cut off.
+
+    Args:
+        window_samples: Samples of the window, above 0.
+        clip_samples: Samples of the clip, above 0.
+
+    Example:
+        >>> num_repeats(7, 3)
+        3
+    """
+    return (window_samples - 1) // clip_samples + 1

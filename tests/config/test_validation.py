@@ -1,0 +1,202 @@
+import json
+from pathlib import Path
+
+import pytest
+from experiment_files import STAGE, changed, refusal
+
+from audiotag.config.loading import load
+from audiotag.errors import ConfigError
+
+DEMO = Path(__file__).parents[2] / "experiments" / "demo.json"
+CHECKPOINT = [{"name": "ModelCheckpoint", "monitor": "loss"}]
+
+
+@pytest.mark.check("C7")
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (
+            "stages.1.start_from",
+            "nosy",
+            "stages[1].start_from: no earlier stage is called 'nosy'. Did you mean 'noisy'? Accepted: noisy.",
+        ),
+        (
+            "stages.1.start_from",
+            "curated",
+            "stages[1].start_from: no earlier stage is called 'curated'. Accepted: noisy.",
+        ),
+        (
+            "stages.0.start_from",
+            "curated",
+            "stages[0].start_from: no earlier stage is called 'curated'. Accepted: null.",
+        ),
+        ("stages.1.name", "noisy", "stages[1].name: two stages are called 'noisy'. Give each its own name."),
+        ("validation.folds.held_out", [0, 5], "validation.folds.held_out: there is no fold 5. Accepted: 0 to 4."),
+        (
+            "validation.folds.held_out",
+            [0, 1, 0],
+            "validation.folds.held_out: fold 0 is listed twice. Name each fold once.",
+        ),
+        ("validation.folds.held_out", [-1], "validation.folds.held_out: there is no fold -1. Accepted: 0 to 4."),
+        ("stages.0.callbacks.2", {"name": "CSVLogger"}, "stages[0].callbacks[2]: 'CSVLogger' is listed twice. Name ea"),
+        (
+            "stages.0.callbacks.1.monitor",
+            "val_lwrap",
+            "stages[0].callbacks[1].monitor: there is no 'val_lwrap'. Did you mean 'val_lwlrap'? Accepted: val_lwl",
+        ),
+        (
+            "stages.0.callbacks.1.mode",
+            "maximum",
+            "stages[0].callbacks[1].mode: there is no 'maximum'. Did you mean 'max'? ",
+        ),
+        (
+            "stages.0",
+            STAGE | {"schedule": {"name": "cosine"}, "callbacks": [{"name": "ReduceLROnPlateau"}]},
+            "stages[0].schedule: cosine and ReduceLROnPlateau both change the learning rate. Leave out one of them.",
+        ),
+        (
+            "stages.0",
+            STAGE | {"schedule": {"name": "one_cycle"}, "optimizer": {"name": "sgd"}},
+            "stages[0].schedule: one_cycle changes beta_1, which sgd does not have. Name adam or adamw, or add ",
+        ),
+        (
+            "stages.0.weight_decay_on",
+            "kernels",
+            "stages[0].weight_decay_on: the optimizer has no weight decay. Give it a weight_decay.",
+        ),
+        ("jit_compile", True, 'jit_compile: TensorFlow does not compile deterministic runs. Add "deterministic": f'),
+    ],
+)
+def test_names_without_a_meaning_in_the_file_are_refused(write, place, value, message):
+    assert message in refusal(write(changed(place, value)))
+
+
+@pytest.mark.check("C7")
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["predict.flip_tta=true"],
+            'predict.flip_tta: needs flips as classes. Add {"name": "flips_as_classes"} to image_preprocess.',
+        ),
+        (
+            ['stages.noisy.augment=[{"name": "flips_as_classes"}]'],
+            "augment: flips_as_classes gives the network four times as",
+        ),
+        (
+            ['augment=[{"name": "flips_as_classes"}]', "stages.curated.augment=[]"],
+            "augment: flips_as_classes gives the networ",
+        ),
+        (
+            ['augment=[{"name": "flips_as_classes"}, {"name": "flips_as_classes"}]'],
+            "image_preprocess: flips_as_classes is listed twice. Name it once.",
+        ),
+        (
+            ['augment=[{"name": "mixup"}, {"name": "mixup"}]', "augment.mixup.alpha=0.3"],
+            "--set augment.mixup.alpha=0.3: several entries are called 'mixup'. Name one by its index: 0, 1.",
+        ),
+        (
+            ['augment=[{"name": "flips_as_classes"}]', "noisy_head=true"],
+            "noisy_head: flips_as_classes has output layers of its own. Leave",
+        ),
+        (
+            ['augment=[{"name": "flips_as_classes"}]', 'stages.noisy.noisy_loss={"name": "focal"}'],
+            "stages[0].noisy_loss: flips_as_classes has output layers of its own.",
+        ),
+        (
+            ['stages.curated.noisy_loss={"name": "focal"}'],
+            'stages[1].noisy_loss: the stage has no noisy clips. Add "noisy"',
+        ),
+        (
+            ['stages.noisy.subset="curated"', "noisy_head=true"],
+            'noisy_head: no stage trains on noisy clips. Add "noisy"',
+        ),
+        (
+            ['stages.noisy.noisy_loss={"name": "categorical_crossentropy"}'],
+            'stages[0].noisy_loss: "task": "single_label" and',
+        ),
+        (
+            ['stages.noisy.subset_sampling_weights={"curated": 1.0}'],
+            "stages[0].subset_sampling_weights: expected a number above 0 for each of: noi",
+        ),
+        (
+            ['stages.noisy.subset_sampling_weights={"noisy": 0.0}'],
+            "stages[0].subset_sampling_weights: expected a number above 0 for each of: noi",
+        ),
+        (
+            ["stages.noisy.validation_freq=3"],
+            "stages[0].validation_freq: the last of 10 epochs must be validated. Expected a divisor of 10.",
+        ),
+        (
+            ["stages.curated.validation_freq=5", "stages.curated.callbacks.EarlyStopping.monitor=loss"],
+            "stages[1].callbacks[2].monitor: may select an epoch that is not validated, as validation_freq is ab",
+        ),
+        (
+            ["stages.curated.validation_freq=5", f"stages.curated.callbacks={json.dumps(CHECKPOINT)}"],
+            "stages[1].callbacks[0].monitor: may select an epoch that is not validated, as validation_freq is ab",
+        ),
+        (
+            ["noisy_head=true", 'waveform_augment=[{"name": "mixup", "label_mixing": "union"}]'],
+            'waveform_augment[0].label_mixing: "union" counts both clips fully, where noisy_head',
+        ),
+        (
+            [
+                'stages.noisy.noisy_loss={"name": "focal"}',
+                'stages.noisy.augment=[{"name": "concat_mix", "label_mixing": "union"}]',
+            ],
+            'stages[0].augment[0].label_mixing: "union" counts both',
+        ),
+        (
+            [
+                'stages.curated.subset=["curated", "noisy"]',
+                'stages.curated.select={"rule": {"name": "top_ranked"}, "score_with": "noisy", '
+                '"predict": {"flip_tta": true}}',
+            ],
+            "stages[1].select.predict.flip_tta: needs flips as classes.",
+        ),
+        (
+            ["task=single_label"],
+            'stages[0].loss: "task": "single_label" and categorical_crossentropy require each other: a soft',
+        ),
+        (["stages.noisy.subset=[]"], "stages[0].subset: "),
+        (['stages.noisy.subset="test"'], "stages[0].subset: there is no 'test'. Accepted: curated, noisy."),
+    ],
+)
+def test_sections_that_contradict_each_other_are_refused(overrides, message):
+    with pytest.raises(ConfigError) as error:
+        load(DEMO, overrides)
+    assert message in str(error.value)
+
+
+SELECT = {"rule": {"name": "self_verified", "threshold": 0.0}, "score_with": "noisy"}
+SELECTED = f"stages.curated.select={json.dumps(SELECT)}"
+
+
+@pytest.mark.check("C7")
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([SELECTED], 'stages[1].select: selects noisy clips. Add "noisy" to the subset.'),
+        (
+            ['stages.curated.subset=["noisy"]', SELECTED.replace('"noisy"', '"nosy"')],
+            "stages[1].select.score_with: no earlier stage is called 'nosy'. Did you mean 'noisy'? Accepted: noisy.",
+        ),
+        (
+            ['stages.curated.subset=["noisy"]', SELECTED, "stages.curated.select.rule.threshold=95"],
+            "stages[1].select.rule.threshold: is 95.0. Expected a number from 0 to 1.",
+        ),
+        (
+            ['stages.curated.subset=["noisy"]', SELECTED, "validation.folds.split_noisy=true"],
+            "validation.folds.held_out: every fold's model scores the noisy clips of its fold. Expected all of "
+            "[0, 1, 2, 3, 4].",
+        ),
+        (
+            ['stages.curated.subset=["noisy"]', SELECTED, "stages.curated.select.rounds=2"],
+            "stages[1].select.rounds: from the second round on, a model would score clips that it trained on. Add",
+        ),
+    ],
+)
+def test_a_selection_that_cannot_work_is_refused_before_training(overrides, message):
+    with pytest.raises(ConfigError) as error:
+        load(DEMO, overrides)
+    assert message in str(error.value)

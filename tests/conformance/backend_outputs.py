@@ -1,0 +1,107 @@
+"""Writes the outputs of every layer, loss and metric and of a small tagger on the backend that KERAS_BACKEND names.
+
+KERAS_BACKEND=jax python tests/conformance/backend_outputs.py outputs.npz
+"""
+
+import contextlib
+import importlib.util
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from audiotag.config.loading import load
+from audiotag.losses import LOSSES
+from audiotag.metrics import Lwlrap
+from audiotag.runs.building import build_tagger
+
+ROOT = Path(__file__).parents[2]
+AUGMENT = (
+    'augment=[{"name": "flips_as_classes"}, {"name": "mixup", "stop_epoch": 3}, {"name": "time_mask", "max_width": 9}]'
+)
+
+
+def layer_tests():
+    """The module with the list of all layers."""
+    sys.path.append(str(ROOT / "tests"))  # the tests' own modules, as for pytest
+    spec = importlib.util.spec_from_file_location("layer_tests", ROOT / "tests" / "conformance" / "test_layers.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@contextlib.contextmanager
+def numpy_draws():
+    """Replaces the random numbers of the backend by NumPy's, so that all backends draw the same."""
+    rng = np.random.default_rng(5)
+    original = {name: getattr(keras.random, name) for name in ("uniform", "normal", "randint")}
+
+    def uniform(shape, minval=0.0, maxval=1.0, dtype=None, seed=None):
+        return keras.ops.convert_to_tensor((minval + (maxval - minval) * rng.random(shape)).astype(dtype or "float32"))
+
+    def normal(shape, mean=0.0, stddev=1.0, dtype=None, seed=None):
+        return keras.ops.convert_to_tensor(rng.normal(mean, stddev, shape).astype(dtype or "float32"))
+
+    def randint(shape, minval, maxval, dtype="int32", seed=None):
+        return keras.ops.convert_to_tensor(rng.integers(minval, maxval, shape).astype(dtype))
+
+    try:
+        keras.random.uniform, keras.random.normal, keras.random.randint = uniform, normal, randint
+        yield
+    finally:
+        vars(keras.random).update(original)
+
+
+def layer_outputs():
+    """(name, array): outputs of each layer on noise, and of each augmentation with the same draws on every backend.
+
+    For the backend's own draws: whether two calls differ and give finite numbers.
+    """
+    tests = layer_tests()
+    for index, (layer, options, shape) in enumerate(tests.LAYERS):
+        built, inputs = layer(**options), keras.tree.map_structure(keras.ops.convert_to_tensor, tests.clips(shape))
+        for number, tensor in enumerate(tests.tensors(built(inputs))):
+            yield f"{layer.__name__} {index}.{number}", keras.ops.convert_to_numpy(tensor)
+        if (layer, options, shape) in tests.RANDOM:
+            with numpy_draws():
+                for number, tensor in enumerate(tests.tensors(built(inputs, training=True))):
+                    yield f"{layer.__name__} {index}.{number} augmented", keras.ops.convert_to_numpy(tensor)
+            one, other = (keras.ops.convert_to_numpy(tests.tensors(built(inputs, training=True))[0]) for _ in range(2))
+            is_random = one.shape != other.shape or np.any(one != other)
+            yield f"{layer.__name__} {index} is random", np.array([is_random and np.isfinite(one).all()])
+
+
+def loss_outputs():
+    """(name, array): each loss for random and for extreme logits, and the metric."""
+    rng = np.random.default_rng(0)
+    truth = np.eye(6, 5, dtype="float32")[:, ::-1].copy()
+    for name, loss in LOSSES.items():
+        for scale in (1, 100):
+            logits = (scale * rng.standard_normal((6, 5))).astype("float32")
+            yield f"loss {name} {scale}", keras.ops.convert_to_numpy(loss()(truth, logits))
+    metric = Lwlrap(5)
+    metric.update_state(truth, logits)
+    yield "metric lwlrap", keras.ops.convert_to_numpy(metric.result())
+
+
+def tagger_outputs():
+    """(name, array): the logits of a small tagger with fixed weights, and whether its training is finite."""
+    overrides = ["window.seconds=0.5", "model.filters=[8,16]", AUGMENT]
+    experiment = load(ROOT / "experiments" / "demo.json", overrides)
+    tagger = build_tagger(experiment, sample_rate=16_000, num_classes=5)
+    rng = np.random.default_rng(1)
+    for variable in tagger.network.variables:  # variances must not be negative
+        variable.assign(np.abs(0.2 * rng.standard_normal(variable.shape)))
+    waveform = rng.uniform(-1, 1, (2, 20_000)).astype("float32")
+    yield "tagger logits", keras.ops.convert_to_numpy(tagger(waveform))
+    tagger.compile(optimizer="adam", loss=LOSSES["binary_crossentropy"](), metrics=[Lwlrap(5)])
+    window, truth = waveform[:, : tagger.window_samples], np.eye(2, 5, dtype="float32")
+    before = keras.ops.convert_to_numpy(tagger.network.trainable_variables[0])
+    history = tagger.fit((window, truth), truth, epochs=2, verbose=0, validation_data=(waveform, truth)).history
+    changed = np.any(before != keras.ops.convert_to_numpy(tagger.network.trainable_variables[0]))
+    yield "tagger trains", np.array([changed and all(np.isfinite(value).all() for value in history.values())])
+
+
+if __name__ == "__main__":
+    np.savez(sys.argv[1], **dict([*layer_outputs(), *loss_outputs(), *tagger_outputs()]))

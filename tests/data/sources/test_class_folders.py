@@ -1,0 +1,56 @@
+import pytest
+from source_folders import COLUMNS, FOLDERS, make
+
+from audiotag.data.sources import find_clips
+from audiotag.errors import DataError
+
+
+def test_each_folder_is_a_class(tmp_path):
+    found = find_clips(
+        make(tmp_path, FOLDERS | dict.fromkeys(["dog/notes.txt", "dog/.hidden.wav", ".git/x.wav", "README.md"]))
+    )
+    assert (found.layout, found.vocabulary) == ("folders", ("dog", "rain"))
+    assert found.clips[COLUMNS].values.tolist() == [
+        ["dog/1.wav", "curated", "dog", "", 0],
+        ["dog/2.FLAC", "curated", "dog", "", 0],
+        ["rain/1.mp3", "curated", "rain", "", 0],
+    ]
+
+
+def test_class_folders_may_be_in_folders_of_subsets(tmp_path):
+    names = ["train/dog/1.wav", "curated/dog/1.wav", "noisy/rain/1.wav", "test/rain/1.wav"]
+    found = find_clips(make(tmp_path, dict.fromkeys(names)))
+    assert dict(zip(found.clips["name"], found.clips["subset"])) == dict(
+        zip(names, ["curated", "curated", "noisy", "test"])
+    )
+    assert found.vocabulary == ("dog", "rain")
+
+
+@pytest.mark.check("C5")
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        ("1.wav", "1.wav: expected <label>/<file>, as every folder is a label. Move it, or remove it"),
+        ("dog/more/1.wav", "dog/more/1.wav: expected <label>/<file>"),
+        ("train/dog/1.wav", "train/dog/1.wav: expected <label>/<file>"),
+        ("Male speech, man/1.wav", "the folder 'Male speech, man' has a comma, which separates labels. Rename it"),
+        ("do\tg/1.wav", "file name .* is not a plain path"),
+        ("do\udcffg/1.wav", "the name 'do.udcffg/1.wav' has bytes that are not UTF-8. Rename it"),
+    ],
+)
+def test_a_file_outside_a_class_folder_is_refused(tmp_path, more, message):
+    make(tmp_path, FOLDERS | {more: None})
+    with pytest.raises(DataError, match=message):
+        find_clips(tmp_path)
+
+
+def test_a_file_in_a_subset_but_outside_a_class_folder_is_refused(tmp_path):
+    make(tmp_path, dict.fromkeys(["train/dog/1.wav", "train/rain/1.wav", "test/1.wav"]))
+    with pytest.raises(DataError, match="test/1.wav: expected <subset>/<label>/<file>"):
+        find_clips(tmp_path)
+
+
+def test_a_class_of_test_clips_only_is_refused(tmp_path):
+    make(tmp_path, dict.fromkeys(["train/dog/1.wav", "train/rain/1.wav", "test/dogs/1.wav"]))
+    with pytest.raises(DataError, match="test/dogs/1.wav: unknown label 'dogs'. Did you mean 'dog'"):
+        find_clips(tmp_path)

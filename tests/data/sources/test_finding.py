@@ -1,0 +1,64 @@
+import pandas as pd
+import pytest
+from source_folders import ESC10, FOLDERS, KAGGLE, PLAIN, ZENODO, make
+
+from audiotag.data.clips import read_clips, write_clips
+from audiotag.data.sources import SOURCES, find_clips
+from audiotag.errors import ConfigError, DataError
+
+
+@pytest.mark.parametrize("dataset", [KAGGLE, ZENODO, PLAIN])
+def test_the_order_of_the_rows_changes_nothing_but_row(tmp_path, dataset):
+    def backwards(text):
+        header, *rows = text.splitlines()
+        return "\n".join([header, *rows[::-1]])
+
+    swapped = {k: backwards(v) if v and "vocabulary" not in k else v for k, v in dataset.items()}
+    one = find_clips(make(tmp_path / "one", dataset)).clips
+    two = find_clips(make(tmp_path / "two", swapped)).clips
+    pd.testing.assert_frame_equal(one.drop(columns=["path", "row"]), two.drop(columns=["path", "row"]))
+    assert set(one["row"]) == set(two["row"])
+
+
+@pytest.mark.parametrize(
+    "layout, dataset",
+    [("kaggle2019", KAGGLE), ("zenodo2019", ZENODO), ("csv", PLAIN), ("esc", ESC10), ("folders", FOLDERS)],
+)
+def test_each_source_is_recognized(tmp_path, layout, dataset):
+    source = make(tmp_path, dataset)
+    assert find_clips(source).layout == layout
+    assert find_clips(source, layout=layout).layout == layout
+    write_clips(tmp_path / "clips.csv", find_clips(source, layout=layout).clips)
+    assert len(read_clips(tmp_path / "clips.csv")) == sum(text is None for text in dataset.values())
+
+
+def test_every_source_has_a_description_and_the_shipped_ones_keep_their_order():
+    shipped = ["kaggle2019", "zenodo2019", "csv", "esc", "folders"]
+    assert [name for name in SOURCES if name in shipped] == shipped
+    assert all(layout.description for layout in SOURCES.values())
+
+
+def test_the_message_about_an_unrecognized_folder_describes_the_sources(tmp_path):
+    expected = "the layout is not recognized. Expected one of .*kaggle2019: train_curated.csv.*folders: one folder"
+    with pytest.raises(DataError, match=expected):
+        find_clips(make(tmp_path, {"notes/x.txt": None}))
+
+
+def test_the_message_about_an_unknown_layout_names_the_nearest(tmp_path):
+    message = f"layout 'folder': unknown. Did you mean 'folders'. Accepted: auto, {', '.join(SOURCES)}."
+    with pytest.raises(ConfigError, match=message):
+        find_clips(make(tmp_path, FOLDERS), layout="folder")
+
+
+def test_an_absent_source_is_reported(tmp_path):
+    with pytest.raises(DataError, match="nowhere: there is no such file or folder"):
+        find_clips(tmp_path / "nowhere")
+
+
+def test_a_file_is_not_a_folder(tmp_path):
+    make(tmp_path, PLAIN)
+    for file, layout in (("labels.csv", "folders"), ("audio/a.wav", "auto"), ("audio/a.wav", "csv")):
+        with pytest.raises(
+            DataError, match=f"{file}: a file. Expected a folder, or for the layout csv a file that ends in .csv"
+        ):
+            find_clips(tmp_path / file, layout=layout)

@@ -1,0 +1,83 @@
+from pathlib import Path
+
+import keras
+import pytest
+from selection_runs import fit
+
+from audiotag.data.records import read_manifest
+from audiotag.errors import AudiotagError, ConfigError
+from audiotag.losses import LOSSES
+from audiotag.runs.directory import StageFiles
+from audiotag.training.callbacks import CSVLogger, ModelCheckpoint
+from audiotag.training.compiling import check_stages, compile_tagger, stage_callbacks, stage_tagger
+
+FOLDER = StageFiles(Path("runs/tiny/fold-0/noisy"))
+
+
+def test_a_setting_that_keras_refuses_is_named_by_its_place(tiny, tmp_path):
+    callbacks = '[{"name": "ReduceLROnPlateau", "factor": 2}]'
+    with pytest.raises(ConfigError, match=r"^stages\.noisy: ReduceLROnPlateau does not support a factor >= 1"):
+        fit(tiny(f"stages.noisy.callbacks={callbacks}"), tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"^stages\.noisy: label_smoothing must be from 0 to below 1"):
+        fit(tiny("stages.noisy.loss.label_smoothing=2"), tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["stages.curated.loss.label_smoothing=2"], r"^stages\.curated: label_smoothing must be from 0 to below 1"),
+        (['stages.curated.augment=[{"name": "time_mask", "max_width": -1}]'], r"^augment\[0\] time_mask: max_width"),
+        (
+            [
+                'image_preprocess=[{"name": "resize", "height": 32, "width": 32}]',
+                'stages.curated.subset=["curated", "noisy"]',
+                'stages.curated.select={"rule": {"name": "top_ranked"}, "score_with": "noisy"}',
+                'stages.curated.select.predict={"windows": "full_clip"}',
+            ],
+            r'^stages\.curated\.select\.predict\.windows: "full_clip" needs images as long as their clip',
+        ),
+        (["corrections=nowhere.csv"], r"^nowhere\.csv: cannot be read"),
+    ],
+)
+def test_errors_of_a_later_stage_are_raised_before_the_first_is_trained(tiny, tmp_path, overrides, message):
+    with pytest.raises(AudiotagError, match=message):
+        fit(tiny(*overrides), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_valid_experiment_passes_the_check_of_its_stages(tiny):
+    check_stages(tiny(), read_manifest(tiny().records))
+
+
+def test_the_best_weights_need_a_checkpoint_and_a_named_one_is_not_added_again(tiny):
+    (stage, _) = tiny().stages
+    logger, checkpoint = stage_callbacks(stage, FOLDER)
+    assert isinstance(logger, CSVLogger) and isinstance(checkpoint, ModelCheckpoint)
+    assert (checkpoint.path, checkpoint.monitor, checkpoint.mode) == (str(FOLDER.best_weights), "val_lwlrap", "max")
+    named = tiny('stages.noisy.callbacks=[{"name": "ModelCheckpoint", "monitor": "val_loss"}]').stages[0]
+    (checkpoint,) = stage_callbacks(named, FOLDER)
+    assert (checkpoint.path, checkpoint.monitor, checkpoint.mode) == (str(FOLDER.best_weights), "val_loss", "min")
+
+
+def test_the_last_weights_need_no_checkpoint(tiny):
+    (callback,) = stage_callbacks(tiny("stages.noisy.keep=last").stages[0], FOLDER)
+    assert isinstance(callback, CSVLogger)
+
+
+@pytest.mark.parametrize(("multiplier", "num_trainable"), [(0, 2), (0.1, None)])
+def test_a_multiplier_of_0_freezes_the_backbone(tiny, multiplier, num_trainable):
+    experiment = tiny(f"stages.noisy.backbone_lr_multiplier={multiplier}")
+    tagger = stage_tagger(experiment, experiment.stages[0], sample_rate=16_000, num_classes=14)
+    num_weights = len(tagger.trainable_variables)
+    compile_tagger(tagger, experiment, experiment.stages[0], num_steps=1)
+    assert len(tagger.trainable_variables) == (num_trainable or num_weights)
+    assert tagger.optimizer.backbone_lr_multiplier == multiplier
+
+
+def test_half_precision_scales_the_loss_and_noisy_clips_may_have_a_loss_of_their_own(tiny):
+    experiment = tiny("dtype_policy=mixed_float16", 'stages.noisy.noisy_loss={"name": "focal"}')
+    stage = experiment.stages[0]
+    tagger = stage_tagger(experiment, stage, sample_rate=16_000, num_classes=14)
+    compile_tagger(tagger, experiment, stage, num_steps=1)
+    assert isinstance(tagger.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert isinstance(tagger.noisy_loss, LOSSES["focal"])
