@@ -97,7 +97,7 @@ def write_records(
     options |= {"keep_known_bad": keep_known_bad, "skip_bad": skip_bad}
     request = Request(source, options, known_bad)
 
-    _refuse_foreign_files(out, source.clips)
+    _refuse_foreign_files(out, source)
     if (out / NAME).exists() and not overwrite:
         return _keep_finished(out, request)
     out.mkdir(parents=True, exist_ok=True)
@@ -143,9 +143,13 @@ def _check_audio_options(sample_rate, codec, trim, trim_db, peak_db):
     return {"sample_rate": sample_rate, "codec": codec, "trim": trim, "trim_db": float(trim_db), "peak_db": peak_db}
 
 
-def _refuse_foreign_files(out, clips):
-    """Refuses a directory that holds the recordings, or tables that make-records did not write."""
-    if clips["path"].str.startswith(f"{out.resolve()}{os.sep}").any():
+def _refuse_foreign_files(out, source):
+    """Refuses a directory in the dataset, or with its recordings, or with tables that make-records did not write."""
+    if source.folder is not None and out.resolve().is_relative_to(source.folder.resolve()):
+        raise DataError(
+            f"{out}: is in {source.folder}, the folder of the dataset. Choose another --out, for the records alone."
+        )
+    if source.clips["path"].str.startswith(f"{out.resolve()}{os.sep}").any():
         raise DataError(f"{out}: the recordings are in it. Choose another --out, for the records alone.")
     ours = (out / NAME).exists() or (out / WORK).exists() or any(out.glob("clips-*.tfrecord"))
     for table in (out / name for name in TABLES):

@@ -37,12 +37,14 @@ class Source:
             and the `row` that lists the clip, such as "train_curated.csv line 17".
         vocabulary: Names of the classes.
         excluded: {name: reason} of the clips in the table that are known to be bad.
+        folder: The folder of the dataset; None for a table whose audio is next to it.
     """
 
     layout: str
     clips: pd.DataFrame
     vocabulary: tuple[str, ...]
     excluded: dict[str, str]
+    folder: Path | None
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,8 @@ def find_clips(source: str | Path, *, layout: str = "auto") -> Source:
     clips["path"] = clips["name"].map(paths)
     known_bad = SOURCES[layout].known_bad
     excluded = {name: known_bad[name] for name in clips["name"] if name in known_bad}
-    return Source(layout, clips[[*COLUMNS, "path", "row"]], vocabulary, excluded)
+    table = clips[[*COLUMNS, "path", "row"]]
+    return Source(layout, table, vocabulary, excluded, source if source.is_dir() else None)
 
 
 def _recognized_layout(source, layout):

@@ -354,11 +354,19 @@ def test_a_table_that_make_records_did_not_write_is_not_replaced(source, tmp_pat
     assert tree(tmp_path) == {table: b"fname,labels,note\na.wav,X,mine\n"}
 
 
-@pytest.mark.parametrize("folder", [".", "audio"])
-def test_records_are_not_written_among_the_recordings(copy, folder):
+@pytest.mark.parametrize("folder", [".", "audio", "records", "audio/records", "../in/records"])
+def test_records_are_not_written_into_the_dataset(copy, folder):
     before = tree(copy)
-    with pytest.raises(DataError, match="the recordings are in it. Choose another --out, for the records alone"):
+    with pytest.raises(DataError, match="the folder of the dataset. Choose another --out, for the records alone"):
         write_records(find_clips(copy), copy / folder, overwrite=True, **OPTIONS)
+    assert tree(copy) == before
+
+
+@pytest.mark.parametrize("folder", [".", "audio"])
+def test_records_are_not_written_among_the_recordings_of_a_table(copy, folder):
+    before, (table,) = tree(copy), copy.glob("*.csv")
+    with pytest.raises(DataError, match="the recordings are in it. Choose another --out, for the records alone"):
+        write_records(find_clips(table), copy / folder, overwrite=True, **OPTIONS)
     assert tree(copy) == before
 
 
