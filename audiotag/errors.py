@@ -6,6 +6,8 @@ The command line prints them without a traceback.
 import contextlib
 from collections.abc import Iterator
 
+MAX_SHOWN = 200  # characters of a value in a message
+
 
 class AudiotagError(Exception):
     """An error that a user can correct.
@@ -20,6 +22,16 @@ class ConfigError(AudiotagError):
 
 class DataError(AudiotagError):
     """A recording, a table, a directory of records or a run is not valid."""
+
+
+def shortened(text: str) -> str:
+    """The beginning of a text, for a message that must stay readable.
+
+    Example:
+        >>> shortened("a" * 300) == "a" * 200 + "…"
+        True
+    """
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
 
 @contextlib.contextmanager

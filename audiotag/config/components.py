@@ -6,6 +6,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 from pydantic_core import PydanticCustomError
 
 from audiotag.config import signatures
+from audiotag.errors import shortened
 
 T = TypeVar("T")
 # A tuple that the file may write as a single string.
@@ -32,9 +33,8 @@ class Section(BaseModel):
         for key in values if isinstance(values, dict) else ():
             if key not in accepted:
                 hint = signatures.nearest(key, accepted)
-                raise PydanticCustomError(
-                    "unknown_key", "{what}", {"what": f"unknown key {key!r}. {hint}Accepted: {', '.join(accepted)}."}
-                )
+                what = f"unknown key {shortened(repr(key))}. {hint}Accepted: {', '.join(accepted)}."
+                raise PydanticCustomError("unknown_key", "{what}", {"what": what})
         return values
 
 

@@ -4,6 +4,7 @@ An invalid file fails here, before TensorFlow is imported. The message names the
 nearest accepted word and everything that is accepted.
 """
 
+import contextlib
 import json
 import re
 from collections.abc import Iterable
@@ -15,7 +16,8 @@ from pydantic import ValidationError
 from audiotag.config import signatures
 from audiotag.config.components import Section
 from audiotag.config.schema import Experiment
-from audiotag.errors import ConfigError
+from audiotag.errors import ConfigError, shortened
+from audiotag.files import is_utf8
 
 SectionType = TypeVar("SectionType", bound=Section)
 
@@ -70,7 +72,10 @@ def parse(content: object, kind: type[SectionType], where: str | Path) -> Sectio
     Raises:
         ConfigError: The content is not valid.
     """
-    content = _with_tuples(content)
+    try:
+        content = _with_tuples(content)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{where}: {error}") from error
     try:
         return kind.model_validate(content)
     except ValidationError as error:
@@ -114,15 +119,20 @@ def _sentence(faults):
     if fault["type"] == "union_tag_invalid":
         tags = [tag.strip("' ") for tag in fault["ctx"]["expected_tags"].split(",")]
         hint = signatures.nearest(fault["ctx"]["tag"], tags)
-        return f"there is no component {fault['ctx']['tag']!r}. {hint}Accepted: {', '.join(tags)}."
+        return f"there is no component {_shown(fault['ctx']['tag'])}. {hint}Accepted: {', '.join(tags)}."
     others = [_in_json_terms(other).removeprefix("Input should be ") for other in faults if other is not fault]
     if fault["type"] == "literal_error" and isinstance(fault["input"], str) and "'" in fault["ctx"]["expected"]:
         words = [word.strip("'") for word in re.split(", | or ", fault["ctx"]["expected"])]
         hint = signatures.nearest(fault["input"], words)
-        return f"there is no {fault['input']!r}. {hint}Accepted: {', '.join([*words, *others])}."
+        return f"there is no {_shown(fault['input'])}. {hint}Accepted: {', '.join([*words, *others])}."
     if fault["type"] in ("unknown_key", "at"):
         return fault["msg"]
-    return f"{' or '.join([_in_json_terms(fault), *others])}, found {fault['input']!r}."
+    return f"{' or '.join([_in_json_terms(fault), *others])}, found {_shown(fault['input'])}."
+
+
+def _shown(value):
+    """A value as a message shows it."""
+    return shortened(repr(value))
 
 
 def _in_json_terms(fault):
@@ -147,53 +157,61 @@ def _refuse_constant(text):
 
 
 def _with_tuples(value):
-    """JSON content with tuples instead of lists, as the frozen sections hold them."""
+    """JSON content with tuples instead of lists, as the frozen sections hold them.
+
+    Raises:
+        ValueError: A text has half of a surrogate pair, which no file can hold.
+    """
+    if isinstance(value, str) and not is_utf8(value):
+        raise ValueError(
+            f"the text {_shown(value)} is not valid Unicode. Write it again without escapes such as \\ud800."
+        )
     if isinstance(value, list):
         return tuple(map(_with_tuples, value))
     if isinstance(value, dict):
-        return {key: _with_tuples(inner) for key, inner in value.items()}
+        return {_with_tuples(key): _with_tuples(inner) for key, inner in value.items()}
     return value
 
 
 def _override(content, text):
     """Replaces one value of the file's content, as in `--set a.b=c`."""
+    option = f"--set {shortened(text)}"
     where, equals, value = text.partition("=")
     if not equals:
-        raise ConfigError(f"--set {text}: expected key=value, such as stages.noisy.epochs=3.")
-    try:
+        raise ConfigError(f"{option}: expected key=value, such as stages.noisy.epochs=3.")
+    with contextlib.suppress(ValueError, RecursionError):  # a bare word is a string
         value = json.loads(value, object_pairs_hook=_refuse_duplicate_keys, parse_constant=_refuse_constant)
-    except ValueError:
-        pass  # a bare word is a string
     *path, last = where.split(".")
     place = content
     for key in path:
-        place = place[_index(place, key, text)] if isinstance(place, list) else _inside(place, key, text)
+        place = place[_index(place, key, option)] if isinstance(place, list) else _inside(place, key, option)
     if isinstance(place, list):
-        place[_index(place, last, text)] = value
+        place[_index(place, last, option)] = value
     elif isinstance(place, dict):
         place[last] = value
     else:
-        raise ConfigError(f"--set {text}: {'.'.join(path)} is {place!r} and has no {last!r}.")
+        path = shortened(".".join(path))
+        raise ConfigError(f"{option}: {path} is {_shown(place)} and has no {_shown(last)}.")
 
 
-def _inside(place, key, text):
+def _inside(place, key, option):
     if not isinstance(place, dict) or key not in place:
         accepted = place if isinstance(place, dict) else ()
-        raise ConfigError(
-            f"--set {text}: there is no {key!r}. {signatures.nearest(key, accepted)}Accepted: {', '.join(accepted)}."
-        )
+        hint = signatures.nearest(key, accepted)
+        raise ConfigError(f"{option}: there is no {_shown(key)}. {hint}Accepted: {', '.join(accepted)}.")
     return place[key]
 
 
-def _index(entries, key, text):
+def _index(entries, key, option):
     """The index of the entry of a list with this index or name."""
     names = [entry.get("name") if isinstance(entry, dict) else None for entry in entries]
     if names.count(key) > 1:
         places = ", ".join(str(place) for place, name in enumerate(names) if name == key)
-        raise ConfigError(f"--set {text}: several entries are called {key!r}. Name one by its index: {places}.")
+        raise ConfigError(f"{option}: several entries are called {key!r}. Name one by its index: {places}.")
     if key in names:
         return names.index(key)
-    if key.isdecimal() and int(key) < len(entries):
+    if key in map(str, range(len(entries))):
         return int(key)
     accepted = ", ".join([*map(str, filter(None, names)), f"0 to {len(entries) - 1}"])
-    raise ConfigError(f"--set {text}: there is no entry {key!r}. {signatures.nearest(key, names)}Accepted: {accepted}.")
+    hint = signatures.nearest(key, names)
+    raise ConfigError(f"{option}: there is no entry {_shown(key)}. {hint}Accepted: {accepted}.")

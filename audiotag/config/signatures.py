@@ -11,10 +11,14 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
+from audiotag.errors import shortened
+
+PACKAGE = Path(__file__).parents[1]
+
 
 def nearest(word: object, accepted: Iterable[object]) -> str:
     """'Did you mean ...? ' with the nearest accepted word, or '' if none is near."""
-    near = difflib.get_close_matches(str(word), [str(a) for a in accepted], n=1)
+    near = difflib.get_close_matches(shortened(str(word)), [str(a) for a in accepted], n=1)
     return f"Did you mean {near[0]!r}? " if near else ""
 
 
@@ -51,7 +55,9 @@ def signature(module: str, table: str, name: str) -> inspect.Signature:
 def _tree(module):
     """The parsed source of a module, found without importing its package."""
     first, *rest = module.split(".")
-    place = Path(importlib.util.find_spec(first).origin).parent.joinpath(*rest)
+    # Where the clone's folder shadows the package (from its parent folder), the import system does not find our files.
+    package = PACKAGE if first == PACKAGE.name else Path(importlib.util.find_spec(first).origin).parent
+    place = package.joinpath(*rest)
     place = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
     return ast.parse(place.read_text())
 

@@ -2,6 +2,7 @@ import json
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -168,3 +169,34 @@ def test_a_wrong_file_fails_before_tensorflow_could_start(write, tmp_path):
     assert done.stderr.startswith(f"Error: {path}: model: there is no component 'convskip'. Did you mean 'conv_skip'?")
     assert len(done.stderr.splitlines()) == 1
     assert not Path(tmp_path / "run").exists()
+
+
+@pytest.mark.check("C7")
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seed=" + "[" * 100_000, "seed: Input should be a valid integer, found '[[["),
+        ("window=" + "[" * 500 + "]" * 500, "window: Input should be a valid object, found (((("),
+        (".".join(["a"] * 100_000) + "=1", "…: there is no 'a'. Accepted: "),
+        ("a" * 100_000, "…: expected key=value, such as stages.noisy.epochs=3."),
+        ("stages.noisy.epochs=" + str(2**70), "stages[0].epochs: Input should be less than or equal to 1000000"),
+        ("stages.noisy.batch_size=" + str(10**18), "batch_size: Input should be less than or equal to 1000000"),
+        ("stages.noisy.steps_per_epoch=" + str(10**18), "steps_per_epoch: Input should be less than or equal to"),
+        ("validation.folds.num_folds=20001", "num_folds: Input should be less than or equal to 1000, found 20001."),
+        ("validation.folds.held_out=" + str([*range(20_000)]), "validation.folds.held_out: there is no fold 5."),
+        ('about="\\ud800"', r"the text '\ud800' is not valid Unicode. Write it again without escapes such as \ud800."),
+        ("a" * 100_000 + "=1", "unknown key 'aaaa"),
+    ],
+    ids=range(11),
+)
+def test_a_setting_that_is_far_too_large_is_refused_at_once_and_briefly(write, override, message):
+    begun = time.process_time()
+    refused = refusal(write(FILE), [override])
+    assert time.process_time() - begun < 1
+    assert message in refused and len(refused) < 1_000
+
+
+def test_many_unknown_keys_are_refused_at_once(write):
+    begun = time.process_time()
+    assert "unknown key 'key0'" in refusal(write(FILE | {f"key{index}": 1 for index in range(20_000)}))
+    assert time.process_time() - begun < 1
