@@ -63,7 +63,7 @@ class Predict(Section):
     flip_tta: bool = False  # average over four flips of the image; needs flips_as_classes
     # sliding: to the end of the clip; drop_remainder: adjacent, without the remainder (M. Pinto); full_clip: one.
     windows: Literal["sliding", "drop_remainder", "random", "full_clip"] = "sliding"
-    num_windows: int = Field(default=8, ge=1)  # number of random windows
+    num_windows: int = Field(default=8, ge=1, le=10_000)  # number of random windows
 
 
 class Select(Section):
@@ -78,7 +78,7 @@ class Select(Section):
     max_per_class: int | None = Field(default=None, ge=1)  # the most confident clips of each class; None keeps all
     # The stage is trained this many times. Each round starts from the one before, which also scores the clips again;
     # the round with the best lwlrap on validation clips is kept.
-    rounds: int = Field(default=1, ge=1)
+    rounds: int = Field(default=1, ge=1, le=1_000)
     keep_previous: bool = True  # clips of one round are kept in the next, in addition to max_per_class new ones
 
 
@@ -87,14 +87,14 @@ class Stage(Section):
 
     name: str = Field(pattern=r"^[a-z0-9_-]+$")
     subset: OneOrSeveral[Subset]
-    epochs: int = Field(ge=1)
-    batch_size: int = Field(ge=1)
+    epochs: int = Field(ge=1, le=1_000_000)
+    batch_size: int = Field(ge=1, le=1_000_000)
     # An epoch uses each clip once. With any of the next three, or with clip weights other than 1, clips are drawn
     # with replacement.
-    steps_per_epoch: int | None = Field(default=None, ge=1)  # None: number of clips // batch_size
+    steps_per_epoch: int | None = Field(default=None, ge=1, le=1_000_000_000)  # None: number of clips // batch_size
     subset_sampling_weights: dict[Subset, float] | None = None  # the fraction of draws from each subset
     class_balanced: bool = False  # each class is drawn equally often
-    validation_freq: int = Field(default=1, ge=1)  # validate every this many epochs
+    validation_freq: int = Field(default=1, ge=1, le=1_000_000)  # validate every this many epochs
     start_from: str | None = None
     keep: Literal["best", "last"] = "best"  # the weights that the stage ends with
     optimizer: Optimizer
@@ -111,7 +111,7 @@ class Stage(Section):
 class Folds(Section):
     """Cross-validation: how many folds, how clips are assigned, which are held out."""
 
-    num_folds: int = Field(default=5, ge=2)
+    num_folds: int = Field(default=5, ge=2, le=1_000)
     by: Literal["stratified", "predefined"] = "stratified"  # by labels, or by the dataset's own folds, from 1
     held_out: tuple[int, ...] = Field(default=(0,), min_length=1)  # one model each
     split_noisy: bool = False  # assign noisy clips to folds too, so that each has out-of-fold predictions
@@ -127,10 +127,10 @@ class Experiment(Section):
     """The configuration of a run; `experiments/NAME.json` holds one."""
 
     schema_version: SchemaVersion = SCHEMA_VERSION
-    about: str
-    command: str
-    quick_command: str = ""  # a smaller form that two cores train in minutes
-    expect: str
+    about: str = ""  # what it is, and how it differs from its source
+    command: str = ""  # trains it
+    quick_command: str = ""  # trains a smaller form of it on two cores in minutes
+    expect: str = ""  # the result, and after how long
     seed: int = Field(default=2019, ge=0, lt=2**31)
     records: str
     corrections: str | None = None  # a CSV file with other labels and weights for single clips
@@ -142,7 +142,7 @@ class Experiment(Section):
     model: Model
     task: Literal["multi_label", "single_label"] = "multi_label"  # single_label: softmax, clips with one label only
     noisy_head: bool = False  # noisy labels train an output layer of their own, unused at inference
-    stages: tuple[Stage, ...] = Field(min_length=1)
+    stages: tuple[Stage, ...] = Field(min_length=1, max_length=100)
     validation: Validation = Validation()
     predict: Predict = Predict()
     dtype_policy: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"  # of the network, not the front end

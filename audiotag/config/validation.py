@@ -208,10 +208,12 @@ def _check_unions(experiment):
 
 
 def _check_folds(folds):
+    seen = set()
     for fold in folds.held_out:
         if not 0 <= fold < folds.num_folds:
             raise error_at(
                 "validation.folds.held_out", f"there is no fold {fold}. Accepted: 0 to {folds.num_folds - 1}."
             )
-        if folds.held_out.count(fold) > 1:
+        if fold in seen:
             raise error_at("validation.folds.held_out", f"fold {fold} is listed twice. Name each fold once.")
+        seen.add(fold)

@@ -19,7 +19,7 @@ from audiotag.runs.building import build_tagger
 from audiotag.runs.directory import StageFiles
 from audiotag.runs.models import without_initial_weights
 from audiotag.schedules import SCHEDULES
-from audiotag.training.callbacks import CALLBACKS, ModelCheckpoint
+from audiotag.training.callbacks import CALLBACKS, CSVLogger, ModelCheckpoint
 
 
 def check_stages(experiment: Experiment, manifest: Manifest) -> None:
@@ -93,7 +93,7 @@ def compile_tagger(tagger: Tagger, experiment: Experiment, stage: Stage, *, num_
 def stage_callbacks(stage: Stage, stage_files: StageFiles) -> list[keras.callbacks.Callback]:
     """The callbacks of a stage, which write into its folder.
 
-    With `"keep": "best"` a ModelCheckpoint is among them.
+    A CSVLogger and a ModelCheckpoint are always among them, listed or not.
     """
     paths: dict[str, dict[str, Any]] = {
         "CSVLogger": {"path": stage_files.history},
@@ -105,8 +105,9 @@ def stage_callbacks(stage: Stage, stage_files: StageFiles) -> list[keras.callbac
             CALLBACKS[callback.name](**options(callback), **paths.get(callback.name, {}))
             for callback in stage.callbacks
         ]
-    if stage.keep == "best" and not any(isinstance(callback, ModelCheckpoint) for callback in callbacks):
-        callbacks.append(ModelCheckpoint(stage_files.best_weights))
+    for kind, path in ((CSVLogger, stage_files.history), (ModelCheckpoint, stage_files.best_weights)):
+        if not any(isinstance(callback, kind) for callback in callbacks):
+            callbacks.append(kind(path))
     return callbacks
 
 

@@ -281,7 +281,7 @@ def test_a_value_of_another_type_is_refused_with_its_place(write, place, value, 
     assert message in refusal(write(changed(place, value)))
 
 
-OPTIONAL = ("image_preprocess", "augment", "validation", "predict")
+OPTIONAL = ("about", "command", "expect", "image_preprocess", "augment", "validation", "predict")
 
 
 @pytest.mark.check("C7")

@@ -129,7 +129,7 @@ def test_names_without_a_meaning_in_the_file_are_refused(write, place, value, me
         ),
         (
             ["stages.curated.validation_freq=5", "stages.curated.callbacks.EarlyStopping.monitor=loss"],
-            "stages[1].callbacks[2].monitor: may select an epoch that is not validated, as validation_freq is ab",
+            "stages[1].callbacks[1].monitor: may select an epoch that is not validated, as validation_freq is ab",
         ),
         (
             ["stages.curated.validation_freq=5", f"stages.curated.callbacks={json.dumps(CHECKPOINT)}"],

@@ -49,19 +49,18 @@ def test_a_valid_experiment_passes_the_check_of_its_stages(tiny):
     check_stages(tiny(), read_manifest(tiny().records))
 
 
-def test_the_best_weights_need_a_checkpoint_and_a_named_one_is_not_added_again(tiny):
-    (stage, _) = tiny().stages
-    logger, checkpoint = stage_callbacks(stage, FOLDER)
+@pytest.mark.parametrize("overrides", [(), ("stages.noisy.callbacks=[]",), ("stages.noisy.keep=last",)])
+def test_the_history_and_the_best_weights_are_always_written(tiny, overrides):
+    logger, checkpoint = stage_callbacks(tiny(*overrides).stages[0], FOLDER)
     assert isinstance(logger, CSVLogger) and isinstance(checkpoint, ModelCheckpoint)
     assert (checkpoint.path, checkpoint.monitor, checkpoint.mode) == (str(FOLDER.best_weights), "val_lwlrap", "max")
+
+
+def test_a_checkpoint_that_is_named_is_not_added_again(tiny):
     named = tiny('stages.noisy.callbacks=[{"name": "ModelCheckpoint", "monitor": "val_loss"}]').stages[0]
-    (checkpoint,) = stage_callbacks(named, FOLDER)
+    checkpoint, logger = stage_callbacks(named, FOLDER)
+    assert isinstance(logger, CSVLogger)
     assert (checkpoint.path, checkpoint.monitor, checkpoint.mode) == (str(FOLDER.best_weights), "val_loss", "min")
-
-
-def test_the_last_weights_need_no_checkpoint(tiny):
-    (callback,) = stage_callbacks(tiny("stages.noisy.keep=last").stages[0], FOLDER)
-    assert isinstance(callback, CSVLogger)
 
 
 @pytest.mark.parametrize(("multiplier", "num_trainable"), [(0, 2), (0.1, None)])
