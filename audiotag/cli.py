@@ -198,16 +198,10 @@ def fit(experiment: Path, overrides: tuple[str, ...], folder: Path | None, fold:
 
     Example: audiotag fit experiments/densenet.json --set stages.noisy.epochs=3
     """
-    from audiotag.config.loading import load
+    from audiotag import api
 
-    config = load(experiment, overrides)  # before TensorFlow starts: a wrong file fails at once
-    from audiotag.runs.directory import shared_lock
-    from audiotag.serving.saved_model import write_saved_model
-    from audiotag.training import loop
-
-    run = loop.fit(config, folder or Path("runs") / experiment.stem, fold=fold, restart=not resume, say=click.echo)
-    with shared_lock(run.folder):
-        click.echo(f"SavedModel: {write_saved_model(run, run.saved_model)}")
+    config = api.load_experiment(experiment, overrides)
+    api.fit(config, folder or Path("runs") / experiment.stem, fold=fold, restart=not resume)
 
 
 @main.command()
@@ -290,23 +284,20 @@ def evaluate(
         raise click.UsageError("--leave-one-out accepts only --out-of-fold and --set. Leave out the other options.")
     if out_of_fold and records:
         raise click.UsageError("--out-of-fold uses the records that the run was trained on. Leave out --records.")
+    from audiotag import api
     from audiotag.ensembling import members
-    from audiotag.evaluation import measures
+    from audiotag.evaluation.measures import write_tables
     from audiotag.evaluation.score_tables import write_scores
 
-    opened = members.open_model(model, overrides)
     if leave_one_out:
-        click.echo(members.leave_one_out(opened, out_of_fold=out_of_fold))
+        click.echo(members.leave_one_out(members.open_model(model, overrides), out_of_fold=out_of_fold))
         return
-    clips, logits, thresholds = members.predictions_and_thresholds(
-        opened, records=records, stage=stage, out_of_fold=out_of_fold
-    )
-    tables = measures.evaluation_tables(clips, logits, opened.vocabulary, thresholds=thresholds)
-    click.echo(measures.summary(tables))
+    evaluation = api.evaluate(model, records=records, stage=stage, out_of_fold=out_of_fold, overrides=overrides)
+    click.echo(evaluation)
     if csv_path:
-        write_scores(csv_path, tables["classes"])
+        write_scores(csv_path, evaluation.classes)
     if out:
-        measures.write_tables(out, tables)
+        write_tables(out, vars(evaluation))
 
 
 @main.command("label-issues")

@@ -60,9 +60,9 @@ class EnsembleConfig(Section):
     """The members of an ensemble and their combiner; `ensembles/NAME.json` holds one."""
 
     schema_version: SchemaVersion = SCHEMA_VERSION
-    about: str
-    command: str
-    expect: str
+    about: str = ""
+    command: str = ""
+    expect: str = ""
     members: tuple[Member, ...] = Field(min_length=1)
     standardize_logits: bool = False  # each member's logits of each class to mean 0, deviation 1 on out-of-fold clips
     combiner: CombinerConfig
@@ -103,17 +103,19 @@ class EnsemblePredictor:
         return ["/".join(filter(None, [m.run, m.stage, fold(m)])) for m in self.config.members]
 
 
-def open_model(path: str | Path, overrides: Iterable[str] = ()) -> Run | EnsemblePredictor:
+def open_model(path: str | Path | Run, overrides: Iterable[str] = ()) -> Run | EnsemblePredictor:
     """The `Run` in a directory, or the `EnsemblePredictor` of an ensemble's file.
 
     Args:
-        path: runs/NAME or ensembles/NAME.json.
+        path: runs/NAME or ensembles/NAME.json; or a `Run`, which is returned with the changes.
         overrides: Changes such as "predict.pool=max" for a run, or "combiner.level=1" for an ensemble.
 
     Raises:
         DataError: There is no run, or the runs have different classes.
         ConfigError: The file is not valid.
     """
+    if isinstance(path, Run):
+        return with_predict_options(path, overrides) if overrides else path
     path = Path(path)
     if not path.is_file():
         return with_predict_options(open_run(path), overrides)
@@ -350,17 +352,27 @@ def leave_one_out(model: Run | EnsemblePredictor, *, out_of_fold: bool = False) 
     return member_effects(model, clips, logits).to_string(index=False, float_format="%.4f")
 
 
-def build_predictor(model: Run | EnsemblePredictor) -> tuple[list[Tagger], Predictor]:
+def build_predictor(
+    model: Run | EnsemblePredictor, *, stage: str | None = None, fold: int | None = None
+) -> tuple[list[Tagger], Predictor]:
     """The models of a run or an ensemble, and the `Predictor` that they are together.
 
     Its `logits` is a function of tensors, to be traced.
 
+    Args:
+        model: A `Run` or an `EnsemblePredictor`.
+        stage: Another stage than the last, for a run.
+        fold: The only fold to use, for a run.
+
     Raises:
         DataError: Members of an ensemble read files in different ways.
+        ConfigError: A stage or a fold for an ensemble.
     """
     if isinstance(model, Run):
-        taggers = load_taggers(model)
+        taggers = load_taggers(model, stage, fold)
         return taggers, _predictor(lambda waveform: predict_logits(taggers, waveform), model, taggers)
+    if stage is not None or fold is not None:
+        raise ConfigError(f"{model.path}: each member has its own stage and fold. Leave stage and fold out.")
     for name, run in zip(model.names(), model.runs):
         if run.audio_config != model.runs[0].audio_config:
             raise DataError(

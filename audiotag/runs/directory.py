@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from pydantic import Field
 
 from audiotag import files
@@ -221,8 +222,7 @@ class Run:
             raise DataError(
                 f"{self.folder}: stage {stage!r} of fold {fold} is not trained yet. Finish it with: audiotag fit"
             )
-        name = stage if result.get("round") is None else f"{stage}/{result['round']}"
-        path = self.stage_files(fold, name).folder / Path(result["weights"]).name
+        path = self.stage_files(fold, _best_round(stage, result)).folder / Path(result["weights"]).name
         if not path.is_file() or files.sha256(path) != result["sha256"]:
             raise DataError(
                 f"{path}: missing or damaged: its SHA-256 is not that in {self.stage_files(fold, stage).result.name}. "
@@ -230,9 +230,36 @@ class Run:
             )
         return path
 
+    def history(self, fold: int = 0, stage: str | None = None) -> pd.DataFrame:
+        """The logs of a stage as CSVLogger wrote them, a row per epoch.
+
+        Args:
+            fold: The fold.
+            stage: A stage, or one of its rounds; None is the last stage. Of a repeated stage, it is its best round.
+
+        Returns:
+            A table with the columns epoch (from 0), loss, val_lwlrap, …
+
+        Raises:
+            DataError: There is no such stage, or it has no history.
+        """
+        stage = self.stage_name(stage)
+        path = self.stage_files(fold, _best_round(stage, self.result(fold, stage) or {})).history
+        if not path.is_file():
+            raise DataError(
+                f"{path}: there is no history. Training writes it if the stage's callbacks have CSVLogger. Folds that "
+                f"have finished the stage: {', '.join(map(str, self.trained_folds(stage))) or 'none'}."
+            )
+        return pd.read_csv(path)
+
     def trained_folds(self, stage: str) -> list[int]:
         """The folds whose model has finished a stage."""
         return [fold for fold in range(self.experiment.validation.folds.num_folds) if self.result(fold, stage)]
+
+
+def _best_round(stage, result):
+    """The name of a stage, or, if it was repeated, of the round that its result chose."""
+    return stage if result.get("round") is None else f"{stage}/{result['round']}"
 
 
 def window_samples(experiment: Experiment, sample_rate: int) -> int:

@@ -111,26 +111,35 @@ def _constant(value):
     return lambda: tf.constant(value)
 
 
-def load_predictor(folder: str | Path, overrides: Iterable[str] = (), *, allow_unsafe: bool = False) -> Predictor:
+def load_predictor(
+    folder: str | Path | Run,
+    overrides: Iterable[str] = (),
+    *,
+    stage: str | None = None,
+    fold: int | None = None,
+    allow_unsafe: bool = False,
+) -> Predictor:
     """The `Predictor` of a SavedModel, of a run, or of an ensemble's file.
 
     A SavedModel must be one that `export` wrote.
 
     Args:
-        folder: A SavedModel, the directory of a run, or an ensemble's file.
+        folder: A SavedModel, a run or its directory, or an ensemble's file.
         overrides: Changes such as "predict.pool=max", for a run.
+        stage: The stage of a run whose weights to load; None is the last.
+        fold: The only fold of a run to load; None is the mean of all trained folds.
         allow_unsafe: Run a SavedModel even if it has operations that those of `export` never have.
 
     Raises:
         DataError: It is none of them, or damaged, or a SavedModel with other operations.
-        ConfigError: An override is not valid, or given for a SavedModel.
+        ConfigError: An override is not valid; or one, a stage or a fold is given for a SavedModel.
     """
-    folder = Path(folder)
-    if not (folder / "saved_model.pb").is_file():
-        _, combined = build_predictor(open_model(folder, overrides))
+    if isinstance(folder, Run) or not (Path(folder) / "saved_model.pb").is_file():
+        _, combined = build_predictor(open_model(folder, overrides), stage=stage, fold=fold)
         traced = tf.function(combined.logits, reduce_retracing=True)
         return dataclasses.replace(combined, logits=lambda waveform: traced(tf.constant(waveform)).numpy())
-    if overrides:
+    folder = Path(folder)
+    if overrides or stage is not None or fold is not None:
         raise ConfigError(f"{folder}: the settings of a SavedModel are fixed. Give the directory of its run instead.")
     if not allow_unsafe and (foreign := foreign_operations(folder)):
         raise DataError(

@@ -39,6 +39,7 @@ ORDER = [
     "ensembling",
     "serving",
     "reporting",
+    "api",
     "cli",
     "__main__",
 ]
@@ -52,7 +53,7 @@ PURE = (
     "models",
 )  # they run on every Keras backend
 # What a wrong experiment or a wrong table needs: imported before TensorFlow.
-LIGHT = ["errors", "files", "progress", "padding", "config", "data"]
+LIGHT = ["errors", "files", "progress", "padding", "config", "data", "api"]
 NEEDS_TENSORFLOW = ("audiotag.data.pipeline",)
 
 COMMANDS = [[], *([name] for name in main.commands)]

@@ -43,20 +43,21 @@ def test_files_get_the_scores_that_their_records_get(run, records, wavs):
 
 
 def test_files_are_trimmed_and_scaled_as_their_records_were(run, tmp_path):
-    (tmp_path / "audio").mkdir()
+    audio = tmp_path / "dataset" / "audio"
+    audio.mkdir(parents=True)
     table = ["fname,labels,subset"]
     for index in range(4):
         sound = 0.1 * np.random.default_rng(index).uniform(-1, 1, 9_000 + 1_000 * index)
-        sf.write(tmp_path / "audio" / f"{index}.wav", np.concatenate([np.zeros(6_000), sound, np.zeros(9_000)]), 16_000)
+        sf.write(audio / f"{index}.wav", np.concatenate([np.zeros(6_000), sound, np.zeros(9_000)]), 16_000)
         table.append(f"{index}.wav,a,{'curated' if index == 0 else 'test'}")
-    (tmp_path / "labels.csv").write_text("\n".join(table) + "\n")
+    (audio.parent / "labels.csv").write_text("\n".join(table) + "\n")
     options = {"sample_rate": 16_000, "trim": "absolute", "peak_db": -3.0, "workers": 0}
-    manifest = write_records(find_clips(tmp_path), tmp_path / "records", **options)
+    manifest = write_records(find_clips(tmp_path / "dataset"), tmp_path / "records", **options)
     clips = read_clips(tmp_path / "records" / "clips.csv").query("subset == 'test'").reset_index(drop=True)
     assert (clips["trimmed_start_seconds"] > 0.3).all() and (clips["gain_db"] > 10).all()
     scores = score_records(load_taggers(run), manifest, clips)
     predictor = load_predictor(run.folder)
-    paths = [tmp_path / "audio" / name for name in clips["name"]]
+    paths = [audio / name for name in clips["name"]]
     logits = score_files(dataclasses.replace(predictor, audio_config=manifest.audio_config), paths)
     np.testing.assert_allclose(expit(logits), scores, atol=1e-4)
     assert np.abs(expit(score_files(predictor, paths)) - scores).max() > 1e-2

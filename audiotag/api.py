@@ -1,0 +1,288 @@
+"""The Python API: the functions that `import audiotag` offers.
+
+Each does what the command of its name does, and returns the result. What is heavy is imported by
+the function that needs it.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from audiotag.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from audiotag.config.schema import Experiment
+    from audiotag.inference.predictor import Predictor
+    from audiotag.runs.directory import Run
+
+    FilePath: TypeAlias = str | Path
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Evaluation:
+    """What `evaluate` measured, as tables.
+
+    Printed, it is what the command prints. Every measure comes with its 95% interval (low, high) and its chance level.
+
+    Args:
+        overall: A row per measure, for all clips and for each split: split, clips, measure, value, low, high, chance.
+        classes: A row per class: clips, lwlrap, average precision, AUC, threshold, precision, recall, …
+        clips: A row per clip, the worst first: name, labels, lwlrap, chance, top_3.
+        calibration: A row per range of probabilities: the mean probability, and the fraction that is right.
+        scores: A row per clip: fname, K probabilities, K logits.
+
+    Example:
+        evaluation = audiotag.evaluate("runs/demo")
+        worst = evaluation.classes.sort_values("lwlrap").head(3)
+    """
+
+    overall: pd.DataFrame
+    classes: pd.DataFrame
+    clips: pd.DataFrame
+    calibration: pd.DataFrame
+    scores: pd.DataFrame
+
+    def __str__(self) -> str:
+        from audiotag.evaluation.measures import summary
+
+        return summary(vars(self))
+
+    __repr__ = __str__
+
+
+def load_experiment(path: FilePath, overrides: str | Iterable[str] = ()) -> Experiment:
+    """Reads an experiment file, with every default filled in.
+
+    Args:
+        path: A JSON file as in experiments/.
+        overrides: Changes as for --set, one text or several.
+
+    Raises:
+        ConfigError: The file cannot be read, or is not valid.
+
+    Example:
+        experiment = audiotag.load_experiment("experiments/demo.json", ["stages.noisy.epochs=2"])
+        assert experiment.stages[0].epochs == 2
+    """
+    from audiotag.config.loading import load
+
+    return load(path, _several(overrides))
+
+
+def fit(
+    experiment: Experiment | FilePath,
+    run_dir: FilePath,
+    *,
+    fold: int | None = None,
+    restart: bool = False,
+    quiet: bool = False,
+) -> Run:
+    """Trains the model of an experiment, or resumes it, and exports it.
+
+    The SavedModel is `run.saved_model`. Progress is shown on standard error. If the experiment is `deterministic`, so
+    are TensorFlow's operations in this process afterwards.
+
+    Args:
+        experiment: What `load_experiment` returns, or an experiment file.
+        run_dir: The directory of the run. One that was killed resumes after its last complete epoch.
+        fold: The only fold to train; None trains those of the experiment.
+        restart: Replace the run in the directory.
+        quiet: Print no results.
+
+    Raises:
+        ConfigError: The experiment is not valid.
+        DataError: The records are damaged or have too few clips, or the directory holds another run.
+
+    Example:
+        run = audiotag.fit("experiments/demo.json", "runs/demo")
+        history = run.history(stage="noisy")  # a row per epoch
+    """
+    from audiotag.config.schema import Experiment
+
+    if isinstance(experiment, (str, os.PathLike)):
+        experiment = load_experiment(experiment)  # before TensorFlow starts: a wrong file fails at once
+    if not isinstance(experiment, Experiment):
+        raise TypeError(
+            f"found {type(experiment).__name__}, expected an experiment. Give what audiotag.load_experiment returns, "
+            "or the path of an experiment file."
+        )
+    from audiotag.runs.directory import shared_lock
+    from audiotag.serving.saved_model import write_saved_model
+    from audiotag.training import loop
+
+    say = (lambda sentence: None) if quiet else functools.partial(print, flush=True)
+    run = loop.fit(experiment, Path(run_dir), fold=fold, restart=restart, say=say)
+    with shared_lock(run.folder):
+        say(f"SavedModel: {write_saved_model(run, run.saved_model)}")
+    return run
+
+
+def open_run(folder: FilePath) -> Run:
+    """Opens a run: its experiment, class names, training histories and files.
+
+    Raises:
+        DataError: There is no run, or it is damaged.
+
+    Example:
+        run = audiotag.open_run("runs/demo")
+        best = run.history(fold=0)["val_lwlrap"].max()
+    """
+    from audiotag.runs import directory
+
+    return directory.open_run(Path(folder))
+
+
+def load_model(
+    run: Run | FilePath,
+    *,
+    stage: str | None = None,
+    fold: int | None = None,
+    overrides: str | Iterable[str] = (),
+    allow_unsafe: bool = False,
+) -> Predictor:
+    """Loads a trained model, ready to predict.
+
+    Args:
+        run: A run, its directory, an ensemble's file, or a SavedModel of `fit` or `export`.
+        stage: The stage of a run whose weights to load; None is the last.
+        fold: The only fold of a run to load; None is the mean of all trained folds.
+        overrides: Other settings for a run, such as "predict.pool=max".
+        allow_unsafe: Load a SavedModel with operations that audiotag never exports.
+
+    Returns:
+        A `Predictor`: its function `logits` takes waveforms float32 [B, N] of -1 to 1 at the rate
+        `audio_config["sample_rate"]` and returns logits [B, K] of the classes `vocabulary`.
+
+    Raises:
+        DataError: There is no such model, or it is not trained, or damaged, or not safe.
+        ConfigError: An option does not fit the model.
+
+    Example:
+        model = audiotag.load_model("runs/demo", stage="noisy")
+        silence = np.zeros((1, 16_000), "float32")
+        logits = model.logits(silence)
+    """
+    from audiotag.serving.saved_model import load_predictor
+
+    _check_model(run)
+    return load_predictor(run, _several(overrides), stage=stage, fold=fold, allow_unsafe=allow_unsafe)
+
+
+def predict(
+    model: Predictor | Run | FilePath, files: FilePath | Iterable[FilePath], *, allow_unsafe: bool = False
+) -> pd.DataFrame:
+    """Predicts the classes in audio files of any length, rate and channels.
+
+    To predict with another stage, one fold or other settings, give what `load_model` returns for these.
+
+    Args:
+        model: What `load_model` returns, or what it takes.
+        files: One file or several.
+        allow_unsafe: As for `load_model`.
+
+    Returns:
+        A row per file: fname, then per class its probability ("Bark") and its logit ("Bark logit").
+
+    Raises:
+        DataError: A file cannot be read, or there is none; or the model cannot be loaded.
+
+    Example:
+        table = audiotag.predict("runs/demo/saved_model", ["bell.wav", "street.wav"])
+        classes = list(audiotag.load_model("runs/demo").vocabulary)
+        best = table[classes].idxmax(axis="columns")
+    """
+    from audiotag.evaluation.score_tables import scores_table
+    from audiotag.inference.audio_files import score_files
+    from audiotag.inference.predictor import Predictor
+
+    paths = [Path(path) for path in _several(files)]
+    if not paths:
+        raise DataError("there are no files to predict. Expected one audio file or more.")
+    predictor = model if isinstance(model, Predictor) else load_model(model, allow_unsafe=allow_unsafe)
+    return scores_table(paths, score_files(predictor, paths), predictor.vocabulary)
+
+
+def evaluate(
+    run: Run | FilePath,
+    *,
+    records: FilePath | None = None,
+    stage: str | None = None,
+    out_of_fold: bool = False,
+    overrides: str | Iterable[str] = (),
+) -> Evaluation:
+    """Measures a run, or an ensemble of runs, on labeled test clips.
+
+    Decision thresholds are fitted to out-of-fold predictions, or are probability 1/2 if there are none.
+
+    Args:
+        run: A run, its directory, or an ensemble's file.
+        records: Other records than the run was trained on.
+        stage: The stage whose weights to use; None is the last.
+        out_of_fold: Measure the out-of-fold predictions of all trained folds instead.
+        overrides: Other settings, such as "predict.pool=max".
+
+    Raises:
+        DataError: The run is not trained, or there are no labeled clips.
+        ConfigError: An option does not fit.
+
+    Example:
+        evaluation = audiotag.evaluate("runs/demo")
+        print(evaluation)
+        lwlrap = evaluation.overall.query("split == 'all'").set_index("measure").loc["lwlrap", "value"]
+    """
+    if out_of_fold and records is not None:
+        raise ConfigError("out_of_fold: uses the records that the run was trained on. Leave records out.")
+    _check_model(run)
+    from audiotag.ensembling.members import open_model, predictions_and_thresholds
+    from audiotag.evaluation.measures import evaluation_tables
+
+    model = open_model(run, _several(overrides))
+    clips, logits, thresholds = predictions_and_thresholds(model, records=records, stage=stage, out_of_fold=out_of_fold)
+    return Evaluation(**evaluation_tables(clips, logits, model.vocabulary, thresholds=thresholds))
+
+
+def explore(source: FilePath, *, num_workers: int | None = None) -> dict[str, pd.DataFrame]:
+    """Describes a dataset: classes, co-occurring labels, durations, faults.
+
+    Recordings are decoded in other processes, so a script must call it below `if __name__ == "__main__":`.
+
+    Args:
+        source: A directory of records, a source of make-records, or FSDKaggle2019.meta, the tables without audio.
+        num_workers: Processes that decode recordings; None is one per core.
+
+    Returns:
+        {name: table}: subsets, labels_per_clip, classes and pairs; with audio also durations, outliers, faults and
+        duplicates.
+
+    Raises:
+        DataError: The source is none of these.
+
+    Example:
+        tables = audiotag.explore("tfrecords/demo")
+        hours = tables["subsets"].set_index("subset")["hours"]
+    """
+    from audiotag.reporting.dataset_page import dataset_tables, read_source
+
+    return dataset_tables(*read_source(Path(source), num_workers=num_workers))
+
+
+def _several(texts):
+    """A text or path as a tuple of one, or several as a tuple."""
+    return (texts,) if isinstance(texts, (str, os.PathLike)) else tuple(texts)
+
+
+def _check_model(model):
+    """Refuses what is neither a run nor a path."""
+    from audiotag.runs.directory import Run
+
+    if not isinstance(model, (str, os.PathLike, Run)):
+        raise TypeError(
+            f"found {type(model).__name__}, expected a run. Give what audiotag.fit returns, or the path of a model."
+        )
