@@ -31,10 +31,11 @@ from audiotag.config.schema import SCHEMA_VERSION, Experiment, SchemaVersion, St
 from audiotag.config.signatures import nearest
 from audiotag.data.audio.audio_config import AudioConfig
 from audiotag.data.records.manifest import Manifest
-from audiotag.errors import ConfigError, DataError
+from audiotag.errors import ConfigError, DataError, shortened
 
 PACKAGES = ("audiotag", "tensorflow", "keras", "numpy", "pandas", "scikit-learn", "librosa", "soundfile", "soxr")
 RETRAIN = "Retrain with --restart."
+MAX_SHOWN = 3  # changed keys in a message
 PREVIOUS = "previous-"  # before the name of a file: the version before the current one
 DESCRIPTIONS = {"about", "command", "quick_command", "expect"}  # keys of an experiment that may change afterwards
 
@@ -353,11 +354,26 @@ def _busy(folder):
 
 def _difference(run, experiment, manifest):
     """How a run differs from the one that is asked for; None if it does not."""
-    if run.experiment.model_dump(exclude=DESCRIPTIONS) != experiment.model_dump(exclude=DESCRIPTIONS):
-        return "with another experiment"
+    before, now = (each.model_dump(exclude=DESCRIPTIONS) for each in (run.experiment, experiment))
+    if changed := list(_changed_keys(before, now)):
+        more = f", and {len(changed) - MAX_SHOWN} more" if len(changed) > MAX_SHOWN else ""
+        return f"with another experiment: {', '.join(changed[:MAX_SHOWN])}{more}"
     if run.fingerprint != manifest.fingerprint:
         return f"on other records than {manifest.directory}: {_records_difference(run, manifest)}"
     return None
+
+
+def _changed_keys(before, now, place=""):
+    """Yields what differs between two dumps of experiments, such as "stages.noisy.epochs is 20 here and was 10"."""
+    if isinstance(before, dict) and isinstance(now, dict) and before.keys() == now.keys():
+        for key in before:
+            yield from _changed_keys(before[key], now[key], f"{place}.{key}" if place else key)
+    elif isinstance(before, tuple) and isinstance(now, tuple) and len(before) == len(now):
+        for index, (old, new) in enumerate(zip(before, now)):
+            name = old.get("name", index) if isinstance(old, dict) else index
+            yield from _changed_keys(old, new, f"{place}.{name}")
+    elif before != now:
+        yield f"{place} is {shortened(repr(now))} here and was {shortened(repr(before))}"
 
 
 def _records_difference(run, manifest):
@@ -421,12 +437,20 @@ def read_section(path: Path, kind: type[Section]) -> dict[str, Any]:
         raise DataError(f"{said}. Damaged, or written by another version of audiotag. {RETRAIN}") from error
 
 
+def num_cores() -> int:
+    """The number of cores that this process may use.
+
+    The order of additions depends on it, and so do the last bits of weights.
+    """
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def environment() -> dict[str, Any]:
     """What trains this run: versions, processor, cores."""
     return {
         "python": platform.python_version(),
         "machine": platform.machine(),
         "system": platform.system(),
-        "cores": os.cpu_count(),
+        "cores": num_cores(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
     }

@@ -33,6 +33,7 @@ from audiotag.runs.directory import (
     StageFiles,
     StageResult,
     is_trained,
+    num_cores,
     read_section,
     start_run,
     steps_per_epoch,
@@ -91,9 +92,20 @@ def fit(
     if restart or not is_trained(folder):
         check_stages(experiment, manifest)
     with start_run(folder, experiment, manifest, restart=restart) as run:
+        _report_other_cores(run, say)
         folds = experiment.validation.folds.held_out if fold is None else (fold,)
         _fit_folds(run, manifest, clips, folds, say)
     return run
+
+
+def _report_other_cores(run, say):
+    """Says if a run continues on another number of cores, which changes the last bits of its weights."""
+    before, now = json.loads(run.environment_file.read_text())["cores"], num_cores()
+    if is_trained(run.folder) and before != now:
+        say(
+            f"{run.folder}: began on {before} cores and continues on {now}, so its weights will differ in the last "
+            f"bits from those of an uninterrupted run."
+        )
 
 
 def _fit_folds(run, manifest, clips, folds, say):

@@ -125,7 +125,7 @@ def test_a_start_that_was_killed_is_repeated(begun):
 def test_another_experiment_or_other_records_are_refused_once_something_is_trained(begun):
     finish(begun, 0, "noisy")
     remedy = r"Choose another name with --run, or retrain with --restart\."
-    with pytest.raises(DataError, match=rf"demo: was trained with another experiment\. {remedy}"):
+    with pytest.raises(DataError, match=rf"demo: was trained with another experiment: seed is 7 .*2019\. {remedy}"):
         start(begun.folder, "seed=7")
     for change, difference in (
         ({}, "the audio of the recordings, their labels or other options of make-records differ"),
@@ -136,6 +136,28 @@ def test_another_experiment_or_other_records_are_refused_once_something_is_train
         message = rf"demo: was trained on other records than tfrecords/demo: {difference}(?s:.*)\. {remedy}"
         with pytest.raises(DataError, match=message):
             start(begun.folder, manifest=other)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["stages.noisy.epochs=7"], "stages.noisy.epochs is 7 here and was 10. Ch"),
+        (["augment=[]"], r"augment is \(\) here and was \(\{'name': 'freq.* Choose"),
+        (
+            ["stages.curated.optimizer.name=sgd"],
+            r"stages.curated.optimizer is \{'name': 'sgd', .* here and was \{'name': ",
+        ),
+        (
+            ["seed=1", "window.seconds=1", "predict.overlap=0", "jit_compile=true", "deterministic=false"],
+            "seed is 1 here and was 2019, window.seconds is 1.0 here and was 2.0, predict.overlap is 0.0 here and was "
+            "0.5, and 2 more. Choose",
+        ),
+    ],
+)
+def test_the_changed_keys_of_an_experiment_are_named(begun, overrides, message):
+    finish(begun, 0, "noisy")
+    with pytest.raises(DataError, match=f"demo: was trained with another experiment: {message}"):
+        start(begun.folder, *overrides)
 
 
 @pytest.mark.parametrize("key", ["about", "command", "quick_command", "expect"])

@@ -134,10 +134,18 @@ def test_a_second_call_does_nothing(run, tiny, no_training):
     assert re.fullmatch(pattern, sentences[1])
 
 
+def test_a_run_that_continues_on_another_number_of_cores_says_so(again, tiny, no_training):
+    environment = json.loads((again / "environment.json").read_text())
+    (again / "environment.json").write_text(json.dumps(environment | {"cores": 99}))
+    sentences = []
+    loop.fit(tiny(), again, say=sentences.append)
+    assert sentences[0].startswith(f"{again}: began on 99 cores and continues on {environment['cores']}, so its weight")
+
+
 def test_another_experiment_in_its_directory_is_refused(again, tiny, no_training):
-    with pytest.raises(DataError, match=r"again: was trained with another experiment\. Choose another name with --ru"):
+    with pytest.raises(DataError, match=r"trained with another experiment: seed is 1 here and was 2019\. Choose"):
         fit(tiny("seed=1"), again)
-    with pytest.raises(DataError, match="again: was trained with another experiment"):
+    with pytest.raises(DataError, match="with another experiment: stages.curated.epochs is 3 here and was 2"):
         fit(tiny("stages.curated.epochs=3"), again)
 
 
