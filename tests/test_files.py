@@ -125,7 +125,7 @@ def test_the_old_folder_comes_back_if_the_new_one_cannot_be_renamed(tmp_path, mo
 
     monkeypatch.setattr(os, "replace", replace_on_a_full_disk)
     with (
-        pytest.raises(DataError, match="what was there is unchanged"),
+        pytest.raises(DataError, match="existing files are unchanged"),
         files.atomic_folder(tmp_path / "a") as unfinished,
     ):
         (unfinished / "new").touch()

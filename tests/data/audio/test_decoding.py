@@ -266,7 +266,7 @@ BAD_WAVS = {
         COMPLETE[:44],
         "promises 2000 bytes of sound, 0 bytes follow: .* cut short.* Download it again",
     ),
-    "no data chunk": (riff(fmt()), "without a data chunk: nothing was recorded, or the file is cut short. Fetch it"),
+    "no data chunk": (riff(fmt()), "without a data chunk: nothing was recorded, or the file is cut short. Download"),
     "nothing after RIFF": (riff(), "without a data chunk"),
     "cut in the header": (COMPLETE[:30], "its header is cut short. Download it again"),
     "truncated": (COMPLETE[:-600], "promises 2000 bytes of sound, 1400 bytes follow: .* cut short.* Download it again"),
