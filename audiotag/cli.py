@@ -312,7 +312,7 @@ def label_issues(folder: Path, stage: str | None, top: int, csv_path: Path | Non
     labels and weights in the file that --csv writes, name it as "corrections" in an experiment, and fit
     trains with them.
 
-    Example: audiotag label-issues runs/fsd_like --csv corrections.csv
+    Example: audiotag label-issues runs/densenet --csv corrections.csv
     """
     from audiotag.crossval.label_issues import rank_label_issues
     from audiotag.runs.directory import open_run

@@ -135,9 +135,9 @@ class F2Curriculum(keras.losses.Loss):
     compared with the unthresholded labels, so a mixture of clips with different labels
     is never dropped. With "binary_crossentropy" every clip has the same loss: 100
     times the mean over the complete batch, so dropping clips changes nothing, unless
-    all are dropped. Two things differ from that code. It mixed the two losses of a
-    pair of clips, each a mean over the batch, with every clip's own mixing weight;
-    this one mixes clip by clip, which is equal on average over the weights. And where
+    all are dropped. Two things differ from that code. For a pair of
+    mixed clips, it weights two losses that are means over the batch; here MixUp mixes the
+    labels, so each clip's loss is weighted by itself, which has the same expectation. And where
     all clips were dropped it gave NaN, this one gives 0. With "focal" only that NaN
     differs.
 
@@ -280,7 +280,7 @@ class SoftBootstrapping(keras.losses.Loss):
     both, as in the paper, which also rewards certainty and so changes what is learned.
 
     Reference: Reed et al., "Training deep neural networks on noisy labels with bootstrapping", 2014,
-    https://arxiv.org/abs/1412.6596; lRomul's system for FSDKaggle2019, 2019 ("L_soft" on noisy clips, beta 0.7).
+    https://arxiv.org/abs/1412.6596; L. Romul, 1st place of FSDKaggle2019, 2019 ("L_soft" on noisy clips, beta 0.7).
 
     Args:
         beta: Weight of the labels, from 0 to 1; 1 is `binary_crossentropy`.

@@ -1,9 +1,10 @@
 """Ranking metrics for arrays, and lwlrap as a Keras metric.
 
-Conventions. Truth is 0 or 1, one column per class; a higher score means that the class is more likely. Logits and
-probabilities give the same result, as long as rounding makes no two of them equal. Equal scores get the worst of their
-ranks, as in scikit-learn, so the order of the columns does not matter. Metrics that rank the classes of a clip ignore
-clips without labels. Chance levels are exact: the mean over all orders of distinct scores.
+Conventions. N is the number of clips, K of classes. Truth is 0 or 1, one column per class; a higher score means that
+the class is more likely. Logits and probabilities give the same result, as long as rounding makes no two of them equal.
+Equal scores get the worst of their ranks, as in scikit-learn, so the order of the columns does not matter. Metrics that
+rank the classes of a clip ignore clips without labels. Chance levels are exact: the mean over all orders of distinct
+scores.
 """
 
 from typing import Any
@@ -18,8 +19,8 @@ def lwlrap(truth: ArrayLike, scores: ArrayLike) -> float:
     """Label-weighted label-ranking average precision, "lwlrap".
 
     The mean over all true labels of the precision at the rank of the label. Every
-    label has the same weight, however many its clip has. It is the metric of the
-    DCASE 2019 challenge on general-purpose tagging with noisy labels.
+    label has the same weight, however many its clip has. It is the metric of
+    FSDKaggle2019, which is Kaggle's Freesound Audio Tagging 2019 and task 2 of DCASE 2019.
 
     For a clip and a true class c, rank(c) is the number of classes that score at
     least as much as c, hits(c) the number of true ones among them:

@@ -36,13 +36,13 @@ else:
     Loss = component("audiotag.losses", "LOSSES")
     Optimizer = component("audiotag.optimizers", "OPTIMIZERS", given=("name",))
     Schedule = component("audiotag.schedules", "SCHEDULES", given=("learning_rate", "epochs", "steps_per_epoch"))
-    # Without restore_best_weights, which would contradict the training state: a stage's "keep" decides.
+    # `given`: arguments that the program passes. restore_best_weights is one, since a stage's "keep" decides.
     Callback = component("audiotag.training.callbacks", "CALLBACKS", given=("path", "log_dir", "restore_best_weights"))
     LabelRule = component("audiotag.crossval.label_rules", "RULES", given=("truth", "scores"))
 
 Subset = Literal["curated", "noisy"]
 Pad = Literal["repeat", "zeros"]
-Pool = Literal["mean", "max", "log_mean_exp"]
+Pool = Literal["mean", "max", "log_mean_exp"]  # of probabilities; log_mean_exp of the odds
 
 
 class Window(Section):
@@ -60,7 +60,7 @@ class Predict(Section):
 
     overlap: float = Field(default=0.5, ge=0, lt=1)  # overlap of sliding windows, as a fraction of a window
     pool: Pool = "mean"
-    flip_tta: bool = False  # average over four flips of the image; needs flips_as_classes
+    flip_tta: bool = False  # average over four flips of the image: none, time, frequency, both; needs flips_as_classes
     # sliding: to the end of the clip; drop_remainder: adjacent, without the remainder (M. Pinto); full_clip: one.
     windows: Literal["sliding", "drop_remainder", "random", "full_clip"] = "sliding"
     num_windows: int = Field(default=8, ge=1, le=10_000)  # number of random windows
@@ -100,7 +100,7 @@ class Stage(Section):
     optimizer: Optimizer
     schedule: Schedule | None = None  # of the learning rate; None is constant
     weight_decay_on: Literal["all", "kernels"] = "all"
-    backbone_lr_multiplier: float = Field(default=1.0, ge=0)  # of the layers below the head; 0 freezes them
+    backbone_lr_multiplier: float = Field(default=1.0, ge=0)  # of all but the layers logits* and head*; 0 freezes
     loss: Loss
     noisy_loss: Loss | None = None  # for noisy clips; None is `loss`
     augment: tuple[Augment, ...] | None = None  # replaces the experiment's `augment` in this stage
@@ -118,7 +118,7 @@ class Folds(Section):
 
 
 class Validation(Section):
-    """Which trusted clips are held out to validate each epoch."""
+    """Which curated clips are held out to validate each epoch."""
 
     folds: Folds = Folds()
 

@@ -55,7 +55,7 @@ def signature(module: str, table: str, name: str) -> inspect.Signature:
 def _tree(module):
     """The parsed source of a module, found without importing its package."""
     first, *rest = module.split(".")
-    # Where the clone's folder shadows the package (from its parent folder), the import system does not find our files.
+    # Found by this file's own place: a git clone called audiotag in the working directory hides the package's.
     package = PACKAGE if first == PACKAGE.name else Path(importlib.util.find_spec(first).origin).parent
     place = package.joinpath(*rest)
     place = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")

@@ -193,7 +193,7 @@ def _count_flips(components):
 
 
 def _check_unions(experiment):
-    """Refuses the union of labels where curated and noisy labels are weighted by their fraction of a mixture."""
+    """Refuses `"label_mixing": "union"` with noisy_head or noisy_loss, which need each clip's fraction of a mix."""
     separate = experiment.noisy_head or any(stage.noisy_loss is not None for stage in experiment.stages)
     lists = {key: getattr(experiment, key) for key in ("waveform_augment", "image_preprocess", "augment")}
     lists |= {f"stages[{index}].augment": stage.augment or () for index, stage in enumerate(experiment.stages)}
@@ -202,8 +202,8 @@ def _check_unions(experiment):
             if separate and getattr(component, "label_mixing", None) == "union":
                 raise error_at(
                     f"{key}[{index}].label_mixing",
-                    '"union" counts both clips fully, where noisy_head and noisy_loss weight each subset by its '
-                    'fraction. Expected "weighted".',
+                    '"union" gives a mix all labels of both clips, but noisy_head and noisy_loss weight the labels of '
+                    'each by its fraction of the mix. Expected "weighted".',
                 )
 
 

@@ -19,8 +19,8 @@ def sampling_probabilities(
     """The probability that a draw is this clip.
 
     If each clip is used once per epoch, a few clips with good labels have little weight beside many with bad ones.
-    Subset weights set how often each subset is drawn: the first place of FSDKaggle2019 (2019) drew 1 % noisy, 42 %
-    corrected and 57 % curated clips.
+    Subset weights set how often each subset is drawn: the first place of FSDKaggle2019 (2019) drew 1% noisy, 42%
+    corrected noisy and 57% curated clips.
 
     Args:
         clips: Rows of a table of clips; uses `subset`, `labels` and, if present, `weight`: a clip of weight 0.5 is

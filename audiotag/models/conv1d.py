@@ -16,7 +16,7 @@ def conv1d(input_shape: tuple[int | None, ...], num_classes: int) -> keras.Model
     spectrograms: of use in an ensemble. Made for two seconds at 16 kHz, each clip
     scaled to -0.5 to 0.5.
 
-    The network of Maxwell_110's Keras kernel (FSDKaggle2019), 394,470
+    The network of Maxwell_110's Kaggle notebook (FSDKaggle2019), 394,470
     parameters for 74 classes. Its 1028 units are as published. It was trained
     with softmax and categorical crossentropy.
 

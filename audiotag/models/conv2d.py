@@ -11,7 +11,7 @@ def conv2d(input_shape: tuple[int | None, ...], num_classes: int) -> keras.Model
     frames of four coefficients. The last feature map is flattened, which keeps
     positions in time: the network takes images of one size only.
 
-    The network of Maxwell_110's Keras kernel (FSDKaggle2019) for 40 MFCC of two
+    The network of Maxwell_110's Kaggle notebook (FSDKaggle2019) for 40 MFCC of two
     seconds, 170,890 parameters for 74 classes. It was trained with softmax and
     categorical crossentropy.
 

@@ -21,8 +21,8 @@ def conv_skip(
     our choice, after the networks that its training settings come from (L. Romul
     and mhiro2, FSDKaggle2019): a block is two 3x3 convolutions with batch
     normalization, then 2x2 average pooling; a 1x1 convolution of its pooled
-    input is added. The head takes the mean over frequency, then the mean plus
-    the maximum over time, so that both a hum and a click are detected.
+    input is added. After the last block it takes the mean over frequency, then the
+    mean plus the maximum over time, so that both a hum and a click are detected.
 
     Args:
         input_shape: (M, T, C) of an image; T and M may be None.

@@ -34,8 +34,9 @@ class Tagger(keras.Model):
         window_samples: n, samples of a training window.
         pad: How a clip shorter than a window fills it: "repeat" the clip, or "zeros" on both sides.
         window_layout: "sliding" windows, the last of which ends with the clip; "drop_remainder", without overlap or
-            tail; "random"; or "full_clip", one window as long as the clip. With "full_clip", clips that share a
-            batch should have the same `full_clip_window`; else a shorter one is scored as part of a longer window.
+            remainder; "random"; or "full_clip", one window as long as the clip. With "full_clip", clips that share a
+            batch should be padded to the same `windowing.full_clip_window`; else a shorter one is scored as part of a
+            longer window.
         overlap: Of sliding windows, as a fraction of a window, 0 to below 1.
         num_windows: Number of random windows.
         pool: "mean" of the windows' probabilities, their "max", or "log_mean_exp" of their logits.
@@ -45,6 +46,8 @@ class Tagger(keras.Model):
         separate_subsets: In training, labels are those of `label_groups.group_labels`, [B, 2 (K + 1)]. The network
             may then have [B, 2 K] logits, the second half an output layer for noisy labels that is unused at
             inference; and the attribute `noisy_loss` may replace the loss for noisy labels.
+
+    In comments F is the number of flips: 4 with `flip_tta`, else 1.
 
     Input shape: waveform [B, N], float32 in -1 to 1, any N; in training (waveform [B, n], labels [B, K]).
     Output shape: logits [B, K], float32; in training (logits, labels), as many as the preprocessor has labels.

@@ -76,9 +76,9 @@ def write_run_page(run: Run, path: str | Path) -> None:
     if scored is None:
         clips, logits = oof
         scored = ScoredClips(clips, logits, None, float("nan"))
-        thresholds, kind, disputed = out_of_fold_thresholds(clips, logits, run.vocabulary), "out-of-fold clips", None
+        thresholds, kind = out_of_fold_thresholds(clips, logits, run.vocabulary), "out-of-fold clips"
     else:
-        thresholds, kind, disputed = fit_thresholds(*oof, run.vocabulary), "test clips", oof
+        thresholds, kind = fit_thresholds(*oof, run.vocabulary), "test clips"
     tables = evaluation_tables(scored.clips, scored.logits, run.vocabulary, thresholds=thresholds)
     counts = read_manifest(run.experiment.records).count_clips()
     clip_counts = ", ".join(f"{count:,} {subset}" for subset, count in counts.items())
@@ -99,7 +99,7 @@ def write_run_page(run: Run, path: str | Path) -> None:
         calibration_error=f"{calibration_error(tables['calibration']):.3f}",
         reliability=reliability_chart(tables["calibration"]),
         folds=_folds(run, scored),
-        kinds=_worst_clips(run, scored, disputed),
+        kinds=_worst_clips(run, scored, oof if kind == "test clips" else None),
         command=run.experiment.command,
         experiment=dump(run.experiment),
         environment=run.environment_file.read_text(),
@@ -226,8 +226,8 @@ def _folds(run, scored):
     return cells(pd.DataFrame([*rows, {"fold": "all", "alone": mean, "without_it": float("nan")}]), digits=4)
 
 
-def _worst_clips(run, scored, disputed):
-    """Kinds of errors with their worst clips; `disputed`: out-of-fold or None."""
+def _worst_clips(run, scored, oof):
+    """Kinds of errors with their worst clips; wrong labels are looked for in `oof`, (clips, logits) or None."""
     clips, logits = scored.clips, scored.logits
     truth = multi_hot(clips["labels"], run.vocabulary).astype(bool)
     labeled = truth.any(axis=1)
@@ -237,8 +237,8 @@ def _worst_clips(run, scored, disputed):
         ("Missed", "The given labels are ranked lowest.", clips, logits, np.argsort(missed)),
         ("False alarms", "A class that was not given is most probable.", clips, logits, np.argsort(-false_alarm)),
     ]
-    if disputed is not None:
-        clips, logits = disputed
+    if oof is not None:
+        clips, logits = oof
         lwlraps = per_clip_lwlrap(multi_hot(clips["labels"], run.vocabulary), logits)
         what = "Curated clips that models rank worst without having trained on them: their labels may be wrong."
         kinds.append(("Disputed labels", what, clips, logits, np.argsort(lwlraps, kind="stable")))

@@ -137,14 +137,14 @@ def test_names_without_a_meaning_in_the_file_are_refused(write, place, value, me
         ),
         (
             ["noisy_head=true", 'waveform_augment=[{"name": "mixup", "label_mixing": "union"}]'],
-            'waveform_augment[0].label_mixing: "union" counts both clips fully, where noisy_head',
+            'waveform_augment[0].label_mixing: "union" gives a mix all labels of both clips',
         ),
         (
             [
                 'stages.noisy.noisy_loss={"name": "focal"}',
                 'stages.noisy.augment=[{"name": "concat_mix", "label_mixing": "union"}]',
             ],
-            'stages[0].augment[0].label_mixing: "union" counts both',
+            'stages[0].augment[0].label_mixing: "union" gives a mix all labels',
         ),
         (
             [

@@ -76,7 +76,7 @@ def check_size(header: Header, *, sample_rate: int | None = None, any_length: bo
     if not LOWEST_HZ <= header.sample_rate <= HIGHEST_HZ:
         raise DataError(
             f"sample rate {header.sample_rate} Hz; expected {LOWEST_HZ} to {HIGHEST_HZ} Hz. "
-            f"Its header is probably wrong: correct it or take the file off the list."
+            f"Its header is probably wrong: correct it, or leave this file out."
         )
     if not 1 <= header.channels <= MOST_CHANNELS:
         raise DataError(f"{header.channels} channels; expected 1 to {MOST_CHANNELS}. Mix it down first.")

@@ -15,7 +15,7 @@ def trim_relative(waveform: np.ndarray, *, trim_db: float = 60.0) -> tuple[int, 
     The threshold is relative, so loud and faint recordings are trimmed alike: a frame of 2048 samples, one every
     512, centered, is silent if its RMS is `trim_db` or more below that of the loudest one.
 
-    Reference: `librosa.effects.trim`, as mnpinto's solution of FSDKaggle2019 (2019) calls it at 44.1 kHz; frames
+    Reference: `librosa.effects.trim`, as M. Pinto, 6th place of FSDKaggle2019, 2019, calls it at 44.1 kHz; frames
     are counted in samples at any rate. Not called here: importing it takes as long as trimming a thousand clips.
 
     Args:

@@ -1,4 +1,4 @@
-"""A pool of worker processes that replaces workers that crash of its workers."""
+"""A pool of worker processes that replaces workers that crash."""
 
 import itertools
 import multiprocessing

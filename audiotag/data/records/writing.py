@@ -87,8 +87,9 @@ def write_records(
         The `Manifest`.
 
     Raises:
-        DataError: Clips cannot be decoded; the directory holds the recordings, other records, records of other audio
-            or tables of something else; recordings change meanwhile; the disk is full; or an option is wrong.
+        DataError: Clips cannot be decoded; the directory is in the dataset, or holds records of other clips, options or
+            audio, or tables that make-records did not write; recordings change while it runs; the disk is full; or
+            an option is wrong.
     """
     out = Path(out)
     audio_options = _check_audio_options(sample_rate, codec, trim, trim_db, peak_db)
@@ -437,7 +438,7 @@ def _prepare_all(paths, options, workers):
     with contextlib.closing(results):
         for path, (result, reason) in zip(paths, results):
             if reason:
-                sentence = f"{path}: {reason}. Remove it from the list, or convert it with another program."
+                sentence = f"{path}: {reason}. Leave this file out, or convert it with another program."
                 result = source_hashes.identify(path), sentence
             yield result
 
@@ -485,5 +486,5 @@ def _bad_clips_message(path, clips, rejects):
     return (
         f"{len(rejects)} of {len(clips)} clips cannot be used:\n{shown}{more}\n"
         f"{path} names them all. Fix them and run make-records again, or leave them out with --skip-bad: finished "
-        f"shards are kept. If you remove them from the list, the records are different and need --overwrite."
+        f"shards are kept. With their rows removed from the table, the records differ and need --overwrite."
     )

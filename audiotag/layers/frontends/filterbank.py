@@ -22,7 +22,8 @@ class LogFilterbank(keras.layers.Layer):
     at 0.
 
     Reference: M. Dorfer and G. Widmer, "Training general-purpose audio tagging networks with noisy labels and
-    iterative self-verification", DCASE 2018, whose defaults these are (version 2, on madmom's filterbank).
+    iterative self-verification", DCASE 2018, the second of its two front ends, with madmom's filterbank; the defaults
+    are its values.
 
     Args:
         sample_rate: Sample rate of the waveforms, in Hz.

@@ -21,7 +21,7 @@ class Mfcc(keras.layers.Layer):
     The values and the defaults are those of `librosa.feature.mfcc`, apart from the
     number of coefficients.
 
-    Reference: S. Davis and P. Mermelstein, 1980; 40 coefficients as in the Keras kernel of Maxwell_110, 2019.
+    Reference: S. Davis and P. Mermelstein, 1980; 40 coefficients as in the Kaggle notebook of Maxwell_110, 2019.
 
     Args:
         sample_rate: Sample rate of the waveforms, in Hz.

@@ -22,7 +22,7 @@ class PerceptualMel(keras.layers.Layer):
     sum to about 0.03, so values are small and mostly negative. Nothing is normalized.
 
     Reference: M. Dorfer and G. Widmer, "Training general-purpose audio tagging networks with noisy labels and
-    iterative self-verification", DCASE 2018, whose defaults these are (version 1).
+    iterative self-verification", DCASE 2018, the first of its two front ends; the defaults are its values.
 
     Args:
         sample_rate: Sample rate of the waveforms, in Hz.

@@ -16,7 +16,7 @@ class RawWaveform(keras.layers.Layer):
     (x - min) / (max - min + 1e-6) - 0.5 gives every clip the same range; a
     constant clip becomes -0.5.
 
-    Reference: the 1D network in the Keras kernel of Maxwell_110, 2019, at 16 kHz.
+    Reference: the 1D network in the Kaggle notebook of Maxwell_110, 2019, at 16 kHz.
 
     Args:
         sample_rate: Sample rate of the waveforms, in Hz. Every front end accepts it; this one does not use it.

@@ -85,7 +85,7 @@ class Deltas(keras.layers.Layer):
     Frames near an end take the derivatives of the first or last complete window. A clip
     shorter than `width` is extended with its last frame.
 
-    Reference: the 1st place of Freesound Audio Tagging 2019 (lRomul), with librosa's width of 9.
+    Reference: L. Romul, 1st place of FSDKaggle2019, 2019, with librosa's width of 9.
 
     Args:
         width: Number of frames in a window, odd and at least 3.

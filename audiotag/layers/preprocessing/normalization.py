@@ -133,7 +133,7 @@ class DatasetStandardize(keras.layers.Layer):
     Values that are constant in the training clips, with a std of at most 1e-6, are
     only centered.
 
-    Reference: Maxwell_110's Keras kernel of 2019, per "cell", which includes the held-out clips in the statistics.
+    Reference: Maxwell_110's Kaggle notebook of 2019, per "cell", which includes the held-out clips in the statistics.
 
     Args:
         per: What has its own mean and std: each "cell", that is each frame of each band, for images of one

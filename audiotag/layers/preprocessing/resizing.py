@@ -86,8 +86,8 @@ class Resize(keras.layers.Layer):
 
     With `antialias`, d is divided by N / n along an axis that shrinks, so that every
     input pixel contributes. Pillow does the same; its default is "bicubic" since
-    version 7 and "nearest" before. Keras' image loaders default to "nearest", which S0
-    used at 64 x 64.
+    version 7 and "nearest" before. Keras' image loaders default to "nearest", which
+    A. Maji's tagger of 2020 used at 64 x 64.
 
     Reference: R. Keys, "Cubic Convolution Interpolation for Digital Image Processing", 1981.
 

@@ -281,7 +281,7 @@ BAD_WAVS = {
     ),
     "NaN": (riff(fmt(32, samples_are=FLOAT), data(NAN)), "2 samples after 0 s are NaN or infinite, .*Export it again"),
     "infinity": (riff(fmt(32, samples_are=FLOAT), data(INFINITE)), "2 samples after 0 s are NaN or infinite"),
-    "1 Hz": (riff(fmt(sample_rate=1), data()), "sample rate 1 Hz; expected 4000 to 384000 Hz. .* correct it or take"),
+    "1 Hz": (riff(fmt(sample_rate=1), data()), "sample rate 1 Hz; expected 4000 to 384000 Hz. .* correct it, or leave"),
     "1 MHz": (riff(fmt(sample_rate=1_000_000), data()), "sample rate 1000000 Hz; expected 4000 to 384000 Hz"),
     "no rate": (riff(fmt(sample_rate=0), data()), "sample rate 0 Hz; expected 4000 to"),
     "no channel": (riff(fmt(channels=0), data()), "0 channels; expected 1 to 8. Mix it down first"),

@@ -270,7 +270,7 @@ def test_a_decoder_that_crashes_is_one_bad_clip(source, tmp_path, monkeypatch):
     monkeypatch.setattr(worker_pool, "in_order", in_order)
     write_records(source, tmp_path, skip_bad=True, **{**OPTIONS, "workers": 1})
     rejects = pd.read_csv(tmp_path / "rejects.csv")
-    remedy = "Remove it from the list, or convert it with another program."
+    remedy = "Leave this file out, or convert it with another program."
     assert rejects[["name", "reason"]].values.tolist() == [
         ["0007.wav", f"0007.wav: its worker died of SIGSEGV. {remedy}"]
     ]
