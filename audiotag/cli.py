@@ -42,7 +42,7 @@ class Output(click.Path):
         return path
 
 
-LAYOUTS = component_names("audiotag.data.sources.finding", "SOURCES")  # read from source: pandas stays unloaded
+LAYOUTS = component_names("audiotag.data.sources.finding", "LAYOUTS")  # read from source: pandas stays unloaded
 TABLE = Output(".csv", ".parquet")
 CSV, JSON, HTML, PNG = Output(".csv"), Output(".json"), Output(".html"), Output(".png")
 experiment_argument = click.argument("experiment", type=FILE)

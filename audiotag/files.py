@@ -108,7 +108,7 @@ def end_removal(path: Path) -> None:
         _delete(leftover)
 
 
-def sweep(folder: str | Path) -> None:
+def delete_unfinished(folder: str | Path) -> None:
     """Deletes unfinished files of killed processes in a folder.
 
     No other process may write to the folder.
@@ -246,7 +246,7 @@ def _beside(path, prefix=UNFINISHED):
 
 
 def _set_aside(path):
-    """Renames what is at `path`, if anything; returns its new, temporary name."""
+    """Renames what is at `path`, if anything, and returns its new, temporary name."""
     end_removal(path)
     aside = _beside(path, REMOVED)
     if os.path.lexists(path):

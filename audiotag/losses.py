@@ -135,11 +135,11 @@ class F2Curriculum(keras.losses.Loss):
     compared with the unthresholded labels, so a mixture of clips with different labels
     is never dropped. With "binary_crossentropy" every clip has the same loss: 100
     times the mean over the complete batch, so dropping clips changes nothing, unless
-    all are dropped. Two things differ from that code. For a pair of
-    mixed clips, it weights two losses that are means over the batch; here MixUp mixes the
-    labels, so each clip's loss is weighted by itself, which has the same expectation. And where
-    all clips were dropped it gave NaN, this one gives 0. With "focal" only that NaN
-    differs.
+    all are dropped. Two things differ from that code. Of a pair of mixed clips, that
+    code weights two losses, each a mean over the batch; here MixUp mixes the labels, so
+    each clip's own loss is weighted, which has the same expectation. And where all
+    clips are dropped, that code gives NaN and this class 0. With "focal" only the
+    latter differs.
 
     Reference: M. Pinto's system for FSDKaggle2019, 2019 ("BCE++").
 

@@ -15,7 +15,7 @@ import audiotag
 from audiotag.cli import main
 from audiotag.data import synthetic
 from audiotag.data.records.manifest import read_manifest
-from audiotag.data.sources import SOURCES
+from audiotag.data.sources import LAYOUTS
 from audiotag.inference.audio_files import score_files
 from audiotag.serving.saved_model import load_predictor
 
@@ -74,7 +74,7 @@ def test_make_demo_and_make_records_print_the_number_of_clips(tmp_path, monkeypa
 
 
 def test_the_help_of_make_records_lists_every_layout():
-    assert f"One of auto, {', '.join(SOURCES)}." in " ".join(call("make-records", "--help").split())
+    assert f"One of auto, {', '.join(LAYOUTS)}." in " ".join(call("make-records", "--help").split())
 
 
 def test_make_records_trims_and_sets_the_peak(demo, tmp_path):

@@ -39,13 +39,13 @@ class Section(BaseModel):
 
 
 def component(module: str, *tables: str, given: tuple[str, ...] = ()) -> Any:
-    """The type of a component: one `Section` for each entry of the tables.
+    """The type of a component: one `Section` for each entry of some dicts.
 
     The sections are discriminated by `name`.
 
     Args:
-        module: Dotted name of the module that holds the tables.
-        tables: Names of the tables in it.
+        module: Dotted name of the module that holds the dicts.
+        tables: Names of the dicts in it, such as "MODELS": component names to classes or functions.
         given: Arguments that the program passes, so the file may not.
     """
     sections = []

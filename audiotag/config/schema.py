@@ -42,7 +42,7 @@ else:
 
 Subset = Literal["curated", "noisy"]
 Pad = Literal["repeat", "zeros"]
-Pool = Literal["mean", "max", "log_mean_exp"]  # of probabilities; log_mean_exp of the odds
+Pool = Literal["mean", "max", "log_mean_exp"]  # of probabilities; log_mean_exp of logits, the mean of the odds
 
 
 class Window(Section):

@@ -36,8 +36,9 @@ def rank_label_issues(run: Run, *, stage: str | None = None) -> pd.DataFrame:
         stage: The stage whose models predict; None is the last.
 
     Returns:
-        A table of corrections as `data.corrections` describes, which changes nothing until it is edited, with the
-        columns `subset` and `margin`; at the end the clips that the run's own corrections leave out.
+        A table of corrections as `data.corrections` describes, with two more columns, `subset` and `margin`. It has the
+        labels and weights of the run, so it changes nothing until it is edited. The clips that the run's own
+        corrections leave out come last.
 
     Raises:
         DataError: There is no such stage, or no fold has finished it.

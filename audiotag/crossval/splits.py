@@ -47,7 +47,8 @@ def _folds(run, clips):
     A noisy clip from the same recording as a curated one is in the fold of that clip.
 
     Raises:
-        DataError: folds.csv lists a clip twice, other clips than are to be held out, no such fold, or splits a group.
+        DataError: folds.csv lists a clip twice, lacks a clip or has one too many, names a fold that does not exist, or
+            has clips of one recording in two folds.
     """
     path, validation = run.folds_file, run.experiment.validation.folds
     curated, noisy = (clips[clips["subset"] == subset].set_index("name", drop=False) for subset in ("curated", "noisy"))

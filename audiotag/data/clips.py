@@ -27,7 +27,7 @@ COLUMNS = {
     "fold": int,  # the predefined fold, from 1
     "group": str,  # the recording that the clip was cut from
 }
-# The columns that make-records adds. `seconds` and the levels are those of the record, which lacks the recording's
+# The columns that make-records adds. `seconds`, `peak` and `rms` are those of the record, which lacks the recording's
 # first `trimmed_start_seconds` and last `trimmed_end_seconds` and is louder by `gain_db`.
 MEASURES = {
     "num_samples": int,

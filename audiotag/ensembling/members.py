@@ -185,8 +185,8 @@ def predictions_and_thresholds(
 ) -> tuple[pd.DataFrame, np.ndarray, np.ndarray | None]:
     """(clips, logits, thresholds) of test or out-of-fold clips, for `evaluate`.
 
-    Thresholds are fitted on out-of-fold clips; those of an out-of-fold clip on the other folds. They are None,
-    which is probability 1/2, if there is nothing to fit those of test clips on: no fold is fully trained, or the
+    Thresholds are fitted on out-of-fold clips; those of an out-of-fold clip on the other folds. For test clips they are
+    None, which is probability 1/2, if there are no out-of-fold clips to fit them on: no fold is fully trained, or the
     members trained on different folds. The reason is printed to standard error.
 
     Raises:

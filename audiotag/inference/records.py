@@ -50,7 +50,7 @@ def score_logits(
         pair for waveform, rows in batches for pair in zip(rows.numpy(), np.stack(predict(waveform), axis=1))
     )
     with explain_damage(manifest):
-        for row, logits in progress.bar(predictions, total=len(clips), unit="clip", label=label):  # logits: [E, K]
+        for row, logits in progress.bar(predictions, total=len(clips), unit="clip", label=label):  # [taggers, K]
             scores[row] = mean_logits(logits.astype("float64"))
     return scores
 

@@ -49,10 +49,10 @@ def sliding(length: Any, size: Any, n: Any, *, hop: Any) -> tuple[Any, Any]:
 
 
 def drop_remainder(length: Any, size: Any, n: Any) -> tuple[Any, Any]:
-    """Adjacent windows that start before the last n samples.
+    """Adjacent windows that end before the clip does, and always the first.
 
-    The remainder is dropped; a clip of exactly several windows also loses the last of them. Arguments and result as
-    for `sliding`.
+    The remainder is dropped; of a clip that is exactly three windows long, two are used. Arguments and result as for
+    `sliding`.
 
     Reference: M. Pinto, "Freesound Audio Tagging 2019", 6th place.
     """

@@ -48,7 +48,7 @@ class ScoredClips:
     Args:
         clips: A table of clips.
         logits: [clips, K].
-        fold_logits: The logits of each fold's model, [clips, E, K], whose mean `logits` are; None for out-of-fold
+        fold_logits: The logits of each fold's model, [clips, folds, K], whose mean `logits` are; None for out-of-fold
             predictions.
         clips_per_second: How fast they were scored; NaN if they were not scored now.
     """
@@ -115,7 +115,7 @@ def _score_test_clips(run):
     started = time.perf_counter()
     predictions = [score_test_clips(run, fold=fold) for fold in folds]
     rate = len(folds) * len(test) / (time.perf_counter() - started)
-    fold_logits = np.stack([logits for _, logits in predictions], axis=1)  # [clips, E, K]
+    fold_logits = np.stack([logits for _, logits in predictions], axis=1)  # [clips, folds, K]
     return ScoredClips(predictions[0][0], mean_logits(fold_logits, axis=1), fold_logits, rate)
 
 

@@ -326,7 +326,7 @@ def start_run(
         raise DataError(f"{left[0]}: belongs to an incomplete run. Remove {folder}, or choose another --run.")
     place.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(files.Busy), _alone(folder):
-        files.sweep(folder)
+        files.delete_unfinished(folder)
         if not is_run(folder) or not is_trained(folder) and _difference(open_run(folder), experiment, manifest):
             _create(folder, experiment, manifest)
     with shared_lock(folder):

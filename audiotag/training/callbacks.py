@@ -228,7 +228,8 @@ class SaveState(keras.callbacks.Callback):
     Args:
         path: The file to write.
         callbacks: Those whose state to store.
-        metadata: What `state.resume` returned.
+        metadata: What `state.resume` returned: the training state without the weights, that is the epochs and steps
+            done, seconds, logs of each epoch, and the states of the callbacks and of the metrics.
     """
 
     def __init__(self, path, callbacks, metadata):

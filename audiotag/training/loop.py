@@ -148,7 +148,7 @@ def _fit_group(context, group, say):
     folder = run.fold_folder(fold)
     with _exclusive_lock(folder):
         for place in list(folder.glob("**/")):
-            files.sweep(place)  # unfinished files of killed processes
+            files.delete_unfinished(place)  # of killed processes
         for index, stage in group:
             at_stage = context.at_stage(stage.name)
             result = run.result(fold, stage.name)

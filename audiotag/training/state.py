@@ -19,7 +19,8 @@ from audiotag import files
 from audiotag.errors import DataError
 from audiotag.runs.directory import RETRAIN, previous
 
-# The metadata of a training that has not started; `steps_done` are those of the epoch after `epochs_done`.
+# The metadata: all of the training state but the model's and the optimizer's variables; here before the first step.
+# `steps_done` are those of the epoch after `epochs_done`.
 INITIAL: dict[str, Any] = {
     "epochs_done": 0,
     "steps_done": 0,

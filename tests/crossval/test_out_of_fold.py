@@ -113,7 +113,7 @@ def test_scores_that_another_process_sweeps_away_are_written_again(again, contex
     def sweep_first(written):
         if not swept and written.name.endswith("oof_noisy.csv"):
             swept.append(written)
-            files.sweep(written.parent)
+            files.delete_unfinished(written.parent)
         sync(written)
 
     monkeypatch.setattr(files, "sync", sweep_first)

@@ -88,7 +88,7 @@ def check_size(header: Header, *, sample_rate: int | None = None, any_length: bo
     if samples is not None and samples > MOST_SAMPLES and not any_length:
         raise DataError(
             f"too long: {samples} samples at {sample_rate or header.sample_rate} Hz; a clip has {MOST_SAMPLES} at "
-            f"most. Cut it into clips, or Leave this file out."
+            f"most. Cut it into clips, or leave this file out."
         )
 
 
@@ -106,7 +106,7 @@ def _reader(data):
         return _mp3
     raise DataError(
         f"audiotag cannot decode it: it begins with {data[:12]}. Expected {KINDS}. "
-        f"Download it again, convert it or Leave this file out."
+        f"Download it again, convert it or leave this file out."
     )
 
 

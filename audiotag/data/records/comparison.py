@@ -49,11 +49,17 @@ class Request:
 
     @cached_property
     def work_fingerprint(self) -> str:
-        """Fingerprint of unfinished work: without the audio and `skip_bad`."""
+        """SHA-256 of the options and the table of clips, to recognize unfinished records of the same request.
+
+        It leaves out the audio, which is compared shard by shard, and `skip_bad`, which may change in between.
+        """
         return self._digest(self.options | {"skip_bad": False})
 
     def fingerprint(self, identities: Mapping[str, source_hashes.Identity]) -> str:
-        """SHA-256 of everything that determines the records, the audio included."""
+        """SHA-256 of everything that determines the records, the audio included.
+
+        `identities` has for each clip (size, times and inode of its file, SHA-256 of its bytes or "" if unreadable).
+        """
         sha256 = {name: identities[name][1] for name in self.paths}
         return digest([self._digest(self.options), sha256])
 

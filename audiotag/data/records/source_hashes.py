@@ -15,7 +15,7 @@ from audiotag.data.records.manifest import digest
 
 CACHE = ".source_hashes.json"  # beside the records, for this machine only; it can be deleted at any time
 SETTLED_NS = 20_000_000  # time stamps have steps of 1 to 10 ms: two writes in a row may leave the same time
-Identity = tuple[list[int] | None, str]  # (signature, SHA-256)
+Identity = tuple[list[int] | None, str]  # (size, times and inode of a file, SHA-256 of its bytes)
 UNREADABLE: Identity = (None, "")
 
 

@@ -294,7 +294,7 @@ def _publish(out, manifest):
     files.sync(out)
     os.replace(work / NAME, out / NAME)
     files.sync(out)
-    files.sweep(out)
+    files.delete_unfinished(out)
     _clear(work)
     return replace(manifest, directory=out)
 
@@ -327,8 +327,8 @@ def _refuse_other_work(out, request, overwrite):
             )
         _clear(work)
     (work / NAME).unlink(missing_ok=True)  # of other audio, or damaged
-    files.sweep(work)
-    files.sweep(out)
+    files.delete_unfinished(work)
+    files.delete_unfinished(out)
 
 
 def _finished_shards(work, request):

@@ -32,7 +32,7 @@ class Source:
     """The clips of a dataset and their labels, as `find_clips` returns them.
 
     Attributes:
-        layout: Its name in `SOURCES`.
+        layout: Its name in `LAYOUTS`.
         clips: Table of clips, sorted by name: the columns `clips.COLUMNS`, the absolute `path` of the file,
             and the `row` that lists the clip, such as "train_curated.csv line 17".
         vocabulary: Names of the classes.
@@ -66,7 +66,7 @@ class Layout:
 
 
 # "auto" takes the first that recognizes the folder.
-SOURCES = {
+LAYOUTS = {
     "kaggle2019": Layout("train_curated.csv and train_curated/", is_kaggle2019, read_kaggle2019, KNOWN_BAD),
     "zenodo2019": Layout(
         "FSDKaggle2019.meta/ and FSDKaggle2019.audio_train_curated/", is_zenodo2019, read_zenodo2019, KNOWN_BAD
@@ -84,7 +84,7 @@ def find_clips(source: str | Path, *, layout: str = "auto") -> Source:
 
     Args:
         source: The folder; for the layout `csv` also the table itself.
-        layout: A name in `SOURCES`, or "auto" to recognize it.
+        layout: A name in `LAYOUTS`, or "auto" to recognize it.
 
     Returns:
         A `Source`. If no file lists the vocabulary, it is the labels of the curated and noisy clips, sorted.
@@ -105,7 +105,7 @@ def find_clips(source: str | Path, *, layout: str = "auto") -> Source:
     """
     source = Path(source)
     layout = _recognized_layout(source, layout)
-    clips, vocabulary, folders = SOURCES[layout].read(source)
+    clips, vocabulary, folders = LAYOUTS[layout].read(source)
     check_clips(clips)
     if vocabulary is None:
         vocabulary = _training_labels(clips, source)
@@ -116,7 +116,7 @@ def find_clips(source: str | Path, *, layout: str = "auto") -> Source:
     for subset, group in clips.groupby("subset"):
         paths |= locate(group, folders[subset])
     clips["path"] = clips["name"].map(paths)
-    known_bad = SOURCES[layout].known_bad
+    known_bad = LAYOUTS[layout].known_bad
     excluded = {name: known_bad[name] for name in clips["name"] if name in known_bad}
     table = clips[[*COLUMNS, "path", "row"]]
     return Source(layout, table, vocabulary, excluded, source if source.is_dir() else None)
@@ -124,9 +124,9 @@ def find_clips(source: str | Path, *, layout: str = "auto") -> Source:
 
 def _recognized_layout(source, layout):
     """The layout itself, or with "auto" the first that recognizes the source."""
-    if layout not in ("auto", *SOURCES):
+    if layout not in ("auto", *LAYOUTS):
         raise ConfigError(
-            f"layout {layout!r}: unknown. {nearest(layout, SOURCES)}Accepted: auto, {', '.join(SOURCES)}."
+            f"layout {layout!r}: unknown. {nearest(layout, LAYOUTS)}Accepted: auto, {', '.join(LAYOUTS)}."
         )
     if not source.exists():
         raise DataError(
@@ -138,10 +138,10 @@ def _recognized_layout(source, layout):
         return "csv"
     if layout != "auto":
         return layout
-    for name, candidate in SOURCES.items():
+    for name, candidate in LAYOUTS.items():
         if candidate.recognize(source):
             return name
-    expected = "; ".join(f"{name}: {candidate.description}" for name, candidate in SOURCES.items())
+    expected = "; ".join(f"{name}: {candidate.description}" for name, candidate in LAYOUTS.items())
     raise DataError(f"{source}: the layout is not recognized. Expected one of {expected}.")
 
 

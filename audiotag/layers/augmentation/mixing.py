@@ -181,8 +181,9 @@ class ConcatMix(_Mix):
 def beta_quantiles(alpha: float, *, steps: int = 1024) -> np.ndarray:
     """Quantiles of Beta(alpha, alpha), from 0 to 1 in 2 `steps` equal steps.
 
-    Up to the median by the trapezoidal rule, over a v that makes the density smooth
-    for alpha below 1; above it by symmetry.
+    The density is integrated by the trapezoidal rule up to the median, over
+    v = w ** min(alpha, 1), where it is finite for alpha below 1 too. Above the median
+    the quantiles follow by symmetry.
 
     Args:
         alpha: Above 0.

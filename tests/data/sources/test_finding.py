@@ -3,7 +3,7 @@ import pytest
 from source_folders import ESC10, FOLDERS, KAGGLE, PLAIN, ZENODO, make
 
 from audiotag.data.clips import read_clips, write_clips
-from audiotag.data.sources import SOURCES, find_clips
+from audiotag.data.sources import LAYOUTS, find_clips
 from audiotag.errors import ConfigError, DataError
 
 
@@ -34,8 +34,8 @@ def test_each_source_is_recognized(tmp_path, layout, dataset):
 
 def test_every_source_has_a_description_and_the_shipped_ones_keep_their_order():
     shipped = ["kaggle2019", "zenodo2019", "csv", "esc", "folders"]
-    assert [name for name in SOURCES if name in shipped] == shipped
-    assert all(layout.description for layout in SOURCES.values())
+    assert [name for name in LAYOUTS if name in shipped] == shipped
+    assert all(layout.description for layout in LAYOUTS.values())
 
 
 def test_the_message_about_an_unrecognized_folder_describes_the_sources(tmp_path):
@@ -45,7 +45,7 @@ def test_the_message_about_an_unrecognized_folder_describes_the_sources(tmp_path
 
 
 def test_the_message_about_an_unknown_layout_names_the_nearest(tmp_path):
-    message = f"layout 'folder': unknown. Did you mean 'folders'. Accepted: auto, {', '.join(SOURCES)}."
+    message = f"layout 'folder': unknown. Did you mean 'folders'. Accepted: auto, {', '.join(LAYOUTS)}."
     with pytest.raises(ConfigError, match=message):
         find_clips(make(tmp_path, FOLDERS), layout="folder")
 
