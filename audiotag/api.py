@@ -99,6 +99,7 @@ def fit(
     Raises:
         ConfigError: The experiment is not valid.
         DataError: The records are damaged or have too few clips, or the directory holds another run.
+        KeyboardInterrupt: By Ctrl-C, after the current step is done and saved; the same call continues from there.
 
     Example:
         run = audiotag.fit("experiments/demo.json", "runs/demo")

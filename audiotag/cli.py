@@ -6,6 +6,7 @@ Commands parse options and print results. Heavy packages are imported only by th
 import math
 import os
 import re
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,10 @@ predict_overrides = click.option(
 
 
 class Commands(click.Group):
-    """Commands that print a user's error without a traceback and exit with 1."""
+    """Commands that print a user's error without a traceback and exit with 1.
+
+    After Ctrl-C they exit with 130.
+    """
 
     def invoke(self, context):
         try:
@@ -64,6 +68,8 @@ class Commands(click.Group):
         except (AudiotagError, OSError) as error:
             click.echo(f"Error: {error}", err=True)
             context.exit(1)
+        except KeyboardInterrupt:
+            context.exit(128 + signal.SIGINT)
         except Exception as error:
             # By its name, since TensorFlow is not imported here. TensorFlow raises it for a full disk too.
             exhausted = type(error).__name__ == "ResourceExhaustedError"
@@ -194,7 +200,9 @@ def explore(source: Path, out: Path, workers: int | None) -> None:
 def fit(experiment: Path, overrides: tuple[str, ...], folder: Path | None, fold: int | None, resume: bool) -> None:
     """Train the model that the file EXPERIMENT describes, and export it.
 
-    A run that was killed resumes after its last complete epoch.
+    A run that was killed resumes after its last complete epoch. Ctrl-C ends the
+    current step and saves, and the same command continues from there; a second
+    Ctrl-C stops at once.
 
     Example: audiotag fit experiments/densenet.json --set stages.noisy.epochs=3
     """

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 import pandas as pd
@@ -223,7 +223,7 @@ class CheckRecords(keras.callbacks.Callback):
 class SaveState(keras.callbacks.Callback):
     """Writes the training state after every epoch; the last callback in the list.
 
-    Once `asked_to_stop`, it writes the state after the current step and ends the program.
+    Once `stop_signal` is set, it writes the state after the current step and ends the training.
 
     Args:
         path: The file to write.
@@ -237,7 +237,7 @@ class SaveState(keras.callbacks.Callback):
         self.path = path
         self.callbacks = callbacks
         self.metadata = metadata
-        self.asked_to_stop = False
+        self.stop_signal = None
 
     def on_train_begin(self, logs=None):
         """Restores the state of the callbacks, and starts the clock.
@@ -253,7 +253,7 @@ class SaveState(keras.callbacks.Callback):
             for variable, value in zip(self.model.metrics_variables, self.metadata["metric_state"], strict=True):
                 variable.assign(value + variable)
             self.metadata = self.metadata | {"metric_state": []}
-        if self.asked_to_stop and batch + 1 < self.params["steps"]:
+        if self.stop_signal and batch + 1 < self.params["steps"]:
             self._save(self.metadata["history"], steps_done=self.metadata["steps_done"] + batch + 1)
 
     def on_epoch_end(self, epoch, logs=None):
@@ -271,34 +271,55 @@ class SaveState(keras.callbacks.Callback):
                 f"{self.path.parent}: training diverged to NaN: {error} after epoch {len(history)}. What was saved "
                 f"before is unchanged. Lower the learning rate and retrain with --restart."
             ) from error
-        if self.asked_to_stop:
-            print(
-                f"Stopped by SIGTERM after {len(history)} epochs and {self.metadata['steps_done']} steps; all is "
-                f"saved. The same command continues from there.",
-                file=sys.stderr,
-            )
-            raise SystemExit(128 + signal.SIGTERM)
+        self.stop_if_asked()
+
+    def stop_if_asked(self) -> None:
+        """Ends the training, which is saved, if a signal asked for it.
+
+        Raises:
+            KeyboardInterrupt: The signal is SIGINT.
+            SystemExit: It is SIGTERM.
+        """
+        if self.stop_signal is None:
+            return
+        name = "Ctrl-C (SIGINT)" if self.stop_signal == signal.SIGINT else self.stop_signal.name
+        message = (
+            f"Stopped by {name} after {len(self.metadata['history'])} epochs and {self.metadata['steps_done']} steps; "
+            f"all is saved. The same command continues from there."
+        )
+        tqdm.write(message, file=sys.stderr)  # not into a progress bar
+        if self.stop_signal == signal.SIGINT:
+            raise KeyboardInterrupt(message)
+        raise SystemExit(128 + self.stop_signal)
 
 
 @contextlib.contextmanager
-def sigterm_saves(save_state: SaveState) -> Iterator[None]:
-    """During the block SIGTERM makes a `SaveState` stop the training.
+def signals_save(save_state: SaveState) -> Iterator[None]:
+    """During the block SIGTERM or Ctrl-C makes a `SaveState` stop the training.
 
-    A second SIGTERM ends the program at once.
+    A second signal has its usual effect at once. A signal that the process ignores stays ignored, as in jobs that a
+    shell script starts in the background. Outside the main thread Python handles no signals: there nothing changes.
     """
 
     def ask(number, frame):
-        save_state.asked_to_stop = True
-        signal.signal(signal.SIGTERM, earlier)
+        save_state.stop_signal = signal.Signals(number)
+        restore()
 
-    if threading.current_thread() is not threading.main_thread():  # Python handles signals in the main thread alone
-        yield
-        return
-    earlier = signal.signal(signal.SIGTERM, ask)
+    def restore():
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+    earlier: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        earlier = {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
     try:
+        for number in earlier:
+            signal.signal(number, ask)
         yield
     finally:
-        signal.signal(signal.SIGTERM, earlier)
+        restore()
+    save_state.stop_if_asked()  # the signal came after the last step
 
 
 class Progress(keras.callbacks.Callback):

@@ -47,7 +47,7 @@ from audiotag.training.callbacks import (
     SaveState,
     SetEpoch,
     StopAtNan,
-    sigterm_saves,
+    signals_save,
 )
 from audiotag.training.compiling import check_stages, compile_tagger, stage_callbacks, stage_tagger
 from audiotag.training.state import forget_state, is_saved, resume
@@ -83,6 +83,7 @@ def fit(
     Raises:
         ConfigError: A component refuses its options.
         DataError: The records are damaged or have too few clips, or the directory holds another run.
+        KeyboardInterrupt: By Ctrl-C, after the current step is done and saved; the same call continues from there.
     """
     num_folds = experiment.validation.folds.num_folds
     if fold is not None and not 0 <= fold < num_folds:
@@ -203,7 +204,7 @@ def _fit_stage(context: FoldContext, index: int) -> dict[str, Any]:
         clips_of_step = functools.partial(_clips_of_step, context, clips, batches.keywords | sampling)
         stop_at_nan = StopAtNan(stage_files.folder, steps_done, clips_of_step)
         save_state = SaveState(state, callbacks, metadata)
-        with sigterm_saves(save_state):
+        with signals_save(save_state):
             tagger.fit(
                 stopwatch.timed(dataset),
                 epochs=epochs,

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import random
+import re
 import shutil
 import signal
 import threading
@@ -25,6 +26,7 @@ HERE = Path(__file__).parent
 FIT, KERAS = HERE / "fit_alone.py", HERE / "keras_alone.py"
 EPOCHS = 3  # the first stage may take more: it stops early
 STAGES = ("noisy", "curated")
+STATES = ("training_state.npz", "previous-training_state.npz")
 RUN_FILES = ("experiment.json", "environment.json", "data.json")
 CALLBACKS = [{"name": "CSVLogger"}, {"name": "ModelCheckpoint"}]
 # With these, every epoch counts as one without progress.
@@ -208,19 +210,35 @@ def test_an_export_killed_anywhere_leaves_a_complete_model_or_none(tiny, uninter
 
 
 @pytest.mark.check("D5")
-def test_sigterm_saves_after_the_step(uninterrupted, resume, tier, tally, tmp_path):
+@pytest.mark.parametrize("stop_signal", [signal.SIGTERM, signal.SIGINT])
+def test_sigterm_and_ctrl_c_save_after_the_step(uninterrupted, resume, tier, tally, tmp_path, stop_signal):
     rng = random.Random(5)
+    options, exit_code = ("--signal", stop_signal.name, "--stop"), 128 + stop_signal
+    states = lambda: {path: path.read_bytes() for path in (tmp_path / name).rglob("*.npz") if path.name in STATES}
     for number in range(tier(1, 4)):
         name = f"run{number}"
-        for step in (1, 2, rng.randrange(3, 9), rng.randrange(2, 9), rng.randrange(1, 4)):
+        with tally.trial(f"{number}: from outside, in the second epoch"):
+            job = resume(name)
+            assert job.shows("loss") and job.kill(stop_signal).wait() == exit_code, job.output()[-1000:]
+        for step in (1, rng.randrange(3, 9), rng.randrange(2, 9), rng.randrange(1, 4))[: tier(3, 4)]:
             with tally.trial(f"{number}: in step {step}"):
-                job = resume(name, "--sigterm", step)
-                assert job.wait() == 143, job.output()[-1000:]
-                assert "Stopped by SIGTERM after" in job.output() and "all is saved" in job.output()
+                job = resume(name, *options, step)
+                assert job.wait() == exit_code, job.output()[-1000:]
+                assert re.search(
+                    rf"Stopped by .*{stop_signal.name}.* after \d+ epochs and \d+ steps; all is saved. "
+                    "The same command continues from there.\n$",
+                    job.output(),
+                ), job.output()[-1000:]
+        with tally.trial(f"{number}: twice"):
+            before = states()
+            job = resume(name, *options, 1, "--again")
+            # SIGTERM itself ends the process, which a shell reports as 143, too.
+            assert job.wait() == (130 if stop_signal == signal.SIGINT else -signal.SIGTERM), job.output()[-1000:]
+            assert states() == before and "Stopped by" not in job.output() and "Traceback" not in job.output()
         with tally.trial(f"{number}: before training starts"):
             job = resume(name)
             time.sleep(0.5)
-            assert job.kill(signal.SIGTERM).wait(60) == -signal.SIGTERM  # which a shell reports as 143, too
+            assert job.kill(signal.SIGTERM).wait(60) == -signal.SIGTERM
         with tally.trial(f"{number}: the end"):
             job = resume(name)
             assert job.wait() == 0, job.output()[-1000:]

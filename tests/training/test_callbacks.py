@@ -19,7 +19,7 @@ from audiotag.training.callbacks import (
     Progress,
     SaveState,
     StopAtNan,
-    sigterm_saves,
+    signals_save,
 )
 from audiotag.training.state import INITIAL, load_state
 
@@ -283,24 +283,89 @@ def test_tensorboard_continues_too(tmp_path):
     assert load_state(path, network())["epochs_done"] == 4
 
 
-@pytest.mark.check("D5")
-@pytest.mark.parametrize("step", [0, 2, 3])
-def test_sigterm_lets_the_step_end_saves_and_exits_with_143(tmp_path, capsys, step):
+STOPS = {signal.SIGTERM: (SystemExit, "SIGTERM"), signal.SIGINT: (KeyboardInterrupt, "Ctrl-C (SIGINT)")}
+
+
+@pytest.fixture
+def handlers():
+    """The handlers before the test; that of Ctrl-C as in a terminal, since shells ignore it in background jobs."""
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield {number: signal.getsignal(number) for number in STOPS}
+    signal.signal(signal.SIGINT, usual)
+
+
+def fit_with_signal(save, stop_signal, step):
+    """Trains 3 epochs of 4 steps; the signal comes in a step of the first epoch."""
+
     class Ask(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch, logs=None):
             if batch == step:
-                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), stop_signal)
 
-    model, save = network(), SaveState(tmp_path / "training_state.npz", [], INITIAL)
-    data, handler = np.random.default_rng(0).normal(size=(16, 4)), signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit) as stopped, sigterm_saves(save):
-        model.fit(data, data[:, :2], batch_size=4, epochs=3, callbacks=[Ask(), save], verbose=0)
-    assert stopped.value.code == 143 and signal.getsignal(signal.SIGTERM) == handler
+    data = np.random.default_rng(0).normal(size=(16, 4))
+    network().fit(data, data[:, :2], batch_size=4, epochs=3, callbacks=[Ask(), save], verbose=0)
+
+
+@pytest.mark.check("D5")
+@pytest.mark.parametrize("stop_signal", STOPS)
+@pytest.mark.parametrize("step", [0, 2, 3])
+def test_a_signal_lets_the_step_end_saves_and_stops(tmp_path, capsys, handlers, step, stop_signal):
+    save = SaveState(tmp_path / "training_state.npz", [], INITIAL)
+    stops, name = STOPS[stop_signal]
+    with pytest.raises(stops) as stopped, signals_save(save):
+        fit_with_signal(save, stop_signal, step)
+    assert {number: signal.getsignal(number) for number in STOPS} == handlers
     metadata, steps = load_state(tmp_path / "training_state.npz", network()), step + 1
     # After the last step of an epoch, the epoch is completed.
     assert (metadata["epochs_done"], metadata["steps_done"]) == ((1, 0) if steps == 4 else (0, steps))
-    message = f"Stopped by SIGTERM after {steps // 4} epochs and {steps % 4} steps; all is saved."
-    assert message in capsys.readouterr().err
+    message = (
+        f"Stopped by {name} after {steps // 4} epochs and {steps % 4} steps; all is saved. "
+        f"The same command continues from there."
+    )
+    assert capsys.readouterr().err == f"{message}\n"
+    assert stopped.value.args == ((143,) if stops is SystemExit else (message,))
+
+
+@pytest.mark.check("D5")
+@pytest.mark.parametrize("stop_signal", STOPS)
+def test_a_signal_after_the_last_step_stops_too(tmp_path, handlers, stop_signal):
+    save = SaveState(tmp_path / "training_state.npz", [], INITIAL)
+    with pytest.raises(STOPS[stop_signal][0]), signals_save(save):
+        fit_with_signal(save, stop_signal, step=None)
+        os.kill(os.getpid(), stop_signal)
+    assert load_state(tmp_path / "training_state.npz", network())["epochs_done"] == 3
+
+
+@pytest.mark.check("D5")
+def test_a_second_ctrl_c_while_saving_stops_at_once_and_keeps_the_state_before(tmp_path, handlers, monkeypatch, capsys):
+    path = tmp_path / "training_state.npz"
+    fit_with_signal(SaveState(path, [], INITIAL), signal.SIGTERM, step=None)
+    before, savez = path.read_bytes(), np.savez
+
+    def interrupted(unfinished, *arrays, **more):
+        savez(unfinished, *arrays, **more)
+        os.truncate(unfinished, 1000)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(np, "savez", interrupted)
+    save = SaveState(path, [], INITIAL)
+    with pytest.raises(KeyboardInterrupt, match="^$"), signals_save(save):
+        fit_with_signal(save, signal.SIGINT, step=2)
+    assert {file.name for file in tmp_path.iterdir()} == {
+        path.name,
+        previous(path).name,
+    } and path.read_bytes() == before
+    assert capsys.readouterr().err == ""
+    assert {number: signal.getsignal(number) for number in STOPS} == handlers
+
+
+def test_an_ignored_signal_stays_ignored(tmp_path, handlers):
+    save = SaveState(tmp_path / "training_state.npz", [], INITIAL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with signals_save(save):
+        fit_with_signal(save, signal.SIGINT, step=1)
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    assert load_state(tmp_path / "training_state.npz", network())["epochs_done"] == 3
 
 
 # Progress

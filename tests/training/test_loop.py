@@ -1,8 +1,11 @@
+import concurrent.futures
 import dataclasses
 import json
+import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import time
 
@@ -36,7 +39,7 @@ from audiotag.runs.building import build_tagger
 from audiotag.runs.models import load_tagger
 from audiotag.runs.weights import load_weights
 from audiotag.training import loop
-from audiotag.training.callbacks import CheckRecords
+from audiotag.training.callbacks import CheckRecords, SaveState
 
 ONE_EPOCH = ("stages.noisy.epochs=1", "stages.curated.epochs=1")
 
@@ -528,6 +531,23 @@ def test_killed_in_training_and_before_the_export_it_ends_the_same(tiny_file, tm
         assert (tmp_path / "complete" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
     assert (tmp_path / "killed" / "saved_model" / "saved_model.pb").is_file()
     assert not list((tmp_path / "killed").rglob(".unfinished*"))
+
+
+def test_ctrl_c_reaches_the_caller_and_fit_continues_outside_the_main_thread(run, tiny, tmp_path, monkeypatch):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it in background jobs
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match="Stopped by Ctrl-C .* all is saved"):
+        interrupt = lambda callback, batch, logs=None: os.kill(os.getpid(), signal.SIGINT)
+        patch.setattr(SaveState, "on_train_batch_begin", interrupt)
+        fit(tiny(), tmp_path / "run")
+    assert signal.signal(signal.SIGINT, before) == signal.default_int_handler
+    assert (tmp_path / "run" / "fold-0" / "noisy" / "training_state.npz").is_file()
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        continued = pool.submit(fit, tiny(), tmp_path / "run").result()
+    assert continued.result(0, "noisy")["resumed"]
+    for stage in ("noisy", "curated"):
+        pd.testing.assert_frame_equal(continued.history(stage=stage), run.history(stage=stage))
+        expected, weights = (arrays_in(each.weights(0, stage)) for each in (run, continued))
+        assert all(map(np.array_equal, expected.values(), weights.values()))
 
 
 # Labels and learning
