@@ -9,9 +9,10 @@ import glob
 import hashlib
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,7 +70,8 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yields a folder to fill; it replaces `path` after the block.
 
     If the block raises an error, nothing changes. A crash or `kill -9` leaves the old folder, the new
-    one or, for a moment between two renames, none.
+    one or, for a moment between two renames, none. Several processes may replace a folder at the same time: the last
+    one's stays. A reader who finds no folder in that moment, or loses it while reading, opens it again.
 
     Raises:
         DataError: The disk is full.
@@ -78,17 +80,10 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     unfinished = _beside(path)
     try:
         with _explain_full_disk(path):
-            _delete(unfinished)  # of an earlier process with the same id
             unfinished.mkdir(parents=True)
             yield unfinished
             _sync_tree(unfinished)
-            aside = _set_aside(path)
-            try:
-                os.replace(unfinished, path)
-            except OSError:
-                if os.path.lexists(aside):
-                    os.replace(aside, path)
-                raise
+            aside = _replace_folder(unfinished, path)
             sync(path.parent)
             _delete(aside)
     finally:
@@ -241,8 +236,8 @@ def _explain_full_disk(path):
 
 
 def _beside(path, prefix=UNFINISHED):
-    """A temporary name with the same suffix, because Keras infers the format from it."""
-    return path.with_name(f"{prefix}{os.getpid()}-{path.name}")
+    """A temporary name of its own, with the same suffix, because Keras infers the format from it."""
+    return path.with_name(f"{prefix}{os.getpid()}-{secrets.token_hex(4)}-{path.name}")  # containers share process ids
 
 
 def _set_aside(path):
@@ -250,8 +245,24 @@ def _set_aside(path):
     end_removal(path)
     aside = _beside(path, REMOVED)
     if os.path.lexists(path):
-        os.replace(path, aside)
+        with suppress(FileNotFoundError):  # another process was faster
+            os.replace(path, aside)
     return aside
+
+
+def _replace_folder(new, path):
+    """Renames the folder `new` to `path`; returns the temporary name of the one before, if there was any."""
+    while True:
+        aside = _set_aside(path)
+        try:
+            os.replace(new, path)
+            return aside
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # another process has put its folder there meanwhile
+                continue
+            if os.path.lexists(aside) and not os.path.lexists(path):
+                os.replace(aside, path)
+            raise
 
 
 def _delete(path):

@@ -1,4 +1,7 @@
+import concurrent.futures
+import contextlib
 import hashlib
+import multiprocessing
 import os
 
 import pytest
@@ -146,3 +149,87 @@ def test_a_lock_file_that_was_removed_in_the_meantime_does_not_count(tmp_path, m
     monkeypatch.setattr(files.fcntl, "flock", lambda file, how: (flock(file, how), (tmp_path / "lock").unlink()))
     with pytest.raises(files.Busy), files.locked(tmp_path / "lock", "busy"):
         pytest.fail("held")
+
+
+# Two `fit --fold` of one run that end together
+
+PARTS = ("saved_model.pb", "variables.index", "variables.data")
+
+
+def publish(folder, worker, times):
+    """Replaces a folder many times."""
+    for number in range(times):
+        with files.atomic_folder(folder) as unfinished:
+            for part in PARTS:
+                (unfinished / part).write_text(f"{worker}, {number}")
+
+
+def read(folder):
+    """The texts of a folder's files, all of one version: opens the folder again if it is replaced meanwhile."""
+    for _ in range(10_000):
+        with contextlib.suppress(FileNotFoundError):
+            handle = os.open(folder, os.O_RDONLY)
+            try:
+                inside = lambda name, flags: os.open(name, flags, dir_fd=handle)
+                texts = []
+                for part in PARTS:
+                    with open(part, opener=inside) as file:
+                        texts.append(file.read())
+                return texts
+            finally:
+                os.close(handle)
+    raise TimeoutError(folder)
+
+
+@pytest.mark.check("D13", 2_000)
+def test_processes_that_publish_a_folder_at_the_same_time_all_succeed(tmp_path):
+    workers, times, reads = 4, 500, 0
+    folder = tmp_path / "saved_model"
+    publish(folder, "first", 1)
+    with concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        jobs = [pool.submit(publish, folder, worker, times) for worker in range(workers)]
+        while not all(job.done() for job in jobs):
+            texts = read(folder)
+            assert len(set(texts)) == 1 and texts[0], texts
+            reads += 1
+        for job in jobs:
+            job.result()
+    assert reads > 100
+    assert names(tmp_path) == ["saved_model"] and names(folder) == sorted(PARTS)
+
+
+def test_a_folder_that_another_process_puts_there_between_the_renames_is_replaced_too(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    replace, others = os.replace, iter(range(3))
+
+    def replace_after_another(old, new):
+        if ".unfinished" in old.name and next(others, None) is not None:
+            (new / "of another").mkdir(parents=True)
+        replace(old, new)
+
+    monkeypatch.setattr(os, "replace", replace_after_another)
+    with files.atomic_folder(tmp_path / "a") as unfinished:
+        (unfinished / "new").touch()
+    assert names(tmp_path) == ["a"] and names(tmp_path / "a") == ["new"]
+
+
+def test_a_folder_that_another_process_takes_away_before_the_rename_is_no_error(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    replace = os.replace
+
+    def taken(old, new):
+        if old == tmp_path / "a":
+            old.rmdir()
+        replace(old, new)
+
+    monkeypatch.setattr(os, "replace", taken)
+    with files.atomic_folder(tmp_path / "a") as unfinished:
+        (unfinished / "new").touch()
+    assert names(tmp_path) == ["a"] and names(tmp_path / "a") == ["new"]
+
+
+def test_two_processes_with_one_id_write_to_different_names(tmp_path):
+    with files.atomic_folder(tmp_path / "a") as first, files.atomic_folder(tmp_path / "a") as second:
+        assert first != second and first.is_dir()
+        (first / "new").touch()
+    assert names(tmp_path) == ["a"]
