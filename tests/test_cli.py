@@ -197,7 +197,7 @@ def test_an_error_in_an_experiment(tmp_path, tiny_file):
 def test_another_experiment_in_the_directory_of_a_run(tiny_file, own_run):
     assert error_of("fit", tiny_file, "--set", "seed=3", "--run", own_run) == (
         f"Error: {own_run}: was trained with another experiment: seed is 3 here and was 2019. "
-        "Choose another name with --run, or retrain with --restart."
+        "Choose another name with --run, or retrain with --restart. To continue this run, undo the change."
     )
 
 

@@ -333,7 +333,8 @@ def start_run(
         run = open_run(folder)
         if difference := _difference(run, experiment, manifest):
             raise DataError(
-                f"{folder}: was trained {difference}. Choose another name with --run, or retrain with --restart."
+                f"{folder}: was trained {difference}. Choose another name with --run, or retrain with --restart. "
+                f"To continue this run, undo the change."
             )
         yield run
 

@@ -124,7 +124,7 @@ def test_a_start_that_was_killed_is_repeated(begun):
 
 def test_another_experiment_or_other_records_are_refused_once_something_is_trained(begun):
     finish(begun, 0, "noisy")
-    remedy = r"Choose another name with --run, or retrain with --restart\."
+    remedy = r"Choose another name with --run, or retrain with --restart\. To continue this run, undo the change\.$"
     with pytest.raises(DataError, match=rf"demo: was trained with another experiment: seed is 7 .*2019\. {remedy}"):
         start(begun.folder, "seed=7")
     for change, difference in (
