@@ -194,6 +194,15 @@ def test_an_error_in_an_experiment(tmp_path, tiny_file):
     )
 
 
+def test_after_ctrl_c_the_exit_code_is_130(tmp_path, monkeypatch):
+    def interrupted(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("audiotag.data.synthetic.make_demo", interrupted)
+    result = CliRunner().invoke(main, ["make-demo", str(tmp_path / "demo")])
+    assert (result.exit_code, result.output) == (130, "")
+
+
 def test_another_experiment_in_the_directory_of_a_run(tiny_file, own_run):
     assert error_of("fit", tiny_file, "--set", "seed=3", "--run", own_run) == (
         f"Error: {own_run}: was trained with another experiment: seed is 3 here and was 2019. "
