@@ -49,7 +49,7 @@ class Request:
 
     @cached_property
     def work_fingerprint(self) -> str:
-        """SHA-256 of the options and the table of clips, to recognize unfinished records of the same request.
+        """SHA-256 that recognizes unfinished records of the same options and clips.
 
         It leaves out the audio, which is compared shard by shard, and `skip_bad`, which may change in between.
         """
