@@ -62,9 +62,9 @@ def read_scores(path: Path, vocabulary: Iterable[str]) -> pd.DataFrame:
     """
     classes = list(vocabulary)
     table = read_table(path, ["name", *map(files.as_cell, classes)]).rename(columns=files.from_cell)
-    scores = table[classes].replace("", "nan").astype(float)
-    scores.insert(0, "name", table["name"].map(files.from_cell))
-    return scores.reset_index(drop=True)
+    scores = table[classes].replace("", "nan").to_numpy().astype(float)  # [clips, K]
+    names = table["name"].map(files.from_cell).reset_index(drop=True)
+    return pd.concat([names, pd.DataFrame(scores, columns=classes)], axis=1)
 
 
 def _out_of_fold_clips(context, subset):

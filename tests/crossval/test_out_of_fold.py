@@ -40,6 +40,14 @@ def test_the_scores_of_a_stage_are_stored_beside_it_and_read_again(again, contex
     assert not out_of_fold_scores(context_of(again, 0, "all"), "noisy").equals(scores)
 
 
+def test_scores_of_500_classes_are_read_without_a_warning(tmp_path):
+    classes = [f"class {number}" for number in range(500)]
+    scores = pd.DataFrame([[0.25] * 500, [float("nan")] * 500], columns=classes)
+    written = pd.concat([pd.Series(["1.wav", "2.wav"], name="name"), scores], axis=1)
+    files.write_text(tmp_path / "oof.csv", files.csv_text(written))
+    pd.testing.assert_frame_equal(read_scores(tmp_path / "oof.csv", classes), written)
+
+
 def test_a_stage_has_trained_on_its_clips_and_on_those_of_the_stages_before_it(again):
     names = set()
     for stage in expand_rounds(again.experiment):
