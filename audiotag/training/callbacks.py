@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -53,8 +54,8 @@ class ModelCheckpoint(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Writes the weights if this epoch is better than all before it."""
-        if self.monitor.startswith("val_") and not any(key.startswith("val_") for key in logs):
-            return  # an epoch without validation
+        if _not_validated(self.monitor, logs):
+            return
         if self.monitor not in logs:
             raise ValueError(f"monitor must be one of {', '.join(logs)}. Received: monitor={self.monitor!r}")
         value = float(logs[self.monitor])
@@ -100,11 +101,36 @@ class CSVLogger(keras.callbacks.Callback):
         files.write_text(self.path, pd.DataFrame(self.rows).to_csv(index=False, lineterminator="\n"))
 
 
+def _not_validated(monitor, logs):
+    """Whether a callback monitors validation and this epoch has none, because of validation_freq."""
+    return monitor.startswith("val_") and not any(key.startswith("val_") for key in logs)
+
+
+class ReduceLROnPlateau(keras.callbacks.ReduceLROnPlateau):
+    """Keras' callback, silent in epochs that are not validated."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Logs the rate; lowers it after `patience` validations without improvement."""
+        with warnings.catch_warnings():
+            if _not_validated(self.monitor, logs):
+                warnings.simplefilter("ignore")
+            super().on_epoch_end(epoch, logs)
+
+
+class EarlyStopping(keras.callbacks.EarlyStopping):
+    """Keras' callback, silent in epochs that are not validated."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Stops after `patience` validations without improvement."""
+        if not _not_validated(self.monitor, logs):
+            super().on_epoch_end(epoch, logs)
+
+
 CALLBACKS = {
     "CSVLogger": CSVLogger,
-    "ReduceLROnPlateau": keras.callbacks.ReduceLROnPlateau,
+    "ReduceLROnPlateau": ReduceLROnPlateau,
     "ModelCheckpoint": ModelCheckpoint,
-    "EarlyStopping": keras.callbacks.EarlyStopping,
+    "EarlyStopping": EarlyStopping,
     "TensorBoard": keras.callbacks.TensorBoard,
 }
 

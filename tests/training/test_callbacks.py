@@ -368,6 +368,28 @@ def test_an_ignored_signal_stays_ignored(tmp_path, handlers):
     assert load_state(tmp_path / "training_state.npz", network())["epochs_done"] == 3
 
 
+# ReduceLROnPlateau and EarlyStopping
+
+
+def test_epochs_without_validation_cause_no_warning_and_do_not_count():
+    lower, stop = (CALLBACKS[name](monitor="val_loss", patience=2) for name in ("ReduceLROnPlateau", "EarlyStopping"))
+    data, model = np.random.default_rng(0).normal(size=(16, 4)), network()
+    validation = {"validation_data": (data, data[:, :2]), "validation_freq": 2}
+    model.optimizer.learning_rate = 0.0  # no epoch is better than the first
+    history = model.fit(data, data[:, :2], epochs=20, callbacks=[lower, stop], verbose=0, **validation).history
+    assert len(history["loss"]) == len(history["learning_rate"]) == 6  # the validations after 2, 4 and 6 epochs
+
+
+def test_a_misspelled_monitor_still_causes_a_warning():
+    for name in ("ReduceLROnPlateau", "EarlyStopping"):
+        callback = CALLBACKS[name](monitor="val_los", mode="min")
+        callback.set_model(network())
+        callback.on_train_begin()
+        callback.monitor_op = np.less
+        with pytest.warns(UserWarning, match="`val_los` which is not available"):
+            callback.on_epoch_end(0, {"loss": 1.0, "val_loss": 1.0})
+
+
 # Progress
 
 
