@@ -16,7 +16,9 @@ from audiotag import __version__, files
 from audiotag.config.signatures import component_names
 from audiotag.errors import AudiotagError, DataError
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's log lines would hide our own
+# TensorFlow's log lines would hide our own, and some of level 2 (errors) report only that there is no GPU. What fails
+# still raises an exception. Set to 0, it shows all lines.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)

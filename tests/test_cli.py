@@ -1,6 +1,8 @@
 import csv
 import functools
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from click.testing import CliRunner
 
 import audiotag
 from audiotag.cli import main
+from audiotag.config.loading import dump
 from audiotag.data import synthetic
 from audiotag.data.records.manifest import read_manifest
 from audiotag.data.sources import LAYOUTS
@@ -100,6 +103,26 @@ def test_fit_resumes_a_run_and_exports_it(tiny_file, own_run):
     assert [line for line in lines if line.startswith("curated stage, fold 0: lwlrap 0.")]
     assert lines[-1] == f"SavedModel: {own_run / 'saved_model'}"
     assert (own_run / "saved_model" / "saved_model.pb").is_file()
+
+
+def test_fit_prints_its_own_lines_alone(tiny, tiny_file, tmp_path):
+    callbacks = [{"name": name, "patience": 3} for name in ("ReduceLROnPlateau", "EarlyStopping")]
+    stage = json.loads(dump(tiny()))["stages"][0] | {"epochs": 2, "validation_freq": 2, "callbacks": callbacks}
+    command = [sys.executable, "-m", "audiotag", "fit", tiny_file, "--run", tmp_path / "run"]
+    command += ["--set", f"stages={json.dumps([stage])}"]
+    environment = {key: value for key, value in os.environ.items() if key != "TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    first, last = done.stdout.splitlines()
+    assert first.startswith("noisy stage, fold 0: lwlrap 0.")
+    assert last == f"SavedModel: {tmp_path / 'run' / 'saved_model'}"
+    # TensorFlow 2.21 prints these while its libraries load, whatever the log level.
+    loading = re.compile(r"WARNING: All log messages before absl|I0000 .* (port|cudart_stub)\.cc:")
+    lines = [line for line in done.stderr.splitlines() if not loading.match(line)]
+    assert [line.split(":")[0] for line in lines] == [
+        "noisy, fold 0 1/2",
+        "noisy, fold 0 2/2",
+        "noisy, fold 0, on curated",
+    ]
 
 
 def test_evaluate_prints_a_row_per_class_and_per_split(run, tmp_path):
