@@ -45,10 +45,25 @@ class Output(click.Path):
         return path
 
 
+def check_model(path: Path) -> None:
+    """Refuses what is no run, ensemble or SavedModel, before TensorFlow starts.
+
+    Raises:
+        DataError: The path does not exist, or is a directory of another kind.
+    """
+    if not path.exists():
+        raise DataError(f"{path}: does not exist. Train a run with: audiotag fit EXPERIMENT")
+    if path.is_dir() and not (path / "saved_model.pb").is_file():
+        from audiotag.runs.directory import open_run
+
+        open_run(path)
+
+
 LAYOUTS = component_names("audiotag.data.sources.finding", "LAYOUTS")  # read from source: pandas stays unloaded
 TABLE = Output(".csv", ".parquet")
 CSV, JSON, HTML, PNG = Output(".csv"), Output(".json"), Output(".html"), Output(".png")
 experiment_argument = click.argument("experiment", type=FILE)
+run_argument = click.argument("folder", metavar="RUN", type=FOLDER)
 model_argument = click.argument("model", metavar="RUN|ENSEMBLE", type=PATH)
 experiment_overrides = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value, as stages.noisy.epochs=3."
@@ -243,7 +258,7 @@ def preview(
 
 
 @main.command()
-@click.argument("folder", metavar="RUN", type=FOLDER)
+@run_argument
 @click.option("--out", type=HTML, help="The page to write; report.html in RUN by default.")
 def report(folder: Path, out: Path | None) -> None:
     """Write a page about RUN.
@@ -252,6 +267,7 @@ def report(folder: Path, out: Path | None) -> None:
 
     Example: audiotag report runs/densenet
     """
+    check_model(folder)
     from audiotag.reporting.run_page import write_run_page
     from audiotag.runs.directory import open_run
 
@@ -294,6 +310,7 @@ def evaluate(
         raise click.UsageError("--leave-one-out accepts only --out-of-fold and --set. Leave out the other options.")
     if out_of_fold and records:
         raise click.UsageError("--out-of-fold uses the records that the run was trained on. Leave out --records.")
+    check_model(model)
     from audiotag import api
     from audiotag.ensembling import members
     from audiotag.evaluation.measures import write_tables
@@ -311,7 +328,7 @@ def evaluate(
 
 
 @main.command("label-issues")
-@click.argument("folder", metavar="RUN", type=FOLDER)
+@run_argument
 @click.option("--stage", help="The stage whose models to use; the last by default.")
 @click.option("--top", default=20, show_default=True, type=click.IntRange(min=1), help="Clips to show.")
 @click.option("--csv", "csv_path", type=CSV, help="Write all clips to this file: a table of corrections, to be edited.")
@@ -324,6 +341,7 @@ def label_issues(folder: Path, stage: str | None, top: int, csv_path: Path | Non
 
     Example: audiotag label-issues runs/densenet --csv corrections.csv
     """
+    check_model(folder)
     from audiotag.crossval.label_issues import rank_label_issues
     from audiotag.runs.directory import open_run
 
@@ -369,6 +387,7 @@ def predict(
     for path in paths:
         if not files.is_utf8(path):
             raise DataError(f"the name {str(path)!r} has bytes that are not UTF-8. Rename the file.")
+    check_model(model)
     from audiotag.evaluation.score_tables import scores_table, write_scores
     from audiotag.inference import audio_files
     from audiotag.serving.saved_model import load_predictor
@@ -394,6 +413,7 @@ def make_submission(model: Path, out: Path | None, template: Path | None, overri
 
     Example: audiotag make-submission runs/densenet --template FSDKaggle2019/sample_submission.csv
     """
+    check_model(model)
     from scipy.special import expit
 
     from audiotag.data.clips import read_table
@@ -421,6 +441,7 @@ def export(model: Path, folder: Path, overwrite: bool, overrides: tuple[str, ...
 
     Example: audiotag export runs/densenet serving/densenet/1
     """
+    check_model(model)
     from audiotag.ensembling.members import open_model
     from audiotag.serving import saved_model
 
@@ -441,6 +462,8 @@ def ensemble(runs: tuple[Path, ...], out: Path, combiner: str) -> None:
 
     Example: audiotag ensemble runs/densenet runs/resnet --combiner geometric_mean --out ensembles/two.json
     """
+    for run in runs:
+        check_model(run)
     from audiotag.ensembling.members import write_ensemble
 
     write_ensemble(out, runs, combiner=combiner)

@@ -254,6 +254,26 @@ def test_a_folder_that_is_not_a_run(tmp_path, wavs):
     assert error_of("export", tmp_path, tmp_path / "saved") == message
 
 
+@pytest.mark.parametrize("command", ["evaluate", "predict", "report", "label-issues", "export", "make-submission"])
+@pytest.mark.parametrize("exists", [False, True], ids=["nowhere", "empty"])
+def test_a_run_that_does_not_exist_fails_before_tensorflow_is_imported(command, exists, tmp_path):
+    run = tmp_path / "run"
+    if exists:
+        run.mkdir()
+    code = (
+        "import atexit, sys; from audiotag.cli import main\n"
+        "atexit.register(lambda: print('tensorflow' in sys.modules, 'keras' in sys.modules))\n"
+        "main(sys.argv[1:])"
+    )
+    more = {"predict": ["bell.wav"], "export": ["saved_model"]}.get(command, [])
+    done = subprocess.run(
+        [sys.executable, "-c", code, command, run, *more], check=False, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (1, "False False\n")
+    found = "not the directory of a run: it has no data.json. Train one" if exists else "does not exist. Train a run"
+    assert done.stderr == f"Error: {run}: {found} with: audiotag fit EXPERIMENT\n"
+
+
 def test_a_stage_that_does_not_exist(run):
     assert error_of("evaluate", run.folder, "--stage", "nosy") == (
         f"Error: {run.folder}: has no stage 'nosy'. Did you mean 'noisy'? Accepted: noisy, curated."
