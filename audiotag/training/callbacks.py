@@ -224,6 +224,45 @@ class StopAtNan(keras.callbacks.Callback):
             )
 
 
+class WarnAtDivergence(keras.callbacks.Callback):
+    """Warns once if the loss of an epoch is far above that of a guess.
+
+    Such weights are finite, so `StopAtNan` accepts them, and worthless. The limit is ten times the loss of the first
+    step, before any update. That loss counts as at least ln K and at most K, because a stage may start from good
+    weights or from diverged ones: ln K and K ln 2 are what guesses cost in categorical and summed binary cross-entropy.
+
+    Args:
+        stage: The name of the stage in the experiment.
+        fold: The fold, for the message.
+        num_classes: K.
+    """
+
+    def __init__(self, stage, fold, num_classes):
+        super().__init__()
+        self.stage = stage
+        self.fold = fold
+        self.num_classes = num_classes
+        self.first = None
+        self.warned = False
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Stores the loss of the first step."""
+        if self.first is None:
+            self.first = logs["loss"]
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Prints the warning, unless it did before."""
+        limit = 10 * min(max(float(self.first), math.log(self.num_classes)), self.num_classes)
+        if logs["loss"] > limit and not self.warned:
+            self.warned = True
+            tqdm.write(
+                f"Warning: {self.stage} stage, fold {self.fold}: training diverges: the loss is {logs['loss']:.4g} "
+                f"after epoch {epoch + 1}, expected below {limit:.4g}. Lower "
+                f"stages.{self.stage}.optimizer.learning_rate and retrain with --restart.",
+                file=sys.stderr,
+            )
+
+
 class CheckRecords(keras.callbacks.Callback):
     """Ends training if the records are replaced meanwhile.
 

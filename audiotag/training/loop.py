@@ -47,6 +47,7 @@ from audiotag.training.callbacks import (
     SaveState,
     SetEpoch,
     StopAtNan,
+    WarnAtDivergence,
     signals_save,
 )
 from audiotag.training.compiling import check_stages, compile_tagger, stage_callbacks, stage_tagger
@@ -189,6 +190,7 @@ def _fit_stage(context: FoldContext, index: int) -> dict[str, Any]:
     resumed = is_saved(state)
     batches = _batches(context, clips, index, separate_subsets=tagger.separate_subsets)
     validation = _validation_batches(context)
+    warn_at_divergence = WarnAtDivergence(stage_of(stage.name), context.fold, len(run.vocabulary))
     while True:
         metadata = resume(state, tagger)
         epochs_done, steps_done = metadata["epochs_done"], metadata["steps_done"]
@@ -219,6 +221,7 @@ def _fit_stage(context: FoldContext, index: int) -> dict[str, Any]:
                     *callbacks,
                     EvaluateAverage(),
                     progress,
+                    warn_at_divergence,
                     save_state,
                 ],
                 shuffle=False,  # the pipeline shuffles

@@ -19,6 +19,7 @@ from audiotag.training.callbacks import (
     Progress,
     SaveState,
     StopAtNan,
+    WarnAtDivergence,
     signals_save,
 )
 from audiotag.training.state import INITIAL, load_state
@@ -366,6 +367,32 @@ def test_an_ignored_signal_stays_ignored(tmp_path, handlers):
         fit_with_signal(save, signal.SIGINT, step=1)
     assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     assert load_state(tmp_path / "training_state.npz", network())["epochs_done"] == 3
+
+
+# WarnAtDivergence
+
+
+@pytest.mark.parametrize(
+    ("first", "later", "limit"),
+    [
+        (0.9, 23.1, "23.03"),  # 10 ln 10: the first loss is that of a guess
+        (0.001, 23.1, "23.03"),  # starts from good weights
+        (7.0, 70.1, "70"),  # a sum over classes
+        (1e19, 101.0, "100"),  # starts from diverged weights
+    ],
+)
+def test_a_loss_far_above_that_of_a_guess_causes_one_warning(capsys, first, later, limit):
+    callback = WarnAtDivergence("noisy", 2, num_classes=10)
+    callback.on_train_batch_end(0, {"loss": first})
+    callback.on_train_batch_end(1, {"loss": 1e30})
+    callback.on_epoch_end(0, {"loss": float(limit) - 0.1})
+    assert capsys.readouterr().err == ""
+    callback.on_epoch_end(1, {"loss": later})
+    callback.on_epoch_end(2, {"loss": later})
+    assert capsys.readouterr().err == (
+        f"Warning: noisy stage, fold 2: training diverges: the loss is {later:.4g} after epoch 2, expected below "
+        f"{limit}. Lower stages.noisy.optimizer.learning_rate and retrain with --restart.\n"
+    )
 
 
 # ReduceLROnPlateau and EarlyStopping

@@ -648,6 +648,16 @@ def test_an_epoch_of_draws_has_as_many_steps_as_the_stage_says(tiny, tmp_path):
     assert steps[0] == 3
 
 
+def test_a_stage_whose_learning_rate_is_far_too_large_warns_once(tiny, tmp_path, capsys):
+    fit(tiny("stages.noisy.optimizer.learning_rate=1e6", "stages.curated.start_from=null"), tmp_path / "run")
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Warning: ")]
+    assert re.fullmatch(
+        r"Warning: noisy stage, fold 0: training diverges: the loss is \d\.\d+e\+\d+ after epoch 1, expected below "
+        r"26\.39\. Lower stages\.noisy\.optimizer\.learning_rate and retrain with --restart\.",
+        line,
+    )
+
+
 def test_only_the_last_epoch_may_be_validated_and_folds_may_be_predefined(tiny, tmp_path, recordings):
     source, _ = recordings(tmp_path / "clips", [8_000] * 48)
     source.clips["fold"] = [1 + index % 3 for index in range(48)]
