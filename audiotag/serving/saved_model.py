@@ -55,7 +55,7 @@ def export(model: Run | EnsemblePredictor, folder: str | Path, *, overwrite: boo
         overwrite: Replace a SavedModel that is there.
 
     Raises:
-        DataError: The folder exists, or the run is not trained.
+        DataError: The folder exists or cannot be written, or the run is not trained.
     """
     folder = Path(folder)
     if folder.exists() and not overwrite:
@@ -102,7 +102,14 @@ def write_saved_model(model: Run | EnsemblePredictor, folder: Path) -> Path:
         for name, value in constants.items():
             archive.add_endpoint(name, _constant(value), input_signature=[])
         with files.atomic_folder(folder) as unfinished:
-            archive.write_out(str(unfinished), verbose=False)
+            try:
+                archive.write_out(str(unfinished), verbose=False)
+            except tf.errors.OpError as error:  # what TensorFlow raises for a full disk, too
+                reason = (error.message or type(error).__name__).splitlines()[0].split("}} ")[-1]  # without the node
+                raise DataError(
+                    f"{folder}: cannot be written: {reason}. No partial file is left, existing files are unchanged. "
+                    "Free some space, or choose another folder, and run the same command again."
+                ) from error
     return folder
 
 

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -237,3 +238,17 @@ def test_a_foreign_saved_model_with_our_endpoints_is_refused_if_their_content_di
     tf.saved_model.save(model, str(tmp_path / "other"), {"serving_default": model.serve})
     with pytest.raises(DataError, match=f"other: damaged, or a SavedModel that this .* did not export: {message}"):
         load_predictor(tmp_path / "other")
+
+
+def test_a_full_disk_is_an_error_that_names_the_folder_and_leaves_nothing(run, tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, before[1]))  # the kernel then refuses larger files
+    try:
+        with pytest.raises(DataError) as raised:
+            export(run, tmp_path / "saved")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    message = str(raised.value)
+    assert message.startswith(f"{tmp_path / 'saved'}: cannot be written: ") and "File too large" in message
+    assert "Free some space, or choose another folder, and run the same command again." in message
+    assert not list(tmp_path.iterdir())
