@@ -13,18 +13,37 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import keras
 import pandas as pd
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 from tqdm import tqdm
 
 from audiotag import files
+from audiotag.config.components import Section
+from audiotag.config.loading import parse
 from audiotag.data.records.manifest import refuse_replaced
 from audiotag.errors import ConfigError, DataError
 from audiotag.runs import weights
 from audiotag.runs.directory import RETRAIN, previous
 from audiotag.training import state
+
+
+class ModelCheckpointState(Section):
+    """The state of a ModelCheckpoint; all None until an epoch was saved."""
+
+    best: float | None
+    best_epoch: state.Count | None
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None  # of the weights file
+
+    @model_validator(mode="after")
+    def refuse_half_a_state(self) -> "ModelCheckpointState":
+        """Refuses a best value without its epoch or file, and the reverse."""
+        if len({value is None for value in (self.best, self.best_epoch, self.sha256)}) > 1:
+            raise PydanticCustomError("at", "best, best_epoch and sha256 must be null together or not at all.")
+        return self
 
 
 class ModelCheckpoint(keras.callbacks.Callback):
@@ -48,9 +67,9 @@ class ModelCheckpoint(keras.callbacks.Callback):
         self.path = str(path)
         self.monitor = monitor
         self.mode = mode
-        self.best = None
-        self.best_epoch = None
-        self.sha256 = None
+        self.best: float | None = None
+        self.best_epoch: int | None = None
+        self.sha256: str | None = None
 
     def on_epoch_end(self, epoch, logs=None):
         """Writes the weights if this epoch is better than all before it."""
@@ -64,20 +83,33 @@ class ModelCheckpoint(keras.callbacks.Callback):
             self.sha256 = weights.save_weights(self.model, self.path, keep=previous(Path(self.path)))
             self.best, self.best_epoch = value, epoch
 
-    def after_restore(self) -> None:
-        """Restores the weights file of the restored state.
+    def get_state(self) -> dict[str, Any]:
+        """The best epoch and its value, and the SHA-256 of its weights file."""
+        return {"best": self.best, "best_epoch": self.best_epoch, "sha256": self.sha256}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Restores what `get_state` returned, and the weights file of that state.
 
         A kill may have come between writing the two.
 
         Raises:
+            ConfigError: A field is missing, unknown or of a wrong type.
             DataError: Neither the file nor its previous version is the one.
         """
+        checked = parse(state, ModelCheckpointState, "ModelCheckpoint")
+        self.best, self.best_epoch, self.sha256 = checked.best, checked.best_epoch, checked.sha256
         for path in (Path(self.path), previous(Path(self.path))):
             if self.sha256 is None or path.is_file() and files.sha256(path) == self.sha256:
                 if path != Path(self.path):
                     os.replace(path, self.path)
                 return
         raise DataError(f"{self.path}: missing or damaged: its SHA-256 is not that in the training state. {RETRAIN}")
+
+
+class CSVLoggerState(Section):
+    """The state of a CSVLogger."""
+
+    rows: tuple[dict[state.LogName, state.Logged], ...]
 
 
 class CSVLogger(keras.callbacks.Callback):
@@ -99,6 +131,19 @@ class CSVLogger(keras.callbacks.Callback):
         """Adds the row of this epoch."""
         self.rows.append({"epoch": epoch, **{key: float(value) for key, value in logs.items()}})
         files.write_text(self.path, pd.DataFrame(self.rows).to_csv(index=False, lineterminator="\n"))
+
+    def get_state(self) -> dict[str, Any]:
+        """The rows so far."""
+        return {"rows": self.rows}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Restores what `get_state` returned.
+
+        Raises:
+            ConfigError: A field is missing, unknown or of a wrong type.
+        """
+        rows = parse(state, CSVLoggerState, "CSVLogger").rows
+        self.rows = [row | {"epoch": epoch} for epoch, row in enumerate(rows)]  # not 0.0
 
 
 def _not_validated(monitor, logs):
@@ -310,11 +355,13 @@ class SaveState(keras.callbacks.Callback):
         The callbacks have just reset their state.
         """
         self.begun = time.monotonic() - self.metadata["seconds"]
-        state.restore_callbacks(self.callbacks, self.metadata["callbacks"])
+        if self.metadata["callbacks"] is not None:
+            state.restore_callbacks(self.path, self.callbacks, self.metadata["callbacks"])
 
     def on_train_batch_end(self, batch, logs=None):
         """Writes the state if asked to stop; after the last step, `on_epoch_end` does."""
         if self.metadata["metric_state"]:  # of an interrupted epoch; Keras' metrics have variables only after a batch
+            state.check_arrays(self.path, self.metadata["metric_state"], self.model.metrics_variables)
             for variable, value in zip(self.model.metrics_variables, self.metadata["metric_state"], strict=True):
                 variable.assign(value + variable)
             self.metadata = self.metadata | {"metric_state": []}

@@ -43,6 +43,7 @@ from audiotag.runs.weights import save_weights
 from audiotag.training.callbacks import (
     CheckRecords,
     EvaluateAverage,
+    ModelCheckpoint,
     Progress,
     SaveState,
     SetEpoch,
@@ -51,7 +52,7 @@ from audiotag.training.callbacks import (
     signals_save,
 )
 from audiotag.training.compiling import check_stages, compile_tagger, stage_callbacks, stage_tagger
-from audiotag.training.state import forget_state, is_saved, resume
+from audiotag.training.state import forget_state, is_saved, restore_callbacks, resume
 
 
 def fit(
@@ -194,8 +195,13 @@ def _fit_stage(context: FoldContext, index: int) -> dict[str, Any]:
     while True:
         metadata = resume(state, tagger)
         epochs_done, steps_done = metadata["epochs_done"], metadata["steps_done"]
+        if epochs_done > stage.epochs or steps_done >= num_steps:
+            raise DataError(
+                f"{state}: {epochs_done} epochs and {steps_done} steps are done, but the stage has {stage.epochs} "
+                f"epochs of {num_steps} steps. {RETRAIN}"
+            )
         if epochs_done == stage.epochs or metadata["stop_training"]:
-            return _finish_stage(stage, stage_files, tagger, metadata, resumed)
+            return _finish_stage(stage, stage_files, tagger, callbacks, metadata, resumed)
         if stage.start_from is None and not epochs_done and not steps_done:
             tagger.adapt(lambda: (waveform for waveform, _ in batches(epochs=range(1))))
         epochs = epochs_done + 1 if steps_done else stage.epochs  # first the rest of an epoch that was interrupted
@@ -292,19 +298,26 @@ def _validation_batches(context):
 
 
 def _finish_stage(
-    stage: Stage, stage_files: StageFiles, tagger: Tagger, metadata: dict[str, Any], resumed: bool
+    stage: Stage,
+    stage_files: StageFiles,
+    tagger: Tagger,
+    callbacks: Sequence[keras.callbacks.Callback],
+    metadata: dict[str, Any],
+    resumed: bool,
 ) -> dict[str, Any]:
     """Decides which weights a stage ends with, and writes result.json."""
-    best = metadata["callbacks"]["ModelCheckpoint"] if stage.keep == "best" else None
-    epoch = best["best_epoch"] if best else metadata["epochs_done"] - 1
-    if epoch is None or not math.isfinite(metadata["history"][epoch]["val_lwlrap"]):
+    history, state = metadata["history"], stage_files.training_state
+    restore_callbacks(state, callbacks, metadata["callbacks"])
+    (best,) = (callback for callback in callbacks if isinstance(callback, ModelCheckpoint))
+    epoch = best.best_epoch if stage.keep == "best" else len(history) - 1
+    if epoch is not None and (not 0 <= epoch < len(history) or "val_lwlrap" not in history[epoch]):
+        raise DataError(f"{state}: the history has no val_lwlrap of epoch {epoch + 1}, with which to end. {RETRAIN}")
+    if epoch is None or not math.isfinite(history[epoch]["val_lwlrap"]):
         raise ConfigError(
             f"{stage_files.folder}: training diverged to NaN. Lower the learning rate and retrain with --restart."
         )
-    if best:
-        weights, sha256 = stage_files.best_weights, best["sha256"]
-        if not weights.is_file() or files.sha256(weights) != sha256:
-            raise DataError(f"{weights}: missing or damaged: its SHA-256 is not that in the training state. {RETRAIN}")
+    if stage.keep == "best":
+        weights, sha256 = stage_files.best_weights, best.sha256
     else:
         weights = stage_files.last_weights
         tagger.optimizer.finalize_variable_values(tagger.trainable_variables)  # their moving average, if it keeps one
@@ -315,7 +328,7 @@ def _finish_stage(
         "sha256": sha256,
         "epochs": metadata["epochs_done"],
         "best_epoch": epoch,
-        "val_lwlrap": metadata["history"][epoch]["val_lwlrap"],
+        "val_lwlrap": history[epoch]["val_lwlrap"],
         "seconds": round(metadata["seconds"], 1),
         "resumed": resumed,
         "round": None,

@@ -1,22 +1,26 @@
 """The training state on disk: one file from which a stage resumes.
 
-An interrupted stage resumes with the same weights.
+An interrupted stage resumes with the same weights. The file may come from somebody else: what it holds is
+checked against the schemas below, and no path is ever read from it.
 """
 
+import contextlib
 import hashlib
-import inspect
 import json
 import sys
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import keras
 import numpy as np
+from pydantic import Field
 
 from audiotag import files
-from audiotag.errors import DataError
+from audiotag.config.components import Section
+from audiotag.config.loading import parse
+from audiotag.errors import ConfigError, DataError, shortened
 from audiotag.runs.directory import RETRAIN, previous
 
 # The metadata: all of the training state but the model's and the optimizer's variables; here before the first step.
@@ -27,8 +31,47 @@ INITIAL: dict[str, Any] = {
     "stop_training": False,
     "seconds": 0.0,
     "history": [],
-    "callbacks": {},
+    "callbacks": None,
     "metric_state": [],
+}
+
+Count = Annotated[int, Field(ge=0, lt=2**31)]
+LogName = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$", max_length=100)]  # it becomes a header of history.csv
+Logged = Annotated[float, Field(allow_inf_nan=True)]  # a validation loss may be NaN
+
+
+class Metadata(Section):
+    """The metadata in the file of a training state."""
+
+    epochs_done: Count
+    steps_done: Count
+    stop_training: bool
+    seconds: float = Field(ge=0)
+    history: tuple[dict[LogName, Logged], ...]
+    callbacks: dict[str, dict[str, Any]]  # each is checked by the callback
+
+
+class EarlyStoppingState(Section):
+    """The state of Keras' EarlyStopping."""
+
+    wait: Count
+    best: Logged | None
+    best_epoch: Count
+    stopped_epoch: Count
+
+
+class ReduceLROnPlateauState(Section):
+    """The state of Keras' ReduceLROnPlateau."""
+
+    wait: Count
+    best: Logged | None
+    cooldown_counter: Count
+
+
+# Keras' callbacks whose state is saved. Others that have a state define `get_state` and `set_state`.
+KERAS_STATES: dict[type, type[Section]] = {
+    keras.callbacks.EarlyStopping: EarlyStoppingState,
+    keras.callbacks.ReduceLROnPlateau: ReduceLROnPlateauState,
 }
 
 
@@ -50,7 +93,7 @@ def save_state(
     Args:
         path: The file to write.
         model: A compiled model.
-        callbacks: Those whose state to store.
+        callbacks: Those whose state to store, by `get_state` or as `KERAS_STATES` says.
         history: The logs of each epoch done.
         seconds: Time spent on the stage so far.
         steps_done: Steps done of the epoch that is under way.
@@ -71,7 +114,7 @@ def save_state(
         "seconds": seconds,
         "history": history,
         "stop_training": bool(model.stop_training),
-        "callbacks": {type(callback).__name__: _callback_state(callback) for callback in callbacks},
+        "callbacks": {name: get_callback_state(callback) for name, callback in _with_state(callbacks).items()},
     }
     arrays = [*arrays, *metric_state, np.frombuffer(json.dumps(metadata).encode(), "uint8")]
     with files.atomic_file(path, keep=previous(path)) as unfinished:
@@ -94,28 +137,54 @@ def load_state(path: Path, model: keras.Model) -> dict[str, Any]:
         The metadata, with the keys of `INITIAL`.
 
     Raises:
-        DataError: Both files are damaged, or belong to another network.
+        DataError: Both files are damaged, or belong to another network, or the metadata are not valid.
     """
     try:
-        arrays = _read_state(path)
+        arrays, content = _read_state(path)
     except Exception as error:  # zipfile and NumPy raise a dozen kinds
         try:
-            arrays = _read_state(previous(path))
+            arrays, content = _read_state(previous(path))
         except Exception:
             raise DataError(
                 f"{path}: the training state is damaged ({error}), and there is no usable previous version. {RETRAIN}"
             ) from error
         print(f"{path}: damaged ({error}). Training resumes from {previous(path).name}.", file=sys.stderr)
-    metadata = json.loads(arrays.pop().tobytes())
+    with _explain_invalid(path):
+        metadata = parse(content, Metadata, "metadata").model_dump()
+    metadata["history"] = list(metadata["history"])
+    if len(metadata["history"]) != metadata["epochs_done"]:
+        raise DataError(
+            f"{path}: metadata: {metadata['epochs_done']} epochs are done, but the history has "
+            f"{len(metadata['history'])}. {RETRAIN}"
+        )
     if not model.optimizer.built:  # or LossScaleOptimizer would count its variables twice
         model.optimizer.build(model.trainable_variables)
     variables = _variables(model)
     metric_state = arrays[len(variables) :]
-    if [array.shape for array in arrays[: len(variables)]] != [tuple(variable.shape) for variable in variables]:
+    check_arrays(path, arrays[: len(variables)], variables)
+    if metric_state and not metadata["steps_done"]:
         raise DataError(f"{path}: the training state of another network. {RETRAIN}")
     for variable, array in zip(variables, arrays):
         variable.assign(array)
     return metadata | {"metric_state": metric_state}
+
+
+def check_arrays(path: Path, arrays: list[np.ndarray], variables: list[keras.Variable]) -> None:
+    """Refuses arrays of a training state that do not fit their variables.
+
+    Args:
+        path: The file, for the message.
+        arrays: One per variable.
+        variables: Those that the arrays are for.
+
+    Raises:
+        DataError: A number, shape or type differs, or a value is NaN or infinite.
+    """
+    found = [(array.shape, array.dtype) for array in arrays]
+    if found != [(tuple(variable.shape), np.dtype(variable.dtype)) for variable in variables]:
+        raise DataError(f"{path}: the training state of another network. {RETRAIN}")
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise DataError(f"{path}: a weight is NaN or infinite, which no training state has. {RETRAIN}")
 
 
 def resume(path: Path, model: keras.Model) -> dict[str, Any]:
@@ -132,19 +201,20 @@ def is_saved(path: Path) -> bool:
 
 
 def _read_state(path):
-    """The arrays in a file of `save_state`, if their SHA-256 is right."""
+    """The arrays and the metadata in a file of `save_state`, if their SHA-256 is right."""
     with open(path, "rb") as data:
         if data.read(4) != b"PK\3\4":  # or NumPy would advise to load it unsafely
             raise ValueError("it is not a zip archive")
         data.seek(0)
-        with np.load(data) as file:
+        with np.load(data, allow_pickle=False) as file:
             if any(member.compress_type != zipfile.ZIP_STORED for member in file.zip.infolist()):
                 raise ValueError("it is compressed")
             arrays = dict(file)
     expected = str(arrays.pop("sha256"))
     if expected != _digest(arrays.values()):
         raise ValueError("its SHA-256 is wrong")
-    return list(arrays.values())
+    *numbers, text = arrays.values()
+    return numbers, json.loads(text.tobytes())
 
 
 def _digest(arrays):
@@ -156,28 +226,77 @@ def _digest(arrays):
     return digest.hexdigest()
 
 
-def restore_callbacks(callbacks: Iterable[keras.callbacks.Callback], states: dict[str, dict[str, Any]]) -> None:
+def get_callback_state(callback: keras.callbacks.Callback) -> dict[str, Any]:
+    """The state of a callback that has one, as `set_callback_state` takes it."""
+    if hasattr(callback, "get_state"):
+        return callback.get_state()
+    values = {field: getattr(callback, field) for field in _keras_state(callback).model_fields}
+    return {field: value.item() if isinstance(value, np.generic) else value for field, value in values.items()}
+
+
+def set_callback_state(callback: keras.callbacks.Callback, state: dict[str, Any]) -> None:
+    """Restores the state of a callback that has one.
+
+    Raises:
+        ConfigError: A field is missing, unknown or of a wrong type.
+    """
+    if hasattr(callback, "set_state"):
+        callback.set_state(state)
+    else:
+        checked = parse(state, _keras_state(callback), type(callback).__name__)
+        for field, value in checked.model_dump().items():
+            setattr(callback, field, value)
+
+
+def restore_callbacks(
+    path: Path, callbacks: Iterable[keras.callbacks.Callback], states: dict[str, dict[str, Any]]
+) -> None:
     """Restores the state of callbacks from the metadata of a training state.
 
     Each callback is found by its class.
+
+    Args:
+        path: The file of the training state, for messages.
+        callbacks: Those whose state was stored.
+        states: `callbacks` of the metadata.
+
+    Raises:
+        DataError: The state is that of other callbacks or is not valid, or a file that belongs to it is missing.
     """
-    for callback in callbacks:
-        vars(callback).update(states.get(type(callback).__name__, {}))
-        if hasattr(callback, "after_restore"):
-            callback.after_restore()
+    expected = _with_state(callbacks)
+    if set(states) != set(expected):
+        raise DataError(
+            f"{path}: the state of the callbacks {shortened(', '.join(sorted(states)) or 'none')}, expected "
+            f"{', '.join(sorted(expected)) or 'none'}. {RETRAIN}"
+        )
+    with _explain_invalid(path):
+        for name, callback in expected.items():
+            set_callback_state(callback, states[name])
+
+
+def _with_state(callbacks):
+    """{class name: callback} of the callbacks that have a state."""
+    return {
+        type(callback).__name__: callback
+        for callback in callbacks
+        if hasattr(callback, "get_state") or _keras_state(callback)
+    }
+
+
+def _keras_state(callback):
+    """The schema of the state of a callback of Keras; None if it has no state."""
+    return next((schema for kind, schema in KERAS_STATES.items() if isinstance(callback, kind)), None)
+
+
+@contextlib.contextmanager
+def _explain_invalid(path: Path) -> Iterator[None]:
+    """Adds the file and what to do to the error of a state that is not valid."""
+    try:
+        yield
+    except ConfigError as error:
+        said = str(error).rstrip(".")
+        raise DataError(f"{path}: {said}. Damaged, or written by another version of audiotag. {RETRAIN}") from error
 
 
 def _variables(model):
     return [*model.variables, *model.optimizer.variables]
-
-
-def _callback_state(callback):
-    """The attributes of a callback that training changes and JSON can hold; not its constructor arguments."""
-    arguments = inspect.signature(type(callback).__init__).parameters
-    state = {}
-    for key, value in vars(callback).items():
-        value = value.item() if isinstance(value, np.generic) else value
-        changes = key not in arguments and not key.startswith("_")
-        if changes and isinstance(value, (bool, int, float, str, list, type(None))):
-            state[key] = value
-    return state

@@ -123,16 +123,23 @@ def test_a_save_that_dies_in_the_middle_leaves_the_old_best(tmp_path, monkeypatc
 def test_after_a_kill_before_the_state_the_weights_that_it_names_are_restored(tmp_path, kept):
     callback, model = ModelCheckpoint(tmp_path / "best.weights.h5"), network()
     after_each(model, callback, [0.5])
-    saved = dict(vars(callback))
+    saved = callback.get_state()
     if kept == 0:
         after_each(model, callback, [0.5, 0.6])  # the state has only 0.5
-        vars(callback).update(saved)
         assert previous(tmp_path / "best.weights.h5").is_file()
-    callback.after_restore()
+    callback.set_state(saved)
     assert kept_epoch(tmp_path) == 0
     (tmp_path / "best.weights.h5").write_bytes(b"damaged")
     with pytest.raises(DataError, match="best.weights.h5: missing or damaged: its SHA-256 is not that in the training"):
-        callback.after_restore()
+        callback.set_state(saved)
+
+
+def test_a_checkpoint_returns_the_state_that_it_was_given_and_keeps_its_path(tmp_path):
+    callback, other = (ModelCheckpoint(tmp_path / "best.weights.h5") for _ in range(2))
+    after_each(network(), callback, [0.5, 0.7])
+    other.set_state(callback.get_state())
+    assert other.get_state() == callback.get_state()
+    assert (other.best, other.best_epoch, other.path) == (0.7, 1, str(tmp_path / "best.weights.h5"))
 
 
 def test_a_monitor_or_a_mode_that_is_unknown_is_refused(tmp_path):

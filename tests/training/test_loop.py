@@ -40,6 +40,7 @@ from audiotag.runs.models import load_tagger
 from audiotag.runs.weights import load_weights
 from audiotag.training import loop
 from audiotag.training.callbacks import CheckRecords, SaveState
+from audiotag.training.state import INITIAL
 
 ONE_EPOCH = ("stages.noisy.epochs=1", "stages.curated.epochs=1")
 
@@ -459,6 +460,23 @@ def test_a_stage_that_stopped_early_and_was_killed_stays_stopped(tiny, tmp_path,
     assert (result["epochs"], result["best_epoch"], result["weights"]) == (2, 1, "last.weights.h5")
     assert result["resumed"] is True
     assert not list(noisy.glob("*training_state.npz"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs_done": 9}, "9 epochs and 0 steps are done, but the stage has 1 epochs of"),
+        ({"steps_done": 999}, "0 epochs and 999 steps are done, but the stage has 1 epochs of"),
+        (
+            {"stop_training": True, "callbacks": {}},
+            "the callbacks none, expected CSVLogger, ModelCheckpoint.",
+        ),
+    ],
+)
+def test_a_state_that_does_not_fit_its_stage_is_refused(tiny, tmp_path, monkeypatch, changes, message):
+    monkeypatch.setattr(loop, "resume", lambda path, model: INITIAL | changes)
+    with pytest.raises(DataError, match=message):
+        fit(tiny(*ONE_EPOCH), tmp_path / "run")
 
 
 def test_half_precision_trains_and_keeps_small_gradients(tiny, tmp_path, monkeypatch):

@@ -1,11 +1,24 @@
+import json
+
 import keras
 import numpy as np
 import pytest
 from flips import bits, flipped
 
-from audiotag.errors import DataError
+from audiotag.errors import ConfigError, DataError
 from audiotag.runs.directory import previous
-from audiotag.training.state import INITIAL, forget_state, is_saved, load_state, restore_callbacks, resume, save_state
+from audiotag.training.callbacks import CSVLogger, ModelCheckpoint
+from audiotag.training.state import (
+    INITIAL,
+    forget_state,
+    get_callback_state,
+    is_saved,
+    load_state,
+    restore_callbacks,
+    resume,
+    save_state,
+    set_callback_state,
+)
 
 
 def network(width=6, *, seed=0):
@@ -83,10 +96,89 @@ def test_callbacks_get_their_state_back_and_keep_their_settings(tmp_path):
 
     again = keras.callbacks.EarlyStopping(monitor="loss", patience=5, min_delta=0.1, mode="min")
     plateau = keras.callbacks.ReduceLROnPlateau(monitor="loss", patience=2, cooldown=4)
-    restore_callbacks([plateau, again], load_state(tmp_path / "training_state.npz", network())["callbacks"])
+    path = tmp_path / "training_state.npz"
+    restore_callbacks(path, [plateau, again], load_state(path, network())["callbacks"])
     assert (again.wait, again.best, again.best_epoch) == (2, 0.25, 7)
     assert (plateau.wait, plateau.best, plateau.cooldown_counter) == (1, float("inf"), 3)
     assert (again.patience, again.min_delta) == (5, 0.1)  # Keras flips the sign in place, once
+
+
+@pytest.mark.parametrize(
+    ("callback", "state"),
+    [
+        (keras.callbacks.EarlyStopping, {"wait": 2, "best": 0.5, "best_epoch": 7, "stopped_epoch": 9}),
+        (keras.callbacks.EarlyStopping, {"wait": 0, "best": None, "best_epoch": 0, "stopped_epoch": 0}),
+        (keras.callbacks.ReduceLROnPlateau, {"wait": 1, "best": float("inf"), "cooldown_counter": 3}),
+        (lambda: CSVLogger("history.csv"), {"rows": [{"epoch": 0, "loss": 1.5}, {"epoch": 1, "loss": 0.25}]}),
+        (lambda: ModelCheckpoint("best.weights.h5"), {"best": None, "best_epoch": None, "sha256": None}),
+    ],
+)
+def test_a_callback_returns_the_state_that_it_was_given(callback, state):
+    other = callback()
+    set_callback_state(other, json.loads(json.dumps(state)))
+    assert repr(get_callback_state(other)) == repr(state)  # 0 is not 0.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"path": "/etc/passwd"},
+            "EarlyStopping: unknown key 'path'. Accepted: wait, best, best_epoch, stopped_epoch.",
+        ),
+        ({"wait": "/etc/passwd"}, "EarlyStopping: wait: Input should be a valid integer, found '/etc/passwd'."),
+        ({"wait": True}, "EarlyStopping: wait: Input should be a valid integer, found True."),
+        ({"wait": -1}, "EarlyStopping: wait: Input should be greater than or equal to 0, found -1."),
+        ({"best_epoch": 2**31}, "EarlyStopping: best_epoch: Input should be less than 2147483648, found 2147483648."),
+        ({"best": [0.5]}, "EarlyStopping: best: Input should be a valid number, found (0.5,)."),
+    ],
+)
+def test_a_state_of_a_callback_with_other_fields_or_types_is_refused(tmp_path, changes, message):
+    path, callbacks = tmp_path / "training_state.npz", [keras.callbacks.EarlyStopping()]
+    callbacks[0].on_train_begin()
+    states = {"EarlyStopping": get_callback_state(callbacks[0]) | changes}
+    with pytest.raises(DataError) as error:
+        restore_callbacks(path, callbacks, states)
+    remedy = "Damaged, or written by another version of audiotag. Retrain with --restart."
+    assert str(error.value) == f"{path}: {message} {remedy}"
+    assert callbacks[0].wait == 0
+
+
+def test_the_state_of_other_callbacks_is_refused(tmp_path):
+    path, callbacks = tmp_path / "training_state.npz", [keras.callbacks.EarlyStopping()]
+    with pytest.raises(DataError, match="the state of the callbacks none, expected EarlyStopping. Retrain with --re"):
+        restore_callbacks(path, callbacks, {})
+    with pytest.raises(DataError, match="of the callbacks CSVLogger, expected none. Retrain with --restart."):
+        restore_callbacks(path, [keras.callbacks.TerminateOnNaN()], {"CSVLogger": {"path": "/etc/passwd"}})
+
+
+def test_a_state_of_a_checkpoint_or_a_log_with_a_path_is_refused():
+    with pytest.raises(ConfigError, match="ModelCheckpoint: unknown key 'path'.*Accepted: best, best_epoch, sha256."):
+        ModelCheckpoint("best.weights.h5").set_state({"path": "/etc/passwd"})
+    with pytest.raises(ConfigError, match="ModelCheckpoint: best, best_epoch and sha256 must be null together or not"):
+        ModelCheckpoint("best.weights.h5").set_state({"best": 0.5, "best_epoch": 1, "sha256": None})
+    with pytest.raises(ConfigError, match=r"CSVLogger: rows.*pattern.*, found '=cmd\(\)'"):
+        CSVLogger("history.csv").set_state({"rows": [{"=cmd()": 0.5}]})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs_done": "1"}, "metadata: epochs_done: Input should be a valid integer, found '1'."),
+        ({"epochs_done": 2}, "metadata: 2 epochs are done, but the history has 1."),
+        ({"history": [{"loss": "low"}]}, "metadata: history[0].loss: Input should be a valid number, found 'low'."),
+        ({"seconds": float("nan")}, "metadata: seconds: Input should be a finite number, found nan."),
+        ({"class_name": "os.system"}, "metadata: unknown key 'class_name'."),
+    ],
+)
+def test_metadata_with_other_fields_or_types_are_refused(state, monkeypatch, changes, message):
+    valid = json.dumps
+    monkeypatch.setattr(json, "dumps", lambda metadata: valid(metadata | changes))
+    save_state(state, network(), [], [{"loss": 1.0}])
+    with pytest.raises(DataError) as error:
+        load_state(state, network())
+    assert str(error.value).startswith(f"{state}: {message}")
+    assert str(error.value).endswith("Retrain with --restart.")
 
 
 @pytest.mark.check("D10")
