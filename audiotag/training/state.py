@@ -7,6 +7,7 @@ checked against the schemas below, and no path is ever read from it.
 import contextlib
 import hashlib
 import json
+import math
 import sys
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -15,7 +16,8 @@ from typing import Annotated, Any
 
 import keras
 import numpy as np
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 from audiotag import files
 from audiotag.config.components import Section
@@ -37,7 +39,17 @@ INITIAL: dict[str, Any] = {
 
 Count = Annotated[int, Field(ge=0, lt=2**31)]
 LogName = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$", max_length=100)]  # it becomes a header of history.csv
-Logged = Annotated[float, Field(allow_inf_nan=True)]  # a validation loss may be NaN
+
+
+def _refuse_overflow(value: float) -> float:
+    """Refuses a finite number that float32, the type of what is logged, cannot hold."""
+    if math.isfinite(value) and abs(value) > float(np.finfo("float32").max):
+        raise PydanticCustomError("at", "expected a number that float32 can hold, found {value}.", {"value": value})
+    return value
+
+
+# A validation loss may be NaN.
+Logged = Annotated[float, Field(allow_inf_nan=True), AfterValidator(_refuse_overflow)]
 
 
 class Metadata(Section):

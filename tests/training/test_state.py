@@ -130,6 +130,7 @@ def test_a_callback_returns_the_state_that_it_was_given(callback, state):
         ({"wait": True}, "EarlyStopping: wait: Input should be a valid integer, found True."),
         ({"wait": -1}, "EarlyStopping: wait: Input should be greater than or equal to 0, found -1."),
         ({"best_epoch": 2**31}, "EarlyStopping: best_epoch: Input should be less than 2147483648, found 2147483648."),
+        ({"best": 1e308}, "EarlyStopping: best: expected a number that float32 can hold, found 1e+308."),
         ({"best": [0.5]}, "EarlyStopping: best: Input should be a valid number, found (0.5,)."),
     ],
 )
