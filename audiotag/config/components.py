@@ -69,8 +69,11 @@ def options(section: Section) -> dict[str, Any]:
 
 
 def _option_type(parameter):
-    """The type of an option: its annotation, or, since Keras has none, a number where the default is one or None."""
+    """The type of an option: its annotation, or, since Keras has none, a number where the default is one or None.
+
+    A whole number for a float becomes a float, as Keras requires of a learning rate.
+    """
     if parameter.annotation is not parameter.empty:
         return parameter.annotation
     number = int | float
-    return {bool: bool, int: number, float: number, type(None): number | None}.get(type(parameter.default), Any)
+    return {bool: bool, int: number, float: float, type(None): number | None}.get(type(parameter.default), Any)

@@ -86,6 +86,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path):
         ("stages.noisy.callbacks.EarlyStopping.patience=1", lambda e: e.stages[0].callbacks[1].patience, 1),
         ("stages.curated.start_from=null", lambda e: e.stages[1].start_from, None),
         ("stages.curated.optimizer.learning_rate=1e-4", lambda e: e.stages[1].optimizer.learning_rate, 1e-4),
+        ("stages.curated.optimizer.learning_rate=1", lambda e: repr(e.stages[1].optimizer.learning_rate), "1.0"),
         ("validation.folds.held_out=[1,2,3]", lambda e: e.validation.folds.held_out, (1, 2, 3)),
         ("validation.folds.held_out.1=4", lambda e: e.validation.folds.held_out, (0, 4)),
         ("augment=[]", lambda e: e.augment, ()),

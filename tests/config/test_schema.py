@@ -243,7 +243,7 @@ def test_an_unknown_word_is_refused_with_the_nearest_and_the_accepted_ones(write
         ),
         ("stages.0.epochs", 0, "stages[0].epochs: Input should be greater than or equal to 1, found 0."),
         ("stages.0.batch_size", None, "stages[0].batch_size: Input should be a valid integer, found None."),
-        ("stages.0.optimizer.learning_rate", "x", "optimizer.learning_rate: Input should be a valid integer or a v"),
+        ("stages.0.optimizer.learning_rate", "x", "optimizer.learning_rate: Input should be a valid number, found 'x'"),
         (
             "stages.0.optimizer.amsgrad",
             1,
