@@ -97,7 +97,7 @@ def remove(path: str | Path) -> None:
     _delete(aside)
 
 
-def end_removal(path: Path) -> None:
+def delete_leftovers(path: Path) -> None:
     """Deletes what a crash in `remove` or `atomic_folder` left of the old `path`."""
     for leftover in path.parent.glob(f"{REMOVED}[0-9]*-{glob.escape(path.name)}"):
         _delete(leftover)
@@ -242,7 +242,7 @@ def _beside(path, prefix=UNFINISHED):
 
 def _set_aside(path):
     """Renames what is at `path`, if anything, and returns its new, temporary name."""
-    end_removal(path)
+    delete_leftovers(path)
     aside = _beside(path, REMOVED)
     if os.path.lexists(path):
         with suppress(FileNotFoundError):  # another process was faster

@@ -228,7 +228,7 @@ def test_after_ctrl_c_the_exit_code_is_130(tmp_path, monkeypatch):
 
 def test_another_experiment_in_the_directory_of_a_run(tiny_file, own_run):
     assert error_of("fit", tiny_file, "--set", "seed=3", "--run", own_run) == (
-        f"Error: {own_run}: was trained with another experiment: seed is 3 here and was 2019. "
+        f"Error: {own_run}: was trained with another experiment: seed is now 3 and was 2019. "
         "Choose another name with --run, or retrain with --restart. To continue this run, undo the change."
     )
 

@@ -125,7 +125,7 @@ def _sentence(faults):
         words = [word.strip("'") for word in re.split(", | or ", fault["ctx"]["expected"])]
         hint = signatures.nearest(fault["input"], words)
         return f"there is no {_shown(fault['input'])}. {hint}Accepted: {', '.join([*words, *others])}."
-    if fault["type"] in ("unknown_key", "at"):
+    if fault["type"] in ("unknown_key", "complete_message"):
         return fault["msg"]
     return f"{' or '.join([_in_json_terms(fault), *others])}, found {_shown(fault['input'])}."
 

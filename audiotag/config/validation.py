@@ -43,7 +43,7 @@ def check_experiment(experiment: Any) -> None:
 
 def error_at(where: str, what: str) -> PydanticCustomError:
     """A validation error that `loading` prints as "PLACE: SENTENCE"."""
-    return PydanticCustomError("at", "{where}: {what}", {"where": where, "what": what})
+    return PydanticCustomError("complete_message", "{where}: {what}", {"where": where, "what": what})
 
 
 def _check_names(stage, earlier, where):

@@ -129,17 +129,17 @@ class _Windows:
 
     def drawn(self, epoch, logits, num_windows):
         """`num_windows` windows of clips drawn with replacement; logits [1, clips]."""
-        # In rounds of at most as many windows as clips: otherwise a batch would have many windows of few clips.
-        num_rounds = -(-num_windows // self.num_clips)
-        ends = tf.constant(np.arange(num_rounds + 1) * num_windows // num_rounds, tf.int32)
+        # In chunks of at most len(clips) windows: otherwise a batch would have many windows of few clips.
+        num_chunks = -(-num_windows // self.num_clips)
+        ends = tf.constant(np.arange(num_chunks + 1) * num_windows // num_chunks, tf.int32)
 
-        def one_round(index):
-            return self._round(epoch * num_rounds + index, logits, ends[index + 1] - ends[index])
+        def one_chunk(index):
+            return self._chunk(epoch * num_chunks + index, logits, ends[index + 1] - ends[index])
 
-        windows = tf.data.Dataset.range(num_rounds).flat_map(one_round)
+        windows = tf.data.Dataset.range(num_chunks).flat_map(one_chunk)
         return windows.apply(tf.data.experimental.assert_cardinality(num_windows))
 
-    def _round(self, number, logits, num_windows):
+    def _chunk(self, number, logits, num_windows):
         rows = tf.random.stateless_categorical(logits, num_windows, seed=[self.seed, number])[0]  # [num_windows]
         counts = tf.math.bincount(tf.cast(rows, tf.int32), minlength=self.num_clips)  # [clips]
 

@@ -1,4 +1,4 @@
-"""Measures of scores on labeled clips: overall, per class and per clip.
+"""Metrics of scored clips, here called measures: overall, per class and per clip.
 
 They come with intervals and chance levels. Scores are logits in float64, so that different scores
 do not become equal by rounding.
@@ -14,7 +14,7 @@ from scipy.special import expit
 
 from audiotag.data.labels import multi_hot
 from audiotag.errors import DataError
-from audiotag.evaluation import thresholds as fitting
+from audiotag.evaluation import thresholds as thresholding
 from audiotag.evaluation.bootstrap import bootstrap
 from audiotag.evaluation.score_tables import can_write_parquet, scores_table, write_scores
 from audiotag.evaluation.scoring import check_scores
@@ -32,7 +32,7 @@ from audiotag.metrics import (
 
 def fit_thresholds(clips: pd.DataFrame, logits: np.ndarray, vocabulary: Sequence[str]) -> np.ndarray:
     """The threshold of each class as a logit, fitted on out-of-fold clips: [K]."""
-    return fitting.fit_thresholds(labeled(clips, logits, vocabulary), logits)
+    return thresholding.fit_thresholds(labeled(clips, logits, vocabulary), logits)
 
 
 def out_of_fold_thresholds(clips: pd.DataFrame, logits: np.ndarray, vocabulary: Sequence[str]) -> np.ndarray:
@@ -40,7 +40,7 @@ def out_of_fold_thresholds(clips: pd.DataFrame, logits: np.ndarray, vocabulary: 
 
     Each is fitted on the other folds.
     """
-    return fitting.fit_thresholds_per_fold(labeled(clips, logits, vocabulary), logits, clips["split"])
+    return thresholding.fit_thresholds_per_fold(labeled(clips, logits, vocabulary), logits, clips["split"])
 
 
 def evaluation_tables(
@@ -57,7 +57,7 @@ def evaluation_tables(
         "overall": overall,
         "classes": classes,
         "clips": measure_clips(clips, logits, vocabulary),
-        "calibration": fitting.calibration(labeled(clips, logits, vocabulary), expit(logits)),
+        "calibration": thresholding.calibration(labeled(clips, logits, vocabulary), expit(logits)),
         "scores": scores_table(clips["name"], logits, vocabulary),
     }
 
@@ -68,7 +68,7 @@ def summary(tables: dict[str, pd.DataFrame]) -> str:
     texts = [
         table.to_string(index=False, float_format="%.4f") for table in (tables["classes"][shown], tables["overall"])
     ]
-    error = fitting.calibration_error(tables["calibration"])
+    error = thresholding.calibration_error(tables["calibration"])
     return "\n\n".join([*texts, f"expected calibration error {error:.4f}, 0 is best; intervals are 95%"])
 
 
@@ -105,7 +105,7 @@ def evaluate(
         DataError: The clips have no labels, or scores are missing or NaN.
     """
     truth = labeled(clips, logits, vocabulary)  # [clips, K]
-    thresholds = np.broadcast_to(fitting.EVEN if thresholds is None else thresholds, np.shape(logits))
+    thresholds = np.broadcast_to(thresholding.DEFAULT_LOGIT if thresholds is None else thresholds, np.shape(logits))
     overall = pd.concat(
         [
             measure_split(truth[rows], logits[rows], thresholds[rows]).assign(split=split, clips=int(rows.sum()))
@@ -149,7 +149,7 @@ def measure_split(truth: np.ndarray, logits: np.ndarray, thresholds: np.ndarray)
     precision, at_k = precisions(truth, logits).sum(axis=1), average_precisions_at_k(truth, logits)  # [clips] both
     top_1 = truth[np.arange(num_clips), logits.argmax(axis=1)]  # [clips]: 1 if the top class is a label
     predicted = logits >= thresholds
-    chance_f = fitting.measure_decisions(truth, predicted)["chance_f"]
+    chance_f = thresholding.measure_decisions(truth, predicted)["chance_f"]
     measures = {  # name: (function of the rows to a number, its value by chance)
         "lwlrap": (lambda rows: precision[rows].sum() / max(1, label_counts[rows].sum()), chance_lwlrap(truth)),
         "MAP@3": (lambda rows: at_k[rows].sum() / max(1, (label_counts[rows] > 0).sum()), chance_map_at_k(truth)),
@@ -159,7 +159,10 @@ def measure_split(truth: np.ndarray, logits: np.ndarray, thresholds: np.ndarray)
             _nanmean(chance_precision(class_counts, num_clips)),
         ),
         "AUC": (lambda rows: _nanmean(areas_under_roc(truth[rows], logits[rows])), 0.5),
-        "F": (lambda rows: _nanmean(fitting.f(truth[rows], predicted[rows])[present]), _nanmean(chance_f[present])),
+        "F": (
+            lambda rows: _nanmean(thresholding.f(truth[rows], predicted[rows])[present]),
+            _nanmean(chance_f[present]),
+        ),
     }
     table = []
     for name, (measure, chance) in measures.items():
@@ -174,8 +177,8 @@ def measure_classes(
 ) -> pd.DataFrame:
     """A row of measures per class.
 
-    The columns are clips, lwlrap with its interval, average precision, AUC, threshold, decisions
-    and chance levels. A class without clips has the lwlrap NaN.
+    The columns are clips, lwlrap with its interval, average precision, AUC, threshold, and
+    accuracy, precision, recall and F1 at that threshold, with chance levels. A class without clips has the lwlrap NaN.
     """
     num_clips, num_classes = truth.shape
     counts = truth.sum(axis=0).astype(int)  # [K]
@@ -199,7 +202,7 @@ def measure_classes(
             "threshold": expit(thresholds.mean(axis=0)),
         }
     )
-    return pd.concat([table, fitting.measure_decisions(truth, logits >= thresholds)], axis=1)
+    return pd.concat([table, thresholding.measure_decisions(truth, logits >= thresholds)], axis=1)
 
 
 def measure_clips(clips: pd.DataFrame, logits: np.ndarray, vocabulary: Sequence[str]) -> pd.DataFrame:

@@ -1,11 +1,11 @@
-"""Thresholds per class, the measures of the decisions they make, and calibration."""
+"""Thresholds per class, accuracy and F1 at these thresholds, and calibration."""
 
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-EVEN = 0.0  # the logit of probability 1/2: the threshold of a class without clips
+DEFAULT_LOGIT = 0.0  # probability 1/2: the threshold of a class without clips
 
 
 def fit_thresholds(truth: Any, logits: Any) -> np.ndarray:
@@ -27,7 +27,7 @@ def fit_thresholds(truth: Any, logits: Any) -> np.ndarray:
         array([0.5])
     """
     truth, logits = np.asarray(truth, bool), np.asarray(logits, "float64")
-    thresholds = np.full(truth.shape[1], EVEN)
+    thresholds = np.full(truth.shape[1], DEFAULT_LOGIT)
     for label in np.flatnonzero(truth.any(axis=0)):
         order = np.argsort(-logits[:, label], kind="stable")
         scores = logits[order, label]
@@ -49,7 +49,7 @@ def fit_thresholds_per_fold(truth: Any, logits: Any, folds: Any) -> np.ndarray:
         folds: [N], the fold of each clip; with a single fold all thresholds are probability 1/2.
     """
     folds = np.asarray(folds)
-    thresholds = np.full(np.shape(logits), EVEN)
+    thresholds = np.full(np.shape(logits), DEFAULT_LOGIT)
     for fold in np.unique(folds):
         own = folds == fold
         if not own.all():

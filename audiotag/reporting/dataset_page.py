@@ -146,15 +146,15 @@ def _classes(counts, vocabulary):
 
 
 def _pairs(subset_labels, counts):
-    """The pairs of labels in the clips of the first subset, the most frequent first."""
+    """Pairs of labels in the first subset, the most frequent first; the fractions are of all clips with that label."""
     subset = next(iter(subset_labels))
     pairs = Counter(pair for labels in subset_labels[subset] for pair in itertools.combinations(sorted(labels), 2))
     rows = [
-        {"one": one, "other": other, "clips": count, "of_one": count / counts[subset][one]}
-        | {"of_other": count / counts[subset][other]}
+        {"one": one, "other": other, "clips": count, "fraction_of_one": count / counts[subset][one]}
+        | {"fraction_of_other": count / counts[subset][other]}
         for (one, other), count in sorted(pairs.items(), key=lambda item: (-item[1], item[0]))
     ]
-    return pd.DataFrame(rows, columns=["one", "other", "clips", "of_one", "of_other"])
+    return pd.DataFrame(rows, columns=["one", "other", "clips", "fraction_of_one", "fraction_of_other"])
 
 
 def _faults(clips):

@@ -206,10 +206,10 @@ def _confusions(scored, vocabulary):
         if labels and top not in labels:
             pairs.update((label, top) for label in labels)
     rows = [
-        {"given": label, "predicted": top, "clips": count, "of_given": count / given[label]}
+        {"given": label, "predicted": top, "clips": count, "fraction_of_given": count / given[label]}
         for (label, top), count in sorted(pairs.items(), key=lambda item: (-item[1], item[0]))[:MAX_PAIRS]
     ]
-    return pd.DataFrame(rows, columns=["given", "predicted", "clips", "of_given"])
+    return pd.DataFrame(rows, columns=["given", "predicted", "clips", "fraction_of_given"])
 
 
 def _folds(run, scored):

@@ -319,13 +319,13 @@ def start_run(
     folder = Path(folder)
     place = folder.resolve()
     if restart and (experiment_file(place).is_file() or data_file(place).is_file()):
-        with _alone(folder):
+        with _exclusive_lock(folder):
             files.remove(place)
-    files.end_removal(place)
+    files.delete_leftovers(place)
     if not is_run(place) and (left := sorted(place.glob("fold-*"))):
         raise DataError(f"{left[0]}: belongs to an incomplete run. Remove {folder}, or choose another --run.")
     place.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(files.Busy), _alone(folder):
+    with contextlib.suppress(files.Busy), _exclusive_lock(folder):
         files.delete_unfinished(folder)
         if not is_run(folder) or not is_trained(folder) and _difference(open_run(folder), experiment, manifest):
             _create(folder, experiment, manifest)
@@ -344,8 +344,8 @@ def shared_lock(folder: Path) -> AbstractContextManager[None]:
     return files.locked(folder / ".lock", _busy(folder), shared=True)
 
 
-def _alone(folder):
-    """A lock on a run in which no other process trains."""
+def _exclusive_lock(folder):
+    """A lock on a run: during the block no other process trains or replaces it."""
     return files.locked(folder / ".lock", _busy(folder))
 
 
@@ -365,7 +365,7 @@ def _difference(run, experiment, manifest):
 
 
 def _changed_keys(before, now, place=""):
-    """Yields what differs between two dumps of experiments, such as "stages.noisy.epochs is 20 here and was 10"."""
+    """Yields what differs between two dumps of experiments, such as "stages.noisy.epochs is now 20 and was 10"."""
     if isinstance(before, dict) and isinstance(now, dict) and before.keys() == now.keys():
         for key in before:
             yield from _changed_keys(before[key], now[key], f"{place}.{key}" if place else key)
@@ -374,14 +374,14 @@ def _changed_keys(before, now, place=""):
             name = old.get("name", index) if isinstance(old, dict) else index
             yield from _changed_keys(old, new, f"{place}.{name}")
     elif before != now:
-        yield f"{place} is {shortened(repr(now))} here and was {shortened(repr(before))}"
+        yield f"{place} is now {shortened(repr(now))} and was {shortened(repr(before))}"
 
 
 def _records_difference(run, manifest):
     """How records differ from those of a run with another fingerprint, as far as the run stores it."""
     if run.audio_config != manifest.audio_config:
         pairs = [(key, manifest.audio_config[key], value) for key, value in run.audio_config.items()]
-        return ", ".join(f"{key} is {now!r} there and was {before!r}" for key, now, before in pairs if now != before)
+        return ", ".join(f"{key} is now {now!r} and was {before!r}" for key, now, before in pairs if now != before)
     if tuple(run.vocabulary) != tuple(manifest.vocabulary):
         return "they have other classes"
     return "the audio of the recordings, their labels or other options of make-records differ"

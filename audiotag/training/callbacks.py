@@ -42,7 +42,9 @@ class ModelCheckpointState(Section):
     def refuse_half_a_state(self) -> "ModelCheckpointState":
         """Refuses a best value without its epoch or file, and the reverse."""
         if len({value is None for value in (self.best, self.best_epoch, self.sha256)}) > 1:
-            raise PydanticCustomError("at", "best, best_epoch and sha256 must be null together or not at all.")
+            raise PydanticCustomError(
+                "complete_message", "best, best_epoch and sha256 must be null together or not at all."
+            )
         return self
 
 
@@ -273,8 +275,8 @@ class WarnAtDivergence(keras.callbacks.Callback):
     """Warns once if the loss of an epoch is far above that of a guess.
 
     Such weights are finite, so `StopAtNan` accepts them, and worthless. The limit is ten times the loss of the first
-    step, before any update. That loss counts as at least ln K and at most K, because a stage may start from good
-    weights or from diverged ones: ln K and K ln 2 are what guesses cost in categorical and summed binary cross-entropy.
+    step, clipped to the range from ln K to K: a stage may start from good weights, whose loss is low, or from diverged
+    ones. A guess costs ln K in categorical cross-entropy and K ln 2 in binary cross-entropy summed over the classes.
 
     Args:
         stage: The name of the stage in the experiment.

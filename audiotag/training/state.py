@@ -25,8 +25,8 @@ from audiotag.config.loading import parse
 from audiotag.errors import ConfigError, DataError, shortened
 from audiotag.runs.directory import RETRAIN, previous
 
-# The metadata: all of the training state but the model's and the optimizer's variables; here before the first step.
-# `steps_done` are those of the epoch after `epochs_done`.
+# The metadata of a stage before its first step. Metadata is the training state without the variables of the model and
+# the optimizer. `steps_done` counts the finished steps of the epoch that follows the `epochs_done` finished epochs.
 INITIAL: dict[str, Any] = {
     "epochs_done": 0,
     "steps_done": 0,
@@ -44,7 +44,9 @@ LogName = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$", max_length=100)]  # it
 def _refuse_overflow(value: float) -> float:
     """Refuses a finite number that float32, the type of what is logged, cannot hold."""
     if math.isfinite(value) and abs(value) > float(np.finfo("float32").max):
-        raise PydanticCustomError("at", "expected a number that float32 can hold, found {value}.", {"value": value})
+        raise PydanticCustomError(
+            "complete_message", "expected a number that float32 can hold, found {value}.", {"value": value}
+        )
     return value
 
 

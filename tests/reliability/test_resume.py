@@ -176,7 +176,7 @@ def test_a_restart_killed_anywhere_leaves_the_old_run_or_none(tiny, tiny_file, u
             if is_trained(folder / "run"):
                 for stage in STAGES:
                     open_run(folder / "run").weights(0, stage)
-                message = "trained with another experiment: .*seed is 7 here and was .* Choose another name with --run"
+                message = "trained with another experiment: .*seed is now 7 and was .* Choose another name with --run"
                 with pytest.raises(DataError, match=message):
                     start_run(folder / "run", other, read_manifest(other.records)).__enter__()
             for restart in (is_trained(folder / "run"), True):

@@ -40,7 +40,7 @@ def test_counts_as_counted_by_hand():
     assert bark[["curated", "noisy", "test"]].tolist() == [3, 0, 2]
     assert bark["curated_fraction"] == pytest.approx(3 / 5) and bark["test_fraction"] == pytest.approx(2 / 4)
     assert tables["pairs"].to_dict("records") == [
-        {"one": "Bark", "other": "Rain", "clips": 2, "of_one": pytest.approx(2 / 3), "of_other": 1.0}
+        {"one": "Bark", "other": "Rain", "clips": 2, "fraction_of_one": pytest.approx(2 / 3), "fraction_of_other": 1.0}
     ]
     assert set(tables) == {"subsets", "labels_per_clip", "classes", "pairs"}
 

@@ -146,9 +146,9 @@ def test_confusions_as_counted_by_hand():
     logits = np.array([[1, 0, 0], [0, 1, 0], [0, 1, 0], [0, 0, 1], [1, 0, 0]], float)
     table = run_page._confusions(ScoredClips(clips, logits, None, 1.0), ("Bark", "Meow", "Rain"))
     assert table.to_dict("records") == [
-        {"given": "Bark", "predicted": "Meow", "clips": 2, "of_given": pytest.approx(2 / 3)},
-        {"given": "Meow", "predicted": "Bark", "clips": 1, "of_given": 1.0},
-        {"given": "Rain", "predicted": "Meow", "clips": 1, "of_given": 0.5},
+        {"given": "Bark", "predicted": "Meow", "clips": 2, "fraction_of_given": pytest.approx(2 / 3)},
+        {"given": "Meow", "predicted": "Bark", "clips": 1, "fraction_of_given": 1.0},
+        {"given": "Rain", "predicted": "Meow", "clips": 1, "fraction_of_given": 0.5},
     ]
 
 

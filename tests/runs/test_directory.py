@@ -125,11 +125,11 @@ def test_a_start_that_was_killed_is_repeated(begun):
 def test_another_experiment_or_other_records_are_refused_once_something_is_trained(begun):
     finish(begun, 0, "noisy")
     remedy = r"Choose another name with --run, or retrain with --restart\. To continue this run, undo the change\.$"
-    with pytest.raises(DataError, match=rf"demo: was trained with another experiment: seed is 7 .*2019\. {remedy}"):
+    with pytest.raises(DataError, match=rf"demo: was trained with another experiment: seed is now 7 .*2019\. {remedy}"):
         start(begun.folder, "seed=7")
     for change, difference in (
         ({}, "the audio of the recordings, their labels or other options of make-records differ"),
-        ({"options": AUDIO_CONFIG | {"trim": None, "peak_db": None}}, "trim is None there .* peak_db is None there"),
+        ({"options": AUDIO_CONFIG | {"trim": None, "peak_db": None}}, "trim is now None and .* peak_db is now None"),
         ({"vocabulary": ("Bark", "Moo")}, "they have other classes"),
     ):
         other = Manifest(**{**vars(MANIFEST), "fingerprint": "xyz", **change})
@@ -141,15 +141,15 @@ def test_another_experiment_or_other_records_are_refused_once_something_is_train
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["stages.noisy.epochs=7"], "stages.noisy.epochs is 7 here and was 10. Ch"),
-        (["augment=[]"], r"augment is \(\) here and was \(\{'name': 'freq.* Choose"),
+        (["stages.noisy.epochs=7"], "stages.noisy.epochs is now 7 and was 10. Ch"),
+        (["augment=[]"], r"augment is now \(\) and was \(\{'name': 'freq.* Choose"),
         (
             ["stages.curated.optimizer.name=sgd"],
-            r"stages.curated.optimizer is \{'name': 'sgd', .* here and was \{'name': ",
+            r"stages.curated.optimizer is now \{'name': 'sgd', .* and was \{'name': ",
         ),
         (
             ["seed=1", "window.seconds=1", "predict.overlap=0", "jit_compile=true", "deterministic=false"],
-            "seed is 1 here and was 2019, window.seconds is 1.0 here and was 2.0, predict.overlap is 0.0 here and was "
+            "seed is now 1 and was 2019, window.seconds is now 1.0 and was 2.0, predict.overlap is now 0.0 and was "
             "0.5, and 2 more. Choose",
         ),
     ],

@@ -147,9 +147,9 @@ def test_a_run_that_continues_on_another_number_of_cores_says_so(again, tiny, no
 
 
 def test_another_experiment_in_its_directory_is_refused(again, tiny, no_training):
-    with pytest.raises(DataError, match=r"trained with another experiment: seed is 1 here and was 2019\. Choose"):
+    with pytest.raises(DataError, match=r"trained with another experiment: seed is now 1 and was 2019\. Choose"):
         fit(tiny("seed=1"), again)
-    with pytest.raises(DataError, match="with another experiment: stages.curated.epochs is 3 here and was 2"):
+    with pytest.raises(DataError, match="with another experiment: stages.curated.epochs is now 3 and was 2"):
         fit(tiny("stages.curated.epochs=3"), again)
 
 

@@ -34,7 +34,7 @@ def read_waveform(
 ) -> np.ndarray:
     """Decodes an audio file, mixes it to mono, trims, resamples and scales it.
 
-    make-records treats clips in the same way, so a model reads files as its records were made.
+    make-records trims, resamples and scales clips in the same way, so a model reads files as its records were made.
 
     Args:
         path: A WAV, FLAC, Ogg, MP3 or AIFF file of any bit depth and channel count.
@@ -53,13 +53,13 @@ def read_waveform(
     """
     path = Path(path)
     recording, rate = decode_file(read_bytes(path), path=path)
-    waveform, _, _ = treat(
+    waveform, _, _ = trim_resample_scale(
         recording, rate, path=path, sample_rate=sample_rate, trim=trim, trim_db=trim_db, peak_db=peak_db
     )
     return np.clip(waveform, -1, 1)
 
 
-def treat(
+def trim_resample_scale(
     recording: np.ndarray,
     rate: int,
     *,

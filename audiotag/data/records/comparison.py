@@ -105,7 +105,7 @@ def describe_change(path: str, identity: source_hashes.Identity) -> str:
 def _differing_setting(manifest, table, request):
     """The first difference between finished records and a request, except audio."""
     options = [
-        f"{key} is {manifest.options.get(key)!r} there and {value!r} here"
+        f"{key} is {manifest.options.get(key)!r} in the finished records and {value!r} in this command"
         for key, value in request.options.items()
         if manifest.options.get(key) != value
     ]

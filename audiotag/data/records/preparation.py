@@ -39,7 +39,7 @@ def _prepare_bytes(data, path, sha256, *, sample_rate, codec, trim, trim_db, pea
     """(audio, codec, measures) of a file's bytes, or the reason why it is rejected."""
     try:
         recording, rate = decoding.decode_file(data, path=path)  # [N]
-        waveform, (start, end), gain_db = decoding.treat(
+        waveform, (start, end), gain_db = decoding.trim_resample_scale(
             recording, rate, path=path, sample_rate=sample_rate, trim=trim, trim_db=trim_db, peak_db=peak_db
         )
     except DataError as error:

@@ -218,11 +218,11 @@ def _make(out, request, workers, overwrite):
     finished = _finished_shards(work, request)
     todo = {name: clips for name, clips in plan.items() if name not in finished}
     _check_room(out, [path for clips in todo.values() for path in clips["path"]], sample_rate, request.options["codec"])
-    _write_note(work / "plan.json", request.work_fingerprint)
+    _write_metadata(work / "fingerprint.json", request.work_fingerprint)
     finished |= _write_shards(work, todo, request, options, workers)
     shards = [finished[name] for name in plan]
     tables = _write_tables(out, request, shards)
-    identities = {name: tuple(identity) for note in shards for name, identity in note["sources"].items()}
+    identities = {name: tuple(identity) for metadata in shards for name, identity in metadata["identities"].items()}
     identities = _refuse_change(request, identities)
     source_hashes.write_cache(work / source_hashes.CACHE, identities)
     manifest = Manifest(
@@ -230,7 +230,7 @@ def _make(out, request, workers, overwrite):
         options=request.options,
         fingerprint=request.fingerprint(identities),
         vocabulary=tuple(request.source.vocabulary),
-        shards=tuple(Shard(**note["shard"]) for note in shards if note["clips"]),
+        shards=tuple(Shard(**metadata["shard"]) for metadata in shards if metadata["clips"]),
         tables=tables,
     )
     write_manifest(manifest)
@@ -299,18 +299,18 @@ def _publish(out, manifest):
     return replace(manifest, directory=out)
 
 
-def _write_note(path, fingerprint, content=None):
-    """Writes a note for a run that continues this one: its fingerprint and content."""
-    note = {"fingerprint": fingerprint, "content": content, "sha256": digest([fingerprint, content])}
-    files.write_text(path, json.dumps(note))
+def _write_metadata(path, fingerprint, content=None):
+    """Writes what a later make-records needs to resume: the fingerprint of the request, and a shard's metadata."""
+    metadata = {"fingerprint": fingerprint, "content": content, "sha256": digest([fingerprint, content])}
+    files.write_text(path, json.dumps(metadata))
 
 
-def _read_note(path):
-    """(fingerprint, content) of a note; (None, None) if it is missing or damaged."""
+def _read_metadata(path):
+    """(fingerprint, shard metadata) of such a file; (None, None) if it is missing or damaged."""
     try:
-        note = json.loads(path.read_bytes())
-        if note["sha256"] == digest([note["fingerprint"], note["content"]]):
-            return note["fingerprint"], note["content"]
+        metadata = json.loads(path.read_bytes())
+        if metadata["sha256"] == digest([metadata["fingerprint"], metadata["content"]]):
+            return metadata["fingerprint"], metadata["content"]
     except (FileNotFoundError, ValueError, LookupError, TypeError, RecursionError):
         pass
     return None, None
@@ -319,7 +319,7 @@ def _read_note(path):
 def _refuse_other_work(out, request, overwrite):
     """Refuses unfinished work for another request, or removes it."""
     work = out / WORK
-    fingerprint, _ = _read_note(work / "plan.json")
+    fingerprint, _ = _read_metadata(work / "fingerprint.json")
     if fingerprint not in (None, request.work_fingerprint):
         if not overwrite:
             raise DataError(
@@ -332,21 +332,23 @@ def _refuse_other_work(out, request, overwrite):
 
 
 def _finished_shards(work, request):
-    """{file name: note} of finished shards whose recordings have not changed since."""
+    """{file name: metadata} of finished shards whose recordings have not changed since."""
     finished = {}
     for path in work.glob("clips-*.json"):
-        fingerprint, note = _read_note(path)
-        if fingerprint != request.work_fingerprint or note["rejects"] and not request.skip_bad:
+        fingerprint, metadata = _read_metadata(path)
+        if fingerprint != request.work_fingerprint or metadata["rejects"] and not request.skip_bad:
             continue
-        shard = work / note["shard"]["file"]
-        if shard.is_file() and files.sha256(shard) == note["shard"]["sha256"]:
-            finished[shard.name] = note
-    before = {name: tuple(identity) for note in finished.values() for name, identity in note["sources"].items()}
+        shard = work / metadata["shard"]["file"]
+        if shard.is_file() and files.sha256(shard) == metadata["shard"]["sha256"]:
+            finished[shard.name] = metadata
+    before = {
+        name: tuple(identity) for metadata in finished.values() for name, identity in metadata["identities"].items()
+    }
     now = source_hashes.identify_all({name: request.paths[name] for name in before}, before)
     changed = set(source_hashes.changed(before, now))
-    for note in finished.values():
-        note["sources"] = {name: now[name] for name in note["sources"]}
-    return {name: note for name, note in finished.items() if changed.isdisjoint(note["sources"])}
+    for metadata in finished.values():
+        metadata["identities"] = {name: now[name] for name in metadata["identities"]}
+    return {name: metadata for name, metadata in finished.items() if changed.isdisjoint(metadata["identities"])}
 
 
 def _check_room(out, paths, sample_rate, codec):
@@ -379,39 +381,40 @@ def _size(number):
 
 
 def _write_shards(work, plan, request, options, workers):
-    """Writes the planned shards; {file name: note}, a note with the keys shard, clips, rejects and sources."""
+    """Writes the planned shards; {file name: metadata} with the keys shard, clips, rejects and identities."""
     clips = [(shard, clip) for shard, group in plan.items() for clip in group.itertuples()]
     results = _prepare_all([clip.path for _, clip in clips], options, workers)
     results = progress.bar(results, total=len(clips), unit="clip", label="make-records")
     written = {}
     with contextlib.closing(results):
         for name, group in plan.items():
-            written[name] = note = _write_shard(work / name, group, results, options["sample_rate"])
-            if request.skip_bad or not note["rejects"]:  # a shard that misses clips is made again once they are fixed
-                _write_note(work / f"{name}.json", request.work_fingerprint, note)
+            written[name] = metadata = _write_shard(work / name, group, results, options["sample_rate"])
+            # A shard that misses clips is made again once they are fixed.
+            if request.skip_bad or not metadata["rejects"]:
+                _write_metadata(work / f"{name}.json", request.work_fingerprint, metadata)
         next(results, None)  # lets the progress bar finish
     return written
 
 
 def _write_shard(path, clips, results, sample_rate):
-    """Writes one shard from the next results; its note."""
+    """Writes one shard from the next results and returns its metadata."""
     import tensorflow as tf
 
-    note = {"clips": [], "rejects": [], "sources": {}}
+    metadata = {"clips": [], "rejects": [], "identities": {}}  # identities: {clip: that of its file when it was read}
     with files.atomic_file(path) as unfinished, _explain_tensorflow_error(path):
         with tf.io.TFRecordWriter(str(unfinished)) as shard:
             for clip in clips.itertuples():
-                note["sources"][clip.name], result = next(results)
+                metadata["identities"][clip.name], result = next(results)
                 if isinstance(result, str):
-                    note["rejects"].append({"name": clip.name, "reason": result.replace(clip.path, clip.name)})
+                    metadata["rejects"].append({"name": clip.name, "reason": result.replace(clip.path, clip.name)})
                     continue
                 audio, codec, measures = result
                 shard.write(encode(Record(clip.name, audio, codec, sample_rate, measures["num_samples"])))
-                note["clips"].append({"name": clip.name, **measures})
+                metadata["clips"].append({"name": clip.name, **measures})
         size, sha256 = unfinished.stat().st_size, files.sha256(unfinished)
-    names = tuple(clip["name"] for clip in note["clips"])
-    note["shard"] = asdict(Shard(path.name, clips["subset"].iloc[0], size, sha256, names))
-    return note
+    names = tuple(clip["name"] for clip in metadata["clips"])
+    metadata["shard"] = asdict(Shard(path.name, clips["subset"].iloc[0], size, sha256, names))
+    return metadata
 
 
 @contextlib.contextmanager
@@ -443,12 +446,12 @@ def _prepare_all(paths, options, workers):
             yield result
 
 
-def _write_tables(out, request, notes):
+def _write_tables(out, request, shard_metadata):
     """Writes rejects.csv, and clips.csv unless bad clips stop the run; {name: SHA-256} of the two."""
     work, clips = out / WORK, request.source.clips
     expected = [{"name": name, "reason": reason} for name, reason in request.known_bad.items()]
-    rejects = [reject for note in notes for reject in note["rejects"]]
-    written = [clip for note in notes for clip in note["clips"]]
+    rejects = [reject for metadata in shard_metadata for reject in metadata["rejects"]]
+    written = [clip for metadata in shard_metadata for clip in metadata["clips"]]
     stopped = rejects and not request.skip_bad or not written
     # Without finished records in `out`, the table that the error names is written there.
     path = (out if stopped and not (out / NAME).exists() else work) / "rejects.csv"

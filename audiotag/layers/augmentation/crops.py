@@ -95,8 +95,9 @@ class RandomResizedCrop(RandomAugmentation):
     position is uniform within the image, at fractions of pixels too. The edges of
     the crop become the edges of the image; pixels are interpolated bilinearly.
 
-    The areas are those of the first place of FSDKaggle2019, and so are the ratios: he
-    drew 1.7 to 2.3 for images twice as wide as high. The logarithm is torchvision's.
+    The areas are those of L. Romul, 1st place of FSDKaggle2019. So are the ratios: he
+    drew 1.7 to 2.3 for images twice as wide as high, which is 0.85 to 1.15 here.
+    Drawing log r uniformly follows torchvision.
 
     Reference: Szegedy et al., "Going deeper with convolutions", 2014, https://arxiv.org/abs/1409.4842;
     L. Romul, 2019.

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from keras import ops
 
-from audiotag.layers.frontends.stft import PRECISION
+from audiotag.layers.frontends.stft import COMPUTE_DTYPE
 
 # A band covers few bins. Multiplying this many bands at a time, each group by its own bins only, is a tenth of the work
 # of the full matrix product.
@@ -75,7 +75,8 @@ def filter_groups(filters: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
     """Splits filters [F, M] into groups of neighboring bands and their bins.
 
     Yields:
-        (first, last, filters[first:last, group]) in `PRECISION`: outside these bins the filters of the group are 0.
+        (first, last, filters[first:last, group]) in float64 (float32 on JAX): outside these
+        bins the filters of the group are 0.
 
     Example:
         >>> [(first, last, group.shape) for first, last, group in filter_groups(np.eye(20, 16))]
@@ -85,17 +86,19 @@ def filter_groups(filters: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
         group = filters[:, start : start + BANDS_PER_MATMUL]
         nonzero = np.flatnonzero(group.any(axis=1))
         first, last = (int(nonzero[0]), int(nonzero[-1]) + 1) if nonzero.size else (0, 1)
-        yield first, last, group[first:last].astype(PRECISION)
+        yield first, last, group[first:last].astype(COMPUTE_DTYPE)
 
 
 def apply_filters(spectrogram: Any, groups: Iterable[tuple[int, int, np.ndarray]]) -> Any:
-    """Applies the filters in `filter_groups`: [B, T, F] to [B, T, M], in `PRECISION`.
+    """Applies the filters in `filter_groups`: [B, T, F] to [B, T, M].
+
+    It computes in float64 (float32 on JAX).
 
     Example:
         >>> groups = filter_groups(np.array([[1.0, 0.0], [1.0, 0.5], [0.0, 0.5]]))
         >>> np.asarray(apply_filters(np.array([[[1.0, 2.0, 3.0]]]), groups))[0, 0].tolist()
         [3.0, 2.5]
     """
-    spectrogram = ops.cast(spectrogram, PRECISION)
+    spectrogram = ops.cast(spectrogram, COMPUTE_DTYPE)
     bands = [ops.matmul(spectrogram[..., first:last], filters) for first, last, filters in groups]
     return ops.concatenate(bands, axis=-1)  # [B, T, M]

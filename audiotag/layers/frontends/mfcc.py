@@ -8,7 +8,7 @@ from keras import ops
 
 from audiotag.layers import checks
 from audiotag.layers.frontends.spectrograms import LogMel
-from audiotag.layers.frontends.stft import PRECISION
+from audiotag.layers.frontends.stft import COMPUTE_DTYPE
 
 
 @keras.saving.register_keras_serializable(package="audiotag")
@@ -81,10 +81,10 @@ class Mfcc(keras.layers.Layer):
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Computes the window, the filters and the cosine transform once."""
         self.log_mel.build(input_shape)
-        self.dct = dct_matrix(self.log_mel.num_bands, self.num_coefficients).astype(PRECISION)
+        self.dct = dct_matrix(self.log_mel.num_bands, self.num_coefficients).astype(COMPUTE_DTYPE)
 
     def call(self, waveform):
-        levels = ops.cast(self.log_mel(waveform), PRECISION)  # [B, T, M]
+        levels = ops.cast(self.log_mel(waveform), COMPUTE_DTYPE)  # [B, T, M]
         return ops.cast(ops.matmul(levels, self.dct), self.compute_dtype)  # [B, T, num_coefficients]
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:

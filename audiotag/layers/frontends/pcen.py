@@ -8,7 +8,7 @@ from keras import ops
 
 from audiotag.layers import checks
 from audiotag.layers.frontends.spectrograms import MelSpectrogram
-from audiotag.layers.frontends.stft import PRECISION
+from audiotag.layers.frontends.stft import COMPUTE_DTYPE
 
 # Frames per block of the exponential mean. Larger blocks are fewer matrix products, smaller ones less work in each.
 FRAMES_PER_BLOCK = 128
@@ -144,7 +144,7 @@ def exponential_moving_average(energy: Any, *, weight: float) -> Any:
         weight: Weight of the newest frame, above 0 and at most 1.
 
     Returns:
-        [B, T, M], in `PRECISION`.
+        [B, T, M], in float64 (float32 on JAX).
 
     Example:
         >>> np.asarray(exponential_moving_average(np.array([[[1.0], [0.0], [8.0]]]), weight=0.5)).tolist()
@@ -153,16 +153,16 @@ def exponential_moving_average(energy: Any, *, weight: float) -> Any:
     size, decay = FRAMES_PER_BLOCK, max(1 - weight, 1e-30)
     batch, num_frames, bands = ops.shape(energy)
     num_blocks = (num_frames + size - 1) // size
-    energy = ops.pad(ops.cast(energy, PRECISION), [[0, 0], [0, size], [0, 0]])[:, : num_blocks * size]
+    energy = ops.pad(ops.cast(energy, COMPUTE_DTYPE), [[0, 0], [0, size], [0, 0]])[:, : num_blocks * size]
     blocks = ops.reshape(energy, (batch, num_blocks, size, bands))  # [B, num_blocks, size, M]
     age = np.subtract.outer(np.arange(size), np.arange(size))  # [size, size], in frames
-    weights = np.where(age >= 0, weight * decay ** np.maximum(age, 0), 0).astype(PRECISION)
+    weights = np.where(age >= 0, weight * decay ** np.maximum(age, 0), 0).astype(COMPUTE_DTYPE)
     within = ops.matmul(weights, blocks)  # [B, num_blocks, size, M]
     block = ops.arange(num_blocks)
-    age = ops.cast(size * (block[:, None] - block - 1), PRECISION)  # [num_blocks, num_blocks], in frames
+    age = ops.cast(size * (block[:, None] - block - 1), COMPUTE_DTYPE)  # [num_blocks, num_blocks], in frames
     weights = ops.where(age >= 0, ops.exp(float(np.log(decay)) * ops.maximum(age, 0)), 0)
-    initial = ops.exp(float(size * np.log(decay)) * ops.cast(block[:, None], PRECISION))  # [num_blocks, 1], of m[-1]
+    initial = ops.exp(float(size * np.log(decay)) * ops.cast(block[:, None], COMPUTE_DTYPE))  # [num_blocks, 1]
     before = ops.matmul(weights, within[:, :, -1]) + initial  # [B, num_blocks, M]: the mean before each block
-    fading = decay ** np.arange(1, size + 1)[:, None].astype(PRECISION)  # [size, 1]
+    fading = decay ** np.arange(1, size + 1)[:, None].astype(COMPUTE_DTYPE)  # [size, 1]
     mean = within + ops.expand_dims(before, 2) * fading  # [B, num_blocks, size, M]
     return ops.reshape(mean, (batch, num_blocks * size, bands))[:, :num_frames]

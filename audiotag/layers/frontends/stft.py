@@ -9,7 +9,7 @@ from keras import ops
 # Of an FFT and of the filters applied to it. The rounding error of a float32 FFT is white: it moves levels 80 dB below
 # a pure tone by up to 2e-2 dB, amplitudes (power 1) by several decibels, and the TF32 products of a GPU add to it.
 # JAX has no float64 unless the user enables it.
-PRECISION = "float32" if keras.config.backend() == "jax" else "float64"
+COMPUTE_DTYPE = "float32" if keras.config.backend() == "jax" else "float64"
 
 
 def hann_window(window_length: int, fft_length: int) -> np.ndarray:
@@ -41,7 +41,7 @@ def reflect_pad(waveform: Any, margin: int) -> Any:
 
 
 def power_spectrogram(waveform: Any, window: np.ndarray, *, frame_step: int, num_frames: Any) -> Any:
-    """Squared magnitudes of the FFT of windowed frames, in `PRECISION`.
+    """Squared magnitudes of the FFT of windowed frames, in float64 (float32 on JAX).
 
     Frame t starts at sample t * frame_step and is as long as the window; zeros follow
     the waveform. The waveform is cut into steps once and a frame is a few consecutive
@@ -65,9 +65,9 @@ def power_spectrogram(waveform: Any, window: np.ndarray, *, frame_step: int, num
     width = -(-len(window) // frame_step)  # steps per frame
     num_steps = num_frames + width - 1
     waveform = ops.pad(waveform, [[0, 0], [0, width * frame_step]])[:, : num_steps * frame_step]
-    steps = ops.reshape(ops.cast(waveform, PRECISION), (ops.shape(waveform)[0], num_steps, frame_step))
+    steps = ops.reshape(ops.cast(waveform, COMPUTE_DTYPE), (ops.shape(waveform)[0], num_steps, frame_step))
     frames = ops.take(steps, ops.arange(num_frames)[:, None] + ops.arange(width), axis=1)  # [B, T, width, frame_step]
     frames = ops.reshape(frames, (ops.shape(waveform)[0], num_frames, width * frame_step))
-    padded = np.pad(window, (0, width * frame_step - len(window))).astype(PRECISION)
+    padded = np.pad(window, (0, width * frame_step - len(window))).astype(COMPUTE_DTYPE)
     real, imaginary = ops.rfft(ops.multiply(frames, padded), len(window))  # [B, T, F]
     return ops.square(real) + ops.square(imaginary)

@@ -70,7 +70,8 @@ def test_a_recording_that_is_missing_or_renamed_is_reported(copy, made):
 
 
 def test_a_difference_of_options_labels_or_classes_is_reported(copy, made):
-    with pytest.raises(DataError, match="difference: sample_rate is 16000 there and 8000 here, trim is None there and"):
+    message = "difference: sample_rate is 16000 in the finished records and 8000 in this command, trim is None in the"
+    with pytest.raises(DataError, match=message):
         write_records(find_clips(copy), made, **{**OPTIONS, "sample_rate": 8_000, "trim": "absolute"})
     table = copy / "labels.csv"
     table.write_text(table.read_text().replace("0007.wav,b", "0007.wav,a"))

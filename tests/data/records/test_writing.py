@@ -409,7 +409,7 @@ def test_a_shard_damaged_before_the_resumption_is_made_again(source, complete, t
 def test_damaged_notes_are_ignored(source, complete, tmp_path, content):
     stop_after(source, tmp_path, 30)
     notes = sorted((tmp_path / ".work").glob("*.json"))
-    assert len(notes) == 5 and notes[-1].name == "plan.json"
+    assert len(notes) == 5 and notes[-1].name == "fingerprint.json"
     for note in (notes[0], notes[-1]):
         note.write_bytes(content)
     write_records(source, tmp_path, **OPTIONS)
@@ -419,7 +419,7 @@ def test_damaged_notes_are_ignored(source, complete, tmp_path, content):
 @pytest.mark.check("A1")
 def test_notes_of_other_work_are_ignored(source, complete, tmp_path):
     stop_after(source, tmp_path, 30)
-    (tmp_path / ".work" / "plan.json").unlink()
+    (tmp_path / ".work" / "fingerprint.json").unlink()
     write_records(source, tmp_path, **OPTIONS, peak_db=-1.0)
     assert {record["num_samples"] for record in by_name(tmp_path).values()} == set(range(400, 460))
     assert read_clips(tmp_path / "clips.csv")["peak"].round(3).unique() == [0.891]
@@ -518,7 +518,7 @@ def test_overwrite_with_other_options_discards_unfinished_work_and_keeps_the_old
     stop_after(source, out, 10, overwrite=True, peak_db=-2.0)
     assert finished_files(out) == finished_files(complete)
     assert len([*(out / ".work").glob("clips-*.tfrecord")]) == 1
-    with pytest.raises(DataError, match="holds finished records of other clips or options.*peak_db is None there and"):
+    with pytest.raises(DataError, match="finished records of other clips or options.*peak_db is None in the finished"):
         write_records(source, out, peak_db=-2.0, **OPTIONS)
     assert finished_files(out) == finished_files(complete)
 
@@ -546,7 +546,7 @@ def test_complete_records_are_published_without_decoding(source, complete, tmp_p
 def test_complete_records_do_not_replace_others_without_overwrite(source, complete, tmp_path):
     out = shutil.copytree(complete, tmp_path / "out")
     stop_before_publishing(source, out, overwrite=True, peak_db=-1)
-    with pytest.raises(DataError, match="holds finished records of other clips or options.*peak_db is None there and"):
+    with pytest.raises(DataError, match="finished records of other clips or options.*peak_db is None in the finished"):
         write_records(source, out, peak_db=-1, **OPTIONS)
     assert finished_files(out) == finished_files(complete)
 
