@@ -75,7 +75,8 @@ class Select(Section):
     rule: LabelRule
     score_with: OneOrSeveral[str]  # earlier stages; the mean of their probabilities is used
     predict: Predict | None = None  # how these clips are scored; None is the experiment's predict
-    max_per_class: int | None = Field(default=None, ge=1)  # the most confident clips of each class; None keeps all
+    # At most this many clips per class, those whose labels have the highest mean probability first; None keeps all.
+    max_per_class: int | None = Field(default=None, ge=1)
     # The stage is trained this many times. Each round starts from the one before, which also scores the clips again;
     # the round with the best lwlrap on validation clips is kept.
     rounds: int = Field(default=1, ge=1, le=1_000)

@@ -11,7 +11,7 @@ import pandas as pd
 from audiotag.data.labels import multi_hot
 from audiotag.metrics import per_clip_lwlrap
 
-Selected = tuple[np.ndarray, np.ndarray]  # labels bool [n, K], confidence float [n]
+Selected = tuple[np.ndarray, np.ndarray]  # labels bool [n, K]; confidence [n], the mean probability of a clip's labels
 
 
 def exact_match(truth: np.ndarray, scores: np.ndarray, *, threshold: float = 0.2) -> Selected:

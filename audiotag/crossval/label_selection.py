@@ -89,7 +89,8 @@ def _select_clips(context):
     if scored.all():
         return selection
     unscored = noisy[~scored].rename(columns={"name": "clip"})
-    unscored = unscored.assign(weight=0.0, reason="not scored: its recording was trained on", source=source)
+    reason = "not scored: the model trained on a clip of the same group"
+    unscored = unscored.assign(weight=0.0, reason=reason, source=source)
     return pd.concat([selection, unscored[selection.columns]])
 
 

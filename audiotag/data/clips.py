@@ -147,6 +147,7 @@ def write_clips(path: str | Path, table: pd.DataFrame) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(kinds)
+    # as_cell puts an apostrophe before a text that a spreadsheet would run as a formula; read_clips removes it.
     kinds = {column: as_cell if kind is str else kind for column, kind in kinds.items()}
     writer.writerows(zip(*([kind(value) for value in table[column]] for column, kind in kinds.items())))
     write_text(path, text.getvalue())

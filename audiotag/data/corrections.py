@@ -46,6 +46,7 @@ def read_corrections(path: str | Path, vocabulary: Sequence[str]) -> pd.DataFram
         >>> read_corrections(path, ["Bark"])["weight"].tolist()
         [0.5]
     """
+    # from_cell removes the apostrophe that files.as_cell puts before a text that looks like a formula.
     table = read_table(path, COLUMNS[:3]).map(files.from_cell)
     row_of_clip: dict[str, str] = {}
     for row, clip, labels in zip(table.index, table["clip"], table["labels"]):

@@ -1,4 +1,7 @@
-"""Keras layers: front ends, image preprocessing and random augmentations."""
+"""Keras layers: front ends, image preprocessing and random augmentations.
+
+Shapes: B clips, N samples, T frames, M bands, C channels, K classes, F bins of an FFT.
+"""
 
 from audiotag.layers.attention import SimpleSelfAttention
 from audiotag.layers.augmentation.brightness_contrast import BrightnessContrast

@@ -16,7 +16,7 @@ from audiotag.data.audio import worker_pool
 from audiotag.data.audio.decoding import FULL_SCALE, decode_file, read_bytes
 from audiotag.data.clips import read_clips
 from audiotag.data.labels import split_labels
-from audiotag.data.records.manifest import NAME, read_manifest
+from audiotag.data.records.manifest import MANIFEST_FILE, read_manifest
 from audiotag.data.sources import find_clips
 from audiotag.data.sources.fsdkaggle2019 import label_table, read_vocabulary
 from audiotag.errors import DataError
@@ -41,7 +41,7 @@ def read_source(source: str | Path, *, num_workers: int | None = None) -> tuple[
         DataError: The source is none of these.
     """
     source = Path(source)
-    if (source / NAME).is_file():
+    if (source / MANIFEST_FILE).is_file():
         manifest = read_manifest(source)
         return read_clips(source / "clips.csv").assign(fault=""), manifest.vocabulary
     tables = {subset: source / f"{name}_post_competition.csv" for subset, name in TABLES.items()}

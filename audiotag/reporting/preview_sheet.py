@@ -13,7 +13,7 @@ from audiotag.config.schema import Experiment
 from audiotag.data.audio.decoding import read_waveform
 from audiotag.data.clips import read_clips
 from audiotag.data.labels import multi_hot
-from audiotag.data.records.manifest import NAME, read_manifest
+from audiotag.data.records.manifest import MANIFEST_FILE, read_manifest
 from audiotag.errors import DataError
 from audiotag.layers import FRONTENDS, IMAGE_AUGMENTATIONS, IMAGE_PREPROCESSING, WAVEFORM_AUGMENTATIONS, ToImage
 from audiotag.layers.augmentation.flips import FLIPS
@@ -83,7 +83,7 @@ def draw_preview(
 def _labels(experiment, paths):
     """(vocabulary, labels of each file, audio options), from records if they exist."""
     stems = [path.stem.replace(",", " ") for path in paths]
-    if not (Path(experiment.records) / NAME).is_file():
+    if not (Path(experiment.records) / MANIFEST_FILE).is_file():
         return tuple(sorted(set(stems))), stems, {}
     manifest = read_manifest(experiment.records)
     clips = read_clips(manifest.directory / "clips.csv")

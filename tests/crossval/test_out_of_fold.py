@@ -93,7 +93,7 @@ def test_a_noisy_clip_of_a_recording_that_was_trained_on_is_not_scored(tiny, rec
     assert 0 < len(shared) < 20
     assert sorted(selection.index) == sorted(noisy)
     assert set(selection["weight"][shared]) == {0.0}
-    assert set(selection["reason"][shared]) == {"not scored: its recording was trained on"}
+    assert set(selection["reason"][shared]) == {"not scored: the model trained on a clip of the same group"}
     assert set(selection["weight"].drop(shared)) == {1.0}
 
 

@@ -14,7 +14,7 @@ from audiotag import files
 from audiotag.data.audio.audio_config import AudioConfig
 from audiotag.errors import DataError
 
-NAME = "manifest.json"
+MANIFEST_FILE = "manifest.json"  # written last: a directory of records with it is complete
 REMAKE = "Make the records again with --overwrite"  # the remedy for all damage
 SCHEMA_VERSION = 3  # since 3, the fingerprint covers the audio of the recordings
 
@@ -90,7 +90,7 @@ def write_manifest(manifest: Manifest) -> None:
     content["schema_version"] = SCHEMA_VERSION
     content = json.loads(canonical(content))  # tuples become lists, as in what is read
     content["sha256"] = digest(content)
-    with files.atomic_file(manifest.directory / NAME) as unfinished:
+    with files.atomic_file(manifest.directory / MANIFEST_FILE) as unfinished:
         unfinished.write_bytes(canonical(content))
 
 
@@ -128,15 +128,15 @@ def load_manifest(directory: str | Path) -> Manifest:
         DataError: The directory is absent or unfinished, or the manifest is of another schema or altered.
     """
     directory = Path(directory)
-    path = directory / NAME
+    path = directory / MANIFEST_FILE
     if not directory.is_dir():
         raise DataError(
             f"{directory}: no such directory of records. Make it with: audiotag make-records SOURCE --out {directory}"
         )
     if not path.is_file():
         raise DataError(
-            f"{directory}: no {NAME}, so make-records has not finished here. Run it again: it continues where it "
-            "stopped."
+            f"{directory}: no {MANIFEST_FILE}, so make-records has not finished here. Run it again: it continues where "
+            "it stopped."
         )
     remedy = _remedy(directory)
     data = path.read_bytes()

@@ -22,7 +22,7 @@ from audiotag.data.clips import COLUMNS, write_clips
 from audiotag.data.records import source_hashes
 from audiotag.data.records.comparison import Request, describe_change, difference
 from audiotag.data.records.manifest import (
-    NAME,
+    MANIFEST_FILE,
     Manifest,
     Shard,
     damaged_shards,
@@ -99,12 +99,12 @@ def write_records(
     request = Request(source, options, known_bad)
 
     _refuse_foreign_files(out, source)
-    if (out / NAME).exists() and not overwrite:
+    if (out / MANIFEST_FILE).exists() and not overwrite:
         return _keep_finished(out, request)
     out.mkdir(parents=True, exist_ok=True)
     with _locked(out):
         manifest = _finish_publishing(out, request, overwrite)
-        if manifest is None and (out / NAME).exists() and not overwrite:  # another process was faster
+        if manifest is None and (out / MANIFEST_FILE).exists() and not overwrite:  # another process was faster
             manifest = _same_records(out, request)
         return manifest or _make(out, request, workers, overwrite)
 
@@ -152,7 +152,7 @@ def _refuse_foreign_files(out, source):
         )
     if source.clips["path"].str.startswith(f"{out.resolve()}{os.sep}").any():
         raise DataError(f"{out}: the recordings are in it. Choose another --out, for the records alone.")
-    ours = (out / NAME).exists() or (out / WORK).exists() or any(out.glob("clips-*.tfrecord"))
+    ours = (out / MANIFEST_FILE).exists() or (out / WORK).exists() or any(out.glob("clips-*.tfrecord"))
     for table in (out / name for name in TABLES):
         if table.exists() and not ours:
             raise DataError(
@@ -255,7 +255,7 @@ def _finish_publishing(out, request, overwrite):
     If the old manifest is already removed, they are published whatever is requested now.
     """
     manifest = _complete_work(out)
-    if manifest and not (out / NAME).exists():
+    if manifest and not (out / MANIFEST_FILE).exists():
         manifest = _publish(out, manifest)
         return None if difference(manifest, request) else manifest
     if manifest and overwrite and not difference(manifest, request):
@@ -266,7 +266,7 @@ def _finish_publishing(out, request, overwrite):
 def _complete_work(out):
     """The manifest of complete records that are not published yet, or None."""
     work = out / WORK
-    if not (work / NAME).exists():
+    if not (work / MANIFEST_FILE).exists():
         return None
     try:
         manifest = load_manifest(work)
@@ -283,7 +283,7 @@ def _complete_work(out):
 def _publish(out, manifest):
     """Moves complete records into `out` by renames only, which need no space and can be repeated."""
     work, names = out / WORK, [*(shard.file for shard in manifest.shards), *manifest.tables, source_hashes.CACHE]
-    (out / NAME).unlink(missing_ok=True)  # first, so that the directory never looks complete when it is not
+    (out / MANIFEST_FILE).unlink(missing_ok=True)  # first, so that the directory never looks complete when it is not
     files.sync(out)
     for path in out.glob("clips-*.tfrecord"):
         if path.name not in names:
@@ -292,7 +292,7 @@ def _publish(out, manifest):
         if (work / name).exists():
             os.replace(work / name, out / name)
     files.sync(out)
-    os.replace(work / NAME, out / NAME)
+    os.replace(work / MANIFEST_FILE, out / MANIFEST_FILE)
     files.sync(out)
     files.delete_unfinished(out)
     _clear(work)
@@ -326,7 +326,7 @@ def _refuse_other_work(out, request, overwrite):
                 f"{out}: has unfinished records of other clips or options. Choose another --out, or --overwrite."
             )
         _clear(work)
-    (work / NAME).unlink(missing_ok=True)  # of other audio, or damaged
+    (work / MANIFEST_FILE).unlink(missing_ok=True)  # of other audio, or damaged
     files.delete_unfinished(work)
     files.delete_unfinished(out)
 
@@ -357,7 +357,7 @@ def _check_room(out, paths, sample_rate, codec):
     needed = 2 * samples * (1 if codec == "pcm" else 0.4)
     free = shutil.disk_usage(out).free
     if needed > free:
-        kept = " The old records stay until the new ones are complete." if (out / NAME).exists() else ""
+        kept = " The old records stay until the new ones are complete." if (out / MANIFEST_FILE).exists() else ""
         raise DataError(
             f"{out}: about {_size(needed)} are to be written, and {_size(free)} are free there.{kept} Make room, "
             f"choose another --out, a lower --sample-rate, or --codec flac, which takes half the disk."
@@ -454,7 +454,7 @@ def _write_tables(out, request, shard_metadata):
     written = [clip for metadata in shard_metadata for clip in metadata["clips"]]
     stopped = rejects and not request.skip_bad or not written
     # Without finished records in `out`, the table that the error names is written there.
-    path = (out if stopped and not (out / NAME).exists() else work) / "rejects.csv"
+    path = (out if stopped and not (out / MANIFEST_FILE).exists() else work) / "rejects.csv"
     _write_rejects(path, clips, expected + rejects)
     if rejects and not request.skip_bad:
         raise DataError(_bad_clips_message(path, clips, rejects))

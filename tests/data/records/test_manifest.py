@@ -14,7 +14,7 @@ from tiers import law
 from audiotag.data.records import check_records, write_records
 from audiotag.data.records import manifest as manifests
 from audiotag.data.records.manifest import (
-    NAME,
+    MANIFEST_FILE,
     Manifest,
     Shard,
     canonical,
@@ -72,7 +72,7 @@ def test_a_manifest_that_was_read_is_written_with_the_same_bytes(complete, tmp_p
     manifest = read_manifest(complete)
     other = manifests.Manifest(**{**vars(manifest), "directory": tmp_path})
     write_manifest(other)
-    assert (tmp_path / NAME).read_bytes() == (complete / NAME).read_bytes()
+    assert (tmp_path / MANIFEST_FILE).read_bytes() == (complete / MANIFEST_FILE).read_bytes()
     assert [len(shard.clips) for shard in manifest.shards] == [4, 3, 4, 3]
     assert manifest.options == {
         "layout": "csv",
@@ -182,9 +182,9 @@ def test_swapped_records_within_a_shard_are_found(out):
 
 @pytest.mark.check("B1")
 def test_a_flipped_bit_anywhere_in_the_manifest_is_refused(out):
-    content = (out / NAME).read_bytes()
+    content = (out / MANIFEST_FILE).read_bytes()
     for bit in bits(content, every=29):
-        (out / NAME).write_bytes(flipped(content, bit))
+        (out / MANIFEST_FILE).write_bytes(flipped(content, bit))
         with pytest.raises(DataError, match="manifest.json: altered since make-records wrote it.*Make the records"):
             read_manifest(out)
 
@@ -194,30 +194,30 @@ def test_a_flipped_bit_anywhere_in_the_manifest_is_refused(out):
     "content", [b"", b"{", b"[]", b"7", b"null", b'{"sha256": "00"}', b"\xff", bytes(100), b"[" * 100_000]
 )
 def test_other_content_in_its_place_is_refused(out, content):
-    (out / NAME).write_bytes(content)
+    (out / MANIFEST_FILE).write_bytes(content)
     with pytest.raises(DataError, match="manifest.json: altered"):
         read_manifest(out)
 
 
 @pytest.mark.check("B3")
 def test_the_same_content_in_another_format_is_refused(out):
-    content = json.loads((out / NAME).read_bytes())
-    (out / NAME).write_text(json.dumps(content))
+    content = json.loads((out / MANIFEST_FILE).read_bytes())
+    (out / MANIFEST_FILE).write_text(json.dumps(content))
     with pytest.raises(DataError, match="manifest.json: altered"):
         read_manifest(out)
 
 
 @pytest.mark.check("B2")
 def test_a_truncated_manifest_is_refused(out):
-    content = (out / NAME).read_bytes()
+    content = (out / MANIFEST_FILE).read_bytes()
     for length in np.linspace(0, len(content) - 1, 40, dtype=int):
-        (out / NAME).write_bytes(content[:length])
+        (out / MANIFEST_FILE).write_bytes(content[:length])
         with pytest.raises(DataError, match="manifest.json: altered"):
             read_manifest(out)
 
 
 def test_without_a_manifest_the_records_are_unfinished(out):
-    (out / NAME).unlink()
+    (out / MANIFEST_FILE).unlink()
     with pytest.raises(DataError, match="out: no manifest.json, so make-records has not finished here. Run it again"):
         read_manifest(out)
 
