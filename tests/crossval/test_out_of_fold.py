@@ -112,7 +112,7 @@ def test_a_model_that_trained_on_the_recordings_of_all_noisy_clips_selects_none(
     assert set(table(run, 1, "selected", "training_clips.csv")["name"]) == set(trained)
 
 
-def test_scores_that_another_process_sweeps_away_are_written_again(again, context_of, monkeypatch):
+def test_scores_that_another_process_deletes_are_written_again(again, context_of, monkeypatch):
     context, swept = context_of(again, 1, "all"), []
     expected, path = out_of_fold_scores(context, "noisy"), again.stage_files(1, "all").oof_scores("noisy")
     path.unlink()

@@ -406,18 +406,18 @@ def test_a_shard_damaged_before_the_resumption_is_made_again(source, complete, t
 
 @pytest.mark.check("A1")
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"7", b"\xff", b"[" * 100_000])
-def test_damaged_notes_are_ignored(source, complete, tmp_path, content):
+def test_damaged_metadata_is_ignored(source, complete, tmp_path, content):
     stop_after(source, tmp_path, 30)
-    notes = sorted((tmp_path / ".work").glob("*.json"))
-    assert len(notes) == 5 and notes[-1].name == "fingerprint.json"
-    for note in (notes[0], notes[-1]):
-        note.write_bytes(content)
+    written = sorted((tmp_path / ".work").glob("*.json"))
+    assert len(written) == 5 and written[-1].name == "fingerprint.json"
+    for file in (written[0], written[-1]):
+        file.write_bytes(content)
     write_records(source, tmp_path, **OPTIONS)
     assert tree(tmp_path) == tree(complete)
 
 
 @pytest.mark.check("A1")
-def test_notes_of_other_work_are_ignored(source, complete, tmp_path):
+def test_metadata_of_other_work_is_ignored(source, complete, tmp_path):
     stop_after(source, tmp_path, 30)
     (tmp_path / ".work" / "fingerprint.json").unlink()
     write_records(source, tmp_path, **OPTIONS, peak_db=-1.0)
