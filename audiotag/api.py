@@ -114,13 +114,14 @@ def fit(
             f"found {type(experiment).__name__}, expected an experiment. Give what audiotag.load_experiment returns, "
             "or the path of an experiment file."
         )
+    from audiotag.config import custom
     from audiotag.runs.directory import shared_lock
     from audiotag.serving.saved_model import write_saved_model
     from audiotag.training import loop
 
     say = (lambda sentence: None) if quiet else functools.partial(print, flush=True)
     run = loop.fit(experiment, Path(run_dir), fold=fold, restart=restart, say=say)
-    with shared_lock(run.folder):
+    with shared_lock(run.folder), custom.allowed():
         say(f"SavedModel: {write_saved_model(run, run.saved_model)}")
     return run
 
@@ -155,7 +156,8 @@ def load_model(
         stage: The stage of a run whose weights to load; None is the last.
         fold: The only fold of a run to load; None is the mean of all trained folds.
         overrides: Other settings for a run, such as "predict.pool=max".
-        allow_unsafe: Load a SavedModel with operations that audiotag never exports.
+        allow_unsafe: Load a SavedModel with operations that audiotag never exports, and import components from outside
+            audiotag that a run names.
 
     Returns:
         A `Predictor`: its function `logits` takes waveforms float32 [B, N] of -1 to 1 at the rate
@@ -170,10 +172,12 @@ def load_model(
         silence = np.zeros((1, 16_000), "float32")
         logits = model.logits(silence)
     """
+    _check_model(run)
+    from audiotag.config import custom
     from audiotag.serving.saved_model import load_predictor
 
-    _check_model(run)
-    return load_predictor(run, _several(overrides), stage=stage, fold=fold, allow_unsafe=allow_unsafe)
+    with custom.allowed(allow_unsafe):
+        return load_predictor(run, _several(overrides), stage=stage, fold=fold, allow_unsafe=allow_unsafe)
 
 
 def predict(
@@ -217,6 +221,7 @@ def evaluate(
     stage: str | None = None,
     out_of_fold: bool = False,
     overrides: str | Iterable[str] = (),
+    allow_unsafe: bool = False,
 ) -> Evaluation:
     """Measures a run, or an ensemble of runs, on labeled test clips.
 
@@ -228,6 +233,7 @@ def evaluate(
         stage: The stage whose weights to use; None is the last.
         out_of_fold: Measure the out-of-fold predictions of all trained folds instead.
         overrides: Other settings, such as "predict.pool=max".
+        allow_unsafe: Import components from outside audiotag that a run names.
 
     Raises:
         DataError: The run is not trained, or there are no labeled clips.
@@ -241,11 +247,15 @@ def evaluate(
     if out_of_fold and records is not None:
         raise ConfigError("out_of_fold: uses the records that the run was trained on. Leave records out.")
     _check_model(run)
+    from audiotag.config import custom
     from audiotag.ensembling.members import open_model, predictions_and_thresholds
     from audiotag.evaluation.measures import evaluation_tables
 
     model = open_model(run, _several(overrides))
-    clips, logits, thresholds = predictions_and_thresholds(model, records=records, stage=stage, out_of_fold=out_of_fold)
+    with custom.allowed(allow_unsafe):
+        clips, logits, thresholds = predictions_and_thresholds(
+            model, records=records, stage=stage, out_of_fold=out_of_fold
+        )
     return Evaluation(**evaluation_tables(clips, logits, model.vocabulary, thresholds=thresholds))
 
 

@@ -45,6 +45,13 @@ class Output(click.Path):
         return path
 
 
+def _allow_components(context):
+    """Allows components from outside audiotag until the command ends."""
+    from audiotag.config import custom
+
+    context.with_resource(custom.allowed())
+
+
 def check_model(path: Path) -> None:
     """Refuses what is no run, ensemble or SavedModel, before TensorFlow starts.
 
@@ -65,6 +72,13 @@ CSV, JSON, HTML, PNG = Output(".csv"), Output(".json"), Output(".html"), Output(
 experiment_argument = click.argument("experiment", type=FILE)
 run_argument = click.argument("folder", metavar="RUN", type=FOLDER)
 model_argument = click.argument("model", metavar="RUN|ENSEMBLE", type=PATH)
+allow_unsafe_option = click.option(
+    "--allow-unsafe",
+    is_flag=True,
+    expose_value=False,
+    callback=lambda context, option, value: _allow_components(context) if value else None,
+    help="Import components from outside audiotag that a run or experiment names.",
+)
 experiment_overrides = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value, as stages.noisy.epochs=3."
 )
@@ -236,6 +250,7 @@ def fit(experiment: Path, overrides: tuple[str, ...], folder: Path | None, fold:
 @click.option("--out", default="sheet.png", show_default=True, type=PNG, help="The image file to write.")
 @click.option("--versions", default=3, show_default=True, type=click.IntRange(min=0), help="Augmented images per clip.")
 @click.option("--sample-rate", type=click.IntRange(4_000, 384_000), help="In Hz; that of the records by default.")
+@allow_unsafe_option
 def preview(
     experiment: Path,
     paths: tuple[Path, ...],
@@ -260,6 +275,7 @@ def preview(
 @main.command()
 @run_argument
 @click.option("--out", type=HTML, help="The page to write; report.html in RUN by default.")
+@allow_unsafe_option
 def report(folder: Path, out: Path | None) -> None:
     """Write a page about RUN.
 
@@ -286,6 +302,7 @@ def report(folder: Path, out: Path | None) -> None:
 @click.option("--out", type=FOLDER, help="Write overall, classes, clips, calibration and scores into this folder.")
 @click.option("--leave-one-out", is_flag=True, help="Only show an ensemble's score without each of its members.")
 @predict_overrides
+@allow_unsafe_option
 def evaluate(
     model: Path,
     stage: str | None,
@@ -332,6 +349,7 @@ def evaluate(
 @click.option("--stage", help="The stage whose models to use; the last by default.")
 @click.option("--top", default=20, show_default=True, type=click.IntRange(min=1), help="Clips to show.")
 @click.option("--csv", "csv_path", type=CSV, help="Write all clips to this file: a table of corrections, to be edited.")
+@allow_unsafe_option
 def label_issues(folder: Path, stage: str | None, top: int, csv_path: Path | None) -> None:
     """Rank the training clips of RUN by how doubtful their labels are.
 
@@ -360,7 +378,11 @@ def label_issues(folder: Path, stage: str | None, top: int, csv_path: Path | Non
 @click.option("--csv", "csv_path", type=TABLE, help="Write probabilities and logits of all classes to this file.")
 @click.option("--events", "events_path", type=CSV, help="Write when each class is detected to this CSV file.")
 @click.option("--threshold", default=0.5, show_default=True, type=click.FloatRange(0, 1), help="For --events.")
-@click.option("--allow-unsafe", is_flag=True, help="Run a SavedModel with operations that audiotag never exports.")
+@click.option(
+    "--allow-unsafe",
+    is_flag=True,
+    help="Run a SavedModel with operations that audiotag never exports, and import components from outside audiotag.",
+)
 @predict_overrides
 def predict(
     model: Path,
@@ -388,11 +410,13 @@ def predict(
         if not files.is_utf8(path):
             raise DataError(f"the name {str(path)!r} has bytes that are not UTF-8. Rename the file.")
     check_model(model)
+    from audiotag.config import custom
     from audiotag.evaluation.score_tables import scores_table, write_scores
     from audiotag.inference import audio_files
     from audiotag.serving.saved_model import load_predictor
 
-    predictor = load_predictor(model, overrides, allow_unsafe=allow_unsafe)
+    with custom.allowed(allow_unsafe):
+        predictor = load_predictor(model, overrides, allow_unsafe=allow_unsafe)
     if events_path:
         logits, events = audio_files.score_events(predictor, paths, threshold=threshold)
         write_scores(events_path, events)
@@ -408,6 +432,7 @@ def predict(
 @click.option("--out", type=CSV, help="The file to write; submission.csv in the run's directory by default.")
 @click.option("--template", type=FILE, help="sample_submission.csv, whose order of rows to follow.")
 @predict_overrides
+@allow_unsafe_option
 def make_submission(model: Path, out: Path | None, template: Path | None, overrides: tuple[str, ...]) -> None:
     """Write the scores of the test clips for a competition.
 
@@ -436,6 +461,7 @@ def make_submission(model: Path, out: Path | None, template: Path | None, overri
 @click.argument("folder", type=FOLDER)
 @click.option("--overwrite", is_flag=True, help="Replace the folder if it exists.")
 @predict_overrides
+@allow_unsafe_option
 def export(model: Path, folder: Path, overwrite: bool, overrides: tuple[str, ...]) -> None:
     """Write a run, or an ensemble of runs, as one SavedModel into FOLDER.
 

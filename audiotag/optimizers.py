@@ -73,4 +73,16 @@ class SGD(_BackboneMultiplier, keras.optimizers.SGD):
     """Keras' SGD with a multiplier for the backbone, as in `Adam`."""
 
 
+def with_backbone_multiplier(kind: Any) -> Any:
+    """The class of an optimizer with a multiplier for the backbone, as in `Adam`.
+
+    Example:
+        >>> with_backbone_multiplier(keras.optimizers.Lion).backbone_lr_multiplier
+        1.0
+    """
+    if issubclass(kind, _BackboneMultiplier):
+        return kind
+    return type(kind.__name__, (_BackboneMultiplier, kind), {})
+
+
 OPTIMIZERS = {"adam": Adam, "adamw": AdamW, "sgd": SGD}

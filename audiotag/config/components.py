@@ -1,13 +1,26 @@
 """The base class of config sections, and sections from component signatures."""
 
-from typing import Annotated, Any, Literal, TypeVar, Union
+import inspect
+import re
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    create_model,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from audiotag.config import signatures
 from audiotag.errors import shortened
 
+CUSTOM_TAG = "package.module:Name"
 T = TypeVar("T")
 # A tuple that the file may write as a single string.
 OneOrSeveral = Annotated[
@@ -30,6 +43,8 @@ class Section(BaseModel):
     def refuse_unknown_keys(cls, values: Any) -> Any:
         """Refuses unknown keys and names the nearest known one."""
         accepted = cls.model_fields
+        if cls.model_config["extra"] == "allow":
+            return values
         for key in values if isinstance(values, dict) else ():
             if key not in accepted:
                 hint = signatures.nearest(key, accepted)
@@ -38,29 +53,62 @@ class Section(BaseModel):
         return values
 
 
-def component(module: str, *tables: str, given: tuple[str, ...] = ()) -> Any:
+class CustomComponent(Section):
+    """A component from outside audiotag: {"name": "package.module:Name", …options}.
+
+    Its options may be anything until `custom` imports the component and checks them.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    base: ClassVar[str] = ""  # the class that it must derive from, such as "keras.layers:Layer"; "" for a function
+    given: ClassVar[tuple[str, ...]] = ()  # arguments that the program passes
+    name: str
+
+    @field_validator("name")
+    @classmethod
+    def check_name(cls, name: str) -> str:
+        """Refuses what is not the name of a module and of something in it."""
+        if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", name):
+            what = f'{shortened(repr(name))} is no name of a component. Expected one like "package.module:Name".'
+            raise PydanticCustomError("complete_message", "{what}", {"what": what})
+        return name
+
+
+def component(module: str, *tables: str, base: str = "", given: tuple[str, ...] = ()) -> Any:
     """The type of a component: one `Section` for each entry of some dicts.
 
-    The sections are discriminated by `name`.
+    The sections are discriminated by `name`. The last is a `CustomComponent`.
 
     Args:
         module: Dotted name of the module that holds the dicts.
         tables: Names of the dicts in it, such as "MODELS": component names to classes or functions.
+        base: The class that custom components must derive from, such as "keras.layers:Layer"; "" for functions.
         given: Arguments that the program passes, so the file may not.
     """
     sections = []
     names = [(table, name) for table in tables for name in signatures.component_names(module, table)]
     for table, name in names:
         fields: dict[str, Any] = {
-            key: (_option_type(parameter), ... if parameter.default is parameter.empty else parameter.default)
+            key: (option_type(parameter), ... if parameter.default is parameter.empty else parameter.default)
             for key, parameter in signatures.signature(module, table, name).parameters.items()
             if key not in given
         }
         name_type: Any = Literal[name]  # made at run time
-        sections.append(create_model(name, __base__=Section, name=(name_type, ...), **fields))
-    if len(sections) == 1:
-        return sections[0]
-    return Annotated[Union[tuple(sections)], Field(discriminator="name")]  # noqa: UP007
+        section = create_model(name, __base__=Section, name=(name_type, ...), **fields)
+        sections.append(Annotated[section, Tag(name)])
+    custom = type("Custom", (CustomComponent,), {"base": base, "given": given, "__module__": __name__})
+    sections.append(Annotated[custom, Tag(CUSTOM_TAG)])
+    return Annotated[Union[tuple(sections)], Discriminator(_tag)]  # noqa: UP007
+
+
+def _tag(value):
+    """The tag of the section that a component belongs to: its name, or that of custom components."""
+    if not isinstance(value, (dict, Section)):
+        return ""  # `loading` says that it is no object
+    name = value.get("name") if isinstance(value, dict) else value.name
+    if name is None or isinstance(name, str):
+        return CUSTOM_TAG if name and ":" in name else name
+    return repr(name)
 
 
 def options(section: Section) -> dict[str, Any]:
@@ -68,10 +116,11 @@ def options(section: Section) -> dict[str, Any]:
     return section.model_dump(exclude={"name"})
 
 
-def _option_type(parameter):
-    """The type of an option: its annotation, or, since Keras has none, a number where the default is one or None.
+def option_type(parameter: inspect.Parameter) -> Any:
+    """The type of an option: its annotation or, as in Keras, that of its default.
 
-    A whole number for a float becomes a float, as Keras requires of a learning rate.
+    It is a number where the default is a number or None. A whole number for a float becomes a float, as Keras
+    requires of a learning rate.
     """
     if parameter.annotation is not parameter.empty:
         return parameter.annotation

@@ -14,7 +14,7 @@ from typing import TypeVar, overload
 from pydantic import ValidationError
 
 from audiotag.config import signatures
-from audiotag.config.components import Section
+from audiotag.config.components import CUSTOM_TAG, Section
 from audiotag.config.schema import Experiment
 from audiotag.errors import ConfigError, shortened
 from audiotag.files import is_utf8
@@ -79,17 +79,32 @@ def parse(content: object, kind: type[SectionType], where: str | Path) -> Sectio
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        faults: dict[str, list] = {}
-        for fault in error.errors():
-            if not _is_consequence(fault):
-                faults.setdefault(_place(fault, content), []).append(fault)
-        sentences = [f"{where}: {place and f'{place}: '}{_sentence(several)}" for place, several in faults.items()]
-        raise ConfigError("\n".join(sentences)) from error
+        raise ConfigError(_explanation(error, content, where)) from error
+
+
+def parse_json(text: str, kind: type[SectionType], where: str | Path) -> SectionType:
+    """JSON text as a `Section` whose types may be lists too.
+
+    Arguments and errors as for `parse`.
+    """
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        raise ConfigError(_explanation(error, _with_tuples(json.loads(text)), where)) from error
 
 
 def dump(experiment: Section) -> str:
     """The JSON text of an experiment, with every default; `load` reads it back."""
     return experiment.model_dump_json(indent=2) + "\n"
+
+
+def _explanation(error, content, where):
+    """A sentence for each place of the content that pydantic reports."""
+    faults: dict[str, list] = {}
+    for fault in error.errors():
+        if not _is_consequence(fault):
+            faults.setdefault(_place(fault, content), []).append(fault)
+    return "\n".join(f"{where}: {place and f'{place}: '}{_sentence(several)}" for place, several in faults.items())
 
 
 def _is_consequence(fault):
@@ -116,10 +131,16 @@ def _sentence(faults):
     fault = next((fault for fault in faults if fault["type"] == "literal_error"), faults[0])
     if fault["type"] in ("missing", "union_tag_not_found"):
         return "this key is missing."
+    if fault["type"] == "union_tag_invalid" and not isinstance(fault["input"], dict):
+        return f"Input should be a valid object, found {_shown(fault['input'])}."
     if fault["type"] == "union_tag_invalid":
         tags = [tag.strip("' ") for tag in fault["ctx"]["expected_tags"].split(",")]
+        tags.remove(CUSTOM_TAG)
         hint = signatures.nearest(fault["ctx"]["tag"], tags)
-        return f"there is no component {_shown(fault['ctx']['tag'])}. {hint}Accepted: {', '.join(tags)}."
+        return (
+            f"there is no component {_shown(fault['ctx']['tag'])}. {hint}Accepted: {', '.join(tags)}. "
+            f'Or name your own as "{CUSTOM_TAG}".'
+        )
     others = [_in_json_terms(other).removeprefix("Input should be ") for other in faults if other is not fault]
     if fault["type"] == "literal_error" and isinstance(fault["input"], str) and "'" in fault["ctx"]["expected"]:
         words = [word.strip("'") for word in re.split(", | or ", fault["ctx"]["expected"])]

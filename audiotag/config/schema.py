@@ -28,16 +28,29 @@ if TYPE_CHECKING:  # types made from signatures, which a type checker cannot see
     Callback: TypeAlias = Any
     LabelRule: TypeAlias = Any
 else:
-    WaveformAugment = component("audiotag.layers", "WAVEFORM_AUGMENTATIONS", given=("seed",))
-    FrontEnd = component("audiotag.layers", "FRONTENDS", given=("sample_rate",))
-    ImagePreprocess = component("audiotag.layers", "IMAGE_PREPROCESSING", "IMAGE_AUGMENTATIONS", given=("seed",))
-    Augment = component("audiotag.layers", "IMAGE_AUGMENTATIONS", given=("seed",))
-    Model = component("audiotag.models", "MODELS", given=("input_shape", "num_classes"))
-    Loss = component("audiotag.losses", "LOSSES")
-    Optimizer = component("audiotag.optimizers", "OPTIMIZERS", given=("name",))
-    Schedule = component("audiotag.schedules", "SCHEDULES", given=("learning_rate", "epochs", "steps_per_epoch"))
     # `given`: arguments that the program passes. restore_best_weights is one, since a stage's "keep" decides.
-    Callback = component("audiotag.training.callbacks", "CALLBACKS", given=("path", "log_dir", "restore_best_weights"))
+    layer = {"base": "keras.layers:Layer"}
+    WaveformAugment = component("audiotag.layers", "WAVEFORM_AUGMENTATIONS", given=("seed",), **layer)
+    FrontEnd = component("audiotag.layers", "FRONTENDS", given=("sample_rate",), **layer)
+    ImagePreprocess = component(
+        "audiotag.layers", "IMAGE_PREPROCESSING", "IMAGE_AUGMENTATIONS", given=("seed",), **layer
+    )
+    Augment = component("audiotag.layers", "IMAGE_AUGMENTATIONS", given=("seed",), **layer)
+    Model = component("audiotag.models", "MODELS", given=("input_shape", "num_classes"))
+    Loss = component("audiotag.losses", "LOSSES", base="keras.losses:Loss")
+    Optimizer = component("audiotag.optimizers", "OPTIMIZERS", base="keras.optimizers:Optimizer", given=("name",))
+    Schedule = component(
+        "audiotag.schedules",
+        "SCHEDULES",
+        base="keras.optimizers.schedules:LearningRateSchedule",
+        given=("learning_rate", "epochs", "steps_per_epoch"),
+    )
+    Callback = component(
+        "audiotag.training.callbacks",
+        "CALLBACKS",
+        base="keras.callbacks:Callback",
+        given=("path", "log_dir", "restore_best_weights"),
+    )
     LabelRule = component("audiotag.crossval.label_rules", "RULES", given=("truth", "scores"))
 
 Subset = Literal["curated", "noisy"]

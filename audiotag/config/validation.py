@@ -8,7 +8,7 @@ from typing import Any
 from pydantic_core import PydanticCustomError
 
 from audiotag.config import signatures
-from audiotag.config.components import options
+from audiotag.config.components import CustomComponent, options
 
 MONITORED = ("val_lwlrap", "val_loss", "lwlrap", "loss")  # what every epoch logs
 
@@ -64,6 +64,8 @@ def _check_callbacks(stage, where):
         here = f"{where}.callbacks[{number}]"
         if callback.name in names[:number]:
             raise error_at(here, f"{callback.name!r} is listed twice. Name each callback once.")
+        if isinstance(callback, CustomComponent):
+            continue
         for key, accepted in (("monitor", MONITORED), ("mode", ("auto", "max", "min"))):
             value = getattr(callback, key, accepted[0])
             if value not in accepted:
@@ -103,13 +105,14 @@ def _check_learning_rate(stage, where):
             f"{where}.schedule",
             f"{stage.schedule.name} and ReduceLROnPlateau both change the learning rate. Leave out one of them.",
         )
-    if getattr(stage.schedule, "beta_1", None) is not None and not hasattr(stage.optimizer, "beta_1"):
+    if getattr(stage.schedule, "beta_1", None) is not None and stage.optimizer.name not in ("adam", "adamw"):
+        lacks = "keeps constant" if hasattr(stage.optimizer, "beta_1") else "does not have"
         raise error_at(
             f"{where}.schedule",
-            f"{stage.schedule.name} changes beta_1, which {stage.optimizer.name} does not have. Name adam or adamw, "
+            f"{stage.schedule.name} changes beta_1, which {stage.optimizer.name} {lacks}. Name adam or adamw, "
             'or add "beta_1": null.',
         )
-    if stage.weight_decay_on != "all" and not stage.optimizer.weight_decay:
+    if stage.weight_decay_on != "all" and not getattr(stage.optimizer, "weight_decay", None):
         raise error_at(f"{where}.weight_decay_on", "the optimizer has no weight decay. Give it a weight_decay.")
 
 
@@ -124,7 +127,8 @@ def _check_select(experiment, stage, earlier, where):
                 f"{where}.select.score_with",
                 f"no earlier stage is called {name!r}. {hint}Accepted: {', '.join(earlier) or 'none'}.",
             )
-    for key, value in options(stage.select.rule).items():
+    rule = stage.select.rule
+    for key, value in ({} if isinstance(rule, CustomComponent) else options(rule)).items():
         if not 0 <= value <= 1:
             raise error_at(f"{where}.select.rule.{key}", f"is {value}. Expected a number from 0 to 1.")
     if "noisy" not in stage.subset:
@@ -147,7 +151,8 @@ def _check_select(experiment, stage, earlier, where):
 def _check_task(experiment, stage, where):
     """Refuses a softmax for several labels, and sigmoids for a single one."""
     for key, loss in (("loss", stage.loss), ("noisy_loss", stage.noisy_loss or stage.loss)):
-        if (loss.name == "categorical_crossentropy") != (experiment.task == "single_label"):
+        is_softmax, is_single = loss.name == "categorical_crossentropy", experiment.task == "single_label"
+        if not isinstance(loss, CustomComponent) and is_softmax != is_single:
             raise error_at(
                 f"{where}.{key}",
                 '"task": "single_label" and categorical_crossentropy require each other: a softmax chooses one class.',

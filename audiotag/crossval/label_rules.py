@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
+from audiotag.config.components import Section
+from audiotag.config.custom import bound, errors_of
 from audiotag.data.labels import multi_hot
 from audiotag.metrics import per_clip_lwlrap
 
@@ -123,6 +125,27 @@ RULES = {
 }
 
 
+def build_rule(component: Section) -> Callable[[np.ndarray, np.ndarray], Selected]:
+    """The rule that a component of an experiment names, with its options given.
+
+    Raises:
+        ConfigError: When it is called: the rule is a user's own and fails, or returns something else than `Selected`.
+    """
+    rule = bound(component, RULES)
+
+    def checked(truth, scores):
+        with errors_of(component):
+            labels, confidence = map(np.asarray, rule(truth, scores))
+            if (labels.shape, labels.dtype, confidence.shape) != (truth.shape, bool, (len(truth),)):
+                raise ValueError(
+                    f"returns {labels.dtype} {list(labels.shape)} and {list(confidence.shape)}. Expected labels, bool "
+                    f"{list(truth.shape)}, and the confidence of each clip, [{len(truth)}]"
+                )
+        return labels, confidence
+
+    return checked
+
+
 def select(
     clips: pd.DataFrame,
     scores: np.ndarray,
@@ -139,7 +162,7 @@ def select(
         clips: Rows of a table of clips.
         scores: [len(clips), K], probabilities of a model that trained on none of them.
         vocabulary: The K class names.
-        rule: One of `RULES`, with its options given.
+        rule: What `build_rule` returns.
         max_per_class: At most this many new clips of each class, the most confident first; a clip with
             several labels counts for each. None keeps all.
         previous: A table of corrections of an earlier round, whose clips are kept beside the new ones.

@@ -3,16 +3,14 @@
 The selection uses out-of-fold predictions.
 """
 
-import functools
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from audiotag.config.components import options
 from audiotag.config.schema import Stage, stage_of
 from audiotag.crossval.fold_context import FoldContext
-from audiotag.crossval.label_rules import RULES, select
+from audiotag.crossval.label_rules import build_rule, select
 from audiotag.crossval.out_of_fold import mean_scores, out_of_fold_scores
 from audiotag.crossval.splits import usable_clips
 from audiotag.data.corrections import corrected, read_corrections, write_corrections
@@ -81,7 +79,7 @@ def _select_clips(context):
         noisy[scored],
         scores.loc[noisy["name"][scored], list(run.vocabulary)].to_numpy(),
         run.vocabulary,
-        rule=functools.partial(RULES[rule.name], **options(rule)),
+        rule=build_rule(rule),
         max_per_class=stage.select.max_per_class,
         previous=previous,
         source=source,

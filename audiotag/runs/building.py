@@ -1,14 +1,12 @@
 """From an experiment to its model, with initial weights."""
 
 import contextlib
-import inspect
 import itertools
 from collections.abc import Iterator
-from typing import Any
 
 import keras
 
-from audiotag.config.components import options
+from audiotag.config.custom import accepts, create, errors_of
 from audiotag.config.schema import Experiment, Stage
 from audiotag.errors import ConfigError, error_context
 from audiotag.layers import (
@@ -62,8 +60,9 @@ def build_tagger(experiment: Experiment, *, sample_rate: int, num_classes: int, 
             )
         with error_context(f"model {experiment.model.name}"):
             num_heads = len(SUBSETS) if experiment.noisy_head else labels.shape[1] // num_labels  # 4 for flips
-            model: Any = MODELS[experiment.model.name]  # functions with options of their own
-            network = model(image.shape[1:], num_heads * num_classes, **options(experiment.model))
+            num_logits = num_heads * num_classes
+            network = create(experiment.model, MODELS, input_shape=image.shape[1:], num_classes=num_logits)
+            _check_network(network, num_logits)
     tagger = Tagger(
         preprocessor,
         network,
@@ -91,8 +90,10 @@ def _build_preprocessor(experiment, augment, num_samples, num_labels, sample_rat
         "waveform_augment", experiment.waveform_augment, WAVEFORM_AUGMENTATIONS, (waveform, labels), seeds
     )
     with error_context(f"frontend {experiment.frontend.name}"):
-        front_end = FRONTENDS[experiment.frontend.name](sample_rate=sample_rate, **options(experiment.frontend))
-        image = front_end(augmented)  # [B, T, M]
+        front_end = create(experiment.frontend, FRONTENDS, sample_rate=sample_rate)
+        with errors_of(experiment.frontend):
+            image = front_end(augmented)  # [B, T, M]
+        _check_output(image, "[B, T, M]", 3)
         if not isinstance(front_end, RawWaveform):  # its networks take [B, N, 1]
             image = ToImage()(image)  # [B, M, T, 1]
     table = IMAGE_PREPROCESSING | IMAGE_AUGMENTATIONS
@@ -106,14 +107,32 @@ def _chain(where, components, table, inputs, seeds):
     outputs, labels = inputs
     for index, component in enumerate(components):
         with error_context(f"{where}[{index}] {component.name}"):
-            kind = table[component.name]
-            seed = {"seed": next(seeds)} if "seed" in inspect.signature(kind).parameters else {}
-            layer = kind(**options(component), **seed)
-            if isinstance(layer, LABEL_CHANGING):
-                outputs, labels = layer((outputs, labels))
-            else:
-                outputs = layer(outputs)
+            seed = {"seed": next(seeds)} if accepts(component, table, "seed") else {}
+            layer = create(component, table, **seed)
+            with errors_of(component):
+                if isinstance(layer, LABEL_CHANGING):
+                    outputs, labels = layer((outputs, labels))
+                else:
+                    outputs = layer(outputs)
+            _check_output(outputs, "of the rank of its input", len(inputs[0].shape))
+            _check_output(labels, "labels [B, K]", 2)
     return outputs, labels
+
+
+def _check_output(output, expected, rank):
+    """Refuses what a layer returns if it is no tensor of a rank."""
+    if not isinstance(output, keras.KerasTensor) or len(output.shape) != rank or not output.dtype.startswith("float"):
+        found = (
+            f"{output.dtype} {list(output.shape)}" if isinstance(output, keras.KerasTensor) else type(output).__name__
+        )
+        raise ValueError(f"returns {found}. Expected a float tensor {expected}.")
+
+
+def _check_network(network, num_logits):
+    """Refuses what is no functional model from an image to logits."""
+    if not isinstance(network, keras.Model) or tuple(network.output_shape) != (None, num_logits):
+        found = f"a model with the output {network.output_shape}" if isinstance(network, keras.Model) else type(network)
+        raise ValueError(f"returns {found}. Expected a Keras model with the output (None, {num_logits}).")
 
 
 @contextlib.contextmanager

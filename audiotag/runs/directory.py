@@ -2,7 +2,7 @@
 
 runs/NAME/
   experiment.json      the experiment, every default filled in
-  environment.json     versions, processor, cores
+  environment.json     versions, processor, cores, the SHA-256 of components from outside audiotag
   data.json            which records: audio options, vocabulary, fingerprint
   folds.csv            the fold of every clip that is ever held out
   corrections.csv      a copy of the experiment's corrections
@@ -26,6 +26,7 @@ from pydantic import Field
 
 from audiotag import files
 from audiotag.config.components import Section
+from audiotag.config.custom import source_hashes
 from audiotag.config.loading import dump, load
 from audiotag.config.schema import SCHEMA_VERSION, Experiment, SchemaVersion, Stage, expand_rounds
 from audiotag.config.signatures import nearest
@@ -253,6 +254,18 @@ class Run:
             )
         return pd.read_csv(path)
 
+    def changed_components(self) -> list[str]:
+        """The components from outside audiotag that changed since the run began.
+
+        Their source files have another SHA-256.
+
+        Raises:
+            ConfigError: One is not allowed here, or cannot be imported.
+        """
+        now = source_hashes(self.experiment)
+        before = json.loads(self.environment_file.read_text()).get("components", {})
+        return [name for name, sha256 in now.items() if before.get(name) != sha256]
+
     def trained_folds(self, stage: str) -> list[int]:
         """The folds whose model has finished a stage."""
         return [fold for fold in range(self.experiment.validation.folds.num_folds) if self.result(fold, stage)]
@@ -359,6 +372,8 @@ def _difference(run, experiment, manifest):
     if changed := list(_changed_keys(before, now)):
         more = f", and {len(changed) - MAX_SHOWN} more" if len(changed) > MAX_SHOWN else ""
         return f"with another experiment: {', '.join(changed[:MAX_SHOWN])}{more}"
+    if changed := run.changed_components():
+        return f"with another version of {changed[0]}: its source file has changed"
     if run.fingerprint != manifest.fingerprint:
         return f"on other records than {manifest.directory}: {_records_difference(run, manifest)}"
     return None
@@ -393,7 +408,8 @@ def _create(folder, experiment, manifest):
         for path in [*folder.glob("fold-*"), folder / "folds.csv", folder / "corrections.csv"]:
             files.remove(path)
     files.write_text(experiment_file(folder), dump(experiment))
-    files.write_text(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
+    described = environment() | {"components": source_hashes(experiment)}
+    files.write_text(folder / "environment.json", json.dumps(described, indent=2) + "\n")
     data = {
         "schema_version": SCHEMA_VERSION,
         "audio_config": manifest.audio_config,

@@ -1,6 +1,7 @@
 """The trained models of a run."""
 
 import dataclasses
+import warnings
 from collections.abc import Iterable
 
 from audiotag.config.loading import load
@@ -45,6 +46,8 @@ def load_tagger(run: Run, fold: int, stage: str, *, predict: Predict | None = No
     Raises:
         DataError: The stage is not finished, or its weights are missing or damaged.
     """
+    for name in run.changed_components():
+        warnings.warn(f"{run.folder}: the source file of {name} has changed since the run was trained.", stacklevel=2)
     experiment = without_initial_weights(run.experiment)
     tagger = build_tagger(
         experiment.model_copy(update={"predict": predict or experiment.predict}),

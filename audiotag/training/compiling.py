@@ -1,20 +1,24 @@
 """A stage's compiled model and its callbacks."""
 
+import functools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
-from audiotag.config.components import options
+from audiotag.config.components import CustomComponent, Section
+from audiotag.config.custom import bound, create, errors_of
 from audiotag.config.schema import Experiment, Stage, stage_of
+from audiotag.crossval.label_rules import build_rule
 from audiotag.data.corrections import read_corrections
 from audiotag.data.records.manifest import Manifest
 from audiotag.errors import ConfigError, error_context
 from audiotag.losses import LOSSES
 from audiotag.metrics import Lwlrap
 from audiotag.models.tagger import Tagger
-from audiotag.optimizers import OPTIMIZERS
+from audiotag.optimizers import OPTIMIZERS, with_backbone_multiplier
 from audiotag.runs.building import build_tagger
 from audiotag.runs.directory import StageFiles
 from audiotag.runs.models import without_initial_weights
@@ -42,6 +46,9 @@ def check_stages(experiment: Experiment, manifest: Manifest) -> None:
         tagger = stage_tagger(experiment, stage, **sizes)
         compile_tagger(tagger, experiment, stage, num_steps=stage.steps_per_epoch or 1)
         stage_callbacks(stage, StageFiles(Path()))
+        if stage.select is not None:
+            num_classes = sizes["num_classes"]
+            build_rule(stage.select.rule)(np.eye(2, num_classes, dtype=bool), np.full((2, num_classes), 0.5))
         if stage.select is not None and stage.select.predict is not None:
             scoring = without_initial_weights(experiment).model_copy(update={"predict": stage.select.predict})
             try:
@@ -82,12 +89,32 @@ def compile_tagger(tagger: Tagger, experiment: Experiment, stage: Stage, *, num_
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         tagger.compile(
             optimizer=optimizer,
-            loss=LOSSES[stage.loss.name](**options(stage.loss)),
+            loss=build_loss(stage.loss, tagger.num_classes),
             metrics=[Lwlrap(tagger.num_classes)],
             jit_compile=experiment.jit_compile,
         )
         if stage.noisy_loss is not None:
-            tagger.noisy_loss = LOSSES[stage.noisy_loss.name](**options(stage.noisy_loss))
+            tagger.noisy_loss = build_loss(stage.noisy_loss, tagger.num_classes)
+
+
+def build_loss(loss: Section, num_classes: int) -> keras.losses.Loss:
+    """The loss of a stage.
+
+    Raises:
+        ConfigError: A component from outside audiotag is not valid, fails, or returns no number.
+        ValueError: A loss of audiotag refuses an option.
+    """
+    built = create(loss, LOSSES)
+    if isinstance(loss, CustomComponent):
+        with errors_of(loss):
+            truth = keras.ops.eye(2, num_classes)
+            value = keras.ops.convert_to_numpy(built(truth, keras.ops.zeros((2, num_classes))))
+        if value.shape != () or not np.isfinite(value):
+            raise ConfigError(
+                f"{loss.name}: returns {value.tolist()} for truth and logits [2, {num_classes}]. Expected a finite "
+                'number, or a loss per clip from call() with a reduction such as "sum_over_batch_size".'
+            )
+    return built
 
 
 def stage_callbacks(stage: Stage, stage_files: StageFiles) -> list[keras.callbacks.Callback]:
@@ -101,10 +128,7 @@ def stage_callbacks(stage: Stage, stage_files: StageFiles) -> list[keras.callbac
         "TensorBoard": {"log_dir": str(stage_files.tensorboard)},
     }
     with error_context(f"stages.{stage_of(stage.name)}"):
-        callbacks = [
-            CALLBACKS[callback.name](**options(callback), **paths.get(callback.name, {}))
-            for callback in stage.callbacks
-        ]
+        callbacks = [create(callback, CALLBACKS, **paths.get(callback.name, {})) for callback in stage.callbacks]
     for kind, path in ((CSVLogger, stage_files.history), (ModelCheckpoint, stage_files.best_weights)):
         if not any(isinstance(callback, kind) for callback in callbacks):
             callbacks.append(kind(path))
@@ -130,18 +154,25 @@ def build_optimizer(
     """
     if not weights:
         raise ValueError("no weight is trainable: with backbone_lr_multiplier 0 the network needs a head with weights.")
-    settings = options(stage.optimizer)
+    make = bound(stage.optimizer, OPTIMIZERS)
+    settings: dict[str, Any] = {}
     if stage.schedule is not None:
-        schedule = SCHEDULES[stage.schedule.name](
+        if not hasattr(stage.optimizer, "learning_rate"):
+            raise ValueError(f"{stage.optimizer.name} has no option learning_rate. Leave out the schedule.")
+        schedule = create(
+            stage.schedule,
+            SCHEDULES,
             learning_rate=stage.optimizer.learning_rate,
             epochs=stage.epochs,
             steps_per_epoch=num_steps,
-            **options(stage.schedule),
         )
         settings["learning_rate"] = schedule
         if getattr(schedule, "beta_1", None) is not None:
             settings["beta_1"] = schedule.momentum
-    optimizer: Any = OPTIMIZERS[stage.optimizer.name](**settings)
+    if stage.backbone_lr_multiplier not in (0, 1):
+        make = functools.partial(with_backbone_multiplier(make.func), **make.keywords)
+    with errors_of(stage.optimizer):
+        optimizer: Any = make(**settings)
     optimizer.backbone = tuple(map(id, backbone))  # Keras would track a list
     optimizer.backbone_lr_multiplier = stage.backbone_lr_multiplier
     if stage.weight_decay_on == "kernels":  # scales, biases and other vectors do not decay

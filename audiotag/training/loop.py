@@ -14,6 +14,7 @@ import pandas as pd
 import tensorflow as tf
 
 from audiotag import files
+from audiotag.config import custom
 from audiotag.config.schema import SCHEMA_VERSION, Experiment, Stage, expand_rounds, stage_named, stage_of
 from audiotag.crossval.fold_context import FoldContext
 from audiotag.crossval.label_selection import best_round, stage_clips
@@ -92,12 +93,14 @@ def fit(
         raise ConfigError(f"there is no fold {fold}. Accepted: 0 to {num_folds - 1}.")
     manifest = read_manifest(experiment.records)
     clips = read_clips(manifest.directory / "clips.csv")
-    if restart or not is_trained(folder):
-        check_stages(experiment, manifest)
-    with start_run(folder, experiment, manifest, restart=restart) as run:
-        _report_other_cores(run, say)
-        folds = experiment.validation.folds.held_out if fold is None else (fold,)
-        _fit_folds(run, manifest, clips, folds, say)
+    with custom.allowed():
+        experiment = custom.with_checked_options(experiment)
+        if restart or not is_trained(folder):
+            check_stages(experiment, manifest)
+        with start_run(folder, experiment, manifest, restart=restart) as run:
+            _report_other_cores(run, say)
+            folds = experiment.validation.folds.held_out if fold is None else (fold,)
+            _fit_folds(run, manifest, clips, folds, say)
     return run
 
 

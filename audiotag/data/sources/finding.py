@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from audiotag.config.custom import allowed, described, import_component
 from audiotag.config.signatures import nearest
 from audiotag.data.clips import COLUMNS, check_clips, check_labels
 from audiotag.data.labels import split_labels
@@ -24,7 +25,7 @@ from audiotag.data.sources.fsdkaggle2019 import (
     read_kaggle2019,
     read_zenodo2019,
 )
-from audiotag.errors import ConfigError, DataError
+from audiotag.errors import AudiotagError, ConfigError, DataError
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +85,7 @@ def find_clips(source: str | Path, *, layout: str = "auto") -> Source:
 
     Args:
         source: The folder; for the layout `csv` also the table itself.
-        layout: A name in `LAYOUTS`, or "auto" to recognize it.
+        layout: A name in `LAYOUTS`, "auto" to recognize it, or "package.module:Name" of a `Layout` of one's own.
 
     Returns:
         A `Source`. If no file lists the vocabulary, it is the labels of the curated and noisy clips, sorted.
@@ -105,7 +106,8 @@ def find_clips(source: str | Path, *, layout: str = "auto") -> Source:
     """
     source = Path(source)
     layout = _recognized_layout(source, layout)
-    clips, vocabulary, folders = LAYOUTS[layout].read(source)
+    read_as = _layout(layout)
+    clips, vocabulary, folders = read_as.read(source) if layout in LAYOUTS else _read_custom(layout, read_as, source)
     check_clips(clips)
     if vocabulary is None:
         vocabulary = _training_labels(clips, source)
@@ -116,7 +118,7 @@ def find_clips(source: str | Path, *, layout: str = "auto") -> Source:
     for subset, group in clips.groupby("subset"):
         paths |= locate(group, folders[subset])
     clips["path"] = clips["name"].map(paths)
-    known_bad = LAYOUTS[layout].known_bad
+    known_bad = read_as.known_bad
     excluded = {name: known_bad[name] for name in clips["name"] if name in known_bad}
     table = clips[[*COLUMNS, "path", "row"]]
     return Source(layout, table, vocabulary, excluded, source if source.is_dir() else None)
@@ -124,14 +126,18 @@ def find_clips(source: str | Path, *, layout: str = "auto") -> Source:
 
 def _recognized_layout(source, layout):
     """The layout itself, or with "auto" the first that recognizes the source."""
-    if layout not in ("auto", *LAYOUTS):
+    is_custom = ":" in layout
+    if not is_custom and layout not in ("auto", *LAYOUTS):
         raise ConfigError(
-            f"layout {layout!r}: unknown. {nearest(layout, LAYOUTS)}Accepted: auto, {', '.join(LAYOUTS)}."
+            f"layout {layout!r}: unknown. {nearest(layout, LAYOUTS)}Accepted: auto, {', '.join(LAYOUTS)}. "
+            'Or name your own as "package.module:Name".'
         )
     if not source.exists():
         raise DataError(
             f"{source}: there is no such file or folder. Expected a folder of recordings, or a CSV file beside it."
         )
+    if is_custom:
+        return layout
     if source.is_file():
         if layout not in ("auto", "csv") or source.suffix.lower() != ".csv":
             raise DataError(f"{source}: a file. Expected a folder, or for the layout csv a file that ends in .csv.")
@@ -143,6 +149,31 @@ def _recognized_layout(source, layout):
             return name
     expected = "; ".join(f"{name}: {candidate.description}" for name, candidate in LAYOUTS.items())
     raise DataError(f"{source}: the layout is not recognized. Expected one of {expected}.")
+
+
+def _layout(name):
+    """The layout of this name, which may be a user's own."""
+    if ":" not in name:
+        return LAYOUTS[name]
+    with allowed():  # the user names it, and no file does
+        layout = import_component(name)
+    if not isinstance(layout, Layout):
+        raise ConfigError(f"{name}: is a {type(layout).__name__}. Expected an audiotag.data.sources.Layout.")
+    return layout
+
+
+def _read_custom(name, layout, source):
+    """What a layout of a user's own reads, checked; the column `row` may be absent."""
+    try:
+        clips, vocabulary, folders = layout.read(source)
+        clips = clips if "row" in clips else clips.assign(row=clips["name"])
+        if missing := sorted(set(clips["subset"]) - set(folders)):
+            raise ValueError(f"read() returns no folder of the subset {missing[0]!r}")
+        return clips, vocabulary and tuple(vocabulary), {subset: Path(folder) for subset, folder in folders.items()}
+    except Exception as error:  # whatever the user's code raises
+        if isinstance(error, AudiotagError):
+            raise
+        raise ConfigError(f"{name}: {described(error)}") from error
 
 
 def _training_labels(clips, source):

@@ -1,0 +1,1 @@
+"""One audiotag component of each kind, to copy from."""

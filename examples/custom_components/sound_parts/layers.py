@@ -1,0 +1,45 @@
+"""A front end and an image preprocessing step."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="sound_parts")
+class LogPower(keras.layers.Layer):
+    """A front end: waveform [B, N] → log power spectrogram [B, T, M].
+
+    Args:
+        sample_rate: In Hz; audiotag passes that of the records.
+        frame_seconds: Length of a frame, and the time between two frames.
+        floor: Added to the power before the logarithm.
+    """
+
+    def __init__(self, *, sample_rate: int, frame_seconds: float = 0.02, floor: float = 1e-6, **kwargs):
+        super().__init__(**kwargs)
+        self.sample_rate = sample_rate
+        self.frame_seconds = frame_seconds
+        self.floor = floor
+        self.frame = round(frame_seconds * sample_rate)
+
+    def call(self, waveform):
+        real, imaginary = ops.stft(waveform, self.frame, self.frame, fft_length=self.frame, center=False)
+        return ops.log(ops.square(real) + ops.square(imaginary) + self.floor)
+
+    def get_config(self):
+        options = {"sample_rate": self.sample_rate, "frame_seconds": self.frame_seconds, "floor": self.floor}
+        return super().get_config() | options
+
+
+@keras.saving.register_keras_serializable(package="sound_parts")
+class Scale(keras.layers.Layer):
+    """Image preprocessing: multiplies images [B, M, T, C] by a constant."""
+
+    def __init__(self, *, factor: float = 0.1, **kwargs):
+        super().__init__(**kwargs)
+        self.factor = factor
+
+    def call(self, image):
+        return self.factor * image
+
+    def get_config(self):
+        return super().get_config() | {"factor": self.factor}
