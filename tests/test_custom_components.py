@@ -21,7 +21,7 @@ from audiotag.cli import main
 try:
     main(sys.argv[1:])
 finally:
-    print("imported:", sorted(name for _, name in seen if "sound_parts" in name))
+    print("imported:", sorted(name for _, name in seen if "sound_parts/" in name or "sound_parts." in name))
 """
 
 
