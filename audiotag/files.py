@@ -4,13 +4,14 @@ What is written goes to a temporary name beside its place, is synced to the disk
 """
 
 import errno
-import fcntl
 import glob
 import hashlib
 import os
 import re
 import secrets
 import shutil
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,7 +27,11 @@ REMOVED = ".removed-"
 # First characters of cells that spreadsheets run as formulas, full-width forms included, and the apostrophe that marks
 # a cell as text.
 FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20", "'")
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)  # Lustre, some NFS
+WINDOWS = sys.platform == "win32"
+RENAMING_SECONDS = 2.0  # that a rename on Windows waits for a reader to close the file
+_warned_about: set[int] = set()  # file systems without locks, by their device numbers
 
 
 @contextmanager
@@ -58,8 +63,8 @@ def atomic_file(path: str | Path, *, keep: str | Path | None = None) -> Iterator
             yield unfinished
             sync(unfinished)
             if keep and path.exists():
-                os.replace(path, keep)
-            os.replace(unfinished, path)
+                rename(path, keep)
+            rename(unfinished, path)
             sync(path.parent)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -90,11 +95,40 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         _delete(unfinished)
 
 
+def rename(old: str | Path, new: str | Path) -> None:
+    """Renames a file or a folder; replaces a file of that name.
+
+    Windows refuses while another process, such as a reader or a virus scanner, has a file open. There it tries
+    again for two seconds.
+    """
+    end = time.monotonic() + RENAMING_SECONDS
+    while True:
+        try:
+            return os.replace(old, new)
+        except PermissionError:
+            if not WINDOWS or os.path.isdir(new) or time.monotonic() > end:
+                raise
+            time.sleep(0.05)
+
+
 def remove(path: str | Path) -> None:
     """Removes a file or a folder: a crash leaves all of it, or nothing at `path`."""
     aside = _set_aside(Path(path))
     sync(aside.parent)
     _delete(aside)
+
+
+def remove_unless_locked(folder: Path, lock: Path, message: str) -> None:
+    """Removes a folder, unless another process holds a lock file in it.
+
+    Raises:
+        Busy: Another process holds it.
+    """
+    with locked(lock, message):
+        if not WINDOWS:
+            return remove(folder)
+    # Windows renames no folder with an open file: if another process has taken the lock by now, this fails.
+    remove(folder)
 
 
 def delete_leftovers(path: Path) -> None:
@@ -121,6 +155,9 @@ class Busy(DataError):
 def locked(path: Path, message: str, *, shared: bool = False) -> Iterator[None]:
     """Holds a lock file during the block.
 
+    The lock ends with the process, even by `kill -9`. Where there are no locks, as on Lustre and some NFS, a warning on
+    stderr says so, once for each file system, and the block runs without.
+
     Args:
         path: The lock file; created if it is missing.
         message: The text of the error if the lock is not free.
@@ -132,12 +169,45 @@ def locked(path: Path, message: str, *, shared: bool = False) -> Iterator[None]:
     """
     with open(path, "a") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_SH if shared else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            has_lock = _lock(lock, shared=shared)
         except BlockingIOError:
             raise Busy(message) from None
+        if not has_lock:
+            _warn_without_locks(lock, path)
         if not path.exists() or not os.path.samestat(os.fstat(lock.fileno()), path.stat()):
             raise Busy(message)
         yield
+
+
+def _lock(file, *, shared):
+    """Locks an open file; BlockingIOError if another process holds it, False if there are no locks here."""
+    try:
+        import portalocker  # here, as `audiotag --help` needs none
+    except ImportError:  # a Python without fcntl
+        return False
+    flags = portalocker.LockFlags
+    try:
+        portalocker.lock(file, flags.SHARED if shared else flags.EXCLUSIVE | flags.NON_BLOCKING)
+    except portalocker.exceptions.AlreadyLocked as error:
+        raise BlockingIOError from error
+    except portalocker.exceptions.LockException as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+        if error.__cause__.errno not in NO_LOCKS:
+            raise error.__cause__ from None
+        return False
+    return True
+
+
+def _warn_without_locks(lock, path):
+    device = os.fstat(lock.fileno()).st_dev
+    if device not in _warned_about:
+        _warned_about.add(device)
+        print(
+            f"Warning: {path}: this file system has no file locks, so nothing keeps two commands from writing to this "
+            f"folder at the same time. Run one at a time.",
+            file=sys.stderr,
+        )
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -149,10 +219,17 @@ def write_text(path: str | Path, text: str) -> None:
 def reserve_space(path: str | Path, size: int) -> None:
     """Creates a file of `size` bytes, to be overwritten later.
 
+    Linux reserves them at once; macOS and Windows write zeros.
+
     Raises:
         OSError: The disk has too little space.
     """
     with open(path, "wb") as file:
+        if not hasattr(os, "posix_fallocate"):
+            zeros = bytes(1 << 20)
+            for start in range(0, size, len(zeros)):
+                file.write(zeros[: size - start])
+            return
         try:
             os.posix_fallocate(file.fileno(), 0, size)
         except OSError as error:
@@ -196,8 +273,13 @@ def is_utf8(path: str | Path) -> bool:
 
 
 def sync(path: str | Path) -> None:
-    """Flushes a file or a folder to the disk."""
-    handle = os.open(path, os.O_RDONLY)
+    """Flushes a file or a folder to the disk.
+
+    Windows cannot open folders, and flushes files that are open for writing.
+    """
+    if WINDOWS and os.path.isdir(path):
+        return
+    handle = os.open(path, os.O_RDWR if WINDOWS else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
@@ -210,6 +292,11 @@ def _sync_tree(folder):
         for name in names:
             sync(Path(root, name))
         sync(Path(root))
+
+
+def open_without_waiting(path: str | Path, flags: int) -> int:
+    """An `opener` for `open`: a pipe that nobody writes to does not block it."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # Windows has no pipes in folders
 
 
 def sha256(path: str | Path) -> str:
@@ -246,7 +333,7 @@ def _set_aside(path):
     aside = _beside(path, REMOVED)
     if os.path.lexists(path):
         with suppress(FileNotFoundError):  # another process was faster
-            os.replace(path, aside)
+            rename(path, aside)
     return aside
 
 
@@ -255,13 +342,15 @@ def _replace_folder(new, path):
     while True:
         aside = _set_aside(path)
         try:
-            os.replace(new, path)
+            rename(new, path)
             return aside
         except OSError as error:
-            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # another process has put its folder there meanwhile
+            # Another process has put its folder there meanwhile; Windows denies access then.
+            denied = WINDOWS and isinstance(error, PermissionError) and os.path.lexists(path)
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST) or denied:
                 continue
             if os.path.lexists(aside) and not os.path.lexists(path):
-                os.replace(aside, path)
+                rename(aside, path)
             raise
 
 

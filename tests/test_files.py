@@ -1,10 +1,14 @@
 import concurrent.futures
 import contextlib
+import errno
 import hashlib
 import multiprocessing
 import os
+import subprocess
+import sys
 import time
 
+import portalocker
 import pytest
 
 from audiotag import files
@@ -146,10 +150,111 @@ def test_a_lock_is_exclusive_or_shared(tmp_path):
 
 
 def test_a_lock_file_that_was_removed_in_the_meantime_does_not_count(tmp_path, monkeypatch):
-    flock = files.fcntl.flock
-    monkeypatch.setattr(files.fcntl, "flock", lambda file, how: (flock(file, how), (tmp_path / "lock").unlink()))
+    lock = portalocker.lock
+    monkeypatch.setattr(portalocker, "lock", lambda file, how: (lock(file, how), (tmp_path / "lock").unlink()))
     with pytest.raises(files.Busy), files.locked(tmp_path / "lock", "busy"):
         pytest.fail("held")
+
+
+def test_a_lock_ends_with_its_process_even_by_kill(tmp_path):
+    code = (
+        "import pathlib, sys, time; from audiotag import files\n"
+        "with files.locked(pathlib.Path(sys.argv[1]), ''): print(1, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, tmp_path / "lock"], stdout=subprocess.PIPE) as holder:
+        holder.stdout.readline()
+        with pytest.raises(files.Busy), files.locked(tmp_path / "lock", "busy"):
+            pytest.fail("held")
+        holder.kill()
+    with files.locked(tmp_path / "lock", "busy"):
+        pass
+
+
+@pytest.mark.parametrize("code", sorted(set(files.NO_LOCKS)), ids=errno.errorcode.get)
+@pytest.mark.parametrize("shared", [False, True])
+def test_without_locks_it_warns_once_for_each_file_system(tmp_path, monkeypatch, capsys, code, shared):
+    def refuse(file, how):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(portalocker.portalocker, "LOCKER", refuse)
+    monkeypatch.setattr(files, "_warned_about", set())
+    for name in ("a", "b"):
+        with files.locked(tmp_path / name, "busy", shared=shared), files.locked(tmp_path / name, "busy"):
+            pass
+    assert capsys.readouterr().err == (
+        f"Warning: {tmp_path / 'a'}: this file system has no file locks, so nothing keeps two commands from writing to "
+        f"this folder at the same time. Run one at a time.\n"
+    )
+
+
+def test_another_error_of_a_lock_is_raised(tmp_path, monkeypatch):
+    def fail(file, how):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(portalocker.portalocker, "LOCKER", fail)
+    with pytest.raises(OSError, match="Input/output error"), files.locked(tmp_path / "lock", "busy"):
+        pytest.fail("held")
+
+
+def test_space_is_reserved_at_once_or_by_zeros(tmp_path, monkeypatch):
+    size = (5 << 19) + 3
+    files.reserve_space(tmp_path / "at once", size)
+    monkeypatch.delattr(os, "posix_fallocate")
+    files.reserve_space(tmp_path / "zeros", size)
+    assert (tmp_path / "at once").read_bytes() == (tmp_path / "zeros").read_bytes() == bytes(size)
+    assert (tmp_path / "zeros").stat().st_blocks * 512 >= size
+    with pytest.raises(OSError, match="No space left"):
+        files.reserve_space("/dev/full", size)
+
+
+def test_on_windows_a_rename_waits_for_readers(tmp_path, monkeypatch):
+    (tmp_path / "a").touch()
+    replace, readers = os.replace, iter(range(3))
+
+    def replace_once_closed(old, new):
+        if next(readers, None) is not None:
+            raise PermissionError(errno.EACCES, "open in another process")
+        replace(old, new)
+
+    monkeypatch.setattr(os, "replace", replace_once_closed)
+    with pytest.raises(PermissionError):
+        files.rename(tmp_path / "a", tmp_path / "b")
+    monkeypatch.setattr(files, "WINDOWS", True)
+    files.rename(tmp_path / "a", tmp_path / "b")
+    assert names(tmp_path) == ["b"]
+    monkeypatch.setattr(files, "RENAMING_SECONDS", 0.1)
+    readers = iter(range(1_000))
+    with pytest.raises(PermissionError):
+        files.rename(tmp_path / "b", tmp_path / "a")
+
+
+def test_a_folder_that_another_process_puts_there_is_replaced_on_windows_too(tmp_path, monkeypatch):
+    replace, others = os.replace, iter(range(3))
+
+    def refuse_folders(old, new):
+        if ".unfinished" in old.name and next(others, None) is not None:
+            new.mkdir()
+        if new.is_dir():
+            raise PermissionError(errno.EACCES, "Access is denied")
+        replace(old, new)
+
+    monkeypatch.setattr(os, "replace", refuse_folders)
+    monkeypatch.setattr(files, "WINDOWS", True)
+    with files.atomic_folder(tmp_path / "a") as unfinished:
+        (unfinished / "new").touch()
+    assert names(tmp_path) == ["a"] and names(tmp_path / "a") == ["new"]
+
+
+@pytest.mark.parametrize("windows", [False, True])
+def test_a_folder_is_removed_unless_it_is_locked(tmp_path, monkeypatch, windows):
+    monkeypatch.setattr(files, "WINDOWS", windows)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with files.locked(folder / ".lock", ""), pytest.raises(files.Busy, match="busy"):
+        files.remove_unless_locked(folder, folder / ".lock", "busy")
+    assert names(folder) == [".lock"]
+    files.remove_unless_locked(folder, folder / ".lock", "busy")
+    assert names(tmp_path) == []
 
 
 # Two `fit --fold` of one run that end together

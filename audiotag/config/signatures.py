@@ -59,7 +59,7 @@ def _tree(module):
     package = PACKAGE if first == PACKAGE.name else Path(importlib.util.find_spec(first).origin).parent
     place = package.joinpath(*rest)
     place = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
-    return ast.parse(place.read_text())
+    return ast.parse(place.read_text(encoding="utf-8"))
 
 
 def _table(module, table):

@@ -218,7 +218,7 @@ def write_ensemble(path: str | Path, runs: Sequence[Path], *, combiner: str) -> 
         "combiner": {"name": combiner},
     }
     with files.atomic_file(path) as unfinished:
-        unfinished.write_text(json.dumps(content, indent=2) + "\n")
+        unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8", newline="\n")
         try:
             open_model(unfinished)
         except AudiotagError as error:

@@ -102,7 +102,7 @@ def write_run_page(run: Run, path: str | Path) -> None:
         kinds=_worst_clips(run, scored, oof if kind == "test clips" else None),
         command=run.experiment.command,
         experiment=dump(run.experiment),
-        environment=run.environment_file.read_text(),
+        environment=run.environment_file.read_text(encoding="utf-8"),
     )
 
 

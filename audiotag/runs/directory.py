@@ -332,8 +332,7 @@ def start_run(
     folder = Path(folder)
     place = folder.resolve()
     if restart and (experiment_file(place).is_file() or data_file(place).is_file()):
-        with _exclusive_lock(folder):
-            files.remove(place)
+        files.remove_unless_locked(place, folder / ".lock", _busy(folder))
     files.delete_leftovers(place)
     if not is_run(place) and (left := sorted(place.glob("fold-*"))):
         raise DataError(f"{left[0]}: belongs to an incomplete run. Remove {folder}, or choose another --run.")

@@ -79,7 +79,7 @@ def write_saved_model(model: Run | EnsemblePredictor, folder: Path) -> Path:
         archive.track(tagger)
     with tempfile.TemporaryDirectory() as scratch:
         lines = Path(scratch) / "class_names.txt"
-        lines.write_text("".join(f"{name}\n" for name in combined.vocabulary), encoding="utf-8")
+        lines.write_text("".join(f"{name}\n" for name in combined.vocabulary), encoding="utf-8", newline="\n")
         names = tf.lookup.StaticHashTable(  # it reads the asset, so that the two cannot differ
             tf.lookup.TextFileInitializer(
                 str(lines), tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER, tf.string, tf.lookup.TextFileIndex.WHOLE_LINE

@@ -5,7 +5,6 @@ They are those of Keras, or replacements that survive a killed process.
 
 import contextlib
 import math
-import os
 import signal
 import sys
 import threading
@@ -103,7 +102,7 @@ class ModelCheckpoint(keras.callbacks.Callback):
         for path in (Path(self.path), previous(Path(self.path))):
             if self.sha256 is None or path.is_file() and files.sha256(path) == self.sha256:
                 if path != Path(self.path):
-                    os.replace(path, self.path)
+                    files.rename(path, self.path)
                 return
         raise DataError(f"{self.path}: missing or damaged: its SHA-256 is not that in the training state. {RETRAIN}")
 

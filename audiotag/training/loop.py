@@ -106,7 +106,7 @@ def fit(
 
 def _report_other_cores(run, say):
     """Says if a run continues on another number of cores, which changes the last bits of its weights."""
-    before, now = json.loads(run.environment_file.read_text())["cores"], num_cores()
+    before, now = json.loads(run.environment_file.read_text(encoding="utf-8"))["cores"], num_cores()
     if is_trained(run.folder) and before != now:
         say(
             f"{run.folder}: began on {before} cores and continues on {now}, so its weights will differ in the last "

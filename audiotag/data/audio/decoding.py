@@ -15,6 +15,7 @@ import numpy as np
 import soundfile as sf
 import soxr
 
+from audiotag import files
 from audiotag.data.audio import trimming
 from audiotag.data.audio.headers import MOST_SAMPLES, SUFFIXES, Header, check_size, read_header
 from audiotag.errors import DataError
@@ -95,7 +96,7 @@ def trim_resample_scale(
 def opened(path: str | Path) -> Iterator[BinaryIO]:
     """Opens a file that is not empty; refuses pipes and devices, which may never end."""
     try:
-        with open(path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as file:
+        with open(path, "rb", opener=files.open_without_waiting) as file:
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode):
                 raise DataError(f"{path}: cannot be read: a device or a pipe, not a file. Expected an audio file.")

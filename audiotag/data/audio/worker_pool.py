@@ -3,7 +3,6 @@
 import itertools
 import multiprocessing
 import os
-import resource
 import signal
 import threading
 import time
@@ -13,10 +12,13 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from audiotag.errors import DataError
+from audiotag.files import WINDOWS
 
 MEMORY = 4 << 30  # bytes that a worker may allocate beyond what it starts with
 SECONDS = 120  # that a worker may spend on one entry
 AHEAD = 8  # entries per worker that are in progress or whose results wait to be yielded
+MAX_ON_WINDOWS = 60  # workers: one wait takes 63 pipes at most
+KILLED = "its worker died of SIGKILL"
 PENDING = 2  # entries sent to a worker at a time, so that it never waits for the next
 
 
@@ -38,8 +40,13 @@ def in_order(
         DataError: SIGKILL ended a worker twice in a row.
     """
     # Not a fork of this process: TensorFlow's threads do not survive one. The server has the module loaded, no threads.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([function_module(function)])
+    # Windows has no such server: there each worker is a new process.
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(method)
+    if method == "forkserver":
+        context.set_forkserver_preload([function_module(function)])
+    if WINDOWS:
+        workers = min(workers, MAX_ON_WINDOWS)
     entries = ((number, entry, None) for number, entry in enumerate(entries))  # None: no worker has died of it
     todo: deque[tuple] = deque()
     results: dict[int, Any] = {}
@@ -102,10 +109,12 @@ class _Worker:
 
     def receive(self):
         """Yields (number, result) as available; EOFError if it died or timed out."""
-        while self.pipe.poll():
+        while True:
             try:
+                if not self.pipe.poll():
+                    break
                 number, result, error = self.pipe.recv()
-            except (ConnectionResetError, OSError):
+            except OSError:
                 raise EOFError from None
             if error is not None:
                 raise error
@@ -128,7 +137,7 @@ class _Worker:
         (number, entry, previous_reason), *rest = self.pending
         if previous_reason is None:
             return {}, [(number, entry, reason), *rest]
-        if reason == previous_reason == _exit_reason(-signal.SIGKILL):  # the cause is outside
+        if reason == previous_reason == KILLED:  # the cause is outside
             raise DataError(
                 "A worker process was killed twice, perhaps for lack of memory. Run make-records again: it continues "
                 "where it stopped, and --workers 1 needs the least memory."
@@ -160,10 +169,7 @@ def _work(function, pipe):
     """The loop of a worker, until its pipe is closed."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with open("/proc/self/statm") as sizes:
-        initial_bytes = int(sizes.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (initial_bytes + MEMORY, resource.RLIM_INFINITY))
+    _limit_memory()
     while True:
         try:
             number, entry = pipe.recv()
@@ -179,6 +185,19 @@ def _work(function, pipe):
             pipe.send((number, result, error))
         except (BrokenPipeError, ConnectionResetError):
             return
+
+
+def _limit_memory():
+    """Limits this process to `MEMORY` more than it has; only Linux says how much that is and keeps to the limit."""
+    try:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        with open("/proc/self/statm") as sizes:
+            initial_bytes = int(sizes.read().split()[0]) * resource.getpagesize()
+    except (ImportError, FileNotFoundError):
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (initial_bytes + MEMORY, resource.RLIM_INFINITY))
 
 
 def _end_with_parent():

@@ -38,7 +38,7 @@ def identify(path: str | Path) -> Identity:
     recently that another change might leave the same time.
     """
     try:
-        with open(path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as file:
+        with open(path, "rb", opener=files.open_without_waiting) as file:
             status, now = os.fstat(file.fileno()), time.time_ns()
             if not stat.S_ISREG(status.st_mode):
                 return UNREADABLE
@@ -100,5 +100,7 @@ def _signature_at(path):
 def _signature_while_read(file, before, now):
     """The signature of a file that was read; None if it changed during or just before."""
     signature = _signature(before)
-    settled = now - before.st_ctime_ns > SETTLED_NS
+    # On Windows st_ctime is the time of creation.
+    last_change = before.st_mtime_ns if files.WINDOWS else before.st_ctime_ns
+    settled = now - last_change > SETTLED_NS
     return signature if settled and _signature(os.fstat(file.fileno())) == signature else None

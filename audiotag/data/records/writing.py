@@ -290,9 +290,9 @@ def _publish(out, manifest):
             path.unlink()
     for name in names:
         if (work / name).exists():
-            os.replace(work / name, out / name)
+            files.rename(work / name, out / name)
     files.sync(out)
-    os.replace(work / MANIFEST_FILE, out / MANIFEST_FILE)
+    files.rename(work / MANIFEST_FILE, out / MANIFEST_FILE)
     files.sync(out)
     files.delete_unfinished(out)
     _clear(work)

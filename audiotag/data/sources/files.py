@@ -85,7 +85,7 @@ def locate(clips: pd.DataFrame, folder: Path) -> dict[str, str]:
     for name, entry in files_below(root, depth=max(name.count("/") for name in row)):
         if name not in row or not entry.is_file():
             continue
-        if entry.is_symlink() and os.path.commonpath([root, os.path.realpath(entry.path)]) != root:
+        if entry.is_symlink() and not Path(os.path.realpath(entry.path)).is_relative_to(root):
             raise DataError(f"{row[name]}: {name!r} is a link that leads out of {folder}. Put the file itself there.")
         if name in paths:
             raise DataError(f"{row[name]}: {folder} has two files {name!r} in different Unicode forms. Remove one.")

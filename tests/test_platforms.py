@@ -1,0 +1,75 @@
+"""The commands without what only Linux has, and on file systems without locks, each in processes of their own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+TESTS = Path(__file__).parent
+AS_ON_WINDOWS = TESTS / "as_on_windows"
+SIMPLE = str(TESTS.parent / "experiments" / "simple.json")
+COMMANDS = """
+import json, sys
+from audiotag.cli import main
+from audiotag.data.synthetic import make_demo
+make_demo.__kwdefaults__ |= {"curated": 28, "noisy": 28, "test": 14}
+for command in json.loads(sys.argv[1]):
+    if code := main(command, standalone_mode=False):
+        sys.exit(code)
+from audiotag.data.records import read_manifest
+from audiotag.runs.directory import open_run, start_run
+with start_run("run", open_run("run").experiment, read_manifest("records"), restart=True):
+    pass
+"""
+REFUSING_LOCKS = """
+import errno, fcntl, os, sys
+def refuse(file, how):
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+fcntl.flock = refuse
+from audiotag.cli import main
+main(sys.argv[1:])
+"""
+WARNING = (
+    "Warning: {lock}: this file system has no file locks, so nothing keeps two commands from writing to this folder at "
+    "the same time. Run one at a time."
+)
+
+
+def run_python(code, *arguments, path=(), cwd=None):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, [*path, TESTS.parent]))}
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, check=False, capture_output=True, text=True, env=environment, cwd=cwd)
+
+
+def test_the_commands_work_without_what_only_linux_has(tmp_path):
+    for module in ("fcntl", "resource"):
+        assert run_python(f"import {module}", path=[AS_ON_WINDOWS]).returncode == 1
+    small = ["records=records", "model.filters=[8, 8]", "stages.train.epochs=1"]
+    commands = [
+        ["make-demo", "demo"],
+        ["make-records", "demo", "--out", "records", "--sample-rate", "16000", "--workers", "1"],
+        ["check-records", "records"],
+        ["fit", SIMPLE, "--run", "run", *(text for override in small for text in ("--set", override))],
+        ["predict", "run/saved_model", "demo/test/11a263dd.wav", "--csv", "scores.csv"],
+    ]
+    done = run_python(COMMANDS, json.dumps(commands), path=[AS_ON_WINDOWS], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "SavedModel: " in done.stdout
+    scores = pd.read_csv(tmp_path / "scores.csv")
+    assert len(scores) == 1 and not scores.isna().any(axis=None)
+    assert done.stderr.count("this file system has no file locks") == 1
+    assert not list(tmp_path.rglob("*.weights.h5"))  # the script has started the run again
+    assert not [path for path in tmp_path.rglob(".*") if path.name.startswith((".unfinished-", ".removed-"))]
+
+
+def test_make_records_works_on_a_file_system_without_locks_and_says_so(recordings, tmp_path):
+    recordings(tmp_path / "in", [4_000] * 6)
+    out = tmp_path / "out"
+    done = run_python(REFUSING_LOCKS, "make-records", tmp_path / "in", "--out", out, "--sample-rate", 8_000)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"6 curated clips of 2 classes: {out}\n"
+    assert done.stderr.count("no file locks") == 1 and WARNING.format(lock=out / ".work" / "lock") in done.stderr
+    assert not (out / ".work").exists()
