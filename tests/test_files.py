@@ -156,6 +156,7 @@ def test_a_lock_file_that_was_removed_in_the_meantime_does_not_count(tmp_path, m
         pytest.fail("held")
 
 
+@pytest.mark.check("A12")
 def test_a_lock_ends_with_its_process_even_by_kill(tmp_path):
     code = (
         "import pathlib, sys, time; from audiotag import files\n"
@@ -170,6 +171,7 @@ def test_a_lock_ends_with_its_process_even_by_kill(tmp_path):
         pass
 
 
+@pytest.mark.check("A12")
 @pytest.mark.parametrize("code", sorted(set(files.NO_LOCKS)), ids=errno.errorcode.get)
 @pytest.mark.parametrize("shared", [False, True])
 def test_without_locks_it_warns_once_for_each_file_system(tmp_path, monkeypatch, capsys, code, shared):

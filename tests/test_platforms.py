@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 TESTS = Path(__file__).parent
 AS_ON_WINDOWS = TESTS / "as_on_windows"
@@ -65,6 +66,7 @@ def test_the_commands_work_without_what_only_linux_has(tmp_path):
     assert not [path for path in tmp_path.rglob(".*") if path.name.startswith((".unfinished-", ".removed-"))]
 
 
+@pytest.mark.check("A12")
 def test_make_records_works_on_a_file_system_without_locks_and_says_so(recordings, tmp_path):
     recordings(tmp_path / "in", [4_000] * 6)
     out = tmp_path / "out"
