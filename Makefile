@@ -10,7 +10,7 @@ PYTEST := $(BIN)/pytest -q -n auto --dist loadfile
 FAST := tests/conformance/test_annotations.py tests/conformance/test_imports.py tests/conformance/test_public_names.py \
 	tests/conformance/test_words.py tests/config tests/data/audio tests/data/sources tests/data/test_clips.py \
 	tests/data/test_corrections.py tests/data/test_folds.py tests/data/test_labels.py tests/data/test_sampling.py \
-	tests/evaluation/test_thresholds.py tests/test_files.py tests/test_metrics.py tests/test_padding.py \
+	tests/evaluation/test_thresholds.py tests/test_files.py tests/metrics tests/test_padding.py \
 	tests/test_progress.py tests/test_schedules.py
 
 .PHONY: demo check test test-slow torture lint types format test-io bench clean

@@ -308,7 +308,7 @@ def test_explore_gives_the_tables_of_the_page(records, tmp_path):
 def test_a_run_has_the_history_of_each_stage_and_fold(run, tmp_path):
     history = audiotag.open_run(str(run.folder)).history()
     assert list(history["epoch"]) == [0, 1] and {"loss", "val_loss", "val_lwlrap"} <= set(history)
-    assert history["val_lwlrap"].max() == pytest.approx(run.result(0, "curated")["val_lwlrap"])
+    assert history["val_lwlrap"].max() == pytest.approx(run.result(0, "curated")["value"])
     assert not run.history(0, "noisy").equals(history)
     with pytest.raises(DataError, match=r"fold-3/curated/history\.csv: there is no history\. .* finished the stage: 0"):
         run.history(fold=3)

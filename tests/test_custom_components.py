@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from kills import arrays_in, fit_command, run_until
 
@@ -79,7 +80,8 @@ def test_a_killed_run_with_components_of_every_kind_resumes_exactly(trained):
         assert found.keys() == expected.keys()
         assert all(np.array_equal(found[name], expected[name]) for name in expected)
         assert (whole / "history.csv").read_text() == (killed / "history.csv").read_text()
-    assert "smoothed_loss" in (trained / "whole/fold-0/curated/history.csv").read_text()
+    logged = set(pd.read_csv(trained / "whole/fold-0/curated/history.csv").columns)
+    assert logged >= {"smoothed_loss", "TopProbability", "val_TopProbability", "val_F1Score", "val_lwlrap"}
 
 
 def test_the_run_stores_every_option_and_the_hash_of_every_source_file(trained):
@@ -91,7 +93,10 @@ def test_the_run_stores_every_option_and_the_hash_of_every_source_file(trained):
         "sound_parts.layers:LogPower",
         "sound_parts.layers:Scale",
         "sound_parts.models:small_cnn",
-        *(f"sound_parts.training:{name}" for name in ("Brier", "Halving", "Signs", "SmoothedLoss", "likely_enough")),
+        *(
+            f"sound_parts.training:{name}"
+            for name in ("Brier", "Halving", "Signs", "SmoothedLoss", "TopProbability", "likely_enough")
+        ),
     }
 
 
@@ -145,6 +150,7 @@ def test_a_source_of_ones_own_is_read(recordings, call, tmp_path):
         ),
         ('frontend={"name": "sound_parts.layers:LogPower", "frame_seconds": 0.0}', "sound_parts.layers:LogPower: "),
         ('stages.curated.loss={"name": "keras.losses:binary_crossentropy"}', "is the function binary_crossentropy."),
+        ('metrics=[{"name": "keras.metrics:F1Score"}]', "keras.metrics:F1Score: ValueError: its result has the shape"),
         ('stages.curated.optimizer={"name": "keras.optimizers:Lio"}', "has no 'Lio'. Did you mean 'Lion'?"),
     ],
 )

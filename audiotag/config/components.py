@@ -74,7 +74,9 @@ class CustomComponent(Section):
         return name
 
 
-def component(module: str, *tables: str, base: str = "", given: tuple[str, ...] = ()) -> Any:
+def component(
+    module: str, *tables: str, base: str = "", given: tuple[str, ...] = (), optional: tuple[str, ...] = ()
+) -> Any:
     """The type of a component: one `Section` for each entry of some dicts.
 
     The sections are discriminated by `name`. The last is a `CustomComponent`.
@@ -84,6 +86,7 @@ def component(module: str, *tables: str, base: str = "", given: tuple[str, ...] 
         tables: Names of the dicts in it, such as "MODELS": component names to classes or functions.
         base: The class that custom components must derive from, such as "keras.layers:Layer"; "" for functions.
         given: Arguments that the program passes, so the file may not.
+        optional: Text options that may be null, which is their default here: the program then chooses.
     """
     sections = []
     names = [(table, name) for table in tables for name in signatures.component_names(module, table)]
@@ -93,6 +96,7 @@ def component(module: str, *tables: str, base: str = "", given: tuple[str, ...] 
             for key, parameter in signatures.signature(module, table, name).parameters.items()
             if key not in given
         }
+        fields |= {key: (str | None, None) for key in optional if key in fields}
         name_type: Any = Literal[name]  # made at run time
         section = create_model(name, __base__=Section, name=(name_type, ...), **fields)
         sections.append(Annotated[section, Tag(name)])

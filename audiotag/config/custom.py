@@ -12,7 +12,7 @@ import json
 import sys
 import traceback
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -91,12 +91,19 @@ def described(error: BaseException) -> str:
     return f"{type(error).__name__}: {error} ({place.filename} line {place.lineno})."
 
 
+def parameters(found: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The named arguments of a function, or of a class's `__init__`."""
+    every = inspect.signature(found.__init__ if inspect.isclass(found) else found).parameters
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {key: value for key, value in every.items() if value.kind in named and key != "self"}
+
+
 def accepts(component: Section, table: Mapping[str, Any], argument: str) -> bool:
     """Whether the class or function of a component has an argument.
 
     Arguments and errors as for `create`.
     """
-    return argument in _parameters(bound(component, table).func)
+    return argument in parameters(bound(component, table).func)
 
 
 def create(component: Section, table: Mapping[str, Any], **given: Any) -> Any:
@@ -113,7 +120,7 @@ def create(component: Section, table: Mapping[str, Any], **given: Any) -> Any:
     """
     make = bound(component, table)
     with errors_of(component):
-        return make(**{key: value for key, value in given.items() if key in _parameters(make.func)})
+        return make(**{key: value for key, value in given.items() if key in parameters(make.func)})
 
 
 def bound(component: Section, table: Mapping[str, Any]) -> functools.partial:
@@ -220,7 +227,7 @@ def _checked(component):
     hints = _type_hints(found)
     fields = {
         key: (hints.get(key, option_type(parameter.replace(annotation=parameter.empty))), parameter.default)
-        for key, parameter in _parameters(found).items()
+        for key, parameter in parameters(found).items()
         if key not in (*component.given, "name")
     }
     fields = {
@@ -231,13 +238,6 @@ def _checked(component):
     }
     section = create_model(component.name, __base__=Section, name=(str, ...), **fields)
     return parse_json(component.model_dump_json(), section, component.name)
-
-
-def _parameters(found):
-    """{name: parameter} of the named arguments of a function, or of a class's `__init__`."""
-    parameters = inspect.signature(found.__init__ if inspect.isclass(found) else found).parameters
-    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return {key: value for key, value in parameters.items() if value.kind in named and key != "self"}
 
 
 def _type_hints(found):
@@ -257,7 +257,7 @@ def _type_hints(found):
 def _defaults(component):
     """The defaults of a component's options, as far as they are JSON values."""
     defaults = {}
-    for key, parameter in _parameters(_imported(component)).items():
+    for key, parameter in parameters(_imported(component)).items():
         if key not in (*component.given, "name"):
             with contextlib.suppress(TypeError, ValueError):
                 defaults[key] = json.loads(json.dumps(parameter.default, allow_nan=False))

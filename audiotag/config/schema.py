@@ -1,7 +1,7 @@
 """The schema of experiments/*.json.
 
 Each section lists its keys, types, ranges and defaults. The options of a component
-(layer, model, loss, optimizer, schedule, callback, label rule) are those of its
+(layer, model, loss, metric, optimizer, schedule, callback, label rule) are those of its
 signature, so no default is written twice.
 """
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # types made from signatures, which a type checker cannot see
     Augment: TypeAlias = Any
     Model: TypeAlias = Any
     Loss: TypeAlias = Any
+    Metric: TypeAlias = Any
     Optimizer: TypeAlias = Any
     Schedule: TypeAlias = Any
     Callback: TypeAlias = Any
@@ -38,6 +39,9 @@ else:
     Augment = component("audiotag.layers", "IMAGE_AUGMENTATIONS", given=("seed",), **layer)
     Model = component("audiotag.models", "MODELS", given=("input_shape", "num_classes"))
     Loss = component("audiotag.losses", "LOSSES", base="keras.losses:Loss")
+    Metric = component(
+        "audiotag.metrics", "METRICS", base="keras.metrics:Metric", given=("num_classes", "num_clips", "name")
+    )
     Optimizer = component("audiotag.optimizers", "OPTIMIZERS", base="keras.optimizers:Optimizer", given=("name",))
     Schedule = component(
         "audiotag.schedules",
@@ -50,6 +54,7 @@ else:
         "CALLBACKS",
         base="keras.callbacks:Callback",
         given=("path", "log_dir", "restore_best_weights"),
+        optional=("monitor",),  # null: the experiment's monitor
     )
     LabelRule = component("audiotag.crossval.label_rules", "RULES", given=("truth", "scores"))
 
@@ -91,7 +96,7 @@ class Select(Section):
     # At most this many clips per class, those whose labels have the highest mean probability first; None keeps all.
     max_per_class: int | None = Field(default=None, ge=1)
     # The stage is trained this many times. Each round starts from the one before, which also scores the clips again;
-    # the round with the best lwlrap on validation clips is kept.
+    # the round whose monitored value is best, as a mean over the folds, is kept.
     rounds: int = Field(default=1, ge=1, le=1_000)
     keep_previous: bool = True  # clips of one round are kept in the next, in addition to max_per_class new ones
 
@@ -110,13 +115,16 @@ class Stage(Section):
     class_balanced: bool = False  # each class is drawn equally often
     validation_freq: int = Field(default=1, ge=1, le=1_000_000)  # validate every this many epochs
     start_from: str | None = None
-    keep: Literal["best", "last"] = "best"  # the weights that the stage ends with
+    keep: Literal["best", "last"] = "best"  # the weights that the stage ends with: best by the monitor, or last
     optimizer: Optimizer
     schedule: Schedule | None = None  # of the learning rate; None is constant
     weight_decay_on: Literal["all", "kernels"] = "all"
     backbone_lr_multiplier: float = Field(default=1.0, ge=0)  # of all but the layers logits* and head*; 0 freezes
     loss: Loss
     noisy_loss: Loss | None = None  # for noisy clips; None is `loss`
+    # A clip's weight in the training loss is the mean of those of its classes; 1 for a class that is not named.
+    # "balanced": inverse to the number of training clips of the class; the mean over their labels is 1.
+    class_weights: Literal["balanced"] | dict[str, float] | None = None
     augment: tuple[Augment, ...] | None = None  # replaces the experiment's `augment` in this stage
     select: Select | None = None  # None trains on all noisy clips that are not held out
     callbacks: tuple[Callback, ...] = ()
@@ -159,6 +167,10 @@ class Experiment(Section):
     stages: tuple[Stage, ...] = Field(min_length=1, max_length=100)
     validation: Validation = Validation()
     predict: Predict = Predict()
+    metrics: tuple[Metric, ...] = Field(default=({"name": "lwlrap"},), min_length=1, validate_default=True)
+    # The value of the validation clips that decides about checkpoints, callbacks without a monitor and the best round:
+    # val_loss, or val_ and a metric; None is the first metric.
+    monitor: str | None = None
     dtype_policy: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"  # of the network, not the front end
     jit_compile: bool = False  # compile the training step with XLA: slower to start, often faster afterwards
     deterministic: bool = True  # the same seed gives the same weights; some GPU kernels are slower
@@ -168,6 +180,11 @@ class Experiment(Section):
         """Checks settings of different sections against each other."""
         validation.check_experiment(self)
         return self
+
+    @property
+    def monitored(self) -> str:
+        """The name of the monitor in the logs, such as "val_lwlrap"."""
+        return self.monitor or f"val_{validation.log_name(self.metrics[0])}"
 
 
 def expand_rounds(experiment: Experiment) -> Iterator[Stage]:

@@ -10,8 +10,6 @@ from pydantic_core import PydanticCustomError
 from audiotag.config import signatures
 from audiotag.config.components import CustomComponent, options
 
-MONITORED = ("val_lwlrap", "val_loss", "lwlrap", "loss")  # what every epoch logs
-
 
 def check_experiment(experiment: Any) -> None:
     """Refuses combinations of settings that contradict each other.
@@ -22,11 +20,13 @@ def check_experiment(experiment: Any) -> None:
     Raises:
         PydanticCustomError: Two settings contradict each other.
     """
+    _check_metrics(experiment)
+    logged = logged_values(experiment)
     earlier: list[str] = []
     for index, stage in enumerate(experiment.stages):
         where = f"stages[{index}]"
         _check_names(stage, earlier, where)
-        _check_callbacks(stage, where)
+        _check_callbacks(experiment, stage, logged, where)
         _check_clips(stage, where)
         _check_learning_rate(stage, where)
         _check_select(experiment, stage, earlier, where)
@@ -46,6 +46,53 @@ def error_at(where: str, what: str) -> PydanticCustomError:
     return PydanticCustomError("complete_message", "{where}: {what}", {"where": where, "what": what})
 
 
+def logged_values(experiment: Any) -> list[str]:
+    """What a validated epoch logs: the loss and metrics, those of the validation clips first.
+
+    A metric that stores all clips, `num_clips` of them, is logged for validation clips only.
+
+    Args:
+        experiment: An `Experiment`.
+    """
+    names = [log_name(metric) for metric in experiment.metrics]
+    training = [log_name(metric) for metric in experiment.metrics if not is_validated_only(metric)]
+    return [*(f"val_{name}" for name in (*names, "loss")), *training, "loss"]
+
+
+def log_name(metric: Any) -> str:
+    """The name under which a metric of an experiment is logged.
+
+    That of "package.module:Name" is Name.
+    """
+    return metric.name.rpartition(":")[2]
+
+
+def is_validated_only(metric: Any) -> bool:
+    """Whether a metric of an experiment is computed for validation clips only."""
+    if isinstance(metric, CustomComponent):
+        return False
+    return "num_clips" in signatures.signature("audiotag.metrics", "METRICS", metric.name).parameters
+
+
+def _check_metrics(experiment):
+    """Refuses metrics that are listed twice and a monitor that none of them provides."""
+    names = [log_name(metric) for metric in experiment.metrics]
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            raise error_at(f"metrics[{number}]", f"{name!r} is listed twice. Name each metric once.")
+    accepted = [name for name in logged_values(experiment) if name.startswith("val_")]
+    if experiment.monitored not in accepted:
+        raise error_at("monitor", _not_logged(experiment.monitored, accepted))
+
+
+def _not_logged(monitor, accepted):
+    """The sentence for a monitor that no metric provides."""
+    metric = str(monitor).removeprefix("val_")
+    if f"val_{metric}" not in accepted and metric in signatures.component_names("audiotag.metrics", "METRICS"):
+        return f'there is no {monitor!r}. Add {{"name": "{metric}"}} to metrics. Accepted: {", ".join(accepted)}.'
+    return f"there is no {monitor!r}. {signatures.nearest(monitor, accepted)}Accepted: {', '.join(accepted)}."
+
+
 def _check_names(stage, earlier, where):
     if stage.name in earlier:
         raise error_at(f"{where}.name", f"two stages are called {stage.name!r}. Give each its own name.")
@@ -57,7 +104,7 @@ def _check_names(stage, earlier, where):
         )
 
 
-def _check_callbacks(stage, where):
+def _check_callbacks(experiment, stage, logged, where):
     """Refuses callbacks that are listed twice or monitor a value that is not logged."""
     names = [callback.name for callback in stage.callbacks]
     for number, callback in enumerate(stage.callbacks):
@@ -66,17 +113,20 @@ def _check_callbacks(stage, where):
             raise error_at(here, f"{callback.name!r} is listed twice. Name each callback once.")
         if isinstance(callback, CustomComponent):
             continue
-        for key, accepted in (("monitor", MONITORED), ("mode", ("auto", "max", "min"))):
-            value = getattr(callback, key, accepted[0])
-            if value not in accepted:
-                hint = signatures.nearest(value, accepted)
-                raise error_at(f"{here}.{key}", f"there is no {value!r}. {hint}Accepted: {', '.join(accepted)}.")
+        monitor = getattr(callback, "monitor", None) or experiment.monitored
+        if monitor not in logged:
+            raise error_at(f"{here}.monitor", _not_logged(monitor, logged))
+        mode, modes = getattr(callback, "mode", "auto"), ("auto", "max", "min")
+        if mode not in modes:
+            hint = signatures.nearest(mode, modes)
+            raise error_at(f"{here}.mode", f"there is no {mode!r}. {hint}Accepted: {', '.join(modes)}.")
         chooses_epoch = callback.name in ("EarlyStopping", "ModelCheckpoint")
-        if stage.validation_freq > 1 and chooses_epoch and not callback.monitor.startswith("val_"):
+        if stage.validation_freq > 1 and chooses_epoch and not monitor.startswith("val_"):
+            accepted = [name for name in logged if name.startswith("val_")]
             raise error_at(
                 f"{here}.monitor",
-                "may select an epoch that is not validated, as validation_freq is above 1. Expected val_lwlrap or "
-                "val_loss.",
+                "may select an epoch that is not validated, as validation_freq is above 1. Expected "
+                f"{', '.join(accepted[:-1])} or {accepted[-1]}.",
             )
 
 
@@ -87,6 +137,9 @@ def _check_clips(stage, where):
         raise error_at(
             f"{where}.subset_sampling_weights", f"expected a number above 0 for each of: {', '.join(stage.subset)}."
         )
+    for name, weight in stage.class_weights.items() if isinstance(stage.class_weights, dict) else ():
+        if weight <= 0:
+            raise error_at(f"{where}.class_weights.{name}", f"is {weight}. Expected a number above 0.")
     if stage.noisy_loss is not None and "noisy" not in stage.subset:
         raise error_at(
             f"{where}.noisy_loss", 'the stage has no noisy clips. Add "noisy" to the subset, or leave it out.'

@@ -16,6 +16,7 @@ from audiotag.crossval.splits import usable_clips
 from audiotag.data.corrections import corrected, read_corrections, write_corrections
 from audiotag.errors import ConfigError, DataError
 from audiotag.runs.directory import Run
+from audiotag.runs.metrics import direction
 
 
 def stage_clips(context: FoldContext) -> pd.DataFrame:
@@ -93,21 +94,23 @@ def _select_clips(context):
 
 
 def best_round(run: Run, folds: Sequence[int], stage: Stage) -> int:
-    """The number of the round, from 1, with the highest validation lwlrap.
+    """The number of the round, from 1, whose monitored value is best.
 
-    It is the highest mean lwlrap on the validation clips of some folds.
+    It is the best mean over some folds of the experiment's monitor.
 
     Raises:
         DataError: A fold has not finished all rounds.
     """
     num_rounds = 1 if stage.select is None else stage.select.rounds
-    lwlraps = np.zeros((num_rounds, len(folds)))  # [rounds, folds]
-    for number, index in np.ndindex(lwlraps.shape):
+    values = np.zeros((num_rounds, len(folds)))  # [rounds, folds]
+    for number, index in np.ndindex(values.shape):
         result = run.result(folds[index], f"{stage.name}/{number + 1}")
         if result is None:
             raise DataError(
                 f"{run.folder}: round {number + 1} of stage {stage.name!r} is not trained in fold {folds[index]} yet, "
                 f"and all folds choose the best round. Train it with: audiotag fit --fold {folds[index]}"
             )
-        lwlraps[number, index] = result["val_lwlrap"]
-    return 1 + int(lwlraps.mean(axis=1).argmax())
+        values[number, index] = result["value"]
+    means = values.mean(axis=1)  # [rounds]
+    best = means.argmax() if direction(run.experiment, run.experiment.monitored) == "max" else means.argmin()
+    return 1 + int(best)

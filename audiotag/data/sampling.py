@@ -1,10 +1,12 @@
-"""Sampling probabilities of clips, for epochs that draw with replacement."""
+"""Sampling probabilities of clips, for epochs that draw with replacement, and class weights of the loss."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
+from audiotag.config.signatures import nearest
 from audiotag.data.labels import multi_hot
 from audiotag.errors import ConfigError
 
@@ -59,3 +61,41 @@ def sampling_probabilities(
             weights = (of_class / np.where(totals > 0, totals, 1)).sum(axis=1)  # sum 1 per class
         probabilities[inside] = subset_weight * weights / weights.sum()
     return probabilities / probabilities.sum()
+
+
+def class_weights(
+    setting: Literal["balanced"] | Mapping[str, float] | None, labels: Iterable[str], vocabulary: Sequence[str]
+) -> np.ndarray | None:
+    """The weight of each class in the training loss.
+
+    "balanced" gives classes with few clips more weight: num_labels / (num_present * num_clips(c)), as in
+    scikit-learn, so the mean over the labels of the clips is 1. A class without clips gets 1.
+
+    Args:
+        setting: `class_weights` of a stage: "balanced", {class: weight} with 1 for the others, or None.
+        labels: The labels of each training clip, separated by commas.
+        vocabulary: The K class names.
+
+    Returns:
+        float32 [K], or None for None.
+
+    Raises:
+        ValueError: A class that has a weight is not in the vocabulary.
+
+    Example:
+        >>> class_weights("balanced", ["Bark", "Bark,Meow", "Bark"], ["Bark", "Meow", "Rain"]).round(2).tolist()
+        [0.67, 2.0, 1.0]
+    """
+    if setting is None:
+        return None
+    if setting == "balanced":
+        counts = multi_hot(list(labels), vocabulary).sum(axis=0)  # [K]
+        num_present = max(1, (counts > 0).sum())
+        return np.where(counts > 0, counts.sum() / (num_present * np.maximum(counts, 1)), 1).astype("float32")
+    for name in setting:
+        if name not in vocabulary:
+            raise ValueError(
+                f"there is no class {name!r} in the records. {nearest(name, vocabulary)}Name classes as in their "
+                "labels."
+            )
+    return np.array([setting.get(name, 1.0) for name in vocabulary], "float32")

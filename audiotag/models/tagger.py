@@ -47,6 +47,13 @@ class Tagger(keras.Model):
             may then have [B, 2 K] logits, the second half an output layer for noisy labels that is unused at
             inference; and the attribute `noisy_loss` may replace the loss for noisy labels.
 
+    Attributes:
+        noisy_loss: Replaces the loss for noisy labels, with `separate_subsets`; None does not.
+        class_weights: [K]; a clip's weight in the training loss is the mean of those of its labels, and 1 without
+            labels. None weights all clips 1.
+        validation_metrics: Keras metrics that `evaluate` computes once, from all clips: those whose result is too
+            slow to compute after every step. Training does not update them.
+
     In comments F is the number of flips: 4 with `flip_tta`, else 1.
 
     Input shape: waveform [B, N], float32 in -1 to 1, any N; in training (waveform [B, n], labels [B, K]).
@@ -84,6 +91,13 @@ class Tagger(keras.Model):
         self.single_label = single_label
         self.separate_subsets = separate_subsets
         self.noisy_loss = None
+        self.class_weights = None
+        self.validation_metrics: tuple[keras.metrics.Metric, ...] = ()
+
+    def compile(self, *args, validation_metrics=(), **options):
+        """As in Keras, and sets `validation_metrics`."""
+        super().compile(*args, **options)
+        vars(self)["validation_metrics"] = tuple(validation_metrics)  # Keras refuses to track them in a built model
 
     def call(self, inputs, training=False):
         waveform, labels = inputs if isinstance(inputs, (tuple, list)) else (inputs, None)
@@ -104,16 +118,28 @@ class Tagger(keras.Model):
         """The loss of the logits against the labels that the preprocessor returned."""
         if isinstance(y_pred, (tuple, list)):
             y_pred, y = y_pred
+            if self.class_weights is not None and not self.separate_subsets:
+                sample_weight = self._clip_weights(y)
         elif self.single_label:
             y_pred = ops.log_sigmoid(y_pred)  # log p, whose softmax is p again
         if not (self.separate_subsets and training):
             return super().compute_loss(x, y, y_pred, sample_weight, training)
         labels, fractions = split_groups(y)  # [B, 2, K], [B, 2]
+        if self.class_weights is not None:
+            weights = [self._clip_weights(labels[:, group]) for group in range(2)]
+            fractions = fractions * ops.stack(weights, axis=1)
         heads = y_pred[:, : self.num_classes], y_pred[:, -self.num_classes :]  # the same columns if there is one head
         curated = super().compute_loss(x, labels[:, 0], heads[0], fractions[:, 0], training)
         if self.noisy_loss is not None:
             return curated + self.noisy_loss(labels[:, 1], heads[1], fractions[:, 1])
         return curated + super().compute_loss(x, labels[:, 1], heads[1], fractions[:, 1], training)
+
+    def _clip_weights(self, labels):
+        """The weight of each clip in the loss, the mean of the class weights over its labels: [B, F K] → [B]."""
+        labels = ops.sum(ops.reshape(labels, (-1, labels.shape[1] // self.num_classes, self.num_classes)), axis=1)
+        total = ops.sum(labels, axis=1)  # [B]
+        weighted = ops.sum(labels * ops.cast(self.class_weights, labels.dtype), axis=1)
+        return ops.where(total > 0, ops.divide_no_nan(weighted, total), 1.0)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Updates the metrics.
@@ -125,8 +151,32 @@ class Tagger(keras.Model):
                 y_pred = self._main_head(*y_pred)
             blocks = (-1, y_pred[0].shape[1] // self.num_classes, self.num_classes)
             logits, labels = (ops.max(ops.reshape(tensor, blocks), axis=1) for tensor in y_pred)  # [B, K] both
-            y_pred, y = logits, ops.cast(labels >= 0.5, "float32")
+            y_pred, y = log_odds(logits) if self.single_label else logits, ops.cast(labels >= 0.5, "float32")
+        else:
+            for metric in self.validation_metrics:
+                metric.update_state(y, y_pred)
         return super().compute_metrics(x, y, y_pred, sample_weight)
+
+    @property
+    def metrics(self):
+        """The metrics that Keras resets before each epoch and each validation."""
+        return [*super().metrics, *self.validation_metrics]
+
+    def get_metrics_result(self):
+        """The values of the metrics that are computed after every step."""
+        metrics = [metric for metric in self.metrics if metric not in self.validation_metrics]
+        results = {}
+        for metric in metrics:
+            result = metric.result()
+            results.update(result if isinstance(result, dict) else {metric.name: result})
+        return results
+
+    def evaluate(self, *args, return_dict=False, **options):
+        """As in Keras; with `return_dict` also the values of `validation_metrics`."""
+        results = super().evaluate(*args, return_dict=return_dict, **options)
+        if return_dict:
+            results |= {metric.name: float(metric.result()) for metric in self.validation_metrics}
+        return results
 
     def _main_head(self, logits, labels):
         """The logits [B, K] of the head that predicts, and its labels [B, K] weighted by their fractions."""

@@ -35,6 +35,7 @@ from audiotag.reporting.page import (
     write_page,
 )
 from audiotag.runs.directory import Run, steps_per_epoch
+from audiotag.runs.metrics import direction
 
 NUM_WORST = 6  # clips of each kind
 SOUND_SECONDS = 10.0  # of audio per clip
@@ -143,7 +144,7 @@ def _results(run: Run) -> Iterator[tuple[int, Stage, dict[str, Any]]]:
 
 
 def _stages(run):
-    """A row per fold and finished stage: clips, epochs, lwlrap and duration."""
+    """A row per fold and finished stage: clips, epochs, monitored value and duration."""
     rows = []
     for fold, stage, result in _results(run):
         path, seconds = run.stage_files(fold, stage.name).training_clips, result["seconds"]
@@ -157,7 +158,7 @@ def _stages(run):
                 "clips": num_clips or "–",
                 "epochs": result["epochs"],
                 "best_epoch": result["best_epoch"] + 1,
-                "validation_lwlrap": result["val_lwlrap"],
+                f"validation_{result['monitor'].removeprefix('val_')}": result["value"],
                 "minutes": seconds / 60,
                 "resumed": "yes" if result["resumed"] else "no",
                 "windows/s": num_windows / seconds if num_clips and seconds else float("nan"),
@@ -167,16 +168,17 @@ def _stages(run):
 
 
 def _curves(run):
-    """Validation lwlrap and loss of each stage over the epochs, a line per fold."""
+    """The monitored value and the loss of each stage over the epochs, a line per fold."""
     curves = []
+    monitor = run.experiment.monitored
+    bounds = {"high": 1} if direction(run.experiment, monitor) == "max" else {}
+    columns = {monitor: bounds, "val_loss": {}}
     for stage in expand_rounds(run.experiment):
         folds = range(run.experiment.validation.folds.num_folds)
         paths = {fold: run.stage_files(fold, stage.name).history for fold in folds}
         histories = {fold: pd.read_csv(path) for fold, path in paths.items() if path.is_file()}
-        for column, name, ends in (
-            ("val_lwlrap", "validation lwlrap", {"high": 1}),
-            ("val_loss", "validation loss", {}),
-        ):
+        for column, ends in columns.items():
+            name = f"validation {column.removeprefix('val_').replace('_', ' ')}"
             lines = {
                 f"fold {fold}": (history["epoch"] + 1, history[column])
                 for fold, history in histories.items()

@@ -58,7 +58,8 @@ class StageResult(Section):
     sha256: str  # of that file
     epochs: int
     best_epoch: int  # from 0: the epoch of these weights
-    val_lwlrap: float  # after that epoch
+    monitor: str  # the monitor of the experiment, such as val_lwlrap
+    value: float  # of the monitor, after that epoch
     seconds: float  # spent on training and validation, over all processes
     resumed: bool  # whether more than one process trained the stage
     round: int | None = None  # the best of several, from 1

@@ -1,7 +1,7 @@
 """A stage's compiled model and its callbacks."""
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +11,18 @@ import numpy as np
 from audiotag.config.components import CustomComponent, Section
 from audiotag.config.custom import bound, create, errors_of
 from audiotag.config.schema import Experiment, Stage, stage_of
+from audiotag.config.validation import is_validated_only
 from audiotag.crossval.label_rules import build_rule
 from audiotag.data.corrections import read_corrections
 from audiotag.data.records.manifest import Manifest
+from audiotag.data.sampling import class_weights
 from audiotag.errors import ConfigError, error_context
 from audiotag.losses import LOSSES
-from audiotag.metrics import Lwlrap
 from audiotag.models.tagger import Tagger
 from audiotag.optimizers import OPTIMIZERS, with_backbone_multiplier
 from audiotag.runs.building import build_tagger
 from audiotag.runs.directory import StageFiles
+from audiotag.runs.metrics import build_metrics, direction
 from audiotag.runs.models import without_initial_weights
 from audiotag.schedules import SCHEDULES
 from audiotag.training.callbacks import CALLBACKS, CSVLogger, ModelCheckpoint
@@ -41,11 +43,13 @@ def check_stages(experiment: Experiment, manifest: Manifest) -> None:
     """
     if experiment.corrections is not None:
         read_corrections(experiment.corrections, manifest.vocabulary)
+    direction(experiment, experiment.monitored)
     sizes = {"sample_rate": manifest.sample_rate, "num_classes": len(manifest.vocabulary)}
     for stage in experiment.stages:
         tagger = stage_tagger(experiment, stage, **sizes)
         compile_tagger(tagger, experiment, stage, num_steps=stage.steps_per_epoch or 1)
-        stage_callbacks(stage, StageFiles(Path()))
+        set_class_weights(tagger, stage, (), manifest.vocabulary)
+        stage_callbacks(experiment, stage, StageFiles(Path()))
         if stage.select is not None:
             num_classes = sizes["num_classes"]
             build_rule(stage.select.rule)(np.eye(2, num_classes, dtype=bool), np.full((2, num_classes), 0.5))
@@ -67,18 +71,23 @@ def stage_tagger(experiment: Experiment, stage: Stage, *, sample_rate: int, num_
     return build_tagger(experiment, sample_rate=sample_rate, num_classes=num_classes, stage=stage)
 
 
-def compile_tagger(tagger: Tagger, experiment: Experiment, stage: Stage, *, num_steps: int) -> None:
-    """Compiles a model with the optimizer and the losses of a stage.
+def compile_tagger(
+    tagger: Tagger, experiment: Experiment, stage: Stage, *, num_steps: int, num_validation: int = 1
+) -> None:
+    """Compiles a model with the optimizer, the losses and the metrics of a stage.
 
     Args:
         tagger: A built `Tagger`.
         experiment: The `Experiment`.
         stage: One of its stages.
         num_steps: Batches per epoch.
+        num_validation: Number of validation clips.
 
     Raises:
-        ConfigError: Keras, a loss or a schedule refuses a setting.
+        ConfigError: Keras, a loss, a metric or a schedule refuses a setting.
     """
+    metrics = build_metrics(experiment, num_classes=tagger.num_classes, num_clips=num_validation)
+    validated_only = [metric for metric, named in zip(metrics, experiment.metrics) if is_validated_only(named)]
     with error_context(f"stages.{stage_of(stage.name)}"):
         if stage.backbone_lr_multiplier == 0:
             for layer in tagger.backbone():
@@ -90,7 +99,8 @@ def compile_tagger(tagger: Tagger, experiment: Experiment, stage: Stage, *, num_
         tagger.compile(
             optimizer=optimizer,
             loss=build_loss(stage.loss, tagger.num_classes),
-            metrics=[Lwlrap(tagger.num_classes)],
+            metrics=[metric for metric in metrics if metric not in validated_only],
+            validation_metrics=validated_only,
             jit_compile=experiment.jit_compile,
         )
         if stage.noisy_loss is not None:
@@ -117,10 +127,30 @@ def build_loss(loss: Section, num_classes: int) -> keras.losses.Loss:
     return built
 
 
-def stage_callbacks(stage: Stage, stage_files: StageFiles) -> list[keras.callbacks.Callback]:
+def set_class_weights(tagger: Tagger, stage: Stage, labels: Iterable[str], vocabulary: Sequence[str]) -> None:
+    """Sets the class weights of a stage in its model.
+
+    Args:
+        tagger: A built `Tagger`.
+        stage: A `Stage`.
+        labels: The labels of each training clip.
+        vocabulary: The K class names.
+
+    Raises:
+        ConfigError: A class that has a weight is not in the vocabulary.
+    """
+    with error_context(f"stages.{stage_of(stage.name)}.class_weights"):
+        tagger.class_weights = class_weights(stage.class_weights, labels, vocabulary)
+
+
+def stage_callbacks(experiment: Experiment, stage: Stage, stage_files: StageFiles) -> list[keras.callbacks.Callback]:
     """The callbacks of a stage, which write into its folder.
 
-    A CSVLogger and a ModelCheckpoint are always among them, listed or not.
+    A CSVLogger and a ModelCheckpoint are always among them, listed or not. Those that monitor a value and do not name
+    it monitor that of the experiment.
+
+    Raises:
+        ConfigError: A callback refuses its options.
     """
     paths: dict[str, dict[str, Any]] = {
         "CSVLogger": {"path": stage_files.history},
@@ -128,11 +158,26 @@ def stage_callbacks(stage: Stage, stage_files: StageFiles) -> list[keras.callbac
         "TensorBoard": {"log_dir": str(stage_files.tensorboard)},
     }
     with error_context(f"stages.{stage_of(stage.name)}"):
-        callbacks = [create(callback, CALLBACKS, **paths.get(callback.name, {})) for callback in stage.callbacks]
-    for kind, path in ((CSVLogger, stage_files.history), (ModelCheckpoint, stage_files.best_weights)):
+        callbacks = [
+            create(_with_monitor(experiment, callback), CALLBACKS, **paths.get(callback.name, {}))
+            for callback in stage.callbacks
+        ]
+    monitor = {"monitor": experiment.monitored, "mode": direction(experiment, experiment.monitored)}
+    defaults: dict[type, dict[str, Any]] = {CSVLogger: {}, ModelCheckpoint: monitor}
+    for kind, settings in defaults.items():
         if not any(isinstance(callback, kind) for callback in callbacks):
-            callbacks.append(kind(path))
+            callbacks.append(kind(**settings, **paths[kind.__name__]))
     return callbacks
+
+
+def _with_monitor(experiment, callback):
+    """A callback of audiotag with its monitor, and whether the highest or the lowest value of it is best."""
+    if isinstance(callback, CustomComponent) or not hasattr(callback, "monitor"):
+        return callback
+    settings = {"monitor": callback.monitor or experiment.monitored}
+    if getattr(callback, "mode", None) == "auto":
+        settings["mode"] = direction(experiment, settings["monitor"])
+    return callback.model_copy(update=settings)
 
 
 def build_optimizer(

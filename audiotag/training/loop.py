@@ -31,7 +31,6 @@ from audiotag.models.tagger import Tagger
 from audiotag.runs.directory import (
     RETRAIN,
     Run,
-    StageFiles,
     StageResult,
     is_trained,
     num_cores,
@@ -52,7 +51,7 @@ from audiotag.training.callbacks import (
     WarnAtDivergence,
     signals_save,
 )
-from audiotag.training.compiling import check_stages, compile_tagger, stage_callbacks, stage_tagger
+from audiotag.training.compiling import check_stages, compile_tagger, set_class_weights, stage_callbacks, stage_tagger
 from audiotag.training.state import forget_state, is_saved, restore_callbacks, resume
 
 
@@ -161,8 +160,9 @@ def _fit_group(context, group, say):
             if result is None:
                 result = _fit_stage(at_stage, index)
             forget_state(at_stage.files.training_state)
+            name, value = result["monitor"].removeprefix("val_"), result["value"]
             say(
-                f"{stage.name} stage, fold {fold}: lwlrap {result['val_lwlrap']:.4f} on {num_validation} validation "
+                f"{stage.name} stage, fold {fold}: {name} {value:.4f} on {num_validation} validation "
                 f"clips, epoch {result['best_epoch'] + 1} of {result['epochs']}."
             )
 
@@ -189,7 +189,8 @@ def _fit_stage(context: FoldContext, index: int) -> dict[str, Any]:
             f"{stage.batch_size}. Give more clips or a smaller one."
         )
     tagger = _compiled_tagger(context, index, num_steps)
-    callbacks = stage_callbacks(stage, stage_files)
+    set_class_weights(tagger, stage, clips["labels"], run.vocabulary)
+    callbacks = stage_callbacks(run.experiment, stage, stage_files)
     state = stage_files.training_state
     resumed = is_saved(state)
     batches = _batches(context, clips, index, separate_subsets=tagger.separate_subsets)
@@ -204,7 +205,7 @@ def _fit_stage(context: FoldContext, index: int) -> dict[str, Any]:
                 f"epochs of {num_steps} steps. {RETRAIN}"
             )
         if epochs_done == stage.epochs or metadata["stop_training"]:
-            return _finish_stage(stage, stage_files, tagger, callbacks, metadata, resumed)
+            return _finish_stage(context, tagger, callbacks, metadata, resumed)
         if stage.start_from is None and not epochs_done and not steps_done:
             tagger.adapt(lambda: (waveform for waveform, _ in batches(epochs=range(1))))
         epochs = epochs_done + 1 if steps_done else stage.epochs  # first the rest of an epoch that was interrupted
@@ -253,7 +254,8 @@ def _compiled_tagger(context: FoldContext, index: int, num_steps: int) -> Tagger
     tagger = stage_tagger(run.experiment, stage, sample_rate=run.sample_rate, num_classes=len(run.vocabulary))
     if stage.start_from is not None:
         tagger.copy_weights_from(load_tagger(run, context.fold, stage.start_from))
-    compile_tagger(tagger, run.experiment, stage, num_steps=num_steps)
+    num_validation = len(validation_clips(run, context.clips, context.fold))
+    compile_tagger(tagger, run.experiment, stage, num_steps=num_steps, num_validation=num_validation)
     tagger.optimizer.build(tagger.trainable_variables)  # built in the first step, they would trace it twice
     return tagger
 
@@ -301,21 +303,21 @@ def _validation_batches(context):
 
 
 def _finish_stage(
-    stage: Stage,
-    stage_files: StageFiles,
+    context: FoldContext,
     tagger: Tagger,
     callbacks: Sequence[keras.callbacks.Callback],
     metadata: dict[str, Any],
     resumed: bool,
 ) -> dict[str, Any]:
     """Decides which weights a stage ends with, and writes result.json."""
+    stage, stage_files, monitor = context.stage, context.files, context.run.experiment.monitored
     history, state = metadata["history"], stage_files.training_state
     restore_callbacks(state, callbacks, metadata["callbacks"])
     (best,) = (callback for callback in callbacks if isinstance(callback, ModelCheckpoint))
     epoch = best.best_epoch if stage.keep == "best" else len(history) - 1
-    if epoch is not None and (not 0 <= epoch < len(history) or "val_lwlrap" not in history[epoch]):
-        raise DataError(f"{state}: the history has no val_lwlrap of epoch {epoch + 1}, with which to end. {RETRAIN}")
-    if epoch is None or not math.isfinite(history[epoch]["val_lwlrap"]):
+    if epoch is not None and (not 0 <= epoch < len(history) or monitor not in history[epoch]):
+        raise DataError(f"{state}: the history has no {monitor} of epoch {epoch + 1}, with which to end. {RETRAIN}")
+    if epoch is None or not math.isfinite(history[epoch][monitor]):
         raise ConfigError(
             f"{stage_files.folder}: training diverged to NaN. Lower the learning rate and retrain with --restart."
         )
@@ -331,7 +333,8 @@ def _finish_stage(
         "sha256": sha256,
         "epochs": metadata["epochs_done"],
         "best_epoch": epoch,
-        "val_lwlrap": history[epoch]["val_lwlrap"],
+        "monitor": monitor,
+        "value": history[epoch][monitor],
         "seconds": round(metadata["seconds"], 1),
         "resumed": resumed,
         "round": None,

@@ -91,7 +91,7 @@ def test_another_version_of_the_schema_is_refused_in_a_sentence(write, version):
         ("xla", False, "unknown key 'xla'. Accepted: "),
         ("window.short_clips", "zeros", "window: unknown key 'short_clips'. Accepted: seconds, pad."),
         ("stages.0.balanced", True, "stages[0]: unknown key 'balanced'. Did you mean 'class_balanced'? Accepted: "),
-        ("stages.0.decayed_weights", 0.1, "stages[0]: unknown key 'decayed_weights'. Accepted: "),
+        ("stages.0.decayed_weights", 0.1, "stages[0]: unknown key 'decayed_weights'. Did you mean"),
         (
             "stages.1.select",
             {"rule": {"name": "top_ranked"}, "scored_by": "noisy"},

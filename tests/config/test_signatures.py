@@ -14,6 +14,7 @@ TABLES = [
     ("audiotag.layers", "IMAGE_AUGMENTATIONS"),
     ("audiotag.models", "MODELS"),
     ("audiotag.losses", "LOSSES"),
+    ("audiotag.metrics", "METRICS"),
     ("audiotag.optimizers", "OPTIMIZERS"),
     ("audiotag.schedules", "SCHEDULES"),
     ("audiotag.training.callbacks", "CALLBACKS"),

@@ -45,6 +45,39 @@ CHECKPOINT = [{"name": "ModelCheckpoint", "monitor": "loss"}]
             "stages[0].callbacks[1].monitor: there is no 'val_lwrap'. Did you mean 'val_lwlrap'? Accepted: val_lwl",
         ),
         (
+            "monitor",
+            "val_lwrap",
+            "monitor: there is no 'val_lwrap'. Did you mean 'val_lwlrap'? Accepted: val_lwlrap, val_loss.",
+        ),
+        (
+            "monitor",
+            "lwlrap",
+            "monitor: there is no 'lwlrap'. Did you mean 'val_lwlrap'? Accepted: val_lwlrap, val_loss.",
+        ),
+        (
+            "monitor",
+            "val_auc",
+            'monitor: there is no \'val_auc\'. Add {"name": "auc"} to metrics. Accepted: val_lwlrap, val_loss.',
+        ),
+        ("metrics", [{"name": "auc"}, {"name": "auc"}], "metrics[1]: 'auc' is listed twice. Name each metric once."),
+        ("metrics", [], "metrics: "),
+        (
+            "metrics",
+            [{"name": "acu"}],
+            "metrics[0]: there is no component 'acu'. Did you mean 'auc'? Accepted: lwlrap, ",
+        ),
+        (
+            "metrics",
+            [{"name": "f_beta", "average": "all"}],
+            "metrics[0].average: there is no 'all'. Accepted: macro, micro.",
+        ),
+        ("stages.0.class_weights", {"Bark": 0.0}, "stages[0].class_weights.Bark: is 0.0. Expected a number above 0."),
+        (
+            "stages.0.class_weights",
+            "balancd",
+            "stages[0].class_weights: there is no 'balancd'. Did you mean 'balanced'?",
+        ),
+        (
             "stages.0.callbacks.1.mode",
             "maximum",
             "stages[0].callbacks[1].mode: there is no 'maximum'. Did you mean 'max'? ",
@@ -200,3 +233,13 @@ def test_a_selection_that_cannot_work_is_refused_before_training(overrides, mess
     with pytest.raises(ConfigError) as error:
         load(DEMO, overrides)
     assert message in str(error.value)
+
+
+def test_an_exact_metric_is_monitored_on_validation_clips_only(write):
+    content = changed("metrics", [{"name": "mean_average_precision"}, {"name": "lrap"}])
+    assert load(write(content)).monitored == "val_mean_average_precision"
+    assert load(write(content), ["monitor=val_lrap"]).monitored == "val_lrap"
+    assert load(write(content), ["stages.noisy.callbacks.EarlyStopping.monitor=lrap"]).monitor is None
+    message = refusal(write(content), ["stages.noisy.callbacks.EarlyStopping.monitor=mean_average_precision"])
+    assert message.startswith("stages[0].callbacks[1].monitor: there is no 'mean_average_precision'. Did you mean")
+    assert message.endswith("Accepted: val_mean_average_precision, val_lrap, val_loss, lrap, loss.")

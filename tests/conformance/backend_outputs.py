@@ -13,7 +13,16 @@ import numpy as np
 
 from audiotag.config.loading import load
 from audiotag.losses import LOSSES
-from audiotag.metrics import Lwlrap
+from audiotag.metrics import (
+    AreaUnderRoc,
+    BinaryAccuracy,
+    CategoricalAccuracy,
+    FBeta,
+    LabelRankingAveragePrecision,
+    Lwlrap,
+    MeanAveragePrecision,
+    MeanAveragePrecisionAtK,
+)
 from audiotag.runs.building import build_tagger
 
 ROOT = Path(__file__).parents[2]
@@ -73,16 +82,17 @@ def layer_outputs():
 
 
 def loss_outputs():
-    """(name, array): each loss for random and for extreme logits, and the metric."""
+    """(name, array): each loss for random and for extreme logits, and each metric."""
     rng = np.random.default_rng(0)
     truth = np.eye(6, 5, dtype="float32")[:, ::-1].copy()
     for name, loss in LOSSES.items():
         for scale in (1, 100):
             logits = (scale * rng.standard_normal((6, 5))).astype("float32")
             yield f"loss {name} {scale}", keras.ops.convert_to_numpy(loss()(truth, logits))
-    metric = Lwlrap(5)
-    metric.update_state(truth, logits)
-    yield "metric lwlrap", keras.ops.convert_to_numpy(metric.result())
+    metrics = [MeanAveragePrecision(5, 6), AreaUnderRoc(5, 6), CategoricalAccuracy(), BinaryAccuracy(), FBeta(5)]
+    for metric in [Lwlrap(5), *metrics, LabelRankingAveragePrecision(), MeanAveragePrecisionAtK()]:
+        metric.update_state(truth, logits)
+        yield f"metric {metric.name}", keras.ops.convert_to_numpy(metric.result())
 
 
 def tagger_outputs():
@@ -95,11 +105,17 @@ def tagger_outputs():
         variable.assign(np.abs(0.2 * rng.standard_normal(variable.shape)))
     waveform = rng.uniform(-1, 1, (2, 20_000)).astype("float32")
     yield "tagger logits", keras.ops.convert_to_numpy(tagger(waveform))
-    tagger.compile(optimizer="adam", loss=LOSSES["binary_crossentropy"](), metrics=[Lwlrap(5)])
+    tagger.compile(
+        optimizer="adam",
+        loss=LOSSES["binary_crossentropy"](),
+        metrics=[Lwlrap(5)],
+        validation_metrics=[AreaUnderRoc(5, 2)],
+    )
     window, truth = waveform[:, : tagger.window_samples], np.eye(2, 5, dtype="float32")
     before = keras.ops.convert_to_numpy(tagger.network.trainable_variables[0])
     history = tagger.fit((window, truth), truth, epochs=2, verbose=0, validation_data=(waveform, truth)).history
     changed = np.any(before != keras.ops.convert_to_numpy(tagger.network.trainable_variables[0]))
+    assert "val_auc" in history and "auc" not in history
     yield "tagger trains", np.array([changed and all(np.isfinite(value).all() for value in history.values())])
 
 

@@ -1,4 +1,4 @@
-"""Layers, losses, metric and tagger give equal outputs on TensorFlow, JAX and PyTorch."""
+"""Layers, losses, metrics and tagger give equal outputs on TensorFlow, JAX and PyTorch."""
 
 import os
 import subprocess

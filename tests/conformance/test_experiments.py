@@ -68,7 +68,7 @@ def test_it_builds_its_tagger_and_takes_a_training_step_of_every_stage(path):
             tagger = build(experiment, stage)
         compile_tagger(tagger, experiment, stage, num_steps=2)
         always = {"CSVLogger", "ModelCheckpoint"}
-        names = {type(callback).__name__ for callback in stage_callbacks(stage, StageFiles(Path()))}
+        names = {type(callback).__name__ for callback in stage_callbacks(experiment, stage, StageFiles(Path()))}
         assert names == always | {callback.name for callback in stage.callbacks}
         tagger.run_eagerly = True  # one eager step is faster than tracing
         truth = np.eye(2, 80, dtype="float32")

@@ -129,7 +129,7 @@ def test_a_round_scores_all_clips_each_by_the_model_of_its_fold(again):
 
 
 def test_the_best_round_on_validation_clips_is_kept(verified):
-    lwlraps = [[verified.result(fold, f"verified/{n}")["val_lwlrap"] for fold in (0, 1)] for n in (1, 2)]
+    lwlraps = [[verified.result(fold, f"verified/{n}")["value"] for fold in (0, 1)] for n in (1, 2)]
     best = 1 + int(np.argmax(np.mean(lwlraps, axis=1)))
     assert best_round(verified, (0, 1), verified.experiment.stages[1]) == best
     for fold in (0, 1):
@@ -138,7 +138,7 @@ def test_the_best_round_on_validation_clips_is_kept(verified):
         assert verified.weights(fold, "verified") == verified.weights(fold, f"verified/{best}")
         assert result == verified.result(fold, f"verified/{best}") | {"round": best}
         assert verified.result(fold, f"verified/{best}")["round"] is None
-        assert result["val_lwlrap"] == lwlraps[best - 1][fold]
+        assert result["value"] == lwlraps[best - 1][fold]
 
 
 def test_a_second_round_starts_from_the_first(verified):

@@ -1,8 +1,9 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.utils.class_weight import compute_class_weight
 
-from audiotag.data.sampling import sampling_probabilities
+from audiotag.data.sampling import class_weights, sampling_probabilities
 from audiotag.errors import ConfigError
 
 VOCABULARY = ("Bark", "Meow", "Rain")
@@ -55,3 +56,22 @@ def test_the_weight_of_a_clip_counts_within_its_subset():
     weighted = CLIPS.assign(weight=[0.5, 1, 1, 1, 1, 1])
     probabilities = sampling_probabilities(weighted, VOCABULARY, subset_weights={"noisy": 0.2, "curated": 0.8})
     np.testing.assert_allclose(probabilities, [0.04, 0.08, 0.08, *[0.8 / 3] * 3])
+
+
+def test_balanced_class_weights_are_those_of_scikit_learn():
+    labels = ["Bark"] * 5 + ["Meow"] * 2 + ["Rain"] * 3
+    expected = compute_class_weight("balanced", classes=np.array(VOCABULARY), y=labels)
+    weights = class_weights("balanced", labels, VOCABULARY)
+    np.testing.assert_allclose(weights, expected, rtol=1e-6)
+    assert np.mean([weights[VOCABULARY.index(label)] for label in labels]) == pytest.approx(1)
+
+
+def test_class_weights_of_clips_without_labels_and_of_classes_that_are_not_named_are_1():
+    assert class_weights("balanced", ["", "Bark", "Bark"], VOCABULARY).tolist() == [1, 1, 1]
+    assert class_weights({"Meow": 2.5}, ["Bark"], VOCABULARY).tolist() == [1, 2.5, 1]
+    assert class_weights(None, ["Bark"], VOCABULARY) is None
+
+
+def test_a_weight_of_an_unknown_class_names_the_nearest():
+    with pytest.raises(ValueError, match="there is no class 'Brak' in the records. Did you mean 'Bark'?"):
+        class_weights({"Brak": 2.0}, [], VOCABULARY)

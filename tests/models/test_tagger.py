@@ -288,6 +288,33 @@ def test_noisy_clips_may_have_their_own_loss():
     assert float(measured["lwlrap"]) == pytest.approx(lwlrap(truth, np.asarray(logits)))
 
 
+def test_class_weights_weight_the_clips_in_the_training_loss_of_every_path():
+    weights = np.array([4, 1, 1, 0.5, 1], "float32")
+    loss, noisy = keras.losses.BinaryCrossentropy(from_logits=True), SoftBootstrapping(beta=0.5)
+    plain, flips = small_tagger("augment=[]", "model.dropout=0.0"), small_tagger(FLIPS)
+    for tagger in (plain, flips):
+        tagger.compile(optimizer="sgd", loss=loss)
+        tagger.class_weights = weights
+        window, truth = batch(tagger)
+        truth[1, 0], truth[2] = 1, 0  # two labels, and none
+        logits, labels = tagger((window, truth), training=True)
+        value = tagger.compute_loss(None, truth, (logits, labels), training=True)
+        np.testing.assert_allclose(value, loss(labels, logits, [4, 2.5, 1, 0.5]), rtol=1e-6)
+        predicted = tagger(window)
+        if tagger is plain:  # the validation loss is not weighted
+            value = tagger.compute_loss(None, truth, predicted, training=False)
+            np.testing.assert_allclose(value, loss(truth, predicted), rtol=1e-6)
+    experiment = load(DEMO, [*SMALL, "augment=[]", "model.dropout=0.0", NOISY_LOSS])
+    separate = build_tagger(experiment, sample_rate=SAMPLE_RATE, num_classes=5, stage=experiment.stages[0])
+    separate.compile(optimizer="sgd", loss=loss)
+    separate.noisy_loss, separate.class_weights = noisy, weights
+    logits, labels = separate((window, group_labels(truth, ["curated", "noisy", "noisy", "curated"])), training=True)
+    value = separate.compute_loss(None, truth, (logits, labels), training=True)
+    by_hand = loss(truth[[0, 3]], logits.numpy()[[0, 3]], [4, 0.5]) / 2
+    by_hand += noisy(truth[1:3], logits[1:3], np.array([2.5, 1], "float32")) / 2
+    np.testing.assert_allclose(value, by_hand, rtol=1e-6)
+
+
 def test_a_noisy_clip_does_not_train_the_head_that_predicts():
     tagger = small_tagger("noisy_head=true")
     tagger.compile(optimizer=keras.optimizers.SGD(0.1), loss=keras.losses.BinaryCrossentropy(from_logits=True))

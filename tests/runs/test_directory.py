@@ -46,7 +46,8 @@ def finish(run, fold, stage, data=b"weights"):
         "sha256": files.sha256(stage_files.best_weights),
         "epochs": 3,
         "best_epoch": 2,
-        "val_lwlrap": 0.5,
+        "monitor": "val_lwlrap",
+        "value": 0.5,
         "seconds": 1.5,
         "resumed": False,
     }

@@ -51,14 +51,41 @@ def test_a_valid_experiment_passes_the_check_of_its_stages(tiny):
 
 @pytest.mark.parametrize("overrides", [(), ("stages.noisy.callbacks=[]",), ("stages.noisy.keep=last",)])
 def test_the_history_and_the_best_weights_are_always_written(tiny, overrides):
-    logger, checkpoint = stage_callbacks(tiny(*overrides).stages[0], FOLDER)
+    logger, checkpoint = stage_callbacks(tiny(*overrides), tiny(*overrides).stages[0], FOLDER)
     assert isinstance(logger, CSVLogger) and isinstance(checkpoint, ModelCheckpoint)
     assert (checkpoint.path, checkpoint.monitor, checkpoint.mode) == (str(FOLDER.best_weights), "val_lwlrap", "max")
 
 
+def test_callbacks_without_a_monitor_have_that_of_the_experiment(tiny):
+    callbacks = '[{"name": "EarlyStopping"}, {"name": "ReduceLROnPlateau", "monitor": "val_lwlrap"}]'
+    experiment = tiny("monitor=val_loss", f"stages.noisy.callbacks={callbacks}")
+    stopping, plateau, _, checkpoint = stage_callbacks(experiment, experiment.stages[0], FOLDER)
+    assert [(callback.monitor, callback.mode) for callback in (stopping, plateau, checkpoint)] == [
+        ("val_loss", "min"),
+        ("val_lwlrap", "max"),
+        ("val_loss", "min"),
+    ]
+
+
+def test_a_class_weight_for_an_unknown_class_is_refused_before_training(tiny, records, tmp_path):
+    name = read_manifest(records).vocabulary[0]
+    with pytest.raises(ConfigError) as error:
+        fit(tiny(f'stages.curated.class_weights={{"{name}s": 2.0}}'), tmp_path / "run")
+    assert str(error.value) == (
+        f"stages.curated.class_weights: there is no class '{name}s' in the records. Did you mean '{name}'? Name "
+        "classes as in their labels."
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_metric_that_refuses_an_option_is_named(tiny, tmp_path):
+    with pytest.raises(ConfigError, match=r"^metrics\.map_at_k: k must be at least 1\. Received: k=0"):
+        fit(tiny('metrics=[{"name": "map_at_k", "k": 0}]'), tmp_path / "run")
+
+
 def test_a_checkpoint_that_is_named_is_not_added_again(tiny):
-    named = tiny('stages.noisy.callbacks=[{"name": "ModelCheckpoint", "monitor": "val_loss"}]').stages[0]
-    checkpoint, logger = stage_callbacks(named, FOLDER)
+    named = tiny('stages.noisy.callbacks=[{"name": "ModelCheckpoint", "monitor": "val_loss"}]')
+    checkpoint, logger = stage_callbacks(named, named.stages[0], FOLDER)
     assert isinstance(logger, CSVLogger)
     assert (checkpoint.path, checkpoint.monitor, checkpoint.mode) == (str(FOLDER.best_weights), "val_loss", "min")
 

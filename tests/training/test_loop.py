@@ -16,6 +16,14 @@ import pytest
 import soundfile as sf
 import tensorflow as tf
 from kills import Stopped, arrays_in, fit_command, run_until
+from scipy.special import expit
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    fbeta_score,
+    label_ranking_average_precision_score,
+    roc_auc_score,
+)
 
 from audiotag import files
 from audiotag.config.loading import dump, load
@@ -24,7 +32,8 @@ from audiotag.crossval.label_selection import stage_clips
 from audiotag.crossval.splits import training_clips
 from audiotag.data.clips import read_clips
 from audiotag.data.folds import stratified_folds
-from audiotag.data.pipeline import training_batches
+from audiotag.data.labels import multi_hot
+from audiotag.data.pipeline import evaluation_batches, training_batches
 from audiotag.data.records import read_manifest, write_records
 from audiotag.data.sources import find_clips
 from audiotag.data.synthetic import make_demo
@@ -32,7 +41,7 @@ from audiotag.errors import ConfigError, DataError
 from audiotag.evaluation.measures import evaluate
 from audiotag.evaluation.scoring import out_of_fold_predictions, score_test_clips
 from audiotag.layers import LogMel
-from audiotag.metrics import lwlrap
+from audiotag.metrics import lwlrap, mean_average_precision_at_k
 from audiotag.models.label_groups import split_groups
 from audiotag.models.tagger import Tagger
 from audiotag.runs.building import build_tagger
@@ -107,7 +116,7 @@ def test_its_history_and_its_result_agree(run):
         assert history.columns.tolist() == ["epoch", "loss", "lwlrap", "val_loss", "val_lwlrap"]
         assert history["epoch"].tolist() == [0, 1]
         assert result["epochs"] == 2
-        assert result["val_lwlrap"] == pytest.approx(history["val_lwlrap"].max(), abs=1e-12)
+        assert result["value"] == pytest.approx(history["val_lwlrap"].max(), abs=1e-12)
         assert result["best_epoch"] == history["val_lwlrap"].idxmax()
         assert result["sha256"] == files.sha256(run.weights(0, stage))
         assert (result["schema_version"], result["resumed"], result["round"]) == (2, False, None)
@@ -121,7 +130,7 @@ def test_its_out_of_fold_scores_give_the_lwlrap_that_was_monitored(run, records)
     assert scores.columns.tolist() == list(run.vocabulary)
     labels = read_clips(records / "clips.csv").set_index("name")["labels"]
     truth = [[label in labels[name].split(",") for label in run.vocabulary] for name in scores.index]
-    assert lwlrap(np.array(truth, int), scores.to_numpy()) == pytest.approx(run.result(0, "curated")["val_lwlrap"])
+    assert lwlrap(np.array(truth, int), scores.to_numpy()) == pytest.approx(run.result(0, "curated")["value"])
 
 
 # A second call
@@ -354,7 +363,7 @@ def test_the_last_weights_of_a_stage_are_the_average_that_was_validated(tiny, tm
     path = run.stage_files(0, "noisy").oof_scores("curated")
     scores = pd.read_csv(path, index_col="name").loc[held_out["name"]]
     assert run.weights(0, "noisy").name == "last.weights.h5"
-    assert lwlrap(np.array(truth, int), scores.to_numpy()) == pytest.approx(run.result(0, "noisy")["val_lwlrap"])
+    assert lwlrap(np.array(truth, int), scores.to_numpy()) == pytest.approx(run.result(0, "noisy")["value"])
 
 
 def test_keep_decides_between_the_weights_of_the_best_and_of_the_last_epoch(tiny, tmp_path):
@@ -371,7 +380,7 @@ def test_keep_decides_between_the_weights_of_the_best_and_of_the_last_epoch(tiny
     assert sorted(epochs.values()) in ([0, 1, 1], [0, 0, 1])
     assert {name: result["best_epoch"] for name, result in results.items()} == epochs
     for name, epoch in epochs.items():
-        assert results[name]["val_lwlrap"] == pytest.approx(lwlraps[epoch], abs=1e-12)
+        assert results[name]["value"] == pytest.approx(lwlraps[epoch], abs=1e-12)
     assert [result["weights"] for result in results.values()] == ["best.weights.h5"] * 2 + ["last.weights.h5"]
     assert runs["last"].stage_files(0, "noisy").best_weights.is_file()
     weights = {name: load_tagger(run, 0, "noisy").network.get_weights() for name, run in runs.items()}
@@ -495,7 +504,7 @@ def test_half_precision_trains_and_keeps_small_gradients(tiny, tmp_path, monkeyp
 
 def test_a_training_step_compiled_with_xla_trains_too(tiny, tmp_path):
     run = fit(tiny("jit_compile=true", "deterministic=false", only("noisy", tiny(*ONE_EPOCH))), tmp_path / "run")
-    assert np.isfinite(run.result(0, "noisy")["val_lwlrap"])
+    assert np.isfinite(run.result(0, "noisy")["value"])
 
 
 # `kill -9`
@@ -615,6 +624,72 @@ def test_a_stage_may_train_on_both_subsets_and_never_on_held_out_clips(run, reco
     assert not set(clips["name"]) & set(folds.index[folds == 0])
 
 
+METRICS = [{"name": name} for name in ("mean_average_precision", "auc", "lrap", "map_at_k", "f_beta", "lwlrap")]
+
+
+def validation_predictions(run, records, stage):
+    """Truth and logits of the validation clips of fold 0, with the weights that a stage saved."""
+    clips = read_clips(records / "clips.csv")
+    clips = clips[clips["name"].isin(held_out_of(run))].reset_index(drop=True)
+    tagger = load_tagger(run, 0, stage)
+    logits = np.zeros((len(clips), len(run.vocabulary)), "float32")
+    for waveform, rows in evaluation_batches(read_manifest(records), clips, window_samples=16_000, batch_size=16):
+        logits[rows.numpy()] = tagger(waveform)
+    return multi_hot(clips["labels"], run.vocabulary), logits
+
+
+def held_out_of(run):
+    folds = pd.read_csv(run.folds_file, index_col="name")["fold"]
+    return folds.index[folds == 0]
+
+
+def test_metrics_in_the_history_equal_those_of_scikit_learn_and_decide_which_weights_are_kept(
+    tiny, records, tmp_path, capsys
+):
+    experiment = tiny("model.filters=[8]", f"metrics={json.dumps(METRICS)}", "stages.curated.epochs=3")
+    experiment = tiny("model.filters=[8]", f"metrics={json.dumps(METRICS)}", only("curated", experiment))
+    run = loop.fit(experiment, tmp_path / "run")
+    history, result = run.history(), run.result(0, "curated")
+    streaming = ["lrap", "map_at_k", "f_beta", "lwlrap"]
+    validated = [f"val_{name}" for name in ("loss", *streaming, "mean_average_precision", "auc")]
+    assert sorted(history.columns) == sorted(["epoch", "loss", *streaming, *validated])
+    assert (result["monitor"], result["best_epoch"]) == (
+        "val_mean_average_precision",
+        history["val_mean_average_precision"].idxmax(),
+    )
+    assert result["value"] == history["val_mean_average_precision"].max()
+    assert f"curated stage, fold 0: mean_average_precision {result['value']:.4f} on 8 valid" in capsys.readouterr().out
+    truth, logits = validation_predictions(run, records, "curated")
+    logged = history.iloc[result["best_epoch"]]
+    columns = [(t, s) for t, s in zip(truth.T, logits.T) if t.any()]  # no class is in every clip
+    expected = {
+        "mean_average_precision": np.mean([average_precision_score(*column) for column in columns]),
+        "auc": np.mean([roc_auc_score(*column) for column in columns]),
+        "lrap": label_ranking_average_precision_score(truth, logits),
+        "map_at_k": mean_average_precision_at_k(truth, logits, k=3),
+        "f_beta": fbeta_score(truth, logits > 0, beta=1, average="macro", zero_division=np.nan),
+        "lwlrap": lwlrap(truth, logits),
+    }
+    assert {name: logged[f"val_{name}"] for name in expected} == pytest.approx(expected, abs=1e-6)
+    assert logged["val_auc"] != logged["val_mean_average_precision"] != logged["val_lrap"]
+
+
+def test_metrics_of_an_epoch_that_was_interrupted_and_resumed_are_those_of_a_complete_one(tiny, tmp_path, monkeypatch):
+    options = ("model.filters=[8]", f"metrics={json.dumps(METRICS)}", "stages.curated.batch_size=8")
+    experiment = tiny(*options, only("curated", tiny(*options)))
+    complete = fit(experiment, tmp_path / "complete")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match="after 1 epochs and 2 steps"):
+        steps = iter(range(100))  # 4 per epoch
+        interrupt = lambda callback, batch, logs=None: next(steps) == 5 and os.kill(os.getpid(), signal.SIGINT)
+        patch.setattr(SaveState, "on_train_batch_begin", interrupt)
+        fit(experiment, tmp_path / "resumed")
+    signal.signal(signal.SIGINT, before)
+    resumed = fit(experiment, tmp_path / "resumed")
+    assert resumed.result(0, "curated")["resumed"]
+    pd.testing.assert_frame_equal(resumed.history(), complete.history(), check_exact=True)
+
+
 SOFTMAX = [f'stages.{stage}.loss={{"name": "categorical_crossentropy"}}' for stage in ("noisy", "curated")]
 
 
@@ -634,6 +709,21 @@ def test_a_softmax_trains_on_clips_with_one_label_and_keeps_all_columns(run, rec
     losses = [-np.log(scores.loc[clip, label]) for clip, label in single.items()]
     assert 0 < len(single) < len(scores)
     np.testing.assert_allclose(history["val_loss"].iloc[-1], np.mean(losses), rtol=1e-4)
+
+
+def test_accuracy_of_a_task_with_one_label_and_balanced_classes(tiny, records, tmp_path):
+    options = ("task=single_label", *SOFTMAX, "model.filters=[8]", "stages.curated.class_weights=balanced")
+    accuracy = 'metrics=[{"name": "categorical_accuracy"}, {"name": "binary_accuracy", "threshold": 0.2}]'
+    run = fit(tiny(*options, accuracy, only("curated", tiny(*options))), tmp_path / "run")
+    truth, logits = validation_predictions(run, records, "curated")
+    single = truth.sum(axis=1) == 1  # validation clips have one label each
+    logged = run.history().iloc[run.result(0, "curated")["best_epoch"]]
+    accuracy = accuracy_score(truth[single].argmax(axis=1), logits[single].argmax(axis=1))
+    assert logged["val_categorical_accuracy"] == pytest.approx(accuracy, abs=1e-6)
+    assert logged["val_binary_accuracy"] == pytest.approx(
+        np.mean((expit(logits) > 0.2) == truth, where=single[:, None])
+    )
+    assert run.result(0, "curated")["monitor"] == "val_categorical_accuracy"
 
 
 def test_each_head_trains_on_the_clips_of_its_subset(tiny, tmp_path, monkeypatch):
@@ -694,7 +784,7 @@ def test_only_the_last_epoch_may_be_validated_and_folds_may_be_predefined(tiny, 
     lwlraps = overall[overall["measure"] == "lwlrap"].set_index("split")["value"]
     assert lwlraps.index.tolist() == ["all", "fold 0", "fold 2"]
     for fold in (0, 2):
-        assert lwlraps[f"fold {fold}"] == pytest.approx(run.result(fold, "curated")["val_lwlrap"])
+        assert lwlraps[f"fold {fold}"] == pytest.approx(run.result(fold, "curated")["value"])
 
 
 def test_statistics_are_those_of_the_training_clips_and_saved_with_the_weights(tiny, records, tmp_path):

@@ -1,4 +1,4 @@
-"""A loss, an optimizer, a learning rate schedule, a callback and a label rule."""
+"""A loss, a metric, an optimizer, a learning rate schedule, a callback and a label rule."""
 
 import keras
 import numpy as np
@@ -15,6 +15,16 @@ class Brier(keras.losses.Loss):
 
     def call(self, y_true, y_pred):
         return self.weight * ops.sum(ops.square(ops.sigmoid(y_pred) - y_true), axis=-1)
+
+
+class TopProbability(keras.metrics.Mean):
+    """The mean probability of each clip's most probable class; like every metric it gets logits [B, K]."""
+
+    _direction = "up"  # so that it can be the monitor
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        """Adds the clips of a batch."""
+        return super().update_state(ops.max(ops.sigmoid(y_pred), axis=-1), sample_weight)
 
 
 class Signs(keras.optimizers.SGD):

@@ -1,4 +1,4 @@
-"""Ranking metrics for arrays, and lwlrap as a Keras metric.
+"""Ranking metrics for arrays.
 
 Conventions. N is the number of clips, K of classes. Truth is 0 or 1, one column per class; a higher score means that
 the class is more likely. Logits and probabilities give the same result, as long as rounding makes no two of them equal.
@@ -7,11 +7,7 @@ rank the classes of a clip ignore clips without labels. Chance levels are exact:
 scores.
 """
 
-from typing import Any
-
-import keras
 import numpy as np
-from keras import ops
 from numpy.typing import ArrayLike
 
 
@@ -334,80 +330,3 @@ def validate(truth: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarra
             "Did training diverge?"
         )
     return truth.astype(bool), scores
-
-
-@keras.saving.register_keras_serializable(package="audiotag")
-class Lwlrap(keras.metrics.Metric):
-    """`lwlrap` over all batches, as a Keras metric.
-
-    It accumulates the sum of precisions and the number of labels per class, so the
-    result is that of the complete set, whatever the batch size, and not a mean over
-    batches. Callbacks with mode "auto" maximize it.
-
-    Sample weights multiply a clip's precisions and its number of labels; a weight of 0
-    leaves a clip out. The result is 0 without labels.
-
-    Args:
-        num_classes: Number of columns of truth and scores.
-        name: The name in Keras' logs; for validation clips Keras prefixes `val_`.
-
-    Example:
-        >>> metric = Lwlrap(4)
-        >>> metric.update_state(np.array([[1, 0, 1, 0]]), np.array([[0.9, 0.8, 0.7, 0.6]]))
-        >>> metric.update_state(np.array([[0, 0, 0, 1]]), np.array([[0.1, 0.9, 0.5, 0.2]]))
-        >>> round(float(metric.result()), 5)
-        0.66667
-    """
-
-    def __init__(self, num_classes: int, *, name: str = "lwlrap", **kwargs):
-        super().__init__(name=name, **kwargs)
-        self.num_classes = num_classes
-        self.precisions = self.add_variable((num_classes,), initializer="zeros", name="precisions")
-        self.counts = self.add_variable((num_classes,), initializer="zeros", name="counts")
-        self._direction = "up"  # read by Keras' callbacks
-
-    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """Adds a batch.
-
-        Args:
-            y_true: [B, K], 1 where a clip carries a class, else 0.
-            y_pred: [B, K], logits or probabilities.
-            sample_weight: [B] or [B, 1]; None weights all clips 1.
-        """
-        truth = ops.cast(y_true, self.dtype)
-        precisions = label_precisions(truth, ops.cast(y_pred, self.dtype))
-        if sample_weight is not None:
-            weight = ops.reshape(ops.cast(sample_weight, self.dtype), (-1, 1))  # [B, 1]
-            truth, precisions = weight * truth, weight * precisions
-        self.precisions.assign_add(ops.sum(precisions, axis=0))
-        self.counts.assign_add(ops.sum(truth, axis=0))
-
-    def result(self) -> Any:
-        """Lwlrap of all clips since the last `reset_state`."""
-        return ops.divide_no_nan(ops.sum(self.precisions), ops.sum(self.counts))
-
-    def get_config(self) -> dict[str, Any]:
-        """The options as they were passed."""
-        return super().get_config() | {"num_classes": self.num_classes}
-
-
-def label_precisions(truth: Any, scores: Any) -> Any:
-    """`precisions` in Keras operations, without checks.
-
-    Args:
-        truth: [B, K], 1 where a clip carries a class, else 0, of a float type.
-        scores: [B, K].
-
-    Returns:
-        [B, K], of the type of truth; 0 where truth is 0.
-
-    Example:
-        >>> precisions = label_precisions(np.array([[1.0, 0.0, 1.0]]), np.array([[0.9, 0.8, 0.7]]))
-        >>> [round(float(precision), 5) for precision in precisions[0]]
-        [1.0, 0.0, 0.66667]
-    """
-    above = ops.expand_dims(scores, 1) >= ops.expand_dims(scores, 2)  # [B, i, j]: j ranks at or above i
-    above = ops.cast(above, truth.dtype)
-    rank = ops.sum(above, axis=-1)  # [B, K]
-    hits = ops.sum(above * ops.expand_dims(truth, 1), axis=-1)  # [B, K]
-    return truth * hits / rank

@@ -2,7 +2,6 @@ import itertools
 import time
 from pathlib import Path
 
-import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose
+from ranking_scores import KINDS, by_brute_force, random_scores
 from sklearn.metrics import average_precision_score, label_ranking_average_precision_score, roc_auc_score
 from tiers import law
 
 from audiotag.data.labels import multi_hot
 from audiotag.metrics import (
-    Lwlrap,
     areas_under_roc,
     average_precisions,
     average_precisions_at_k,
@@ -28,45 +27,7 @@ from audiotag.metrics import (
     per_clip_lwlrap,
 )
 
-REAL = Path(__file__).parents[2] / "shared" / "data" / "fsdkaggle2019"
-
-
-def random_scores(kind, clips, classes, seed):
-    """Truth of clips with and without labels, and scores with and without ties."""
-    rng = np.random.default_rng(seed)
-    truth = (rng.random((clips, classes)) < rng.choice([0.05, 0.2, 0.7])).astype(int)
-    truth[::7] = 0
-    truth[1::7] = 1
-    scores = {
-        "distinct": lambda: rng.random((clips, classes)),
-        "tied": lambda: rng.integers(0, 4, (clips, classes)).astype(float),
-        "equal": lambda: np.zeros((clips, classes)),
-        "logits": lambda: rng.normal(0, 30, (clips, classes)),
-        "saturated": lambda: np.round(rng.random((clips, classes))),
-    }[kind]()
-    return truth, scores
-
-
-def by_brute_force(truth, scores):
-    """Sums and counts per class, label by label."""
-    sums, counts = np.zeros(truth.shape[1]), np.zeros(truth.shape[1])
-    for labels, row in zip(truth, scores):
-        for label in np.flatnonzero(labels):
-            above = [other for other in range(len(row)) if row[other] >= row[label]]
-            sums[label] += sum(labels[other] for other in above) / len(above)
-            counts[label] += 1
-    return sums, counts
-
-
-def in_batches(truth, scores, batch_size, weights=None):
-    metric = Lwlrap(truth.shape[1])
-    for start in range(0, len(truth), batch_size):
-        batch = slice(start, start + batch_size)
-        metric.update_state(truth[batch], scores[batch], None if weights is None else weights[batch])
-    return metric
-
-
-KINDS = ["distinct", "tied", "equal", "logits", "saturated"]
+REAL = Path(__file__).parents[3] / "shared" / "data" / "fsdkaggle2019"
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -266,78 +227,3 @@ def test_invalid_truth_or_scores_are_refused(function, truth, scores, message):
     with pytest.raises(ValueError) as error:
         function(truth, scores)
     assert message in str(error.value)
-
-
-@pytest.mark.parametrize("batch_size", [1, 3, 16, 64, 200])
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_metric_is_exact_for_any_batch_size(kind, batch_size):
-    truth, scores = random_scores(kind, 200, 20, seed=3)
-    scores = scores.astype("float32")
-    metric = in_batches(truth, scores, batch_size)
-    assert float(metric.result()) == pytest.approx(lwlrap(truth, scores), abs=1e-6)
-
-
-def test_the_metric_accumulates_per_class():
-    truth, scores = random_scores("tied", 50, 8, seed=4)
-    metric = in_batches(truth, scores, 7)
-    sums, counts = by_brute_force(truth, scores)
-    assert_allclose(metric.precisions, sums, rtol=1e-6)
-    assert_allclose(metric.counts, counts)
-
-
-@pytest.mark.parametrize("column", [False, True])
-def test_sample_weights_multiply_clips_and_zero_leaves_them_out(column):
-    truth, scores = random_scores("tied", 60, 8, seed=6)
-    weights = np.random.default_rng(0).integers(0, 4, 60)
-    repeated = lwlrap(np.repeat(truth, weights, axis=0), np.repeat(scores, weights, axis=0))
-    metric = in_batches(truth, scores, 16, weights[:, None] if column else weights)
-    assert float(metric.result()) == pytest.approx(repeated, abs=1e-6)
-
-
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64", "int32"])
-def test_scores_of_any_type_are_ranked_in_float32(dtype):
-    truth, scores = random_scores("tied", 60, 8, seed=7)
-    metric = Lwlrap(8)
-    metric.update_state(keras.ops.cast(truth, "bool"), keras.ops.cast(scores, dtype))
-    assert float(metric.result()) == pytest.approx(lwlrap(truth, scores), abs=1e-6)
-
-
-def test_the_metric_is_zero_without_labels_and_after_a_reset():
-    metric = Lwlrap(3)
-    assert float(metric.result()) == 0
-    metric.update_state(np.zeros((2, 3)), np.ones((2, 3)))
-    assert float(metric.result()) == 0
-    metric.update_state(np.eye(3), np.eye(3))
-    assert float(metric.result()) == 1
-    metric.reset_state()
-    assert float(metric.result()) == 0
-
-
-def test_the_metric_round_trips():
-    metric = Lwlrap(5, name="curated_lwlrap")
-    again = keras.metrics.deserialize(keras.metrics.serialize(metric))
-    assert again.get_config() == metric.get_config()
-    assert (again.num_classes, again.name, Lwlrap(5).name) == (5, "curated_lwlrap", "lwlrap")
-
-
-def test_callbacks_with_mode_auto_maximize_the_metric(tmp_path):
-    truth, scores = random_scores("distinct", 40, 6, seed=8)
-    truth, scores = truth.astype("float32"), scores.astype("float32")
-    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(6, kernel_initializer="identity")])
-    model.compile("sgd", keras.losses.BinaryCrossentropy(from_logits=True), metrics=[Lwlrap(6)])
-    stopping = keras.callbacks.EarlyStopping(monitor="val_lwlrap", mode="auto")
-    checkpoint = keras.callbacks.ModelCheckpoint(tmp_path / "best.keras", monitor="val_lwlrap", save_best_only=True)
-    plateau = keras.callbacks.ReduceLROnPlateau(monitor="val_lwlrap")
-    model.optimizer.learning_rate = 0.0
-    history = model.fit(
-        scores,
-        truth,
-        validation_data=(scores, truth),
-        batch_size=7,
-        verbose=0,
-        callbacks=[stopping, checkpoint, plateau],
-    )
-    for callback in (stopping, checkpoint, plateau):
-        assert callback.monitor_op is keras.ops.greater
-    assert history.history["val_lwlrap"] == [pytest.approx(lwlrap(truth, scores), abs=1e-6)]
-    assert keras.models.load_model(tmp_path / "best.keras").count_params() == model.count_params()
