@@ -121,7 +121,7 @@ def test_fit_prints_its_own_lines_alone(tiny, tiny_file, tmp_path):
     assert [line.split(":")[0] for line in lines] == [
         "noisy, fold 0 1/2",
         "noisy, fold 0 2/2",
-        "noisy, fold 0, on curated",
+        "noisy, fold 0, on validation clips",
     ]
 
 

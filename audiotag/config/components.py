@@ -21,6 +21,7 @@ from audiotag.config import signatures
 from audiotag.errors import shortened
 
 CUSTOM_TAG = "package.module:Name"
+SUBSET_PATTERN = "[A-Za-z0-9_-]+"  # the name of a subset of clips
 T = TypeVar("T")
 # A tuple that the file may write as a single string.
 OneOrSeveral = Annotated[

@@ -6,12 +6,12 @@ signature, so no default is written twice.
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from audiotag.config import validation
-from audiotag.config.components import OneOrSeveral, Section, component
+from audiotag.config.components import SUBSET_PATTERN, OneOrSeveral, Section, component
 
 SchemaVersion = Literal[2]
 SCHEMA_VERSION: SchemaVersion = 2  # of experiments and of the files of a run
@@ -58,7 +58,8 @@ else:
     )
     LabelRule = component("audiotag.crossval.label_rules", "RULES", given=("truth", "scores"))
 
-Subset = Literal["curated", "noisy"]
+# Any name in the table of clips. Test clips are neither trained on nor validate.
+Subset = Annotated[str, Field(pattern=f"^{SUBSET_PATTERN}$", max_length=100), AfterValidator(validation.refuse_test)]
 Pad = Literal["repeat", "zeros"]
 Pool = Literal["mean", "max", "log_mean_exp"]  # of probabilities; log_mean_exp of logits, the mean of the odds
 
@@ -87,7 +88,7 @@ class Predict(Section):
 class Select(Section):
     """Which noisy clips a stage trains on.
 
-    They are those whose labels out-of-fold predictions confirm.
+    Of the clips of its subsets that are not trusted they are those whose labels out-of-fold predictions confirm.
     """
 
     rule: LabelRule
@@ -140,9 +141,22 @@ class Folds(Section):
 
 
 class Validation(Section):
-    """Which curated clips are held out to validate each epoch."""
+    """Which clips validate each epoch.
 
-    folds: Folds = Folds()
+    One of three: the trusted clips of each fold in turn, all clips of a subset, or a random part of the trusted clips.
+    Neither they nor other clips of their recordings are trained on.
+    """
+
+    folds: Folds | None = None
+    subset: Subset | None = None
+    fraction: float | None = Field(default=None, ge=0.01, le=0.99)  # stratified by labels
+    seed: int | None = Field(default=None, ge=0, lt=2**31)  # of `fraction`; None is the experiment's
+
+    @model_validator(mode="after")
+    def check_that_it_is_one_kind(self) -> "Validation":
+        """Checks that there is one of folds, subset and fraction."""
+        validation.check_kind_of_validation(self)
+        return self
 
 
 class Experiment(Section):
@@ -163,9 +177,10 @@ class Experiment(Section):
     augment: tuple[Augment, ...] = ()  # of the finished image
     model: Model
     task: Literal["multi_label", "single_label"] = "multi_label"  # single_label: softmax, clips with one label only
+    trusted: OneOrSeveral[Subset] = ("curated",)  # subsets with reliable labels; the clips of all others are "noisy"
     noisy_head: bool = False  # noisy labels train an output layer of their own, unused at inference
     stages: tuple[Stage, ...] = Field(min_length=1, max_length=100)
-    validation: Validation = Validation()
+    validation: Validation | None = Validation(folds=Folds())  # None: no clip validates, all are trained on
     predict: Predict = Predict()
     metrics: tuple[Metric, ...] = Field(default=({"name": "lwlrap"},), min_length=1, validate_default=True)
     # The value of the validation clips that decides about checkpoints, callbacks without a monitor and the best round:
@@ -184,7 +199,30 @@ class Experiment(Section):
     @property
     def monitored(self) -> str:
         """The name of the monitor in the logs, such as "val_lwlrap"."""
-        return self.monitor or f"val_{validation.log_name(self.metrics[0])}"
+        return self.monitor or validation.default_monitor(self)
+
+    @property
+    def num_folds(self) -> int:
+        """The number of folds; without folds there is one model, that of fold 0."""
+        return self._folds.num_folds if self._folds else 1
+
+    @property
+    def held_out(self) -> tuple[int, ...]:
+        """The folds that are held out, one model each; without folds it is fold 0."""
+        return self._folds.held_out if self._folds else (0,)
+
+    @property
+    def split_noisy(self) -> bool:
+        """Whether noisy clips have folds too, so that each has out-of-fold predictions."""
+        return self._folds is not None and self._folds.split_noisy
+
+    @property
+    def _folds(self) -> Folds | None:
+        return self.validation.folds if self.validation else None
+
+    def noisy_subsets(self, stage: Stage) -> tuple[str, ...]:
+        """The subsets of a stage whose labels are unreliable."""
+        return tuple(subset for subset in stage.subset if subset not in self.trusted)
 
 
 def expand_rounds(experiment: Experiment) -> Iterator[Stage]:

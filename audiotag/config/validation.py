@@ -27,18 +27,57 @@ def check_experiment(experiment: Any) -> None:
         where = f"stages[{index}]"
         _check_names(stage, earlier, where)
         _check_callbacks(experiment, stage, logged, where)
-        _check_clips(stage, where)
+        _check_clips(experiment, stage, where)
         _check_learning_rate(stage, where)
         _check_select(experiment, stage, earlier, where)
         _check_task(experiment, stage, where)
         earlier.append(stage.name)
-    if experiment.noisy_head and not any("noisy" in stage.subset for stage in experiment.stages):
-        raise error_at("noisy_head", 'no stage trains on noisy clips. Add "noisy" to a subset, or leave it out.')
+    if experiment.noisy_head and not any(experiment.noisy_subsets(stage) for stage in experiment.stages):
+        raise error_at("noisy_head", f"no stage trains on noisy clips. {_add_noisy(experiment)}, or leave it out.")
     _check_flips(experiment)
     _check_unions(experiment)
     if experiment.jit_compile and experiment.deterministic:
         raise error_at("jit_compile", 'TensorFlow does not compile deterministic runs. Add "deterministic": false.')
-    _check_folds(experiment.validation.folds)
+    if experiment.validation is not None and experiment.validation.folds is not None:
+        _check_folds(experiment.validation.folds)
+
+
+def refuse_test(subset: str) -> str:
+    """Refuses the subset of test clips, which a run never sees before its evaluation.
+
+    Raises:
+        PydanticCustomError: The subset is "test".
+    """
+    if subset == "test":
+        what = "test clips only evaluate: nothing trains on them or chooses by them. Name another subset."
+        raise PydanticCustomError("complete_message", "{what}", {"what": what})
+    return subset
+
+
+def check_kind_of_validation(validation: Any) -> None:
+    """Refuses a validation of no kind or of two.
+
+    Args:
+        validation: A `Validation`.
+
+    Raises:
+        PydanticCustomError: It is not exactly one of folds, subset and fraction.
+    """
+    kinds = [key for key in ("folds", "subset", "fraction") if getattr(validation, key) is not None]
+    if len(kinds) != 1:
+        what = (
+            f"found {' and '.join(kinds) or 'nothing'}. Expected one of folds, subset and fraction; or null for "
+            "validation itself, to train on all clips."
+        )
+        raise PydanticCustomError("complete_message", "{what}", {"what": what})
+    if validation.seed is not None and validation.fraction is None:
+        what = f"seed is for a fraction, not for {kinds[0]}. Leave it out."
+        raise PydanticCustomError("complete_message", "{what}", {"what": what})
+
+
+def _add_noisy(experiment):
+    """What to do if there are no noisy clips."""
+    return f"Add a subset that is not in trusted ({', '.join(experiment.trusted)})"
 
 
 def error_at(where: str, what: str) -> PydanticCustomError:
@@ -47,7 +86,7 @@ def error_at(where: str, what: str) -> PydanticCustomError:
 
 
 def logged_values(experiment: Any) -> list[str]:
-    """What a validated epoch logs: the loss and metrics, those of the validation clips first.
+    """What an epoch logs: the loss and metrics, first those of the validation clips, if there are any.
 
     A metric that stores all clips, `num_clips` of them, is logged for validation clips only.
 
@@ -56,7 +95,17 @@ def logged_values(experiment: Any) -> list[str]:
     """
     names = [log_name(metric) for metric in experiment.metrics]
     training = [log_name(metric) for metric in experiment.metrics if not is_validated_only(metric)]
-    return [*(f"val_{name}" for name in (*names, "loss")), *training, "loss"]
+    validated = [f"val_{name}" for name in (*names, "loss")] if experiment.validation is not None else []
+    return [*validated, *training, "loss"]
+
+
+def default_monitor(experiment: Any) -> str:
+    """The first metric, of the validation clips if there are any.
+
+    Args:
+        experiment: An `Experiment`.
+    """
+    return logged_values(experiment)[0]
 
 
 def log_name(metric: Any) -> str:
@@ -80,7 +129,14 @@ def _check_metrics(experiment):
     for number, name in enumerate(names):
         if name in names[:number]:
             raise error_at(f"metrics[{number}]", f"{name!r} is listed twice. Name each metric once.")
-    accepted = [name for name in logged_values(experiment) if name.startswith("val_")]
+    if experiment.validation is None:
+        for number, metric in enumerate(experiment.metrics):
+            if is_validated_only(metric):
+                what = f'{metric.name} needs validation clips, and "validation" is null. Name another metric.'
+                raise error_at(f"metrics[{number}]", what)
+    accepted = logged_values(experiment)
+    if experiment.validation is not None:
+        accepted = [name for name in accepted if name.startswith("val_")]
     if experiment.monitored not in accepted:
         raise error_at("monitor", _not_logged(experiment.monitored, accepted))
 
@@ -88,6 +144,9 @@ def _check_metrics(experiment):
 def _not_logged(monitor, accepted):
     """The sentence for a monitor that no metric provides."""
     metric = str(monitor).removeprefix("val_")
+    if monitor != metric and "loss" in accepted and "val_loss" not in accepted:
+        without = f'"validation" is null, so no clip validates and there is no {monitor}'
+        return f"{without}. Expected {' or '.join(accepted)}."
     if f"val_{metric}" not in accepted and metric in signatures.component_names("audiotag.metrics", "METRICS"):
         return f'there is no {monitor!r}. Add {{"name": "{metric}"}} to metrics. Accepted: {", ".join(accepted)}.'
     return f"there is no {monitor!r}. {signatures.nearest(monitor, accepted)}Accepted: {', '.join(accepted)}."
@@ -130,8 +189,8 @@ def _check_callbacks(experiment, stage, logged, where):
             )
 
 
-def _check_clips(stage, where):
-    """Refuses sampling weights or a loss for clips that the stage does not use, and a last epoch without validation."""
+def _check_clips(experiment, stage, where):
+    """Refuses clips that validate, settings for clips that the stage does not use, and epochs without validation."""
     weights = stage.subset_sampling_weights or dict.fromkeys(stage.subset, 1.0)
     if set(weights) != set(stage.subset) or min(weights.values()) <= 0:
         raise error_at(
@@ -140,15 +199,31 @@ def _check_clips(stage, where):
     for name, weight in stage.class_weights.items() if isinstance(stage.class_weights, dict) else ():
         if weight <= 0:
             raise error_at(f"{where}.class_weights.{name}", f"is {weight}. Expected a number above 0.")
-    if stage.noisy_loss is not None and "noisy" not in stage.subset:
+    if stage.noisy_loss is not None and not experiment.noisy_subsets(stage):
         raise error_at(
-            f"{where}.noisy_loss", 'the stage has no noisy clips. Add "noisy" to the subset, or leave it out.'
+            f"{where}.noisy_loss", f"the stage has no noisy clips. {_add_noisy(experiment)}, or leave it out."
+        )
+    validation = experiment.validation
+    if validation is None:
+        return _check_without_validation(stage, where)
+    if validation.subset in stage.subset:
+        raise error_at(
+            f"{where}.subset", f"{validation.subset!r} validates, so nothing trains on it. Leave it out here."
         )
     if stage.epochs % stage.validation_freq:
         raise error_at(
             f"{where}.validation_freq",
             f"the last of {stage.epochs} epochs must be validated. Expected a divisor of {stage.epochs}.",
         )
+
+
+def _check_without_validation(stage, where):
+    """Refuses what needs validation clips."""
+    without = '"validation" is null, so no clip validates'
+    if stage.keep != "last":
+        raise error_at(f"{where}.keep", f'{without} and there is no best epoch. Add "keep": "last".')
+    if stage.validation_freq != 1:
+        raise error_at(f"{where}.validation_freq", f"{without}. Leave it out.")
 
 
 def _check_learning_rate(stage, where):
@@ -184,16 +259,15 @@ def _check_select(experiment, stage, earlier, where):
     for key, value in ({} if isinstance(rule, CustomComponent) else options(rule)).items():
         if not 0 <= value <= 1:
             raise error_at(f"{where}.select.rule.{key}", f"is {value}. Expected a number from 0 to 1.")
-    if "noisy" not in stage.subset:
-        raise error_at(f"{where}.select", 'selects noisy clips. Add "noisy" to the subset.')
-    folds = experiment.validation.folds
-    every = set(range(folds.num_folds))
-    if folds.split_noisy and set(folds.held_out) != every:
+    if not experiment.noisy_subsets(stage):
+        raise error_at(f"{where}.select", f"selects noisy clips. {_add_noisy(experiment)}.")
+    every = set(range(experiment.num_folds))
+    if experiment.split_noisy and set(experiment.held_out) != every:
         raise error_at(
             "validation.folds.held_out",
             f"every fold's model scores the noisy clips of its fold. Expected all of {sorted(every)}.",
         )
-    if stage.select.rounds > 1 and not folds.split_noisy:
+    if stage.select.rounds > 1 and not experiment.split_noisy:
         raise error_at(
             f"{where}.select.rounds",
             'from the second round on, a model would score clips that it trained on. Add "split_noisy": true to '

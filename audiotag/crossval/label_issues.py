@@ -28,8 +28,8 @@ def rank_label_issues(run: Run, *, stage: str | None = None) -> pd.DataFrame:
 
     A clip is ranked by its margin: the logit of the most probable class that is not among its labels minus
     that of the least probable class that is. Above 0 the models predict another label. Only models that did not
-    train on a clip score it: noisy clips are scored by all models if no stage trained on noisy clips, else
-    only with folds for them (`"split_noisy": true`).
+    train on a clip score it: trusted clips as far as they validate; a noisy subset is scored by all models if no
+    stage trained on it, else only with folds for noisy clips (`"split_noisy": true`).
 
     Args:
         run: A `Run` with trained folds.
@@ -41,7 +41,7 @@ def rank_label_issues(run: Run, *, stage: str | None = None) -> pd.DataFrame:
         corrections leave out come last.
 
     Raises:
-        DataError: There is no such stage, or no fold has finished it.
+        DataError: There is no such stage, or no fold has finished it, or no clip has out-of-fold predictions.
     """
     stage = run.stage_name(stage)
     folds = run.trained_folds(stage)
@@ -51,12 +51,14 @@ def rank_label_issues(run: Run, *, stage: str | None = None) -> pd.DataFrame:
     all_clips = read_clips(manifest.directory / "clips.csv")
     clips = training_clips(run, all_clips)
     context = FoldContext(run, manifest, clips, folds[0], stage_named(run.experiment, stage)).at_stage(stage)
-    noisy = set(clips["name"][clips["subset"] == "noisy"])
-    score_noisy = run.experiment.validation.folds.split_noisy or not any(
-        noisy & trained_on(run, fold, stage) for fold in folds
-    )
+    used = set().union(*(trained_on(run, fold, stage) for fold in folds))
+    unused = [name for name, names in clips[~clips["trusted"]].groupby("subset")["name"] if used.isdisjoint(names)]
+    noisy = sorted(set(clips["subset"][~clips["trusted"]])) if run.experiment.split_noisy else unused
+    subsets = [*([] if run.experiment.validation is None else [None]), *noisy]
+    if not subsets:
+        raise DataError(f'{run.folder}: has no held-out clips to rank, as "validation" is null in its experiment.')
     tables = []
-    for subset in ("curated", "noisy") if score_noisy and noisy else ("curated",):
+    for subset in subsets:
         scores = mean_out_of_fold_scores(context, subset)
         scored = clips.set_index("name").loc[scores["name"]].reset_index()
         tables.append(_disagreement(scored, scores[list(run.vocabulary)].to_numpy(), run.vocabulary))

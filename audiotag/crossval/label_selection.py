@@ -38,9 +38,11 @@ def stage_clips(context: FoldContext) -> pd.DataFrame:
         clips = corrected(clips, _selection(context), source="the selection")
     chosen = usable_clips(context.run, clips[clips["subset"].isin(stage.subset) & (clips["fold"] != context.fold)])
     for subset in stage.subset:
-        if not (chosen["subset"] == subset).any() and (stage.select is None or subset != "noisy"):
+        may_select_none = stage.select is not None and subset in context.run.experiment.noisy_subsets(stage)
+        if not (chosen["subset"] == subset).any() and not may_select_none:
             raise DataError(
-                f"{context.manifest.directory}: all {subset} clips of stage {stage.name!r} are in fold {context.fold}."
+                f"{context.manifest.directory}: all {subset} clips of stage {stage.name!r} are in fold {context.fold}, "
+                "which is held out."
             )
     if chosen.empty:
         raise ConfigError(
@@ -62,14 +64,15 @@ def _select_clips(context):
     """Applies a stage's label rule to the mean out-of-fold scores of the stages that it names."""
     run, stage = context.run, context.stage
     rule, score_with = stage.select.rule, stage.select.score_with
-    folds = run.experiment.validation.folds
-    noisy = usable_clips(run, context.clips[context.clips["subset"] == "noisy"])
+    subsets = run.experiment.noisy_subsets(stage)
+    noisy = usable_clips(run, context.clips[context.clips["subset"].isin(subsets)])
     scoring = [
         context.in_fold(fold).at_stage(name)
         for name in score_with
-        for fold in (range(folds.num_folds) if folds.split_noisy else [context.fold])
+        for fold in (range(run.experiment.num_folds) if run.experiment.split_noisy else [context.fold])
     ]
-    scores = mean_scores([out_of_fold_scores(each, "noisy", selecting=stage) for each in scoring]).set_index("name")
+    tables = [out_of_fold_scores(each, subset, selecting=stage) for each in scoring for subset in subsets]
+    scores = mean_scores(tables).set_index("name")
     scored = noisy["name"].isin(scores.index)
     source = f"{rule.name}, scored with {' and '.join(score_with)}"
     is_later_round = score_with[0].startswith(f"{stage_of(stage.name)}/")

@@ -12,6 +12,7 @@ import pandas as pd
 from audiotag import files
 from audiotag.config.schema import Stage, expand_rounds, stage_of
 from audiotag.crossval.fold_context import FoldContext
+from audiotag.crossval.splits import held_out_clips
 from audiotag.data.clips import read_table
 from audiotag.errors import DataError
 from audiotag.inference.records import score_records
@@ -19,15 +20,17 @@ from audiotag.runs.directory import RETRAIN, Run
 from audiotag.runs.models import load_tagger
 
 
-def out_of_fold_scores(context: FoldContext, subset: str, *, selecting: Stage | None = None) -> pd.DataFrame:
+def out_of_fold_scores(
+    context: FoldContext, subset: str | None = None, *, selecting: Stage | None = None
+) -> pd.DataFrame:
     """Probabilities of clips by the model of a fold that held them out.
 
-    They are stored in oof_SUBSET.csv of the stage. Without folds for noisy clips, a model that trained on
-    curated clips alone scores all noisy clips, except those of a recording that it trained on.
+    They are stored in oof.csv or oof_SUBSET.csv of the stage. Without folds for noisy clips, a model that trained on
+    no clip of a noisy subset scores all of them, except those of a recording that it trained on.
 
     Args:
         context: The fold, and a finished stage.
-        subset: "curated" or "noisy".
+        subset: A subset of noisy clips; None scores the validation clips.
         selecting: The stage whose selection uses the scores; its `select.predict` says how clips are scored.
 
     Returns:
@@ -44,7 +47,7 @@ def out_of_fold_scores(context: FoldContext, subset: str, *, selecting: Stage | 
         return pd.DataFrame(columns=["name", *run.vocabulary]).astype(dict.fromkeys(run.vocabulary, float))
     if not path.is_file():
         taggers = [load_tagger(run, fold, stage, predict=predict)]
-        label = f"{stage}, fold {fold}, on {subset}"
+        label = f"{stage}, fold {fold}, on {subset or 'validation'} clips"
         scores = score_records(taggers, context.manifest, clips.reset_index(drop=True), label=label)
         table = pd.DataFrame(scores, columns=list(run.vocabulary))
         table.insert(0, "name", clips["name"].to_numpy())
@@ -68,13 +71,18 @@ def read_scores(path: Path, vocabulary: Iterable[str]) -> pd.DataFrame:
 
 
 def _out_of_fold_clips(context, subset):
-    """The clips of a subset that the model of a fold scores, none of which it trained on."""
+    """The clips that the model of a fold scores, none of which it trained on."""
     run, clips = context.run, context.clips
     used = trained_on(run, context.fold, context.stage.name)
-    split = subset == "curated" or run.experiment.validation.folds.split_noisy
-    in_subset, in_fold = clips["subset"] == subset, clips["fold"] == context.fold
-    recordings = set(clips["group"][clips["name"].isin(used) & (clips["subset"] == "curated")]) - {""}
-    chosen = clips[in_subset & (in_fold if split else ~clips["group"].isin(recordings))]
+    split = subset is None or run.experiment.split_noisy
+    in_subset = clips["subset"] == subset
+    if subset is None:
+        chosen = held_out_clips(run, clips, context.fold)
+    elif split:
+        chosen = clips[in_subset & (clips["fold"] == context.fold)]
+    else:
+        recordings = set(clips["group"][clips["name"].isin(used) & ~in_subset]) - {""}
+        chosen = clips[in_subset & ~clips["group"].isin(recordings)]
     leaked = chosen["name"][chosen["name"].isin(used)]
     if len(leaked):
         remedy = RETRAIN if split else 'Add "split_noisy": true to validation.folds, and hold out all folds.'
@@ -109,7 +117,7 @@ def trained_on(run: Run, fold: int, stage: str | None) -> set[str]:
     return names
 
 
-def mean_out_of_fold_scores(context: FoldContext, subset: str) -> pd.DataFrame:
+def mean_out_of_fold_scores(context: FoldContext, subset: str | None = None) -> pd.DataFrame:
     """`out_of_fold_scores` of all trained folds, averaged per clip.
 
     A clip that several models scored has their mean.

@@ -1,16 +1,20 @@
 """Cross-validation splits: which clips train or validate the model of a fold.
 
-Every curated clip has a fold, and with `"split_noisy": true` every noisy one. The model of
-a fold trains on no clip of its fold, in no stage, so its predictions for them are out-of-fold.
+With folds every trusted clip has one, and with `"split_noisy": true` every noisy one. With a subset or a
+fraction, the clips that validate are those of fold 0. The model of a fold trains on no clip of its fold and
+on no clip of their recordings, in no stage, so its predictions for them are out-of-fold.
 """
 
 import pandas as pd
 
 from audiotag import files
-from audiotag.data.clips import numbers, read_table
+from audiotag.config.schema import Experiment
+from audiotag.config.signatures import nearest
+from audiotag.data.clips import TEST, numbers, read_table
 from audiotag.data.corrections import corrected, read_corrections, write_corrections
-from audiotag.data.folds import predefined_folds, stratified_folds
+from audiotag.data.folds import predefined_folds, stratified_folds, stratified_fraction
 from audiotag.data.labels import split_labels
+from audiotag.data.records.manifest import Manifest
 from audiotag.errors import DataError
 from audiotag.runs.directory import RETRAIN, Run
 
@@ -18,9 +22,9 @@ NO_FOLD = -1  # of a clip that is never held out
 
 
 def training_clips(run: Run, clips: pd.DataFrame) -> pd.DataFrame:
-    """The curated and noisy clips of a run, corrected.
+    """The clips of a run, corrected; all but test clips.
 
-    They have a `weight` above 0 and the `fold` that holds them out.
+    They have a `weight` above 0, the `fold` that holds them out, and `trusted`, whether their labels are reliable.
 
     Args:
         run: A `Run`.
@@ -33,8 +37,9 @@ def training_clips(run: Run, clips: pd.DataFrame) -> pd.DataFrame:
         DataError: folds.csv or corrections.csv of the run do not fit the records.
     """
     folds = _folds(run, clips)
-    clips = clips[clips["subset"].isin(("curated", "noisy"))].reset_index(drop=True)
-    clips = clips.assign(weight=1.0, fold=clips["name"].map(folds).fillna(NO_FOLD).astype(int))
+    clips = clips[clips["subset"] != TEST].reset_index(drop=True)
+    clips = clips.assign(trusted=_is_trusted(run, clips), weight=1.0)
+    clips = clips.assign(fold=clips["name"].map(folds).fillna(NO_FOLD).astype(int))
     if run.corrections_file.is_file():
         corrections = read_corrections(run.corrections_file, run.vocabulary)
         clips = corrected(clips, corrections, source=run.corrections_file)
@@ -44,33 +49,41 @@ def training_clips(run: Run, clips: pd.DataFrame) -> pd.DataFrame:
 def _folds(run, clips):
     """The fold of every clip that is held out at some time, a Series by name, as folds.csv of the run has it.
 
-    A noisy clip from the same recording as a curated one is in the fold of that clip.
+    A clip from the same recording as one that validates is in the fold of that clip, whatever its subset.
 
     Raises:
         DataError: folds.csv lists a clip twice, lacks a clip or has one too many, names a fold that does not exist, or
             has clips of one recording in two folds.
     """
-    path, validation = run.folds_file, run.experiment.validation.folds
-    curated, noisy = (clips[clips["subset"] == subset].set_index("name", drop=False) for subset in ("curated", "noisy"))
-    if curated.empty:
-        raise DataError(f"{run.experiment.records}: has no curated clips, and some must be held out for validation.")
-    shared = noisy["group"].isin(set(curated["group"]) - {""})
+    path, experiment = run.folds_file, run.experiment
+    if experiment.validation is None:
+        return pd.Series(dtype=int)
+    clips = clips[clips["subset"] != TEST].set_index("name", drop=False)
+    validates = _may_validate(run, clips)
+    if not validates.any():
+        raise DataError(f"{experiment.records}: has no {_validating(experiment)} clips, and some must validate.")
     if not path.is_file():
-        folds = _assign(run, curated)
-        of_group = dict(zip(curated["group"], folds))
-        with_curated = noisy["group"][shared].map(of_group)
-        others = _assign(run, noisy[~shared]) if validation.split_noisy and not shared.all() else with_curated[:0]
-        folds = pd.concat([folds, with_curated, others]).astype(int)
+        folds = _assign(run, clips[validates])
+        others = clips.drop(index=folds.index)
+        of_group = dict(zip(clips["group"][folds.index], folds))
+        shared = others["group"].isin(set(of_group) - {""})
+        with_group, rest = others["group"][shared].map(of_group), others[~shared]
+        split = _assign(run, rest) if experiment.split_noisy and len(rest) else with_group[:0]
+        folds = pd.concat([folds, with_group, split]).astype(int)
         files.write_text(path, files.csv_text(folds.rename("fold").sort_index().reset_index()))
-    expected = pd.concat([curated, noisy if validation.split_noisy else noisy[shared]])
     table = read_table(path, ["name", "fold"])
     table = table.assign(name=table["name"].map(files.from_cell), fold=numbers(table["fold"], int))
-    unknown = table.index[~table["fold"].between(0, validation.num_folds - 1)]
+    unknown = table.index[~table["fold"].between(0, experiment.num_folds - 1)]
     if len(unknown):
-        raise DataError(f"{path.parent / unknown[0]}: expected a fold from 0 to {validation.num_folds - 1}. {RETRAIN}")
+        last = experiment.num_folds - 1
+        raise DataError(f"{path.parent / unknown[0]}: expected a fold from 0 to {last}. {RETRAIN}")
     duplicates = table["name"][table["name"].duplicated()]
     if len(duplicates):
         raise DataError(f"{path}: clip {duplicates.iloc[0]!r} is listed twice, so it may be in two folds. {RETRAIN}")
+    if experiment.validation.fraction is not None:
+        validates &= clips["name"].isin(table["name"])  # the others are trained on
+    shared = clips["group"].isin(set(clips["group"][validates]) - {""})
+    expected = clips if experiment.split_noisy else clips[validates | shared]
     differing = sorted(set(table["name"]) ^ set(expected["name"]))
     if differing:
         raise DataError(f"{path}: clip {differing[0]!r} is in this file or in the records, but not in both. {RETRAIN}")
@@ -84,11 +97,35 @@ def _folds(run, clips):
 
 
 def _assign(run, clips):
-    """A fold for each clip: the dataset's own, or stratified by labels."""
-    validation = run.experiment.validation.folds
-    if validation.by == "predefined":
-        return predefined_folds(clips, validation.num_folds)
-    return stratified_folds(clips, validation.num_folds, seed=run.experiment.seed, groups="group")
+    """The fold of clips that validate: the dataset's own, or stratified by labels; 0 with a subset or a fraction."""
+    experiment, validation = run.experiment, run.experiment.validation
+    if validation.subset is not None:
+        return pd.Series(0, index=clips.index)
+    if validation.fraction is not None:
+        seed = experiment.seed if validation.seed is None else validation.seed
+        chosen = stratified_fraction(clips, validation.fraction, seed=seed, groups="group")
+        return pd.Series(0, index=clips.index[chosen])
+    if validation.folds.by == "predefined":
+        return predefined_folds(clips, experiment.num_folds)
+    return stratified_folds(clips, experiment.num_folds, seed=experiment.seed, groups="group")
+
+
+def _is_trusted(run, clips):
+    """Whether the labels of each clip are reliable, as those of a subset that validates are."""
+    validation = run.experiment.validation
+    subset = None if validation is None else validation.subset
+    return clips["subset"].isin([*run.experiment.trusted, subset])
+
+
+def _may_validate(run, clips):
+    """Whether each clip belongs to the subsets of which clips validate."""
+    subset = run.experiment.validation.subset
+    return _is_trusted(run, clips) if subset is None else clips["subset"] == subset
+
+
+def _validating(experiment):
+    """The names of the subsets of which clips validate."""
+    return experiment.validation.subset or " or ".join(experiment.trusted)
 
 
 def keep_corrections(run: Run) -> None:
@@ -110,8 +147,29 @@ def keep_corrections(run: Run) -> None:
         raise DataError(f"{source}: has changed since the run began, see {kept}. {RETRAIN}")
 
 
+def check_subset_names(experiment: Experiment, manifest: Manifest) -> None:
+    """Refuses a subset that the records do not have, wherever an experiment names it.
+
+    Raises:
+        DataError: Names the place, the nearest subset and those that there are.
+    """
+    named = {f"stages.{stage.name}.subset": stage.subset for stage in experiment.stages}
+    named["trusted"] = experiment.trusted
+    if experiment.validation is not None and experiment.validation.subset is not None:
+        named["validation.subset"] = (experiment.validation.subset,)
+    present = manifest.count_clips()
+    accepted = [subset for subset in present if subset != TEST]
+    for place, subsets in named.items():
+        for subset in subsets:
+            if subset not in present:
+                raise DataError(
+                    f"{manifest.directory}: has no {subset} clips, which {place} names. {nearest(subset, accepted)}"
+                    f"Its subsets: {', '.join(present)}."
+                )
+
+
 def check_subsets(run: Run, clips: pd.DataFrame) -> None:
-    """Refuses records without clips of a subset that a stage trains on.
+    """Refuses records without usable clips of a subset that a stage trains on.
 
     Raises:
         DataError: Names the stage and the subset.
@@ -127,9 +185,11 @@ def check_subsets(run: Run, clips: pd.DataFrame) -> None:
                 )
 
 
-def held_out_clips(clips: pd.DataFrame, fold: int) -> pd.DataFrame:
-    """The curated clips of a fold, which its model does not train on."""
-    return clips[(clips["subset"] == "curated") & (clips["fold"] == fold)]
+def held_out_clips(run: Run, clips: pd.DataFrame, fold: int) -> pd.DataFrame:
+    """The clips that validate the model of a fold; none without validation."""
+    if run.experiment.validation is None:
+        return clips[:0]
+    return clips[_may_validate(run, clips) & (clips["fold"] == fold)]
 
 
 def validation_clips(run: Run, clips: pd.DataFrame, fold: int) -> pd.DataFrame:
@@ -140,11 +200,11 @@ def validation_clips(run: Run, clips: pd.DataFrame, fold: int) -> pd.DataFrame:
     Raises:
         DataError: There are none.
     """
-    chosen = usable_clips(run, held_out_clips(clips, fold))
+    chosen = usable_clips(run, held_out_clips(run, clips, fold))
     if chosen.empty:
         raise DataError(
-            f"{run.experiment.records}: fold {fold} has no curated clip for validation. Clips of weight 0 do not "
-            'count, nor, if "task" is "single_label", clips with several labels. Choose other folds.'
+            f"{run.experiment.records}: fold {fold} has no {_validating(run.experiment)} clip for validation. Clips of "
+            'weight 0 do not count, nor, if "task" is "single_label", clips with several labels. Choose other folds.'
         )
     return chosen
 

@@ -10,18 +10,19 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
+from audiotag.config.components import SUBSET_PATTERN
 from audiotag.config.signatures import nearest
 from audiotag.data.labels import parse_labels, split_labels
 from audiotag.errors import DataError
 from audiotag.files import as_cell, from_cell, write_text
 
-SUBSETS = ("curated", "noisy", "test")
+TEST = "test"  # the subset that only evaluates; all others may be trained on
 USAGES = ("", "Public", "Private")
 
 # The columns of every table of clips. Missing text is "", a missing fold is 0.
 COLUMNS = {
     "name": str,  # unique; path of the file inside the folder of audio, with "/"
-    "subset": str,  # one of SUBSETS
+    "subset": str,  # TEST, or any other name of letters, digits, - and _
     "labels": str,  # joined by ","; "" in a test subset without labels
     "usage": str,  # one of USAGES: the leaderboard that scores a test clip
     "fold": int,  # the predefined fold, from 1
@@ -59,10 +60,10 @@ def check_clips(table: pd.DataFrame) -> None:
     if table.empty:
         raise DataError("The table of clips is empty: there is nothing to train on or to evaluate.")
     row_of_name: dict[str, str] = {}
-    test_is_labeled = ((table["subset"] == "test") & (table["labels"] != "")).any()
+    test_is_labeled = ((table["subset"] == TEST) & (table["labels"] != "")).any()
     for row, clip in zip(rows(table), table[[*COLUMNS]].itertuples(index=False)):
         try:
-            _check_clip(clip, labels_needed=clip.subset != "test" or test_is_labeled)
+            _check_clip(clip, labels_needed=clip.subset != TEST or test_is_labeled)
         except DataError as error:
             raise DataError(f"{row}: {error}") from None
         if clip.name in row_of_name:
@@ -83,10 +84,15 @@ def _check_clip(clip, labels_needed):
             f"file name {clip.name!r} is not a plain path inside the folder of audio. Expected one like "
             "'1.wav' or 'dog/1.wav', without a leading '/', a drive, '..', '\\' or a control character."
         )
-    for column, value, expected in (("subset", clip.subset, SUBSETS), ("usage", clip.usage, USAGES)):
-        if value not in expected:
-            choices = ", ".join(map(repr, expected))
-            raise DataError(f"{column} is {value!r}. {nearest(value, expected)}Expected one of {choices}.")
+    if not re.fullmatch(SUBSET_PATTERN, clip.subset):
+        raise DataError(
+            f"subset is {clip.subset!r}. Expected letters, digits, - and _, such as 'curated', 'noisy' or 'test'."
+        )
+    if clip.subset != TEST and clip.subset.lower() == TEST:
+        raise DataError(f"subset is {clip.subset!r}. Did you mean {TEST!r}? Test clips have this name exactly.")
+    if clip.usage not in USAGES:
+        choices = ", ".join(map(repr, USAGES))
+        raise DataError(f"usage is {clip.usage!r}. {nearest(clip.usage, USAGES)}Expected one of {choices}.")
     for column, value in (("labels", clip.labels), ("group", clip.group)):
         if CONTROL_CHARACTERS.search(value):
             raise DataError(

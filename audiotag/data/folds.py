@@ -1,6 +1,7 @@
 """Cross-validation folds: stratified by labels, or predefined by a dataset."""
 
 import hashlib
+from fractions import Fraction
 
 import numpy as np
 import pandas as pd
@@ -56,6 +57,45 @@ def stratified_folds(
     order = sorted(range(len(names)), key=lambda u: (-counts[u].sum(), draws[u]))
     folds = _assign(counts, np.bincount(unit), order, num_folds)  # [U]
     return pd.Series(folds[unit], index=table.index, name="fold")
+
+
+def stratified_fraction(
+    table: pd.DataFrame, fraction: float, *, seed: int, groups: str | pd.Series | None = None
+) -> pd.Series:
+    """Chooses a fraction of the clips that has its part of every class.
+
+    They are the first of `stratified_folds`: one of four folds for 0.25, three of ten for 0.3.
+
+    Args:
+        table: Table of clips; uses `name` and `labels`.
+        fraction: The fraction of the clips to choose, 0.01 to 0.99; the nearest that folds can give.
+        seed: Another seed chooses others.
+        groups: As for `stratified_folds`: all clips of a group are chosen, or none.
+
+    Returns:
+        Series of bool with the index of the table. Some clips are chosen and some are not.
+
+    Raises:
+        DataError: There are fewer than two clips, or groups.
+
+    Example:
+        >>> names = ["1.wav", "2.wav", "3.wav", "4.wav"]
+        >>> table = pd.DataFrame({"name": names, "labels": ["Bark", "Meow", "Bark", "Meow"]})
+        >>> chosen = stratified_fraction(table, 0.5, seed=0)
+        >>> sorted(table["labels"][chosen])
+        ['Bark', 'Meow']
+    """
+    num_units = len(set(_unit_names(table, groups)))
+    if num_units < 2:
+        units = "clips" if groups is None else "groups of clips"
+        raise DataError(
+            f"a fraction of {num_units} {units}. Expected at least 2: one to validate on and one to train on."
+        )
+    most = min(num_units, 100)
+    nearest = Fraction(fraction).limit_denominator(most)
+    nearest = min(max(nearest, Fraction(1, most)), Fraction(most - 1, most))
+    folds = stratified_folds(table, nearest.denominator, seed=seed, groups=groups)
+    return folds < nearest.numerator
 
 
 def predefined_folds(table: pd.DataFrame, num_folds: int) -> pd.Series:

@@ -21,7 +21,7 @@ from audiotag import files
 from audiotag.config.components import Section, component, options
 from audiotag.config.loading import load, parse
 from audiotag.config.schema import SCHEMA_VERSION, Experiment, Predict, SchemaVersion
-from audiotag.data.clips import read_table
+from audiotag.crossval.out_of_fold import trained_on
 from audiotag.data.folds import stratified_folds
 from audiotag.data.labels import multi_hot
 from audiotag.ensembling.combiners import COMBINERS
@@ -251,12 +251,14 @@ def out_of_fold_member_scores(ensemble: EnsemblePredictor) -> tuple[pd.DataFrame
             raise DataError(f"{run.folder}: fold {member.fold} is not fully trained. Name another fold.")
         predictions.append((clips[own].reset_index(drop=True), logits[own]))
     every = set().union(*(clips["name"] for clips, _ in predictions))
-    for name, run, (clips, _) in zip(ensemble.names(), ensemble.runs, predictions):
-        trained = (every - set(clips["name"])) & set(_curated_names(run))
+    for name, member, run, (clips, _) in zip(ensemble.names(), ensemble.config.members, ensemble.runs, predictions):
+        stage = run.stage_name(member.stage)
+        folds = run.trained_folds(stage) if member.fold is None else [member.fold]
+        trained = (every - set(clips["name"])) & set().union(*(trained_on(run, fold, stage) for fold in folds))
         if trained:
             raise DataError(
                 f"{name}: trained on {len(trained)} clips that the ensemble would be fitted on: {some(trained)}. "
-                "Train the same folds in every run: validation.folds.held_out."
+                "Hold out the same clips in every run, by the same folds and validation."
             )
     return align(predictions, ensemble.names())
 
@@ -412,11 +414,6 @@ def _refuse_unlabeled(model, records=None):
     """Refuses test clips without labels before they are scored."""
     _, clips = find_test_clips(model, records) if isinstance(model, Run) else find_test_clips(model.runs[0])
     refuse_unlabeled(clips)
-
-
-def _curated_names(run):
-    """The names of the curated clips that a run trained on, or held out."""
-    return read_table(run.folds_file, ["name"])["name"].map(files.from_cell)
 
 
 def _needs_fit(ensemble):

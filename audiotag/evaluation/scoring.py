@@ -62,7 +62,7 @@ def find_test_clips(run: Run, records: str | Path | None = None) -> tuple[Manife
 
 
 def out_of_fold_predictions(run: Run, stage: str | None = None) -> tuple[pd.DataFrame, np.ndarray]:
-    """The curated clips that were held out so far, and out-of-fold logits for them.
+    """The validation clips of all trained folds, and out-of-fold logits for them.
 
     The logits are those of the models that held them out.
 
@@ -70,22 +70,25 @@ def out_of_fold_predictions(run: Run, stage: str | None = None) -> tuple[pd.Data
     the scores that `fit` wrote are read; for another stage, or other `predict` settings, the clips are scored now.
 
     Raises:
-        DataError: No fold is fully trained yet, or a fold's table does not fit the clips that it held out.
+        DataError: The experiment holds out no clips, or no fold is fully trained yet, or a fold's table does not fit
+            the clips that it held out.
     """
+    if run.experiment.validation is None:
+        raise DataError(f'{run.folder}: has no held-out clips, as "validation" is null in its experiment.')
     last = run.experiment.stages[-1].name
     as_written = stage in (None, last) and run.experiment.predict == open_run(run.folder).experiment.predict
-    num_folds = run.experiment.validation.folds.num_folds
-    paths = {fold: run.stage_files(fold, last).oof_scores("curated") for fold in range(num_folds)}
+    paths = {fold: run.stage_files(fold, last).oof_scores() for fold in range(run.experiment.num_folds)}
     paths = {fold: path for fold, path in paths.items() if path.is_file()}
     if not paths:
         raise DataError(f"{run.folder}: no fold is fully trained yet. Finish the run with: audiotag fit")
     manifest = read_manifest(run.experiment.records)
     all_clips = training_clips(run, read_clips(manifest.directory / "clips.csv"))
-    if not as_written:
-        refuse_damage(manifest, "curated")
+    held_out = {fold: held_out_clips(run, all_clips, fold) for fold in paths}
+    for subset in () if as_written else sorted(set(pd.concat(held_out.values())["subset"])):
+        refuse_damage(manifest, subset)
     clips, scores = [], []
     for fold, path in paths.items():
-        table = read_out_of_fold(path, set(held_out_clips(all_clips, fold)["name"]), run.vocabulary)
+        table = read_out_of_fold(path, set(held_out[fold]["name"]), run.vocabulary)
         clips.append(table[["name"]].merge(all_clips, on="name", how="left", validate="one_to_one"))
         clips[-1]["split"] = f"fold {fold}"
         if as_written:  # the largest number below 1 is 1 - 2 ** -53, whose logit is 36.7

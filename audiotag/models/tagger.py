@@ -129,10 +129,10 @@ class Tagger(keras.Model):
             weights = [self._clip_weights(labels[:, group]) for group in range(2)]
             fractions = fractions * ops.stack(weights, axis=1)
         heads = y_pred[:, : self.num_classes], y_pred[:, -self.num_classes :]  # the same columns if there is one head
-        curated = super().compute_loss(x, labels[:, 0], heads[0], fractions[:, 0], training)
+        trusted = super().compute_loss(x, labels[:, 0], heads[0], fractions[:, 0], training)
         if self.noisy_loss is not None:
-            return curated + self.noisy_loss(labels[:, 1], heads[1], fractions[:, 1])
-        return curated + super().compute_loss(x, labels[:, 1], heads[1], fractions[:, 1], training)
+            return trusted + self.noisy_loss(labels[:, 1], heads[1], fractions[:, 1])
+        return trusted + super().compute_loss(x, labels[:, 1], heads[1], fractions[:, 1], training)
 
     def _clip_weights(self, labels):
         """The weight of each clip in the loss, the mean of the class weights over its labels: [B, F K] → [B]."""

@@ -14,7 +14,7 @@ import pandas as pd
 from audiotag import __version__, progress
 from audiotag.data.audio import worker_pool
 from audiotag.data.audio.decoding import FULL_SCALE, decode_file, read_bytes
-from audiotag.data.clips import read_clips
+from audiotag.data.clips import TEST, read_clips
 from audiotag.data.labels import split_labels
 from audiotag.data.records.manifest import MANIFEST_FILE, read_manifest
 from audiotag.data.sources import find_clips
@@ -90,7 +90,7 @@ def dataset_tables(clips: pd.DataFrame, vocabulary: Sequence[str]) -> dict[str, 
         outliers, faults and duplicates.
     """
     labels = clips["labels"].map(split_labels)
-    subsets = [subset for subset in TABLES if (clips["subset"] == subset).any()]
+    subsets = sorted(set(clips["subset"]), key=lambda subset: (subset == TEST, subset))  # test clips last
     subset_labels = {subset: labels[clips["subset"] == subset] for subset in subsets}
     counts = {subset: Counter(itertools.chain.from_iterable(rows)) for subset, rows in subset_labels.items()}
     tables = {

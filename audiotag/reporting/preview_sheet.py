@@ -64,7 +64,7 @@ def draw_preview(
     tagger.adapt(lambda: [windows])
     truth = multi_hot(pd.Series(labels), vocabulary)  # [B, K]
     if tagger.separate_subsets:
-        truth = group_labels(truth, ["curated"] * len(paths))  # [B, 2 (K + 1)]
+        truth = group_labels(truth, [True] * len(paths))  # [B, 2 (K + 1)]
     columns = [("waveform", windows, labels), *_steps(tagger, windows, truth, labels)]
     for version in range(versions):
         image, augmented = tagger.preprocessor((windows, truth), training=True)

@@ -70,16 +70,18 @@ def write_run_page(run: Run, path: str | Path) -> None:
         path: The HTML file to write.
 
     Raises:
-        DataError: No fold is fully trained.
+        DataError: No fold is fully trained, or there are neither labeled test clips nor held-out clips.
     """
-    oof = out_of_fold_predictions(run)
+    oof = None if run.experiment.validation is None else out_of_fold_predictions(run)
     scored = _score_test_clips(run)
+    thresholds: np.ndarray | None
+    decided_at = "thresholds fitted to out-of-fold predictions" if oof else "1/2, as no clips were held out"
     if scored is None:
-        clips, logits = oof
+        clips, logits = oof or out_of_fold_predictions(run)  # which says that there are none
         scored = ScoredClips(clips, logits, None, float("nan"))
         thresholds, kind = out_of_fold_thresholds(clips, logits, run.vocabulary), "out-of-fold clips"
     else:
-        thresholds, kind = fit_thresholds(*oof, run.vocabulary), "test clips"
+        thresholds, kind = fit_thresholds(*oof, run.vocabulary) if oof else None, "test clips"
     tables = evaluation_tables(scored.clips, scored.logits, run.vocabulary, thresholds=thresholds)
     counts = read_manifest(run.experiment.records).count_clips()
     clip_counts = ", ".join(f"{count:,} {subset}" for subset, count in counts.items())
@@ -90,6 +92,7 @@ def write_run_page(run: Run, path: str | Path) -> None:
         title=f"Run {run.folder.resolve().name}",
         about=run.experiment.about,
         evaluated_on=f"{len(scored.clips):,} {kind}",
+        decided_at=decided_at,
         records=f"The records hold {clip_counts} clips of {len(run.vocabulary)} classes at {run.sample_rate:,} Hz.",
         cards=_cards(run, tables["overall"], scored),
         stages=cells(_stages(run)),
@@ -109,7 +112,7 @@ def write_run_page(run: Run, path: str | Path) -> None:
 
 def _score_test_clips(run):
     """The test clips scored by each fold's model; None if they have no labels."""
-    folds = run.trained_folds(run.experiment.stages[-1].name)
+    folds = run.trained_folds(run.experiment.stages[-1].name) or [None]  # which says that none is
     test = read_clips(read_manifest(run.experiment.records).directory / "clips.csv").query("subset == 'test'")
     if (test["labels"] == "").all():
         return None
@@ -137,7 +140,7 @@ def _cards(run, overall, scored):
 
 def _results(run: Run) -> Iterator[tuple[int, Stage, dict[str, Any]]]:
     """(fold, stage, result) of every finished stage, each round by itself."""
-    for fold in range(run.experiment.validation.folds.num_folds):
+    for fold in range(run.experiment.num_folds):
         for stage in expand_rounds(run.experiment):
             if result := run.result(fold, stage.name):
                 yield fold, stage, result
@@ -174,7 +177,7 @@ def _curves(run):
     bounds = {"high": 1} if direction(run.experiment, monitor) == "max" else {}
     columns = {monitor: bounds, "val_loss": {}}
     for stage in expand_rounds(run.experiment):
-        folds = range(run.experiment.validation.folds.num_folds)
+        folds = range(run.experiment.num_folds)
         paths = {fold: run.stage_files(fold, stage.name).history for fold in folds}
         histories = {fold: pd.read_csv(path) for fold, path in paths.items() if path.is_file()}
         for column, ends in columns.items():
@@ -242,7 +245,7 @@ def _worst_clips(run, scored, oof):
     if oof is not None:
         clips, logits = oof
         lwlraps = per_clip_lwlrap(multi_hot(clips["labels"], run.vocabulary), logits)
-        what = "Curated clips that models rank worst without having trained on them: their labels may be wrong."
+        what = "Clips that models rank worst without having trained on them: their labels may be wrong."
         kinds.append(("Disputed labels", what, clips, logits, np.argsort(lwlraps, kind="stable")))
     names = {name for *_, clips, _, order in kinds for name in clips["name"].iloc[order[:NUM_WORST]]}
     waveforms = _waveforms(run, names)

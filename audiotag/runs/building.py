@@ -19,7 +19,7 @@ from audiotag.layers import (
     ToImage,
 )
 from audiotag.models import MODELS
-from audiotag.models.label_groups import SUBSETS, num_grouped_columns
+from audiotag.models.label_groups import NUM_GROUPS, num_grouped_columns
 from audiotag.models.tagger import Tagger
 from audiotag.runs.directory import window_samples
 
@@ -59,7 +59,7 @@ def build_tagger(experiment: Experiment, *, sample_rate: int, num_classes: int, 
                 f"{image.shape[-2]} frames. Leave out the component that fixes their length, or choose other windows."
             )
         with error_context(f"model {experiment.model.name}"):
-            num_heads = len(SUBSETS) if experiment.noisy_head else labels.shape[1] // num_labels  # 4 for flips
+            num_heads = NUM_GROUPS if experiment.noisy_head else labels.shape[1] // num_labels  # 4 for flips
             num_logits = num_heads * num_classes
             network = create(experiment.model, MODELS, input_shape=image.shape[1:], num_classes=num_logits)
             _check_network(network, num_logits)

@@ -115,13 +115,14 @@ class StageFiles:
         """The noisy clips that the stage's selection kept, as a table of corrections."""
         return self.folder / "selected_clips.csv"
 
-    def oof_scores(self, subset: str, for_stage: str | None = None) -> Path:
-        """Out-of-fold scores of a subset.
+    def oof_scores(self, subset: str | None = None, for_stage: str | None = None) -> Path:
+        """Out-of-fold scores of the validation clips, or of a subset of noisy clips.
 
         They are scored as `predict` says, or as another stage's selection asks.
         """
+        subset = "" if subset is None else f"_{subset}"
         suffix = "" if for_stage is None else f"_for_{for_stage.replace('/', '-')}"
-        return self.folder / f"oof_{subset}{suffix}.csv"
+        return self.folder / f"oof{subset}{suffix}.csv"
 
 
 @dataclass(frozen=True)
@@ -269,7 +270,7 @@ class Run:
 
     def trained_folds(self, stage: str) -> list[int]:
         """The folds whose model has finished a stage."""
-        return [fold for fold in range(self.experiment.validation.folds.num_folds) if self.result(fold, stage)]
+        return [fold for fold in range(self.experiment.num_folds) if self.result(fold, stage)]
 
 
 def _best_round(stage, result):

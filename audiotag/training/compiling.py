@@ -146,8 +146,8 @@ def set_class_weights(tagger: Tagger, stage: Stage, labels: Iterable[str], vocab
 def stage_callbacks(experiment: Experiment, stage: Stage, stage_files: StageFiles) -> list[keras.callbacks.Callback]:
     """The callbacks of a stage, which write into its folder.
 
-    A CSVLogger and a ModelCheckpoint are always among them, listed or not. Those that monitor a value and do not name
-    it monitor that of the experiment.
+    A CSVLogger and, if there are validation clips, a ModelCheckpoint are always among them, listed or not. Those that
+    monitor a value and do not name it monitor that of the experiment.
 
     Raises:
         ConfigError: A callback refuses its options.
@@ -163,7 +163,9 @@ def stage_callbacks(experiment: Experiment, stage: Stage, stage_files: StageFile
             for callback in stage.callbacks
         ]
     monitor = {"monitor": experiment.monitored, "mode": direction(experiment, experiment.monitored)}
-    defaults: dict[type, dict[str, Any]] = {CSVLogger: {}, ModelCheckpoint: monitor}
+    defaults: dict[type, dict[str, Any]] = {CSVLogger: {}}
+    if experiment.validation is not None:
+        defaults[ModelCheckpoint] = monitor
     for kind, settings in defaults.items():
         if not any(isinstance(callback, kind) for callback in callbacks):
             callbacks.append(kind(**settings, **paths[kind.__name__]))

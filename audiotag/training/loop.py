@@ -19,7 +19,13 @@ from audiotag.config.schema import SCHEMA_VERSION, Experiment, Stage, expand_rou
 from audiotag.crossval.fold_context import FoldContext
 from audiotag.crossval.label_selection import best_round, stage_clips
 from audiotag.crossval.out_of_fold import out_of_fold_scores
-from audiotag.crossval.splits import check_subsets, keep_corrections, training_clips, validation_clips
+from audiotag.crossval.splits import (
+    check_subset_names,
+    check_subsets,
+    keep_corrections,
+    training_clips,
+    validation_clips,
+)
 from audiotag.data.clips import read_clips
 from audiotag.data.labels import multi_hot
 from audiotag.data.pipeline import Stopwatch, evaluation_batches, explain_damage, training_batches
@@ -65,9 +71,9 @@ def fit(
 ) -> Run:
     """Trains all stages of an experiment, or resumes a run that was killed.
 
-    For each held-out fold the stages are trained one after the other on the other folds, and its
-    curated clips validate every epoch. The same experiment, seed and processor give the same
-    weights, whether or not the run was killed in between.
+    For each held-out fold the stages are trained one after the other on the other folds, and its trusted
+    clips validate every epoch; `validation` may name other clips, or none. The same experiment, seed and
+    processor give the same weights, whether or not the run was killed in between.
 
     If the models of all folds together select the noisy clips of a stage, all folds are trained
     up to this stage before any continues.
@@ -87,18 +93,19 @@ def fit(
         DataError: The records are damaged or have too few clips, or the directory holds another run.
         KeyboardInterrupt: By Ctrl-C, after the current step is done and saved; the same call continues from there.
     """
-    num_folds = experiment.validation.folds.num_folds
+    num_folds = experiment.num_folds
     if fold is not None and not 0 <= fold < num_folds:
         raise ConfigError(f"there is no fold {fold}. Accepted: 0 to {num_folds - 1}.")
     manifest = read_manifest(experiment.records)
     clips = read_clips(manifest.directory / "clips.csv")
+    check_subset_names(experiment, manifest)
     with custom.allowed():
         experiment = custom.with_checked_options(experiment)
         if restart or not is_trained(folder):
             check_stages(experiment, manifest)
         with start_run(folder, experiment, manifest, restart=restart) as run:
             _report_other_cores(run, say)
-            folds = experiment.validation.folds.held_out if fold is None else (fold,)
+            folds = experiment.held_out if fold is None else (fold,)
             _fit_folds(run, manifest, clips, folds, say)
     return run
 
@@ -129,9 +136,9 @@ def _fit_folds(run, manifest, clips, folds, say):
             for context in contexts:
                 _fit_group(context, group, say)
             _choose_round(run, folds, group[-1][1], say)
-        for context in contexts:
+        for context in contexts if experiment.validation is not None else ():
             with _exclusive_lock(run.fold_folder(context.fold)):
-                out_of_fold_scores(context, "curated")
+                out_of_fold_scores(context)
 
 
 def _stage_groups(experiment: Experiment) -> list[list[tuple[int, Stage]]]:
@@ -139,7 +146,7 @@ def _stage_groups(experiment: Experiment) -> list[list[tuple[int, Stage]]]:
     groups: list[list[tuple[int, Stage]]] = []
     for index, stage in enumerate(expand_rounds(experiment)):
         after_rounds = groups and "/" in groups[-1][-1][1].name  # all folds choose the best round together
-        all_folds_select = stage.select is not None and experiment.validation.folds.split_noisy
+        all_folds_select = stage.select is not None and experiment.split_noisy
         if not groups or after_rounds or all_folds_select:
             groups.append([])
         groups[-1].append((index, stage))
@@ -149,7 +156,7 @@ def _stage_groups(experiment: Experiment) -> list[list[tuple[int, Stage]]]:
 def _fit_group(context, group, say):
     """Trains the stages of a group for one fold."""
     run, fold = context.run, context.fold
-    num_validation = len(validation_clips(run, context.clips, fold))
+    num_validation = _num_validation_clips(context)
     folder = run.fold_folder(fold)
     with _exclusive_lock(folder):
         for place in list(folder.glob("**/")):
@@ -161,10 +168,17 @@ def _fit_group(context, group, say):
                 result = _fit_stage(at_stage, index)
             forget_state(at_stage.files.training_state)
             name, value = result["monitor"].removeprefix("val_"), result["value"]
+            where = f"{num_validation} validation clips" if num_validation else "the training clips"
             say(
-                f"{stage.name} stage, fold {fold}: {name} {value:.4f} on {num_validation} validation "
-                f"clips, epoch {result['best_epoch'] + 1} of {result['epochs']}."
+                f"{stage.name} stage, fold {fold}: {name} {value:.4f} on {where}, epoch {result['best_epoch'] + 1} of "
+                f"{result['epochs']}."
             )
+
+
+def _num_validation_clips(context):
+    """The number of validation clips, 0 without validation."""
+    run = context.run
+    return 0 if run.experiment.validation is None else len(validation_clips(run, context.clips, context.fold))
 
 
 def _exclusive_lock(folder: Path) -> AbstractContextManager[None]:
@@ -194,7 +208,7 @@ def _fit_stage(context: FoldContext, index: int) -> dict[str, Any]:
     state = stage_files.training_state
     resumed = is_saved(state)
     batches = _batches(context, clips, index, separate_subsets=tagger.separate_subsets)
-    validation = _validation_batches(context)
+    validation = _validation_batches(context) if run.experiment.validation is not None else None
     warn_at_divergence = WarnAtDivergence(stage_of(stage.name), context.fold, len(run.vocabulary))
     while True:
         metadata = resume(state, tagger)
@@ -254,7 +268,7 @@ def _compiled_tagger(context: FoldContext, index: int, num_steps: int) -> Tagger
     tagger = stage_tagger(run.experiment, stage, sample_rate=run.sample_rate, num_classes=len(run.vocabulary))
     if stage.start_from is not None:
         tagger.copy_weights_from(load_tagger(run, context.fold, stage.start_from))
-    num_validation = len(validation_clips(run, context.clips, context.fold))
+    num_validation = _num_validation_clips(context)
     compile_tagger(tagger, run.experiment, stage, num_steps=num_steps, num_validation=num_validation)
     tagger.optimizer.build(tagger.trainable_variables)  # built in the first step, they would trace it twice
     return tagger
@@ -268,7 +282,7 @@ def _batches(context, clips, index, *, separate_subsets):
         training_batches,
         context.manifest,
         clips,
-        group_labels(truth, clips["subset"]) if separate_subsets else truth,
+        group_labels(truth, clips["trusted"]) if separate_subsets else truth,
         window_samples=run.window_samples,
         pad=run.experiment.window.pad,
         batch_size=stage.batch_size,
@@ -313,15 +327,15 @@ def _finish_stage(
     stage, stage_files, monitor = context.stage, context.files, context.run.experiment.monitored
     history, state = metadata["history"], stage_files.training_state
     restore_callbacks(state, callbacks, metadata["callbacks"])
-    (best,) = (callback for callback in callbacks if isinstance(callback, ModelCheckpoint))
-    epoch = best.best_epoch if stage.keep == "best" else len(history) - 1
+    best = next((callback for callback in callbacks if isinstance(callback, ModelCheckpoint)), None)
+    epoch = best.best_epoch if best is not None and stage.keep == "best" else len(history) - 1
     if epoch is not None and (not 0 <= epoch < len(history) or monitor not in history[epoch]):
         raise DataError(f"{state}: the history has no {monitor} of epoch {epoch + 1}, with which to end. {RETRAIN}")
     if epoch is None or not math.isfinite(history[epoch][monitor]):
         raise ConfigError(
             f"{stage_files.folder}: training diverged to NaN. Lower the learning rate and retrain with --restart."
         )
-    if stage.keep == "best":
+    if best is not None and stage.keep == "best":
         weights, sha256 = stage_files.best_weights, best.sha256
     else:
         weights = stage_files.last_weights
@@ -348,7 +362,7 @@ def _choose_round(run: Run, folds: Sequence[int], stage: Stage, say: Callable[[s
     name, _, number = stage.name.partition("/")
     if stage.select is None or not number or int(number) < stage.select.rounds:
         return
-    best = best_round(run, run.experiment.validation.folds.held_out, stage_named(run.experiment, name))
+    best = best_round(run, run.experiment.held_out, stage_named(run.experiment, name))
     for fold in folds:
         result = read_section(run.stage_files(fold, f"{name}/{best}").result, StageResult) | {"round": best}
         _write_result(run.stage_files(fold, name), result)

@@ -154,7 +154,11 @@ def test_a_key_or_a_name_of_the_first_edition_is_refused(write, place, value, me
             True,
             "stages[0].callbacks[1]: unknown key 'restore_best_weights'. Accepted: name, monitor, ",
         ),
-        ("validation.fold", {}, "validation: unknown key 'fold'. Did you mean 'folds'? Accepted: folds."),
+        (
+            "validation.fold",
+            {},
+            "validation: unknown key 'fold'. Did you mean 'folds'? Accepted: folds, subset, fraction, seed.",
+        ),
         (
             "validation.folds.number",
             3,
@@ -202,7 +206,7 @@ def test_no_key_is_ignored(write, place, value, message):
             "EarlyStoping",
             "stages[0].callbacks[1]: there is no component 'EarlyStoping'. Did ",
         ),
-        ("stages.0.subset", "test", "stages[0].subset: there is no 'test'. Accepted: curated, noisy."),
+        ("stages.0.subset", "a b", "stages[0].subset: String should match pattern '^[A-Za-z0-9_-]+$', found 'a b'."),
         ("stages.0.keep", "bets", "stages[0].keep: there is no 'bets'. Did you mean 'best'? Accepted: best, last."),
         ("window.pad", "zeroes", "window.pad: there is no 'zeroes'. Did you mean 'zeros'? Accepted: "),
         ("predict.pool", "median", "predict.pool: there is no 'median'. Did you mean 'mean'? Accepted: mean, max, lo"),
@@ -265,7 +269,7 @@ def test_an_unknown_word_is_refused_with_the_nearest_and_the_accepted_ones(write
         (
             "stages.0.subset_sampling_weights",
             {"test": 1.0},
-            "stages[0].subset_sampling_weights.test: there is no 'test'. Accepted: curated, noisy.",
+            "stages[0].subset_sampling_weights.test: test clips only evaluate: nothing trains on them",
         ),
         (
             "validation.folds.num_folds",

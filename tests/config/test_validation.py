@@ -138,11 +138,11 @@ def test_names_without_a_meaning_in_the_file_are_refused(write, place, value, me
         ),
         (
             ['stages.curated.noisy_loss={"name": "focal"}'],
-            'stages[1].noisy_loss: the stage has no noisy clips. Add "noisy"',
+            "stages[1].noisy_loss: the stage has no noisy clips. Add a subset that is not in trusted (curated), or",
         ),
         (
             ['stages.noisy.subset="curated"', "noisy_head=true"],
-            'noisy_head: no stage trains on noisy clips. Add "noisy"',
+            "noisy_head: no stage trains on noisy clips. Add a subset that is not in trusted (curated), or leave",
         ),
         (
             ['stages.noisy.noisy_loss={"name": "categorical_crossentropy"}'],
@@ -192,7 +192,31 @@ def test_names_without_a_meaning_in_the_file_are_refused(write, place, value, me
             'stages[0].loss: "task": "single_label" and categorical_crossentropy require each other: a soft',
         ),
         (["stages.noisy.subset=[]"], "stages[0].subset: "),
-        (['stages.noisy.subset="test"'], "stages[0].subset: there is no 'test'. Accepted: curated, noisy."),
+        (['stages.noisy.subset="test"'], "stages[0].subset: test clips only evaluate: nothing trains on them or"),
+        (['trusted=["curated", "test"]'], "trusted[1]: test clips only evaluate: nothing trains on them or chooses by"),
+        (['validation={"subset": "test"}'], "validation.subset: test clips only evaluate: nothing trains on them or"),
+        (["trusted=noisy", "noisy_head=true", 'stages.curated.subset="noisy"'], "noisy_head: no stage trains on noisy"),
+        (["validation={}"], "validation: found nothing. Expected one of folds, subset and fraction; or null for"),
+        (['validation={"folds": {}, "subset": "valid"}'], "validation: found folds and subset. Expected one of"),
+        (['validation={"folds": {}, "seed": 3}'], "validation: seed is for a fraction, not for folds. Leave it out."),
+        (['validation={"fraction": 1}'], "validation.fraction: Input should be less than or equal to 0.99, found 1"),
+        (
+            ['validation={"subset": "curated"}'],
+            "stages[1].subset: 'curated' validates, so nothing trains on it. Leave it out here.",
+        ),
+        (
+            ["validation=null"],
+            'stages[0].keep: "validation" is null, so no clip validates and there is no best epoch. Add "keep": "last',
+        ),
+        (
+            ["validation=null", "stages.noisy.keep=last", "stages.noisy.validation_freq=2"],
+            'stages[0].validation_freq: "validation" is null, so no clip validates. Leave it out.',
+        ),
+        (
+            ["validation=null", "stages.noisy.keep=last", "stages.curated.keep=last"],
+            'stages[1].callbacks[0].monitor: "validation" is null, so no clip validates and there is no val_lwlrap. '
+            "Expected lwlrap or loss.",
+        ),
     ],
 )
 def test_sections_that_contradict_each_other_are_refused(overrides, message):
@@ -209,7 +233,7 @@ SELECTED = f"stages.curated.select={json.dumps(SELECT)}"
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ([SELECTED], 'stages[1].select: selects noisy clips. Add "noisy" to the subset.'),
+        ([SELECTED], "stages[1].select: selects noisy clips. Add a subset that is not in trusted (curated)."),
         (
             ['stages.curated.subset=["noisy"]', SELECTED.replace('"noisy"', '"nosy"')],
             "stages[1].select.score_with: no earlier stage is called 'nosy'. Did you mean 'noisy'? Accepted: noisy.",
@@ -243,3 +267,25 @@ def test_an_exact_metric_is_monitored_on_validation_clips_only(write):
     message = refusal(write(content), ["stages.noisy.callbacks.EarlyStopping.monitor=mean_average_precision"])
     assert message.startswith("stages[0].callbacks[1].monitor: there is no 'mean_average_precision'. Did you mean")
     assert message.endswith("Accepted: val_mean_average_precision, val_lrap, val_loss, lrap, loss.")
+
+
+@pytest.mark.parametrize(
+    ("validation", "num_folds", "held_out", "split_noisy"),
+    [
+        ('{"folds": {"num_folds": 3, "held_out": [0, 2], "split_noisy": true}}', 3, (0, 2), True),
+        ('{"subset": "valid"}', 1, (0,), False),
+        ('{"fraction": 0.25, "seed": 42}', 1, (0,), False),
+        ("null", 1, (0,), False),
+    ],
+)
+def test_every_kind_of_validation_says_which_folds_are_trained(validation, num_folds, held_out, split_noisy):
+    last = ["stages.noisy.keep=last", "stages.curated.keep=last", "stages.curated.callbacks=[]"]
+    experiment = load(DEMO, [f"validation={validation}", *last])
+    found = experiment.num_folds, experiment.held_out, experiment.split_noisy
+    assert found == (num_folds, held_out, split_noisy)
+
+
+def test_noisy_clips_are_those_of_subsets_that_are_not_trusted():
+    experiment = load(DEMO, ['trusted=["a", "b"]', 'stages.noisy.subset=["a", "web", "noisy"]'])
+    assert experiment.noisy_subsets(experiment.stages[0]) == ("web", "noisy")
+    assert load(DEMO, ["trusted=noisy"]).trusted == ("noisy",)

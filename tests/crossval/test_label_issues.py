@@ -16,7 +16,7 @@ from audiotag.errors import DataError
 
 def test_clips_are_ranked_by_how_much_out_of_fold_predictions_disagree_with_their_labels(run, records):
     table = rank_label_issues(run)
-    scores = pd.read_csv(run.stage_files(0, "curated").oof_scores("curated"), index_col="name")
+    scores = pd.read_csv(run.stage_files(0, "curated").oof_scores(), index_col="name")
     labels = read_clips(records / "clips.csv").set_index("name")["labels"]
     assert sorted(table["clip"]) == sorted(scores.index)  # the noisy clips were trained on
     assert table["margin"].is_monotonic_decreasing

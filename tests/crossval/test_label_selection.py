@@ -162,7 +162,7 @@ def test_a_stage_after_rounds_starts_from_the_best_of_them(tiny, again):
     (again.folder / "experiment.json").write_text(dump(experiment))
     run = fit(experiment, again.folder)
     assert run.trained_folds("final") == [0, 1]
-    assert {len(table(run, fold, "final", "oof_curated.csv")) for fold in (0, 1)} == {20}
+    assert {len(table(run, fold, "final", "oof.csv")) for fold in (0, 1)} == {20}
 
 
 # What is refused

@@ -39,7 +39,7 @@ def test_training_clips_have_the_fold_that_holds_them_out_and_a_weight(run, veri
     chosen = training_clips(run, clips)  # without folds for noisy clips
     assert set(chosen["fold"][chosen["subset"] == "noisy"]) == {NO_FOLD}
     assert set(chosen["fold"][chosen["subset"] == "curated"]) == {0, 1, 2, 3, 4}
-    assert set(held_out_clips(chosen, 3)["name"]) == set(folds_of(run).index[folds_of(run) == 3])
+    assert set(held_out_clips(run, chosen, 3)["name"]) == set(folds_of(run).index[folds_of(run) == 3])
 
 
 @pytest.mark.parametrize(("split_noisy", "shared"), [(True, False), (False, False), (True, True)])

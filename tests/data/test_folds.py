@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiers import law
 
-from audiotag.data.folds import predefined_folds, stratified_folds
+from audiotag.data.folds import predefined_folds, stratified_folds, stratified_fraction
 from audiotag.data.labels import multi_hot, split_labels
 from audiotag.errors import ConfigError, DataError
 
@@ -254,3 +254,22 @@ def test_another_number_of_predefined_folds_is_refused(num_folds):
     table = labeled("a", "b", "a").assign(fold=[3, 1, 2])
     with pytest.raises(DataError, match=f"the predefined folds are 1, 2, 3. Expected 1 to {num_folds}."):
         predefined_folds(table, num_folds)
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.25, 0.3, 0.5, 0.99])
+def test_a_fraction_has_its_part_of_every_class(fraction):
+    table = labeled(*["a"] * 100, *["b"] * 200, *["a,b"] * 100)
+    chosen = stratified_fraction(table, fraction, seed=1)
+    assert chosen.sum() == pytest.approx(400 * fraction, abs=1)
+    counts = clips_of_each_class(table, chosen.astype(int))[1]
+    np.testing.assert_allclose(counts, np.array([200, 300]) * fraction, atol=3)
+    assert chosen.equals(stratified_fraction(table, fraction, seed=1))
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.4, 0.99])
+def test_a_fraction_keeps_groups_together_and_is_neither_nothing_nor_all(fraction):
+    table = labeled(*"aabbab").assign(group=["1", "1", "2", "2", "", ""])
+    chosen = stratified_fraction(table, fraction, seed=0, groups="group")
+    assert 0 < chosen.sum() < 6 and chosen[0] == chosen[1] and chosen[2] == chosen[3]
+    with pytest.raises(DataError, match="a fraction of 1 groups of clips. Expected at least 2"):
+        stratified_fraction(table[:2], fraction, seed=0, groups="group")

@@ -190,7 +190,7 @@ def test_a_member_trained_on_clips_that_it_would_be_fitted_on_is_refused(other, 
     folds = pd.read_csv(other / "folds.csv", index_col="name")["fold"]
     swapped = folds.replace({0: 1, 1: 0})
     swapped.to_csv(other / "folds.csv")
-    path = StageFiles(other / "fold-0" / "curated").oof_scores("curated")
+    path = StageFiles(other / "fold-0" / "curated").oof_scores()
     scores = pd.read_csv(path)
     own = swapped.index[swapped == 0]
     pd.concat([scores] * 9).head(len(own)).assign(name=own).to_csv(path, index=False)

@@ -25,7 +25,7 @@ def run_copy(run, tmp_path):
 
 
 def test_out_of_fold_scores_must_be_of_exactly_the_held_out_clips(run_copy):
-    path = run_copy.stage_files(0, "curated").oof_scores("curated")
+    path = run_copy.stage_files(0, "curated").oof_scores()
     table = pd.read_csv(path)
     folds = pd.read_csv(run_copy.folds_file)
     trained = folds["name"][folds["fold"] == 1].iloc[0]

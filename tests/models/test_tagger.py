@@ -255,7 +255,7 @@ def test_noisy_labels_train_their_own_head_and_the_other_predicts():
     loss = keras.losses.BinaryCrossentropy(from_logits=True)
     tagger.compile(optimizer="sgd", loss=loss, metrics=[Lwlrap(5)])
     window, truth = batch(tagger)
-    labels = group_labels(truth, ["curated", "noisy", "noisy", "noisy"])
+    labels = group_labels(truth, [True, False, False, False])
     with tf.GradientTape() as tape:
         logits, augmented = tagger((window, labels), training=True)
         value = tagger.compute_loss(None, truth, (logits, augmented), training=True)
@@ -279,7 +279,7 @@ def test_noisy_clips_may_have_their_own_loss():
     tagger.compile(optimizer="sgd", loss=curated, metrics=[Lwlrap(5)])
     tagger.noisy_loss = noisy
     window, truth = batch(tagger)
-    logits, labels = tagger((window, group_labels(truth, ["curated", "noisy", "noisy", "noisy"])), training=True)
+    logits, labels = tagger((window, group_labels(truth, [True, False, False, False])), training=True)
     assert logits.shape == (4, 5)  # one head for both
     value = tagger.compute_loss(None, truth, (logits, labels), training=True)
     by_hand = curated(truth[:1], logits[:1]) / 4 + noisy(truth[1:], logits[1:]) * 3 / 4
@@ -321,7 +321,7 @@ def test_a_noisy_clip_does_not_train_the_head_that_predicts():
     window, truth = batch(tagger)
     first, last = tagger.network.layers[2], tagger.network.layers[-1]
     backbone_before, before = (np.array(layer.get_weights()[0]) for layer in (first, last))
-    labels = group_labels(truth, ["noisy"] * 4)
+    labels = group_labels(truth, [False] * 4)
     tagger.fit((window, labels), labels, verbose=0)
     after = last.get_weights()[0]
     np.testing.assert_array_equal(after[:, :5], before[:, :5])
@@ -332,7 +332,7 @@ def test_a_noisy_clip_does_not_train_the_head_that_predicts():
 def test_mixed_labels_stay_with_their_heads():
     tagger = small_tagger("noisy_head=true", MIXUP)
     window, truth = batch(tagger)
-    labels = group_labels(truth, ["curated", "noisy", "curated", "noisy"])
+    labels = group_labels(truth, [True, False, True, False])
     _, mixed = tagger.preprocessor((window, labels), training=True)
     groups, fractions = map(np.asarray, split_groups(mixed))  # [B, 2, K], [B, 2]
     np.testing.assert_allclose(fractions.sum(axis=1), 1, rtol=1e-6)

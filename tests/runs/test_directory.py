@@ -85,11 +85,11 @@ def test_the_names_of_a_runs_files(begun):
     names = {path.relative_to(folder / "fold-2" / "verified" / "1").as_posix() for path in (
         stage_files.result, stage_files.training_state, stage_files.history, stage_files.best_weights,
         stage_files.last_weights, stage_files.tensorboard, stage_files.training_clips, stage_files.selected_clips,
-        stage_files.oof_scores("curated"), stage_files.oof_scores("noisy", "verified/2"),
+        stage_files.oof_scores(), stage_files.oof_scores("noisy", "verified/2"),
     )}  # fmt: skip
     assert names == {
         "result.json", "training_state.npz", "history.csv", "best.weights.h5", "last.weights.h5", "tensorboard",
-        "training_clips.csv", "selected_clips.csv", "oof_curated.csv", "oof_noisy_for_verified-2.csv",
+        "training_clips.csv", "selected_clips.csv", "oof.csv", "oof_noisy_for_verified-2.csv",
     }  # fmt: skip
 
 

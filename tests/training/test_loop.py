@@ -91,7 +91,7 @@ def test_a_finished_run_has_all_its_files_and_no_others(run):
         "environment.json",
         "data.json",
         "folds.csv",
-        "fold-0/curated/oof_curated.csv",
+        "fold-0/curated/oof.csv",
     }
     assert present >= {f"fold-0/{stage}/{name}" for stage in ("noisy", "curated") for name in stage_files}
     assert not [name for name in present if "unfinished" in name or "state" in name or "previous" in name]
@@ -125,7 +125,7 @@ def test_its_history_and_its_result_agree(run):
 
 def test_its_out_of_fold_scores_give_the_lwlrap_that_was_monitored(run, records):
     folds = pd.read_csv(run.folds_file, index_col="name")["fold"]
-    scores = pd.read_csv(run.stage_files(0, "curated").oof_scores("curated"), index_col="name")
+    scores = pd.read_csv(run.stage_files(0, "curated").oof_scores(), index_col="name")
     assert set(scores.index) == set(folds.index[folds == 0])
     assert scores.columns.tolist() == list(run.vocabulary)
     labels = read_clips(records / "clips.csv").set_index("name")["labels"]
@@ -312,7 +312,7 @@ def test_a_single_fold_is_trained_and_never_on_the_clips_that_it_holds_out(tiny,
     assert trained_on[1] == set(folds.index) - held_out
     assert [path.name for path in run.folder.glob("fold-*")] == ["fold-1"]
     assert run.trained_folds("curated") == [1]
-    assert set(pd.read_csv(run.stage_files(1, "curated").oof_scores("curated"))["name"]) == held_out
+    assert set(pd.read_csv(run.stage_files(1, "curated").oof_scores())["name"]) == held_out
 
 
 def test_a_fold_that_does_not_exist_is_refused(tiny, tmp_path):
@@ -360,7 +360,7 @@ def test_the_last_weights_of_a_stage_are_the_average_that_was_validated(tiny, tm
     folds = pd.read_csv(run.folds_file, index_col="name")["fold"]
     held_out = clips[clips["name"].map(folds) == 0].reset_index(drop=True)
     truth = [[label in labels.split(",") for label in run.vocabulary] for labels in held_out["labels"]]
-    path = run.stage_files(0, "noisy").oof_scores("curated")
+    path = run.stage_files(0, "noisy").oof_scores()
     scores = pd.read_csv(path, index_col="name").loc[held_out["name"]]
     assert run.weights(0, "noisy").name == "last.weights.h5"
     assert lwlrap(np.array(truth, int), scores.to_numpy()) == pytest.approx(run.result(0, "noisy")["value"])
@@ -440,7 +440,7 @@ def test_training_that_diverges_is_an_error(tiny, tmp_path, keep):
 def test_files_that_a_kill_left_in_a_finished_stage_are_removed_later(again, tiny, no_training):
     stage, before = again / "fold-0" / "noisy", set(again.rglob("*"))
     left = ("training_state.npz", "previous-training_state.npz", "previous-best.weights.h5")
-    for name in (*left, ".unfinished-1-oof_curated.csv"):
+    for name in (*left, ".unfinished-1-oof.csv"):
         (stage / name).write_bytes(b"no longer needed")
     for folder in (again, stage.parent, stage / "1"):
         (folder / ".unfinished-99-x" / "variables").mkdir(parents=True)
@@ -554,7 +554,7 @@ def test_killed_in_training_and_before_the_export_it_ends_the_same(tiny_file, tm
         results[1].pop("resumed")  # False for a stage that no kill interrupted after its first state
         assert all(result.pop("seconds") > 0 for result in results)
         assert results[0] == results[1] | {"sha256": results[0]["sha256"]}
-    for name in ("fold-0/curated/oof_curated.csv", "experiment.json", "folds.csv"):
+    for name in ("fold-0/curated/oof.csv", "experiment.json", "folds.csv"):
         assert (tmp_path / "complete" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
     assert (tmp_path / "killed" / "saved_model" / "saved_model.pb").is_file()
     assert not list((tmp_path / "killed").rglob(".unfinished*"))
@@ -700,7 +700,7 @@ def test_a_softmax_trains_on_clips_with_one_label_and_keeps_all_columns(run, rec
     assert set(clips["name"]) == {clip.name for clip in everything.itertuples() if "," not in clip.labels}
     assert 0 < len(clips) < len(everything)
     softmax = fit(experiment, tmp_path / "softmax")
-    scores = pd.read_csv(softmax.stage_files(0, "curated").oof_scores("curated"), index_col="name")
+    scores = pd.read_csv(softmax.stage_files(0, "curated").oof_scores(), index_col="name")
     assert scores.columns.tolist() == list(run.vocabulary)
     np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-5)  # of one window, or the mean of several
     history = pd.read_csv(softmax.stage_files(0, "curated").history)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from audiotag.data.clips import COLUMNS, SUBSETS
+from audiotag.data.clips import COLUMNS
 from audiotag.data.sources.files import AUDIO_SUFFIXES, audio_names, files_below
 from audiotag.errors import DataError
 
@@ -30,7 +30,7 @@ def read_class_folders(source: Path) -> tuple[pd.DataFrame, None, dict[str, Path
             expected = "<subset>/<label>/<file>" if has_subsets else "<label>/<file>"
             raise DataError(f"{source / name}: expected {expected}, as every folder is a label. Move it, or remove it.")
         records.append(single_label(name, SUBSET_FOLDERS[folders[0]] if has_subsets else "curated", folders[-1]))
-    return pd.DataFrame(records), None, dict.fromkeys(SUBSETS, source)
+    return pd.DataFrame(records), None, dict.fromkeys(SUBSET_FOLDERS.values(), source)
 
 
 def single_label(name: str, subset: str, label: str, fold: int = 0, group: str = "") -> dict[str, str | int]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from audiotag.data.clips import SUBSETS, csv_lines, read_table
+from audiotag.data.clips import csv_lines, read_table
 from audiotag.data.sources.files import clips_of, csv_files
 from audiotag.errors import DataError
 
@@ -20,6 +20,7 @@ def is_csv_table(source: Path) -> bool:
 def read_csv_table(source: Path) -> tuple[pd.DataFrame, None, dict[str, Path]]:
     """Reads a CSV with fname, labels and optionally subset, usage, fold and group.
 
+    Without a column subset all clips are curated.
     The audio is in the folder of the table or in the only folder beside it. `source` is the table or its folder.
     """
     path = source if source.is_file() else find_label_table(source)
@@ -32,7 +33,7 @@ def read_csv_table(source: Path) -> tuple[pd.DataFrame, None, dict[str, Path]]:
                 f"{path} line 1: the column {column!r} is not {near[0]!r}. Rename it to that, or to another word."
             )
     clips = clips_of(table, "curated")
-    return clips, None, dict.fromkeys(SUBSETS, audio_folder(path.parent, clips["name"]))
+    return clips, None, dict.fromkeys(clips["subset"], audio_folder(path.parent, clips["name"]))
 
 
 def find_label_table(source: Path) -> Path:

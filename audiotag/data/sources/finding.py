@@ -12,7 +12,7 @@ import pandas as pd
 
 from audiotag.config.custom import allowed, described, import_component
 from audiotag.config.signatures import nearest
-from audiotag.data.clips import COLUMNS, check_clips, check_labels
+from audiotag.data.clips import COLUMNS, TEST, check_clips, check_labels
 from audiotag.data.labels import split_labels
 from audiotag.data.sources.class_folders import is_class_folders, read_class_folders
 from audiotag.data.sources.csv_table import is_csv_table, read_csv_table
@@ -88,7 +88,7 @@ def find_clips(source: str | Path, *, layout: str = "auto") -> Source:
         layout: A name in `LAYOUTS`, "auto" to recognize it, or "package.module:Name" of a `Layout` of one's own.
 
     Returns:
-        A `Source`. If no file lists the vocabulary, it is the labels of the curated and noisy clips, sorted.
+        A `Source`. If no file lists the vocabulary, it is the labels of all clips but test clips, sorted.
 
     Raises:
         DataError: A table, a label or a file is invalid; the message names the row and the fix.
@@ -177,10 +177,10 @@ def _read_custom(name, layout, source):
 
 
 def _training_labels(clips, source):
-    """The labels of curated and noisy clips, sorted."""
-    training = clips.loc[clips["subset"] != "test", "labels"]
+    """The labels of all clips but test clips, sorted."""
+    training = clips.loc[clips["subset"] != TEST, "labels"]
     if training.empty:
-        raise DataError(f"{source}: test clips only. Expected curated clips too, whose labels are the vocabulary.")
+        raise DataError(f"{source}: test clips only. Expected others too, whose labels are the vocabulary.")
     return tuple(sorted({label for text in training for label in split_labels(text)}))
 
 

@@ -55,12 +55,12 @@ def test_a_csv_may_have_subset_usage_fold_and_group(tmp_path):
         ("fname,labels,groups\na.wav,Bark,1\n", "line 1: the column 'groups' is not 'group'"),
         ("fname,labels,fold\na.wav,Bark,one\n", "labels.csv line 2: fold is 'one'. Expected a whole number"),
         ("fname,labels,fold\na.wav,Bark,-1\n", "labels.csv line 2: fold is -1"),
-        ("fname,labels,subset\na.wav,Bark,train\n", "labels.csv line 2: subset is 'train'. Expected one of 'curated'"),
+        ("fname,labels,subset\na.wav,Bark,my own\n", "labels.csv line 2: subset is 'my own'. Expected letters"),
         (
             "fname,labels,subset\na.wav,Bark,curated\nb.wav,Brak,test\n",
             "line 3: unknown label 'Brak'. Did you mean 'Bark'",
         ),
-        ("fname,labels,subset\na.wav,Bark,test\n", "test clips only. Expected curated clips too"),
+        ("fname,labels,subset\na.wav,Bark,test\n", "test clips only. Expected others too"),
         ("labels\nBark\n", "labels.csv line 1: no column 'fname'"),
         (
             "file,class\na.wav,Bark\n",
