@@ -8,7 +8,7 @@ signature, so no default is written twice.
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from audiotag.config import validation
 from audiotag.config.components import SUBSET_PATTERN, OneOrSeveral, Section, component
@@ -102,6 +102,30 @@ class Select(Section):
     keep_previous: bool = True  # clips of one round are kept in the next, in addition to max_per_class new ones
 
 
+class StartFrom(Section):
+    """Weights from outside the run, with which a stage starts.
+
+    They are those of another run, or a file.
+    """
+
+    run: str | None = Field(default=None, min_length=1)  # the directory of another run, such as runs/a
+    stage: str | None = None  # of that run; None is its last
+    weights: str | None = Field(default=None, min_length=1)  # a file as `save_weights` writes it, NAME.weights.h5
+
+    @model_validator(mode="after")
+    def check_source(self) -> "StartFrom":
+        """Refuses no source, two sources, or a stage of a file."""
+        validation.check_start_from(self)
+        return self
+
+
+# The name of an earlier stage, or weights from outside. With tags a message is about the form that was given, not both.
+StageOrSource = Annotated[
+    Annotated[str, Tag("a stage")] | Annotated[StartFrom, Tag("a source")],
+    Discriminator(lambda value: "a source" if isinstance(value, dict | StartFrom) else "a stage"),
+]
+
+
 class Stage(Section):
     """One period of training: which clips, how long, from which weights, and how."""
 
@@ -115,7 +139,7 @@ class Stage(Section):
     subset_sampling_weights: dict[Subset, float] | None = None  # the fraction of draws from each subset
     class_balanced: bool = False  # each class is drawn equally often
     validation_freq: int = Field(default=1, ge=1, le=1_000_000)  # validate every this many epochs
-    start_from: str | None = None
+    start_from: StageOrSource | None = None  # the initial weights; None draws them
     keep: Literal["best", "last"] = "best"  # the weights that the stage ends with: best by the monitor, or last
     optimizer: Optimizer
     schedule: Schedule | None = None  # of the learning rate; None is constant

@@ -80,6 +80,27 @@ def _add_noisy(experiment):
     return f"Add a subset that is not in trusted ({', '.join(experiment.trusted)})"
 
 
+def check_start_from(source: Any) -> None:
+    """Refuses weights from outside the run without a single source.
+
+    A stage of a file is refused, too.
+
+    Args:
+        source: A `StartFrom`.
+
+    Raises:
+        PydanticCustomError: Says what the section may hold.
+    """
+    expected = 'Expected {"run": "runs/a", "stage": "noisy"} or {"weights": "file.weights.h5"}.'
+    found = [key for key in ("run", "weights") if getattr(source, key) is not None]
+    if len(found) != 1:
+        what = f"{'both run and weights are' if found else 'neither run nor weights is'} given. {expected}"
+        raise PydanticCustomError("complete_message", "{what}", {"what": what})
+    if source.weights is not None and source.stage is not None:
+        what = f"a file of weights has no stages. {expected}"
+        raise PydanticCustomError("complete_message", "{what}", {"what": what})
+
+
 def error_at(where: str, what: str) -> PydanticCustomError:
     """A validation error that `loading` prints as "PLACE: SENTENCE"."""
     return PydanticCustomError("complete_message", "{where}: {what}", {"where": where, "what": what})
@@ -155,7 +176,7 @@ def _not_logged(monitor, accepted):
 def _check_names(stage, earlier, where):
     if stage.name in earlier:
         raise error_at(f"{where}.name", f"two stages are called {stage.name!r}. Give each its own name.")
-    if stage.start_from is not None and stage.start_from not in earlier:
+    if isinstance(stage.start_from, str) and stage.start_from not in earlier:
         hint = signatures.nearest(stage.start_from, earlier)
         raise error_at(
             f"{where}.start_from",

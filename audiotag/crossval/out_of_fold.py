@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from audiotag import files
-from audiotag.config.schema import Stage, expand_rounds, stage_of
+from audiotag.config.schema import Stage, StartFrom, expand_rounds, stage_of
 from audiotag.crossval.fold_context import FoldContext
 from audiotag.crossval.splits import held_out_clips
 from audiotag.data.clips import read_table
@@ -94,16 +94,30 @@ def _out_of_fold_clips(context, subset):
 
 
 def trained_on(run: Run, fold: int, stage: str | None) -> set[str]:
-    """Names of all clips that a stage's model trained on.
+    """Names of all clips of a run's records that a stage's model trained on.
 
-    They are the clips of this stage and of the stages that it started from.
+    They are the clips of this stage and of the stages that it started from, of other runs, too.
 
     Raises:
         DataError: One of the stages has not begun.
     """
-    start_from = {each.name: each.start_from for each in expand_rounds(run.experiment)}
+    return set(trained_clips(run, fold, stage)["name"]) - {""}
+
+
+def trained_clips(run: Run, fold: int, stage: str | None) -> pd.DataFrame:
+    """The table of all clips that a stage's model trained on.
+
+    Its columns are `name`, `group` and `sha256`. A clip of another run, from which a stage started, has the name "" if
+    the records of this run lack it. A file of weights does not say what its model trained on.
+
+    Raises:
+        DataError: One of the stages has not begun.
+    """
+    start_from: dict[str, str | StartFrom | None] = {
+        each.name: each.start_from for each in expand_rounds(run.experiment)
+    }
     last_round = {stage_of(each.name): each.name for each in expand_rounds(run.experiment)}
-    names: set[str] = set()
+    tables = []
     while stage is not None:
         stage = last_round.get(stage, stage)  # it includes what the rounds before it trained on
         path = run.stage_files(fold, stage).training_clips
@@ -112,9 +126,17 @@ def trained_on(run: Run, fold: int, stage: str | None) -> set[str]:
                 f"{run.folder}: stage {stage!r} of fold {fold} is not trained yet, and its model is to score clips. "
                 f"Train it with: audiotag fit --fold {fold}"
             )
-        names |= set(read_table(path, ["name"])["name"].map(files.from_cell))
-        stage = start_from[stage]
-    return names
+        tables.append(_read_clips(path))
+        source = start_from[stage]
+        if isinstance(source, StartFrom) and source.run is not None:
+            tables.append(_read_clips(run.stage_files(fold, stage).source_clips))
+        stage = source if isinstance(source, str) else None
+    return pd.concat(tables).drop_duplicates(ignore_index=True)
+
+
+def _read_clips(path):
+    columns = ["name", "group", "sha256"]
+    return read_table(path, columns)[columns].map(files.from_cell)
 
 
 def mean_out_of_fold_scores(context: FoldContext, subset: str | None = None) -> pd.DataFrame:

@@ -214,7 +214,7 @@ class Tagger(keras.Model):
         It copies the network's weights and the preprocessor's dataset statistics.
         """
         self.network.set_weights(other.network.get_weights())
-        for mine, theirs in zip(self._adapted_layers(), other._adapted_layers(), strict=True):
+        for mine, theirs in zip(self.adapted_layers(), other.adapted_layers(), strict=True):
             mine.set_weights(theirs.get_weights())
 
     def adapt(self, batches: Callable[[], Iterable[Any]]) -> None:
@@ -223,7 +223,7 @@ class Tagger(keras.Model):
         Args:
             batches: A function without arguments that returns batches of waveforms [B, n], one pass over the clips.
         """
-        for layer in self._adapted_layers():
+        for layer in self.adapted_layers():
             before = keras.Model(self.preprocessor.inputs, layer.input)
             waveforms = (ops.convert_to_tensor(batch, "float32") for batch in batches())
             layer.adapt(before((waveform, self._no_labels(waveform)), training=False) for waveform in waveforms)
@@ -239,7 +239,8 @@ class Tagger(keras.Model):
     def _no_labels(self, windows):
         return ops.zeros((ops.shape(windows)[0], self.preprocessor.inputs[1].shape[1]))
 
-    def _adapted_layers(self):
+    def adapted_layers(self) -> list[keras.layers.Layer]:
+        """The preprocessor's layers that have dataset statistics."""
         return [layer for layer in self.preprocessor.layers if hasattr(layer, "adapt")]
 
     def windows(self, waveform: Any) -> tuple[Any, Any]:

@@ -111,6 +111,16 @@ class StageFiles:
         return self.folder / "training_clips.csv"
 
     @property
+    def start_from(self) -> Path:
+        """The weights from outside with which the stage started: a `WarmStart`."""
+        return self.folder / "start_from.json"
+
+    @property
+    def source_clips(self) -> Path:
+        """The clips of another run that trained the weights it started with."""
+        return self.folder / "source_clips.csv"
+
+    @property
     def selected_clips(self) -> Path:
         """The noisy clips that the stage's selection kept, as a table of corrections."""
         return self.folder / "selected_clips.csv"
@@ -370,7 +380,7 @@ def _busy(folder):
 def _difference(run, experiment, manifest):
     """How a run differs from the one that is asked for; None if it does not."""
     before, now = (each.model_dump(exclude=DESCRIPTIONS) for each in (run.experiment, experiment))
-    if changed := list(_changed_keys(before, now)):
+    if changed := list(changed_keys(before, now)):
         more = f", and {len(changed) - MAX_SHOWN} more" if len(changed) > MAX_SHOWN else ""
         return f"with another experiment: {', '.join(changed[:MAX_SHOWN])}{more}"
     if changed := run.changed_components():
@@ -380,15 +390,23 @@ def _difference(run, experiment, manifest):
     return None
 
 
-def _changed_keys(before, now, place=""):
-    """Yields what differs between two dumps of experiments, such as "stages.noisy.epochs is now 20 and was 10"."""
+def changed_keys(before: Any, now: Any, place: str = "") -> Iterator[str]:
+    """Yields what differs between two dumps of experiments.
+
+    Each is a text such as "stages.noisy.epochs is now 20 and was 10".
+
+    Args:
+        before: A dump, or a value in one.
+        now: Another.
+        place: Where in the experiment they are.
+    """
     if isinstance(before, dict) and isinstance(now, dict) and before.keys() == now.keys():
         for key in before:
-            yield from _changed_keys(before[key], now[key], f"{place}.{key}" if place else key)
+            yield from changed_keys(before[key], now[key], f"{place}.{key}" if place else key)
     elif isinstance(before, tuple) and isinstance(now, tuple) and len(before) == len(now):
         for index, (old, new) in enumerate(zip(before, now)):
             name = old.get("name", index) if isinstance(old, dict) else index
-            yield from _changed_keys(old, new, f"{place}.{name}")
+            yield from changed_keys(old, new, f"{place}.{name}")
     elif before != now:
         yield f"{place} is now {shortened(repr(now))} and was {shortened(repr(before))}"
 

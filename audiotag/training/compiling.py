@@ -10,7 +10,7 @@ import numpy as np
 
 from audiotag.config.components import CustomComponent, Section
 from audiotag.config.custom import bound, create, errors_of
-from audiotag.config.schema import Experiment, Stage, stage_of
+from audiotag.config.schema import Experiment, Stage, StartFrom, stage_of
 from audiotag.config.validation import is_validated_only
 from audiotag.crossval.label_rules import build_rule
 from audiotag.data.corrections import read_corrections
@@ -24,11 +24,18 @@ from audiotag.runs.building import build_tagger
 from audiotag.runs.directory import StageFiles
 from audiotag.runs.metrics import build_metrics, direction
 from audiotag.runs.models import without_initial_weights
+from audiotag.runs.warm_start import find_source, load_source
 from audiotag.schedules import SCHEDULES
 from audiotag.training.callbacks import CALLBACKS, CSVLogger, ModelCheckpoint
 
 
-def check_stages(experiment: Experiment, manifest: Manifest) -> None:
+def check_stages(
+    experiment: Experiment,
+    manifest: Manifest,
+    *,
+    folds: Sequence[int] | None = None,
+    folder: str | Path | None = None,
+) -> None:
     """Builds and compiles every stage once.
 
     A wrong setting thus fails before anything is trained or written.
@@ -36,10 +43,12 @@ def check_stages(experiment: Experiment, manifest: Manifest) -> None:
     Args:
         experiment: An `Experiment`.
         manifest: The `Manifest` of its records.
+        folds: The folds that are trained; None are those of the experiment.
+        folder: The directory of the run, from which no stage may take weights as if from outside.
 
     Raises:
-        ConfigError: A component refuses its options, or does not fit the others.
-        DataError: The corrections are not valid.
+        ConfigError: A component refuses its options, or does not fit the others or the weights to start with.
+        DataError: The corrections are not valid, or weights to start with are missing or damaged.
     """
     if experiment.corrections is not None:
         read_corrections(experiment.corrections, manifest.vocabulary)
@@ -47,6 +56,10 @@ def check_stages(experiment: Experiment, manifest: Manifest) -> None:
     sizes = {"sample_rate": manifest.sample_rate, "num_classes": len(manifest.vocabulary)}
     for stage in experiment.stages:
         tagger = stage_tagger(experiment, stage, **sizes)
+        if isinstance(stage.start_from, StartFrom):
+            for fold in experiment.held_out if folds is None else folds:
+                source = find_source(stage, fold, folder=folder)
+                load_source(tagger, source, experiment, manifest.sample_rate, manifest.vocabulary)
         compile_tagger(tagger, experiment, stage, num_steps=stage.steps_per_epoch or 1)
         set_class_weights(tagger, stage, (), manifest.vocabulary)
         stage_callbacks(experiment, stage, StageFiles(Path()))
@@ -64,7 +77,7 @@ def check_stages(experiment: Experiment, manifest: Manifest) -> None:
 def stage_tagger(experiment: Experiment, stage: Stage, *, sample_rate: int, num_classes: int) -> Tagger:
     """The model of a stage.
 
-    It has the network's initial weights unless the stage starts from an earlier one.
+    It has the network's initial weights; a stage that starts from others needs no pretrained ones.
     """
     if stage.start_from is not None:
         experiment = without_initial_weights(experiment)

@@ -15,10 +15,11 @@ import tensorflow as tf
 
 from audiotag import files
 from audiotag.config import custom
-from audiotag.config.schema import SCHEMA_VERSION, Experiment, Stage, expand_rounds, stage_named, stage_of
+from audiotag.config.schema import SCHEMA_VERSION, Experiment, Stage, StartFrom, expand_rounds, stage_named, stage_of
 from audiotag.crossval.fold_context import FoldContext
 from audiotag.crossval.label_selection import best_round, stage_clips
 from audiotag.crossval.out_of_fold import out_of_fold_scores
+from audiotag.crossval.source_clips import check_source, keep_source
 from audiotag.crossval.splits import (
     check_subset_names,
     check_subsets,
@@ -45,6 +46,7 @@ from audiotag.runs.directory import (
     steps_per_epoch,
 )
 from audiotag.runs.models import load_tagger
+from audiotag.runs.warm_start import Source, load_source, num_source_stages
 from audiotag.runs.weights import save_weights
 from audiotag.training.callbacks import (
     CheckRecords,
@@ -102,7 +104,7 @@ def fit(
     with custom.allowed():
         experiment = custom.with_checked_options(experiment)
         if restart or not is_trained(folder):
-            check_stages(experiment, manifest)
+            check_stages(experiment, manifest, folds=None if fold is None else (fold,), folder=folder)
         with start_run(folder, experiment, manifest, restart=restart) as run:
             _report_other_cores(run, say)
             folds = experiment.held_out if fold is None else (fold,)
@@ -128,9 +130,12 @@ def _fit_folds(run, manifest, clips, folds, say):
     keep_corrections(run)
     clips = training_clips(run, clips)
     check_subsets(run, clips)
+    contexts = [FoldContext(run, manifest, clips, fold, experiment.stages[-1]) for fold in folds]
+    say = functools.cache(say)  # what is true of several folds is said once
+    for context in contexts:
+        _check_sources(context)
     if not all(run.result(fold, stage.name) for fold in folds for stage in expand_rounds(experiment)):
         refuse_damage(manifest)
-    contexts = [FoldContext(run, manifest, clips, fold, experiment.stages[-1]) for fold in folds]
     with explain_damage(manifest):
         for group in _stage_groups(experiment):
             for context in contexts:
@@ -139,6 +144,15 @@ def _fit_folds(run, manifest, clips, folds, say):
         for context in contexts if experiment.validation is not None else ():
             with _exclusive_lock(run.fold_folder(context.fold)):
                 out_of_fold_scores(context)
+
+
+def _check_sources(context):
+    """Refuses weights from outside the run that may not start a stage of a fold that has not begun."""
+    for stage in expand_rounds(context.run.experiment):
+        at_stage = context.at_stage(stage.name)
+        begun = at_stage.files.result.is_file() or is_saved(at_stage.files.training_state)
+        if isinstance(stage.start_from, StartFrom) and not begun:
+            check_source(at_stage)
 
 
 def _stage_groups(experiment: Experiment) -> list[list[tuple[int, Stage]]]:
@@ -165,7 +179,7 @@ def _fit_group(context, group, say):
             at_stage = context.at_stage(stage.name)
             result = run.result(fold, stage.name)
             if result is None:
-                result = _fit_stage(at_stage, index)
+                result = _fit_stage(at_stage, index, say)
             forget_state(at_stage.files.training_state)
             name, value = result["monitor"].removeprefix("val_"), result["value"]
             where = f"{num_validation} validation clips" if num_validation else "the training clips"
@@ -189,12 +203,12 @@ def _exclusive_lock(folder: Path) -> AbstractContextManager[None]:
     )
 
 
-def _fit_stage(context: FoldContext, index: int) -> dict[str, Any]:
+def _fit_stage(context: FoldContext, index: int, say: Callable[[str], Any]) -> dict[str, Any]:
     """Trains a stage for one fold; its result."""
     run, stage, stage_files = context.run, context.stage, context.files
     stage_files.folder.mkdir(parents=True, exist_ok=True)
     clips = stage_clips(context)
-    files.write_text(stage_files.training_clips, files.csv_text(clips[["name", "labels", "weight"]]))
+    files.write_text(stage_files.training_clips, files.csv_text(clips[["name", "labels", "weight", "group", "sha256"]]))
     num_steps = steps_per_epoch(stage, len(clips))
     sampling = _sampling(run, clips, stage, num_steps)
     if not sampling and len(clips) < stage.batch_size:
@@ -202,11 +216,13 @@ def _fit_stage(context: FoldContext, index: int) -> dict[str, Any]:
             f"stages.{stage_of(stage.name)}.batch_size: {len(clips)} clips do not fill a batch of "
             f"{stage.batch_size}. Give more clips or a smaller one."
         )
-    tagger = _compiled_tagger(context, index, num_steps)
-    set_class_weights(tagger, stage, clips["labels"], run.vocabulary)
-    callbacks = stage_callbacks(run.experiment, stage, stage_files)
     state = stage_files.training_state
     resumed = is_saved(state)
+    source = keep_source(context, say) if isinstance(stage.start_from, StartFrom) and not resumed else None
+    index += num_source_stages(run, context.fold, stage.name)  # seeds are those of an uninterrupted row of stages
+    tagger = _compiled_tagger(context, index, num_steps, source=source, say=say)
+    set_class_weights(tagger, stage, clips["labels"], run.vocabulary)
+    callbacks = stage_callbacks(run.experiment, stage, stage_files)
     batches = _batches(context, clips, index, separate_subsets=tagger.separate_subsets)
     validation = _validation_batches(context) if run.experiment.validation is not None else None
     warn_at_divergence = WarnAtDivergence(stage_of(stage.name), context.fold, len(run.vocabulary))
@@ -261,12 +277,22 @@ def _clips_of_step(context, clips, options, epoch, step):
     return clips["name"].iloc[chosen].tolist()
 
 
-def _compiled_tagger(context: FoldContext, index: int, num_steps: int) -> Tagger:
-    """The model that a stage starts with, compiled."""
+def _compiled_tagger(
+    context: FoldContext,
+    index: int,
+    num_steps: int,
+    *,
+    source: Source | None = None,
+    say: Callable[[str], Any] = print,
+) -> Tagger:
+    """The model that a stage starts with, compiled; with weights from outside unless it resumes."""
     run, stage = context.run, context.stage
     keras.utils.set_random_seed(run.experiment.seed + 1000 * index + context.fold)
     tagger = stage_tagger(run.experiment, stage, sample_rate=run.sample_rate, num_classes=len(run.vocabulary))
-    if stage.start_from is not None:
+    if source is not None:
+        for sentence in load_source(tagger, source, run.experiment, run.sample_rate, run.vocabulary):
+            say(sentence)
+    elif isinstance(stage.start_from, str):
         tagger.copy_weights_from(load_tagger(run, context.fold, stage.start_from))
     num_validation = _num_validation_clips(context)
     compile_tagger(tagger, run.experiment, stage, num_steps=num_steps, num_validation=num_validation)

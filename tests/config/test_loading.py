@@ -9,6 +9,7 @@ import pytest
 from experiment_files import FILE, changed, refusal
 
 from audiotag.config.loading import dump, load
+from audiotag.config.schema import StartFrom
 
 
 def test_the_experiment_has_the_values_of_the_file(write):
@@ -85,6 +86,11 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path):
         ("stages.1.epochs=9", lambda e: e.stages[1].epochs, 9),
         ("stages.noisy.callbacks.EarlyStopping.patience=1", lambda e: e.stages[0].callbacks[1].patience, 1),
         ("stages.curated.start_from=null", lambda e: e.stages[1].start_from, None),
+        (
+            'stages.curated.start_from={"run": "runs/a", "stage": "noisy"}',
+            lambda e: e.stages[1].start_from,
+            StartFrom(run="runs/a", stage="noisy"),
+        ),
         ("stages.curated.optimizer.learning_rate=1e-4", lambda e: e.stages[1].optimizer.learning_rate, 1e-4),
         ("stages.curated.optimizer.learning_rate=1", lambda e: repr(e.stages[1].optimizer.learning_rate), "1.0"),
         ("validation.folds.held_out=[1,2,3]", lambda e: e.validation.folds.held_out, (1, 2, 3)),

@@ -30,6 +30,28 @@ CHECKPOINT = [{"name": "ModelCheckpoint", "monitor": "loss"}]
             "curated",
             "stages[0].start_from: no earlier stage is called 'curated'. Accepted: null.",
         ),
+        (
+            "stages.1.start_from",
+            {"stage": "noisy"},
+            'stages[1].start_from: neither run nor weights is given. Expected {"run": "runs/a", "stage": "noisy"} or ',
+        ),
+        (
+            "stages.1.start_from",
+            {"run": "runs/a", "weights": "a.weights.h5"},
+            "stages[1].start_from: both run and weights are given. Expected",
+        ),
+        (
+            "stages.1.start_from",
+            {"weights": "a.weights.h5", "stage": "noisy"},
+            "stages[1].start_from: a file of weights has no stages. Expected",
+        ),
+        (
+            "stages.1.start_from",
+            {"run": "runs/a", "stge": "noisy"},
+            "stages[1].start_from: unknown key 'stge'. Did you mean 'stage'? Accepted: run, stage, weights.",
+        ),
+        ("stages.1.start_from", {"run": 3}, "stages[1].start_from.run: Input should be a valid string, found 3."),
+        ("stages.1.start_from", 3, "stages[1].start_from: Input should be a valid string, found 3."),
         ("stages.1.name", "noisy", "stages[1].name: two stages are called 'noisy'. Give each its own name."),
         ("validation.folds.held_out", [0, 5], "validation.folds.held_out: there is no fold 5. Accepted: 0 to 4."),
         (

@@ -72,7 +72,7 @@ def test_a_verified_clip_in_the_training_clips_of_its_verifier_is_found(again, s
     clip = selection["clip"][selection["weight"] > 0].iloc[0]
     fold = folds_of(again)[clip]
     path = again.stage_files(fold, "all").training_clips
-    path.write_text(path.read_text() + f"{clip},Bell,1.0\n")
+    path.write_text(path.read_text() + f"{clip},Bell,1.0,,\n")
     for stage in ("all", "verified/1", "verified/2", "verified"):  # those that started from its weights, too
         with pytest.raises(DataError, match=f"its model trained on clip '{clip}'"):
             score(again, stage)
