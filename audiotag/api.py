@@ -156,8 +156,8 @@ def load_model(
         stage: The stage of a run whose weights to load; None is the last.
         fold: The only fold of a run to load; None is the mean of all trained folds.
         overrides: Other settings for a run, such as "predict.pool=max".
-        allow_unsafe: Load a SavedModel with operations that audiotag never exports, and import components from outside
-            audiotag that a run names.
+        allow_unsafe: Run the program of a SavedModel that audiotag did not export, and import components from outside
+            audiotag that the model names.
 
     Returns:
         A `Predictor`: its function `logits` takes waveforms float32 [B, N] of -1 to 1 at the rate

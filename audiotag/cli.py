@@ -381,7 +381,7 @@ def label_issues(folder: Path, stage: str | None, top: int, csv_path: Path | Non
 @click.option(
     "--allow-unsafe",
     is_flag=True,
-    help="Run a SavedModel with operations that audiotag never exports, and import components from outside audiotag.",
+    help="Run the program of a SavedModel that audiotag did not export, and import components from outside audiotag.",
 )
 @predict_overrides
 def predict(

@@ -4,9 +4,11 @@ They are weighted means, ridge regression and learned weights.
 
 Every combiner maps logits [B, E, K] of E members to logits [B, K], in `keras.ops`, so the same
 code scores clips in float64 and is part of a SavedModel. Those that are fitted must be fitted
-on out-of-fold predictions, which `ensembling.members` does.
+on out-of-fold predictions, which `ensembling.members` does; `arrays` are the attributes that
+`fit` computes, with their shapes.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -35,6 +37,7 @@ class Mean:
     """
 
     needs_fit = False
+    arrays: dict[str, str] = {}
 
     def __init__(self, *, weights: Sequence[float]):
         self.weights = np.asarray(weights, "float64") / np.sum(weights)
@@ -64,6 +67,7 @@ class GeometricMean:
     """
 
     needs_fit = False
+    arrays: dict[str, str] = {}
 
     def __init__(self, *, weights: Sequence[float], floor: float = 1e-7):
         if not 0 < floor < 1:
@@ -94,6 +98,7 @@ class RankMean:
     """
 
     needs_fit = False
+    arrays: dict[str, str] = {}
 
     def __init__(self, *, weights: Sequence[float]):
         self.weights = np.asarray(weights, "float64") / np.sum(weights)
@@ -122,6 +127,7 @@ class Ridge:
     """
 
     needs_fit = True
+    arrays = {"kernel": "EKK", "bias": "K"}
 
     def __init__(self, *, level: Literal[1, 2] = 2, alpha: float | None = None):
         if alpha is not None and alpha <= 0:
@@ -176,6 +182,7 @@ class LogitWeights:
     """
 
     needs_fit = True
+    arrays = {"weights": "E", "biases": "K"}
 
     def __init__(self, *, l2: float = 1e-3):
         if l2 < 0:
@@ -202,6 +209,32 @@ class LogitWeights:
 
     def __call__(self, logits: Any) -> Any:
         return ops.sum(logits * _like(self.weights[None, :, None], logits), axis=1) + _like(self.biases, logits)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FittedCombiner:
+    """A combiner, ready to use, and the standardization of logits before it.
+
+    It maps logits [B, E, K] to logits [B, K].
+
+    Args:
+        combine: One of `COMBINERS`, fitted if it needs fitting.
+        mean: [E, K], subtracted from each member's logits; None leaves the logits as they are.
+        deviation: [E, K], what they are then divided by; None if `mean` is.
+    """
+
+    combine: Any
+    mean: np.ndarray | None = None
+    deviation: np.ndarray | None = None
+
+    def __call__(self, logits: Any) -> Any:
+        return self.combine(self.standardize(logits))
+
+    def standardize(self, logits: Any) -> Any:
+        """The logits that the combiner receives, [B, E, K]."""
+        if self.mean is None:
+            return logits
+        return (logits - ops.cast(self.mean, logits.dtype)) / ops.cast(self.deviation, logits.dtype)
 
 
 def _ridge(features, truth, alphas):

@@ -24,7 +24,7 @@ from audiotag.config.schema import SCHEMA_VERSION, Experiment, Predict, SchemaVe
 from audiotag.crossval.out_of_fold import trained_on
 from audiotag.data.folds import stratified_folds
 from audiotag.data.labels import multi_hot
-from audiotag.ensembling.combiners import COMBINERS
+from audiotag.ensembling.combiners import COMBINERS, FittedCombiner
 from audiotag.errors import AudiotagError, ConfigError, DataError
 from audiotag.evaluation.measures import fit_thresholds, out_of_fold_thresholds, refuse_unlabeled
 from audiotag.evaluation.scoring import check_scores, find_test_clips, out_of_fold_predictions, score_test_clips, some
@@ -66,6 +66,67 @@ class EnsembleConfig(Section):
     members: tuple[Member, ...] = Field(min_length=1)
     standardize_logits: bool = False  # each member's logits of each class to mean 0, deviation 1 on out-of-fold clips
     combiner: CombinerConfig
+
+
+class Combination(Section):
+    """How the members of an ensemble are combined."""
+
+    standardize_logits: bool
+    combiner: CombinerConfig
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainedMember:
+    """The models of one member, whose probabilities are averaged.
+
+    Args:
+        experiment: The experiment that the models are built from, with the member's `predict`.
+        stage: The stage, or the round of one, after which their weights are.
+        weight: The member's weight in a mean.
+        taggers: One model per fold.
+    """
+
+    experiment: Experiment
+    stage: str
+    weight: float
+    taggers: tuple[Tagger, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainedEnsemble:
+    """Everything that predicts: the models of one run, or of several.
+
+    Args:
+        members: The members; one for a run.
+        combination: How they are combined; None for a run.
+        audio_config: How files were read into the records.
+        vocabulary: The K class names.
+        combine: The fitted combiner, from logits [B, E, K] to [B, K]; None for a run.
+    """
+
+    members: tuple[TrainedMember, ...]
+    combination: Combination | None
+    audio_config: dict[str, Any]
+    vocabulary: tuple[str, ...]
+    combine: FittedCombiner | None = None
+
+    def predictor(self) -> Predictor:
+        """The `Predictor` that they are together.
+
+        Its `logits` is a function of tensors, to be traced.
+        """
+        longest = max(self.taggers(), key=lambda tagger: tagger.window_samples)
+        return Predictor(
+            self._logits, self.audio_config, self.vocabulary, longest.window_samples, longest.hop, longest.pool
+        )
+
+    def taggers(self) -> list[Tagger]:
+        """The models of all members."""
+        return [tagger for member in self.members for tagger in member.taggers]
+
+    def _logits(self, waveform):
+        logits = [predict_logits(member.taggers, waveform) for member in self.members]
+        return logits[0] if self.combine is None else self.combine(tf.stack(logits, axis=1))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -291,7 +352,7 @@ def align(
     return first, np.stack(stacked, axis=1)
 
 
-def fitted_combiner(ensemble: EnsemblePredictor) -> Callable[[Any], Any]:
+def fitted_combiner(ensemble: EnsemblePredictor) -> FittedCombiner:
     """The combiner of an ensemble, from logits [B, E, K] to [B, K].
 
     It is fitted on out-of-fold clips if it needs fitting.
@@ -354,12 +415,10 @@ def leave_one_out(model: Run | EnsemblePredictor, *, out_of_fold: bool = False) 
     return member_effects(model, clips, logits).to_string(index=False, float_format="%.4f")
 
 
-def build_predictor(
+def load_ensemble(
     model: Run | EnsemblePredictor, *, stage: str | None = None, fold: int | None = None
-) -> tuple[list[Tagger], Predictor]:
-    """The models of a run or an ensemble, and the `Predictor` that they are together.
-
-    Its `logits` is a function of tensors, to be traced.
+) -> TrainedEnsemble:
+    """Loads the models of a run or an ensemble, and its fitted combiner.
 
     Args:
         model: A `Run` or an `EnsemblePredictor`.
@@ -371,8 +430,7 @@ def build_predictor(
         ConfigError: A stage or a fold for an ensemble.
     """
     if isinstance(model, Run):
-        taggers = load_taggers(model, stage, fold)
-        return taggers, _predictor(lambda waveform: predict_logits(taggers, waveform), model, taggers)
+        return TrainedEnsemble((_load_member(model, stage, fold),), None, model.audio_config, model.vocabulary)
     if stage is not None or fold is not None:
         raise ConfigError(f"{model.path}: each member has its own stage and fold. Leave stage and fold out.")
     for name, run in zip(model.names(), model.runs):
@@ -382,16 +440,26 @@ def build_predictor(
                 "An ensemble reads a file once: train both on records with the same audio options."
             )
     pairs = zip(model.config.members, model.runs)
-    groups = [load_taggers(run, member.stage, member.fold) for member, run in pairs]
-    combine = fitted_combiner(model)
-    taggers = [tagger for group in groups for tagger in group]
-    logits = lambda waveform: combine(tf.stack([predict_logits(group, waveform) for group in groups], axis=1))
-    return taggers, _predictor(logits, model.runs[0], taggers)
+    loaded = tuple(_load_member(run, member.stage, member.fold, member.weight) for member, run in pairs)
+    how = Combination(standardize_logits=model.config.standardize_logits, combiner=model.config.combiner)
+    return TrainedEnsemble(
+        loaded, how, model.runs[0].audio_config, model.runs[0].vocabulary, combine=fitted_combiner(model)
+    )
 
 
-def _predictor(logits, run, taggers):
-    longest = max(taggers, key=lambda tagger: tagger.window_samples)
-    return Predictor(logits, run.audio_config, run.vocabulary, longest.window_samples, longest.hop, longest.pool)
+def _load_member(run, stage, fold, weight=1.0):
+    """The trained models of a run, as a member."""
+    return TrainedMember(run.experiment, run.stage_name(stage), weight, tuple(load_taggers(run, stage, fold)))
+
+
+def new_combiner(config: Any, weights: Sequence[float]) -> Any:
+    """A combiner, not fitted yet, for members with these weights.
+
+    Raises:
+        ValueError: An option is out of range.
+    """
+    kind: Any = COMBINERS[config.name]  # classes without a common base
+    return kind(**options(config)) if kind.needs_fit else kind(weights=list(weights), **options(config))
 
 
 def _open_member(member, where):
@@ -423,15 +491,14 @@ def _needs_fit(ensemble):
 def _build_combiner(ensemble, logits, truth):
     """The combiner of an ensemble, and the standardization before it, fitted on these clips."""
     config = ensemble.config
-    kind, chosen = COMBINERS[config.combiner.name], options(config.combiner)
+    kind = COMBINERS[config.combiner.name]
     try:
-        combine = kind(**chosen) if kind.needs_fit else kind(weights=[m.weight for m in config.members], **chosen)
+        combine = new_combiner(config.combiner, [member.weight for member in config.members])
     except ValueError as error:
         raise ConfigError(f"{ensemble.path}: combiner {config.combiner.name}: {error}") from error
-    standardize = lambda z: z
+    fitted = FittedCombiner(combine)
     if config.standardize_logits:
-        mean, deviation = logits.mean(axis=0), np.maximum(logits.std(axis=0), 1e-6)  # [E, K]
-        standardize = lambda z: (z - ops.cast(mean, z.dtype)) / ops.cast(deviation, z.dtype)
+        fitted = FittedCombiner(combine, logits.mean(axis=0), np.maximum(logits.std(axis=0), 1e-6))  # [E, K]
     if kind.needs_fit:
-        combine.fit(np.asarray(standardize(ops.convert_to_tensor(logits))), truth)
-    return lambda z: combine(standardize(z))
+        combine.fit(np.asarray(fitted.standardize(ops.convert_to_tensor(logits))), truth)
+    return fitted

@@ -19,11 +19,11 @@ from audiotag.config.components import Section
 from audiotag.config.loading import parse
 from audiotag.config.schema import Pool
 from audiotag.data.audio.audio_config import AudioConfig
-from audiotag.ensembling.members import EnsemblePredictor, build_predictor, open_model
-from audiotag.errors import ConfigError, DataError
+from audiotag.ensembling.members import EnsemblePredictor, load_ensemble, open_model
+from audiotag.errors import AudiotagError, ConfigError, DataError
 from audiotag.inference.predictor import Predictor
 from audiotag.runs.directory import Run
-from audiotag.serving.screening import foreign_operations
+from audiotag.serving import rebuilding
 
 
 class WindowConfig(Section):
@@ -39,7 +39,7 @@ def export(model: Run | EnsemblePredictor, folder: str | Path, *, overwrite: boo
 
     The model of a run is the mean of its folds.
 
-    Its signatures:
+    Beside the graph, in assets.extra/audiotag, is what `load_predictor` rebuilds it from. Its signatures:
       - `serving_default(waveform float32 [B, N])` → {"probabilities": float32 [B, K], "logits": the same
         before the sigmoid, to rank by}, for any N >= 1.
         Waveforms are in -1 to 1 at the model's sample rate; zeros at the end of the shorter clips of a batch are
@@ -67,7 +67,8 @@ def export(model: Run | EnsemblePredictor, folder: str | Path, *, overwrite: boo
 
 def write_saved_model(model: Run | EnsemblePredictor, folder: Path) -> Path:
     """`export` into a folder whose content, whatever it is, may be replaced."""
-    taggers, combined = build_predictor(model)
+    trained = load_ensemble(model)
+    combined = trained.predictor()
     window_config = {"window_samples": combined.window_samples, "hop": combined.hop, "pool": combined.pool}
 
     def predict(waveform):
@@ -75,7 +76,7 @@ def write_saved_model(model: Run | EnsemblePredictor, folder: Path) -> Path:
         return {"probabilities": tf.sigmoid(logits), "logits": logits}
 
     archive = keras.export.ExportArchive()
-    for tagger in taggers:
+    for tagger in trained.taggers():
         archive.track(tagger)
     with tempfile.TemporaryDirectory() as scratch:
         lines = Path(scratch) / "class_names.txt"
@@ -110,6 +111,7 @@ def write_saved_model(model: Run | EnsemblePredictor, folder: Path) -> Path:
                     f"{folder}: cannot be written: {reason}. No partial file is left, existing files are unchanged. "
                     "Free some space, or choose another folder, and run the same command again."
                 ) from error
+            rebuilding.write_parts(trained, unfinished)
     return folder
 
 
@@ -128,31 +130,34 @@ def load_predictor(
 ) -> Predictor:
     """The `Predictor` of a SavedModel, of a run, or of an ensemble's file.
 
-    A SavedModel must be one that `export` wrote.
+    A SavedModel is a program. One that `export` wrote is rebuilt from its experiment and its weights, and its graph is
+    never run; any other is refused.
 
     Args:
         folder: A SavedModel, a run or its directory, or an ensemble's file.
         overrides: Changes such as "predict.pool=max", for a run.
         stage: The stage of a run whose weights to load; None is the last.
         fold: The only fold of a run to load; None is the mean of all trained folds.
-        allow_unsafe: Run a SavedModel even if it has operations that those of `export` never have.
+        allow_unsafe: Run the graph of a SavedModel that cannot be rebuilt. It can do what a program can.
 
     Raises:
-        DataError: It is none of them, or damaged, or a SavedModel with other operations.
+        DataError: It is none of them, or damaged, or a SavedModel that cannot be rebuilt.
         ConfigError: An override is not valid; or one, a stage or a fold is given for a SavedModel.
     """
     if isinstance(folder, Run) or not (Path(folder) / "saved_model.pb").is_file():
-        _, combined = build_predictor(open_model(folder, overrides), stage=stage, fold=fold)
-        traced = tf.function(combined.logits, reduce_retracing=True)
-        return dataclasses.replace(combined, logits=lambda waveform: traced(tf.constant(waveform)).numpy())
+        return _traced(load_ensemble(open_model(folder, overrides), stage=stage, fold=fold))
     folder = Path(folder)
     if overrides or stage is not None or fold is not None:
         raise ConfigError(f"{folder}: the settings of a SavedModel are fixed. Give the directory of its run instead.")
-    if not allow_unsafe and (foreign := foreign_operations(folder)):
-        raise DataError(
-            f"{folder}: a SavedModel is a program, and this one has operations that audiotag's own never have: "
-            f"{', '.join(foreign)}. If you trust its author, add --allow-unsafe."
-        )
+    try:
+        return _traced(rebuilding.rebuild(folder))
+    except AudiotagError as error:
+        if not allow_unsafe:
+            raise DataError(
+                f"{folder}: a SavedModel is a program, and audiotag does not run it but rebuilds the model from the "
+                f"weights that its exports carry. This one cannot be rebuilt. {error} Export it again; or, if you "
+                "trust its author, add --allow-unsafe (in Python: allow_unsafe=True)."
+            ) from error
     try:
         return _load_served(tf.saved_model.load(str(folder)))
     except Exception as error:  # TensorFlow raises a dozen kinds
@@ -160,8 +165,15 @@ def load_predictor(
         raise DataError(f"{folder}: damaged, or a SavedModel that this audiotag did not export: {reason}") from error
 
 
+def _traced(trained):
+    """The `Predictor` of a `TrainedEnsemble`, whose logits are a function of arrays."""
+    predictor = trained.predictor()
+    traced = tf.function(predictor.logits, reduce_retracing=True)
+    return dataclasses.replace(predictor, logits=lambda waveform: traced(tf.constant(waveform)).numpy())
+
+
 def _load_served(model):
-    """The `Predictor` of a loaded SavedModel of `export`."""
+    """The `Predictor` of a loaded SavedModel with the signatures of `export`."""
     serve = model.signatures["serving_default"]
     logits = lambda waveform: serve(waveform=tf.constant(waveform))["logits"].numpy()
     names = tuple(name.decode() for name in model.class_names().numpy())

@@ -4,8 +4,12 @@ import ast
 import json
 import os
 import pickle
+import re
 import resource
 import shutil
+import subprocess
+import sys
+import tempfile
 import zipfile
 from html.parser import HTMLParser
 from pathlib import Path
@@ -22,8 +26,8 @@ from audiotag.data.clips import read_clips, write_clips
 from audiotag.errors import AudiotagError, DataError
 from audiotag.reporting import page
 from audiotag.runs.weights import load_weights, save_weights
+from audiotag.serving import rebuilding
 from audiotag.serving.saved_model import load_predictor
-from audiotag.serving.screening import foreign_operations
 from audiotag.training.state import load_state, save_state
 
 HERE = Path(__file__).parent
@@ -108,7 +112,7 @@ HDF5 = {
     "a virtual dataset": virtual,
     "a shape of a terabyte": lambda file, secret: replaced(file, shape=(2**38,), chunks=(2**20,)),
     "a packed bomb": lambda file, secret: replaced(file, shape=(2**31,), chunks=(2**20,), compression="gzip"),
-    "a filter": lambda file, secret: replaced(file, chunks=(4, 6), shuffle=True),
+    "a filter": lambda file, secret: replaced(file, chunks=True, shuffle=True),
     "texts": lambda file, secret: typed(file, h5py.string_dtype(), ["x"] * 4),
     "a list of lists": lambda file, secret: typed(file, h5py.vlen_dtype("f4"), [np.ones(3, "f4"), np.ones(2, "f4")]),
     "a reference": lambda file, secret: typed(file, h5py.ref_dtype, [file.ref]),
@@ -247,66 +251,241 @@ def within(operation):
     return lambda logits: logits + tf.cond(tf.size(logits) > 0, inner, lambda: tf.zeros([1, 2]))
 
 
-def foreign(canary):
-    write = lambda: tf.io.write_file(str(canary), "x")
+def chosen_branch(operation):
+    """The same in a branch of a Case, which names its functions in an attribute that is a list."""
+    inner = tf.function(lambda: after(operation)(tf.zeros([1, 2])))
+    return lambda logits: logits + tf.switch_case(tf.size(logits), [lambda: tf.zeros([1, 2]), inner])
+
+
+def named_as_a_saver(operation):
+    """The same in a function named as TensorFlow's own for saving."""
+
+    def _traced_save():
+        return after(operation)(tf.zeros([1, 2]))
+
+    return lambda logits: logits + tf.function(_traced_save)()
+
+
+def programs(outside):
+    """{kind: function of the logits} of SavedModels that read, write, connect, call Python or end the process."""
+    canary, secret, raw = str(outside / "canary"), str(outside / "secret"), tf.raw_ops
+    write = lambda: tf.io.write_file(canary, "x")
     made = lambda: os.mkdir(canary) or 0
     named, four_bytes = {"tensor_names": ["x"], "shape_and_slices": [""]}, {"dtype": tf.uint8, "shape": [4]}
+    debug = {"tensor_name": "x", "debug_urls": [f"file://{canary}"]}
+    save = lambda: raw.SaveV2(prefix=canary, tensors=[1.0], **named)
     return {
-        "ReadFile": after(lambda: tf.io.read_file("/etc/passwd")),
+        "ReadFile": after(lambda: tf.io.read_file(secret)),
         "WriteFile": after(write),
-        "WriteFile, hidden": within(write),
+        "WriteFile in a branch": within(write),
+        "WriteFile in a Case": chosen_branch(write),
+        "SaveV2 in a function named as a saver": named_as_a_saver(save),
         "EagerPyFunc": after(lambda: tf.py_function(made, [], tf.int64)),
         "PyFunc": after(lambda: tf.numpy_function(made, [], tf.int64)),
-        "PyFuncStateless": after(lambda: tf.numpy_function(made, [], tf.int64, stateful=False)),
-        "MatchingFiles": after(lambda: tf.io.matching_files("/*")),
-        "SaveV2": after(lambda: tf.raw_ops.SaveV2(prefix=str(canary), tensors=[1.0], **named)),
-        "RestoreV2": after(lambda: tf.raw_ops.RestoreV2(prefix="x", dtypes=[tf.float32], **named)[0]),
-        "TextLineDataset": after(lambda: tf.data.TextLineDataset("/etc/passwd").reduce(0, lambda count, _: count + 1)),
-        "PrintV2": after(lambda: tf.raw_ops.PrintV2(input="x", output_stream=f"file://{canary}")),
-        "ImmutableConst": after(lambda: tf.raw_ops.ImmutableConst(memory_region_name="/etc/passwd", **four_bytes)),
-        "Abort": after(lambda: tf.raw_ops.Abort(error_msg="x", exit_without_error=True) or tf.zeros(1)),
-        "LookupTable of /etc/passwd": after(
-            lambda: tf.raw_ops.InitializeTableFromTextFileV2(
-                table_handle=tf.raw_ops.HashTableV2(key_dtype=tf.int64, value_dtype=tf.string),
-                filename="/etc/passwd", key_index=-1, value_index=-2,
+        "MatchingFiles": after(lambda: tf.io.matching_files(f"{outside}/*")),
+        "SaveV2": after(save),
+        "RestoreV2": after(lambda: raw.RestoreV2(prefix=secret, dtypes=[tf.float32], **named)[0]),
+        "TextLineDataset": after(lambda: tf.data.TextLineDataset(secret).reduce(0, lambda count, _: count + 1)),
+        "PrintV2": after(lambda: raw.PrintV2(input="x", output_stream=f"file://{canary}")),
+        "ImmutableConst": after(lambda: raw.ImmutableConst(memory_region_name=secret, **four_bytes)),
+        "Abort": after(lambda: raw.Abort(error_msg="x", exit_without_error=True) or tf.zeros(1)),
+        "a table of any file": after(
+            lambda: raw.InitializeTableFromTextFileV2(
+                table_handle=raw.HashTableV2(key_dtype=tf.int64, value_dtype=tf.string),
+                filename=secret, key_index=-1, value_index=-2,
             ) or tf.zeros(1)
+        ),
+        "DebugIdentity into a file": lambda logits: raw.DebugIdentity(input=logits, **debug),
+        "DebugIdentity to a server": lambda logits: raw.DebugIdentity(
+            input=logits, tensor_name="x", debug_urls=["grpc://127.0.0.1:9"]
+        ),
+        "DebugNanCount": after(lambda: raw.DebugNanCount(input=tf.zeros(1), **debug)),
+        "GenerateVocabRemapping": after(
+            lambda: raw.GenerateVocabRemapping(
+                new_vocab_file=secret, old_vocab_file=secret, new_vocab_offset=0, num_new_vocab=1
+            )[0]
+        ),
+        "DecodeProtoV2": after(
+            lambda: raw.DecodeProtoV2(
+                bytes=[b""], message_type="x", field_names=["x"], output_types=[tf.string], descriptor_source=secret
+            )[0]
         ),
     }  # fmt: skip
 
 
+def changed_model(**changes):
+    """Changes the entries of model.json; `experiment` changes keys of the experiment."""
+
+    def change(parts, outside):
+        content = json.loads((parts / "model.json").read_text())
+        content["members"][0]["experiment"] |= changes.get("experiment", {})
+        content["members"][0] |= changes.get("member", {})
+        content |= {key: value for key, value in changes.items() if key not in ("experiment", "member")}
+        (parts / "model.json").write_text(json.dumps(content))
+
+    return change
+
+
+def rehashed(parts):
+    """Writes the SHA-256 of changed weights into model.json."""
+    changed_model(member={"weights": [files.sha256(parts / "0-0.weights.h5")]})(parts, None)
+
+
+def changed_weights(change):
+    """Changes the weights; `change` is as in HDF5, or a function of their path and the canary."""
+
+    def both(parts, outside):
+        path = parts / "0-0.weights.h5"
+        if change in OTHERS.values() or change is pickled_state:
+            change(path, outside / "canary")
+            path.with_name("0-0.weights.h5.npz").exists() and path.with_name("0-0.weights.h5.npz").replace(path)
+        else:
+            with h5py.File(path, "r+") as file:
+                change(file, outside / "secret.h5")
+        rehashed(parts)
+
+    return both
+
+
+def moved_and_linked(name):
+    """Moves a file or the whole folder outside and leaves a link to it."""
+
+    def change(parts, outside):
+        place = parts / name if name else parts
+        shutil.move(place, outside / f"moved-{place.name}")
+        place.symlink_to(outside / f"moved-{place.name}")
+
+    return change
+
+
+def fifo(parts, outside):
+    (parts / "0-0.weights.h5").unlink()
+    os.mkfifo(parts / "0-0.weights.h5")
+
+
+def text(content):
+    return lambda parts, outside: (parts / "model.json").write_text(content)
+
+
+def component(**options):
+    return changed_model(experiment=options)
+
+
+def reading(parts, outside):
+    """Names files outside wherever an experiment names one."""
+    content = json.loads((parts / "model.json").read_text())["members"][0]["experiment"]
+    content["stages"][0] |= {"start_from": str(outside / "secret.h5")}
+    mobilenet = {"name": "mobilenet", "weights": str(outside / "secret.h5")}
+    changed_model(experiment=content | {"model": mobilenet})(parts, outside)
+
+
+OUTSIDE = ("a link into another file", "numbers in another file", "numbers from /etc/passwd", "a virtual dataset")
+BESIDE = ("WriteFile", "SaveV2 in a function named as a saver", "Abort")  # also tried beside the parts of our export
+HUGE = [{"name": "resize", "height": 1_000_000, "width": 1_000_000}]
+# {kind: (a change of the parts of an honest export, whether they can still be rebuilt)}
+FORGERIES = {
+    "a path instead of a hash": (changed_model(member={"weights": ["../../outside/secret"]}), False),
+    "an absolute path": (changed_model(member={"weights": ["/etc/passwd"]}), False),
+    "linked weights": (moved_and_linked("0-0.weights.h5"), False),
+    "a linked model.json": (moved_and_linked("model.json"), False),
+    "a linked folder": (moved_and_linked(""), False),
+    "weights that are a pipe": (fifo, False),
+    "a terabyte of nothing": (lambda parts, outside: os.truncate(parts / "0-0.weights.h5", 1 << 40), False),
+    "pickled arrays": (changed_weights(pickled_state), False),
+    "a Keras model with a Lambda": (changed_weights(OTHERS["a Keras model with a Lambda"]), False),
+    "a pickle": (changed_weights(OTHERS["a pickle"]), False),
+    **{what: (changed_weights(HDF5[what]), False) for what in OUTSIDE},
+    "os:system as a network": (component(model={"name": "os:system", "command": "touch canary"}), False),
+    "os:system as a front end": (component(frontend={"name": "os:system"}), False),
+    "a Lambda": (component(model={"name": "Lambda", "function": "print"}), False),
+    "a billion filters": (component(model={"name": "conv_skip", "filters": [10**9]}), False),
+    "a hundred thousand layers": (component(model={"name": "conv_skip", "filters": [1] * 100_000}), False),
+    "a filter bank of terabytes": (
+        component(frontend={"name": "log_mel", "num_bands": 1_000_000, "fft_length": 1_000_000}), False
+    ),
+    "an image of terabytes": (component(image_preprocess=HUGE), False),
+    "a window of years": (
+        changed_model(audio_config={"sample_rate": 10**18, "trim": None, "trim_db": 60.0, "peak_db": None}), False
+    ),
+    "a million augmentations": (component(augment=[{"name": "time_mask"}] * 20_000), False),
+    "a hundred thousand classes": (changed_model(vocabulary=[str(number) for number in range(100_000)]), False),
+    "a stage elsewhere": (changed_model(member={"stage": "../../x"}), False),
+    "deep brackets": (text("[" * 100_000), False),
+    "2 MB of keys": (text("{" + ",".join(f'"{i}":0' for i in range(200_000)) + "}"), False),
+    "files outside": (reading, False),
+    "records and corrections outside": (component(records="/etc/passwd", corrections="/etc/passwd"), True),
+}  # fmt: skip
+
+
+def system_calls(log, names):
+    """{name of a trial: the lines of strace's log that belong to it}."""
+    calls, name = {name: [] for name in names}, None
+    for line in log.read_text(errors="replace").splitlines():
+        if marker := re.search('"/trial/([^"]+)"', line):
+            name = marker[1]
+        elif name in calls:
+            calls[name].append(line)
+    return calls
+
+
 @pytest.mark.check("E2")
 @pytest.mark.filterwarnings("ignore")
-def test_a_saved_model_that_does_more_than_compute_needs_allow_unsafe(canary, tmp_path, saved_model, tally):
-    with tally.trial("our own"):
-        assert foreign_operations(saved_model) == []
-    with tally.trial("one that only computes"):
-        module = serving(tf.identity)
-        tf.saved_model.save(module, str(tmp_path / "plain"), {"serving_default": module.serve})
-        assert foreign_operations(tmp_path / "plain") == []
-        assert load_predictor(tmp_path / "plain").vocabulary == ("a", "b")
-    for number, (what, function) in enumerate(foreign(canary).items()):
+def test_no_untrusted_saved_model_runs_reads_or_writes(tmp_path, saved_model, tally):
+    outside, expected = tmp_path / "outside", {}
+    outside.mkdir()
+    (outside / "secret").write_text("a\nb\n")
+    with h5py.File(outside / "secret.h5", "w") as file:
+        file["x"] = np.ones((4, 6), "float32")
+    for what, function in programs(outside).items():
+        module, folder = serving(function), tmp_path / f"{len(expected)}"
+        tf.saved_model.save(module, str(folder), {"serving_default": module.serve})
+        expected[folder] = what, False
+        if what not in BESIDE:
+            continue
+        both = shutil.copytree(folder, tmp_path / f"{len(expected)}")
+        shutil.copytree(saved_model / rebuilding.FOLDER, both / rebuilding.FOLDER)
+        expected[both] = f"{what}, beside an honest model", True
+    writer = next(folder for folder, (what, _) in expected.items() if what == "WriteFile")
+    for what, (forge, rebuilt) in FORGERIES.items():
+        folder = shutil.copytree(writer, tmp_path / f"{len(expected)}")  # its graph writes the canary
+        shutil.copytree(saved_model / rebuilding.FOLDER, folder / rebuilding.FOLDER)
+        forge(folder / rebuilding.FOLDER, outside)
+        expected[folder] = what, rebuilt
+    before = sorted(path.name for path in outside.iterdir())
+    command = [sys.executable, HERE / "untrusted_alone.py", saved_model, *expected]
+    if strace := shutil.which("strace"):
+        calls = (
+            "%network,execve,open,openat,openat2,creat,mkdir,mkdirat,unlink,unlinkat,rename,renameat,renameat2,link,"
+        )
+        calls += "linkat,symlink,symlinkat,truncate,stat,newfstatat,statx,access,faccessat,faccessat2"
+        command = [strace, "-f", "-qq", "-s", "4096", "-o", tmp_path / "calls", "-e", f"trace={calls}", *command]
+    environment = os.environ | {"PYTHONPATH": str(HERE.parents[1]), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=900, env=environment)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line[0] for line in lines] == [folder.name for folder in expected], done.stderr[-2_000:]
+    traced = system_calls(tmp_path / "calls", [line[0] for line in lines]) if strace else {}
+    scratch = f"{tempfile.gettempdir()}/"  # where TensorFlow writes the functions that it traces
+    for (folder, (what, rebuilt)), (name, message, events) in zip(expected.items(), lines):
         with tally.trial(what):
-            folder = tmp_path / str(number)
-            module = serving(function)
-            tf.saved_model.save(module, str(folder), {"serving_default": module.serve})
-            with pytest.raises(
-                DataError, match="a SavedModel is a program, and this one has operations .*add --allow-unsafe"
-            ):
-                load_predictor(folder)
-            if what == "ReadFile":
-                assert load_predictor(folder, allow_unsafe=True).vocabulary == ("a", "b")
-    for number, (what, ours, theirs, message) in enumerate(
-        [
-            ("an unknown operation", b"\x06Conv2D", b"\x06CanvSD", "CanvSD"),
-            ("an asset in another folder", b"class_names.txt", b"../../../passwd", "a file outside its folder"),
-        ]
-    ):
-        with tally.trial(what):
-            folder = shutil.copytree(saved_model, tmp_path / f"changed-{number}")
-            content = (saved_model / "saved_model.pb").read_bytes().replace(ours, theirs)
-            (folder / "saved_model.pb").write_bytes(content)
-            with pytest.raises(DataError, match=message):
-                load_predictor(folder)
+            assert rebuilt or "a SavedModel is a program, and audiotag does not run it" in message, message
+            assert not rebuilt or message is None, message
+            assert not [event for event in events if event[0].startswith(("socket.", "subprocess.", "pickle."))]
+            assert not [event for event in events if str(outside) in " ".join(event) or "/etc/passwd" in event]
+            assert not [event for event in events if event[0] == "os.system" or "saved_model.pb" in event[1]]
+            for line in traced.get(name, []):
+                assert not re.search(r"\b(connect|bind|execve|sendto)\(", line), line
+                assert str(outside) not in line and "/etc/passwd" not in line, line
+                if re.search(r"O_WRONLY|O_RDWR|O_CREAT|\b(mkdir|unlink|rename|link|symlink|truncate)(at2?)?\(", line):
+                    assert scratch in line or "/dev/null" in line, line
+    with tally.trial("the calls of each trial are found"):  # a file that is refused for its size is not opened
+        assert not strace or sum("model.json" in "".join(lines) for lines in traced.values()) >= len(FORGERIES)
+    with tally.trial("nothing outside changed"):
+        assert sorted(path.name for path in outside.iterdir()) == before
+    with tally.trial("with --allow-unsafe the program runs"):
+        load_predictor(writer, allow_unsafe=True)
+        assert (outside / "canary").exists()
+    if not strace:
+        tally.say("strace is not installed, so only Python's audit hook and canaries were used")
 
 
 # E3: labels and names in pages

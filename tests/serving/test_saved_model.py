@@ -173,9 +173,28 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
         load_predictor(tmp_path)
 
 
+@pytest.fixture
+def graph_alone(saved_model, tmp_path):
+    """A copy of the SavedModel without what rebuilds it, for `allow_unsafe`."""
+    return shutil.copytree(saved_model, tmp_path / "saved", ignore=shutil.ignore_patterns("assets.extra"))
+
+
+def test_a_graph_alone_runs_only_with_allow_unsafe(graph_alone, saved_model):
+    with pytest.raises(DataError) as raised:
+        load_predictor(graph_alone)
+    assert str(raised.value) == (
+        f"{graph_alone}: a SavedModel is a program, and audiotag does not run it but rebuilds the model from the "
+        "weights that its exports carry. This one cannot be rebuilt. It has no folder assets.extra/audiotag. Export "
+        "it again; or, if you trust its author, add --allow-unsafe (in Python: allow_unsafe=True)."
+    )
+    own, rebuilt = load_predictor(graph_alone, allow_unsafe=True), load_predictor(saved_model)
+    assert dataclasses.replace(own, logits=None) == dataclasses.replace(rebuilt, logits=None)
+    np.testing.assert_allclose(own.logits(noise(2.2, 0)[None]), rebuilt.logits(noise(2.2, 0)[None]), atol=1e-5)
+
+
 @pytest.mark.parametrize("damage", ["empty", "cut", "without variables", "without its asset"])
-def test_a_damaged_saved_model_is_refused(saved_model, tmp_path, damage):
-    folder = shutil.copytree(saved_model, tmp_path / "saved")
+def test_a_damaged_saved_model_is_refused(graph_alone, damage):
+    folder = graph_alone
     if damage == "empty":
         (folder / "saved_model.pb").write_bytes(b"")
     elif damage == "cut":
@@ -183,7 +202,7 @@ def test_a_damaged_saved_model_is_refused(saved_model, tmp_path, damage):
     else:
         shutil.rmtree(folder / {"without variables": "variables", "without its asset": "assets"}[damage])
     with pytest.raises(DataError, match="saved: damaged, or a SavedModel that this audiotag did not export"):
-        load_predictor(folder)
+        load_predictor(folder, allow_unsafe=True)
 
 
 def test_a_saved_model_without_our_endpoints_is_refused(tmp_path):
@@ -191,22 +210,22 @@ def test_a_saved_model_without_our_endpoints_is_refused(tmp_path):
     other.double = tf.function(lambda x: 2 * x, input_signature=[tf.TensorSpec([])])
     tf.saved_model.save(other, str(tmp_path / "other"))
     with pytest.raises(DataError, match="other: damaged, or a SavedModel that this audiotag did not export"):
-        load_predictor(tmp_path / "other")
+        load_predictor(tmp_path / "other", allow_unsafe=True)
 
 
-def test_a_saved_model_with_truncated_variables_is_refused(saved_model, tmp_path):
-    folder = shutil.copytree(saved_model, tmp_path / "saved")
+def test_a_saved_model_with_truncated_variables_is_refused(graph_alone):
+    folder = graph_alone
     (folder / "variables" / "variables.data-00000-of-00001").write_bytes(b"aaa")
     with pytest.raises(DataError, match="saved: damaged, or a SavedModel that this audiotag did not export: ."):
-        load_predictor(folder)
+        load_predictor(folder, allow_unsafe=True)
 
 
 @pytest.mark.parametrize("lines", ["a\nb\n", "a\n" * 14])
-def test_a_saved_model_with_missing_or_equal_class_names_is_refused(saved_model, tmp_path, lines):
-    folder = shutil.copytree(saved_model, tmp_path / "saved")
+def test_a_saved_model_with_missing_or_equal_class_names_is_refused(graph_alone, lines):
+    folder = graph_alone
     (folder / "assets" / "class_names.txt").write_text(lines)
     with pytest.raises(DataError, match=r"export: it names [12] classes, but its logits have the shape \(1, 14\)\."):
-        load_predictor(folder)
+        load_predictor(folder, allow_unsafe=True)
 
 
 VALID = {"class_names": ["a", "b"], "output": "logits"}
@@ -237,7 +256,7 @@ def test_a_foreign_saved_model_with_our_endpoints_is_refused_if_their_content_di
     model.window_config = tf.function(lambda: tf.constant(json.dumps(content["window_config"])), input_signature=[])
     tf.saved_model.save(model, str(tmp_path / "other"), {"serving_default": model.serve})
     with pytest.raises(DataError, match=f"other: damaged, or a SavedModel that this .* did not export: {message}"):
-        load_predictor(tmp_path / "other")
+        load_predictor(tmp_path / "other", allow_unsafe=True)
 
 
 def test_a_full_disk_is_an_error_that_names_the_folder_and_leaves_nothing(run, tmp_path):
