@@ -61,7 +61,7 @@ def load_experiment(path: FilePath, overrides: str | Iterable[str] = ()) -> Expe
     """Reads an experiment file, with every default filled in.
 
     Args:
-        path: A JSON file as in experiments/.
+        path: A JSON file as in experiments/, or the name of one that comes with audiotag, such as "demo".
         overrides: Changes as for --set, one text or several.
 
     Raises:

@@ -69,7 +69,7 @@ def check_model(path: Path) -> None:
 LAYOUTS = component_names("audiotag.data.sources.finding", "LAYOUTS")  # read from source: pandas stays unloaded
 TABLE = Output(".csv", ".parquet")
 CSV, JSON, HTML, PNG = Output(".csv"), Output(".json"), Output(".html"), Output(".png")
-experiment_argument = click.argument("experiment", type=FILE)
+experiment_argument = click.argument("experiment", type=PATH)  # a file, or the name of a shipped experiment
 run_argument = click.argument("folder", metavar="RUN", type=FOLDER)
 model_argument = click.argument("model", metavar="RUN|ENSEMBLE", type=PATH)
 allow_unsafe_option = click.option(
@@ -229,8 +229,9 @@ def explore(source: Path, out: Path, workers: int | None) -> None:
     "--resume/--restart", "resume", default=True, help="Resume the run in the directory (default), or replace it."
 )
 def fit(experiment: Path, overrides: tuple[str, ...], folder: Path | None, fold: int | None, resume: bool) -> None:
-    """Train the model that the file EXPERIMENT describes, and export it.
+    """Train the model that EXPERIMENT describes, and export it.
 
+    EXPERIMENT is a file, or the name of an experiment that comes with audiotag, such as demo.
     A run that was killed resumes after its last complete epoch. Ctrl-C ends the
     current step and saves, and the same command continues from there; a second
     Ctrl-C stops at once.

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from audiotag.config import signatures
 from audiotag.config.components import CUSTOM_TAG, Section
 from audiotag.config.schema import Experiment
+from audiotag.config.shipped import find_experiment
 from audiotag.errors import ConfigError, shortened
 from audiotag.files import is_utf8
 
@@ -36,7 +37,7 @@ def load(path: str | Path, overrides: Iterable[str] = (), *, kind: type[Section]
     """Reads an experiment file, or another JSON file with a schema.
 
     Args:
-        path: A JSON file as in experiments/.
+        path: A JSON file as in experiments/, or the name of one that comes with audiotag, such as "demo".
         overrides: Changes such as "stages.noisy.epochs=3". Each replaces one value of the file; an
             entry of a list is named by its index or by its `name`.
         kind: The `Section` that the file holds.
@@ -47,7 +48,7 @@ def load(path: str | Path, overrides: Iterable[str] = (), *, kind: type[Section]
     Raises:
         ConfigError: The file cannot be read, or is not valid.
     """
-    path = Path(path)
+    path = find_experiment(path) if kind is Experiment else Path(path)
     try:
         content = json.loads(
             path.read_bytes(), object_pairs_hook=_refuse_duplicate_keys, parse_constant=_refuse_constant
@@ -116,7 +117,7 @@ def _place(fault, content):
     """Where in the file a fault is: pydantic's path without the names of the alternatives that it tried."""
     keys = []
     for key in fault["loc"]:
-        if isinstance(content, dict) and key in content or isinstance(content, tuple) and isinstance(key, int):
+        if key in content if isinstance(content, dict) else isinstance(content, tuple) and key in range(len(content)):
             content = content[key]
             keys.append(key)
     if fault["type"] == "missing":

@@ -22,7 +22,7 @@ from audiotag.errors import DataError
 from audiotag.padding import num_repeats, zeros_before
 
 try:
-    import tensorflow_io as tfio  # decodes compressed records in the graph; installed by audiotag[io]
+    import tensorflow_io as tfio  # decodes compressed records in the graph; installed by audiotag-trainer[io]
 except ImportError:
     tfio = None
 

@@ -54,7 +54,7 @@ def write_scores(path: str | Path, table: pd.DataFrame) -> None:
 def check_parquet(path: str | Path) -> None:
     """Raises ConfigError if `path` is a Parquet file and pyarrow is not installed."""
     if not can_write_parquet():
-        raise ConfigError(f"{path}: Parquet needs pyarrow. Install it with: pip install 'audiotag[parquet]'")
+        raise ConfigError(f"{path}: Parquet needs pyarrow. Install it with: pip install 'audiotag-trainer[parquet]'")
 
 
 def can_write_parquet() -> bool:

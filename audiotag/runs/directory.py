@@ -24,7 +24,7 @@ from typing import Any
 import pandas as pd
 from pydantic import Field
 
-from audiotag import files
+from audiotag import __version__, files
 from audiotag.config.components import Section
 from audiotag.config.custom import source_hashes
 from audiotag.config.loading import dump, load
@@ -34,7 +34,7 @@ from audiotag.data.audio.audio_config import AudioConfig
 from audiotag.data.records.manifest import Manifest
 from audiotag.errors import ConfigError, DataError, shortened
 
-PACKAGES = ("audiotag", "tensorflow", "keras", "numpy", "pandas", "scikit-learn", "librosa", "soundfile", "soxr")
+PACKAGES = ("tensorflow", "keras", "numpy", "pandas", "scikit-learn", "librosa", "soundfile", "soxr")
 RETRAIN = "Retrain with --restart."
 MAX_SHOWN = 3  # changed keys in a message
 PREVIOUS = "previous-"  # before the name of a file: the version before the current one
@@ -488,5 +488,5 @@ def environment() -> dict[str, Any]:
         "machine": platform.machine(),
         "system": platform.system(),
         "cores": num_cores(),
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "packages": {"audiotag": __version__} | {name: importlib.metadata.version(name) for name in PACKAGES},
     }

@@ -37,6 +37,8 @@ def test_probabilities_are_in_the_columns_of_their_classes():
 
 def test_parquet_without_pyarrow_names_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"Parquet needs pyarrow. Install it with: pip install 'audiotag\[parquet\]'"):
+    with pytest.raises(
+        ConfigError, match=r"Parquet needs pyarrow. Install it with: pip install 'audiotag-trainer\[parquet\]'"
+    ):
         write_scores(tmp_path / "scores.parquet", scores_table(NAMES, LOGITS, VOCABULARY))
     assert not (tmp_path / "scores.parquet").exists()
