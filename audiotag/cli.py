@@ -3,6 +3,7 @@
 Commands parse options and print results. Heavy packages are imported only by the commands that need them.
 """
 
+import json
 import math
 import os
 import re
@@ -120,7 +121,13 @@ def main() -> None:
     A first run, on synthetic clips:
       audiotag make-demo demo
       audiotag make-records demo --sample-rate 16000
-      audiotag fit experiments/demo.json
+      audiotag fit demo
+
+    \b
+    On your own, in the folder mysounds:
+      audiotag make-records mysounds --sample-rate 16000
+      audiotag new mysounds
+      audiotag fit mysounds.json
     """
 
 
@@ -218,6 +225,51 @@ def explore(source: Path, out: Path, workers: int | None) -> None:
     tables = dataset_page.dataset_tables(clips, vocabulary)
     dataset_page.write_dataset_page(out, source, clips, vocabulary, tables)
     click.echo(f"{dataset_page.summary(tables)}\nPage: {out}")
+
+
+@main.command()
+@click.argument("name", type=PATH)
+@click.option("--template", default="simple", show_default=True, help="The experiment of audiotag's to start from.")
+@click.option("--records", type=FOLDER, help="The directory of records; tfrecords/ and NAME by default.")
+def new(name: Path, template: str, records: Path | None) -> None:
+    """Write NAME.json, a short experiment to start from.
+
+    It has what you may want to think about; everything else keeps its default. "audiotag components"
+    lists what it can name, and "audiotag schema" helps editors to complete it.
+
+    Example: audiotag new mysounds --records tfrecords/mysounds
+    """
+    from audiotag.config.starter import next_commands, write_starter
+
+    path = write_starter(name, template=template, records=records)
+    click.echo(f"Experiment: {path}. Next:\n{next_commands(path)}")
+
+
+@main.command()
+@click.argument("name", required=False)
+def components(name: str | None) -> None:
+    """List what an experiment can name, or explain the component NAME.
+
+    \b
+    Example: audiotag components mixup
+             audiotag components
+    """
+    from audiotag.config.component_help import explain_component, list_components
+
+    click.echo(explain_component(name) if name else list_components())
+
+
+@main.command()
+def schema() -> None:
+    """Print the JSON schema of experiment files.
+
+    Editors complete and check a file with it. In VS Code, name it under "json.schemas" in the settings.
+
+    Example: audiotag schema > experiment.schema.json
+    """
+    from audiotag.config.json_schema import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=2))
 
 
 @main.command()

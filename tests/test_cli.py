@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -96,6 +97,37 @@ def test_make_records_names_its_folder_after_the_source(demo, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     call("make-records", demo, "--sample-rate", 8_000, "--workers", 1)
     assert (tmp_path / "tfrecords" / "demo" / "manifest.json").is_file()
+
+
+def test_new_writes_an_experiment_and_names_the_next_commands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = call("new", "birds", "--template", "demo", "--records", "tfrecords/mine").splitlines()
+    assert lines[0] == "Experiment: birds.json. Next:"
+    assert lines[1] == "  audiotag make-records FOLDER --out tfrecords/mine --sample-rate 16000"
+    assert lines[2:] == ["  audiotag fit birds.json", "  audiotag predict runs/birds/saved_model FILES..."]
+    assert json.loads((tmp_path / "birds.json").read_text())["records"] == "tfrecords/mine"
+    assert error_of("new", "birds") == "Error: birds.json: exists already. Choose another name, or remove the file."
+
+
+def test_components_lists_all_or_explains_one():
+    assert "  mixup                     Adds pairs of clips of a batch" in call("components")
+    assert call("components", "zoom").startswith("zoom, in image_preprocess, augment, stages[].augment\n")
+    assert error_of("components", "zom").startswith(
+        "Error: there is no component 'zom'. Did you mean 'zoom'? Accepted:"
+    )
+
+
+def test_schema_prints_a_json_schema():
+    assert set(json.loads(call("schema"))["required"]) == {"records", "window", "frontend", "model", "stages"}
+
+
+def test_fit_names_the_run_after_a_shipped_experiment(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()
+    found = []
+    monkeypatch.setattr("audiotag.api.fit", lambda config, folder, **options: found.append((config.records, folder)))
+    call("fit", "demo")
+    assert found == [("tfrecords/demo", Path("runs/demo"))]
 
 
 def test_fit_resumes_a_run_and_exports_it(tiny_file, own_run):

@@ -23,11 +23,22 @@ from audiotag.errors import shortened
 CUSTOM_TAG = "package.module:Name"
 SUBSET_PATTERN = "[A-Za-z0-9_-]+"  # the name of a subset of clips
 T = TypeVar("T")
+
+
+class _OneAsWell:
+    """Tells the JSON schema of a list that one entry may stand alone."""
+
+    def __get_pydantic_json_schema__(self, core_schema, handler):
+        several = handler(core_schema)
+        return {"anyOf": [several["items"], several]}
+
+
 # A tuple that the file may write as a single string.
 OneOrSeveral = Annotated[
     tuple[T, ...],
     Field(min_length=1),
     BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
+    _OneAsWell(),
 ]
 
 
@@ -99,7 +110,8 @@ def component(
         }
         fields |= {key: (str | None, None) for key in optional if key in fields}
         name_type: Any = Literal[name]  # made at run time
-        section = create_model(name, __base__=Section, name=(name_type, ...), **fields)
+        about = signatures.docstring(module, table, name)
+        section = create_model(name, __base__=Section, __doc__=about, name=(name_type, ...), **fields)
         sections.append(Annotated[section, Tag(name)])
     custom = type("Custom", (CustomComponent,), {"base": base, "given": given, "__module__": __name__})
     sections.append(Annotated[custom, Tag(CUSTOM_TAG)])

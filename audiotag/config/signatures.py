@@ -46,9 +46,32 @@ def signature(module: str, table: str, name: str) -> inspect.Signature:
         >>> "dropout" in signature("audiotag.models", "MODELS", "conv_skip").parameters
         True
     """
-    literal = _table(module, table)
-    value = literal.values[[key.value for key in literal.keys].index(name)]
-    return _signature(*_definition(module, ast.unparse(value)))
+    return _signature(*_definition(module, ast.unparse(_entry(module, table, name))))
+
+
+def docstring(module: str, table: str, name: str) -> str:
+    """The docstring of a component, or of its last base if it has none.
+
+    Example:
+        >>> docstring("audiotag.models", "MODELS", "xresnet18").partition(" of ")[0]
+        'An xresnet'
+    """
+    module, node = _definition(module, ast.unparse(_entry(module, table, name)))
+    while not ast.get_docstring(node) and isinstance(node, ast.ClassDef) and node.bases:
+        module, node = _definition(module, ast.unparse(node.bases[-1]))
+    return ast.get_docstring(node) or ""
+
+
+def layout_descriptions(module: str, table: str) -> dict[str, str]:
+    """The descriptions of dataset layouts, {name: description}.
+
+    The table is a dict of `Layout(description, ...)`.
+
+    Example:
+        >>> layout_descriptions("audiotag.data.sources.finding", "LAYOUTS")["folders"]
+        'one folder of audio per class'
+    """
+    return {name: _entry(module, table, name).args[0].value for name in component_names(module, table)}
 
 
 @cache
@@ -60,6 +83,12 @@ def _tree(module):
     place = package.joinpath(*rest)
     place = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
     return ast.parse(place.read_text(encoding="utf-8"))
+
+
+def _entry(module, table, name):
+    """The value of a key of a table, as a node."""
+    literal = _table(module, table)
+    return literal.values[[key.value for key in literal.keys].index(name)]
 
 
 def _table(module, table):

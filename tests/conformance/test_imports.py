@@ -162,4 +162,4 @@ def test_help_has_an_example(command):
         context = click.Context(main.commands[command[0]], info_name=command[0], parent=context)
         assert f"Example: audiotag {command[0]} " in " ".join(context.get_help().split())
     else:
-        assert "audiotag fit experiments/demo.json" in context.get_help()
+        assert "audiotag fit demo" in context.get_help()
