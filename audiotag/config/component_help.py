@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, Literal, Union, get_args, get_origin
 
 from audiotag.config import signatures
-from audiotag.config.components import Section
+from audiotag.config.components import CUSTOM_TAG, Section
 from audiotag.config.schema import Experiment
 from audiotag.errors import ConfigError, shortened
 
@@ -45,7 +45,7 @@ def list_components() -> str:
         "\n".join([keys, *(f"  {name:<{width}}{line}".rstrip() for name, line in entries.items())])
         for keys, entries in lists.items()
     ]
-    return "\n\n".join(blocks)
+    return "\n\n".join([*blocks, f'Name your own as "{CUSTOM_TAG}".'])
 
 
 def explain_component(name: str) -> str:

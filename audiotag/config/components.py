@@ -21,6 +21,7 @@ from audiotag.config import signatures
 from audiotag.errors import shortened
 
 CUSTOM_TAG = "package.module:Name"
+CUSTOM_NAME = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
 SUBSET_PATTERN = "[A-Za-z0-9_-]+"  # the name of a subset of clips
 T = TypeVar("T")
 
@@ -74,13 +75,13 @@ class CustomComponent(Section):
     model_config = ConfigDict(extra="allow")
     base: ClassVar[str] = ""  # the class that it must derive from, such as "keras.layers:Layer"; "" for a function
     given: ClassVar[tuple[str, ...]] = ()  # arguments that the program passes
-    name: str
+    name: str = Field(json_schema_extra={"pattern": f"^{CUSTOM_NAME}$"})
 
     @field_validator("name")
     @classmethod
     def check_name(cls, name: str) -> str:
         """Refuses what is not the name of a module and of something in it."""
-        if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", name):
+        if not re.fullmatch(CUSTOM_NAME, name, re.ASCII):
             what = f'{shortened(repr(name))} is no name of a component. Expected one like "package.module:Name".'
             raise PydanticCustomError("complete_message", "{what}", {"what": what})
         return name
@@ -113,7 +114,7 @@ def component(
         about = signatures.docstring(module, table, name)
         section = create_model(name, __base__=Section, __doc__=about, name=(name_type, ...), **fields)
         sections.append(Annotated[section, Tag(name)])
-    custom = type("Custom", (CustomComponent,), {"base": base, "given": given, "__module__": __name__})
+    custom = type("Custom", (CustomComponent,), {"base": base, "given": given, "__doc__": CustomComponent.__doc__})
     sections.append(Annotated[custom, Tag(CUSTOM_TAG)])
     return Annotated[Union[tuple(sections)], Discriminator(_tag)]  # noqa: UP007
 

@@ -55,7 +55,7 @@ def test_a_component_is_explained_with_its_options():
         ("one_cycle", "  beta_1: [number, number] | null, [0.95, 0.85] by default"),
         ("adam", "  weight_decay: number | null, null by default"),
         ("adam", "  use_ema: true or false, false by default"),
-        ("EarlyStopping", '  monitor: any, "val_loss" by default'),
+        ("EarlyStopping", "  monitor: string | null, null by default"),
     ],
 )
 def test_options_have_types_in_the_terms_of_json(name, line):
