@@ -147,7 +147,9 @@ def errors_of(component: Section) -> Iterator[None]:
 
 
 def with_checked_options(experiment: Experiment) -> Experiment:
-    """The experiment with the options of its custom components checked, and their defaults filled in.
+    """The experiment with the options of its custom components checked.
+
+    Their defaults are filled in.
 
     Raises:
         ConfigError: A component cannot be imported, is of the wrong kind, or does not accept an option.

@@ -107,9 +107,9 @@ def error_at(where: str, what: str) -> PydanticCustomError:
 
 
 def logged_values(experiment: Any) -> list[str]:
-    """What an epoch logs: the loss and metrics, first those of the validation clips, if there are any.
+    """What an epoch logs: the loss and metrics.
 
-    A metric that stores all clips, `num_clips` of them, is logged for validation clips only.
+    Those of the validation clips, if there are any, come first. A metric that stores all clips, `num_clips` of them, is logged for validation clips only.
 
     Args:
         experiment: An `Experiment`.

@@ -1,4 +1,4 @@
-"""The metrics of an experiment, and whether a high or a low value of one is better."""
+"""The metrics of an experiment, and which of their values are better."""
 
 from typing import Any, Literal
 
