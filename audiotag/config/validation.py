@@ -109,7 +109,8 @@ def error_at(where: str, what: str) -> PydanticCustomError:
 def logged_values(experiment: Any) -> list[str]:
     """What an epoch logs: the loss and metrics.
 
-    Those of the validation clips, if there are any, come first. A metric that stores all clips, `num_clips` of them, is logged for validation clips only.
+    Those of the validation clips, if there are any, come first. A metric that stores all clips, `num_clips` of them,
+    is logged for validation clips only.
 
     Args:
         experiment: An `Experiment`.

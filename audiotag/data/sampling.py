@@ -1,4 +1,4 @@
-"""Sampling probabilities of clips, for epochs that draw with replacement, and class weights of the loss."""
+"""Sampling probabilities of clips, and class weights of the loss."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal

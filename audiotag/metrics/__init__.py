@@ -1,4 +1,4 @@
-"""Metrics: functions of arrays, and the Keras metrics that an experiment may name.
+"""Metrics: functions of arrays, and the Keras metrics of experiments.
 
 An experiment logs each metric for the training clips and, with `val_` before its name, for the validation clips. Mean
 average precision and AUC rank all clips of a class, so they are no sums over clips: they store the scores of

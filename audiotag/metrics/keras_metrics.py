@@ -95,7 +95,7 @@ class LabelRankingAveragePrecision(keras.metrics.Mean):
         self._direction = "up"
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """Adds a batch: truth [B, K], scores [B, K], and weights of the clips."""
+        """Adds a batch: truth and scores [B, K], and weights of the clips."""
         truth = ops.cast(y_true, self.dtype)
         sums = ops.sum(label_precisions(truth, ops.cast(y_pred, self.dtype)), axis=-1)  # [B]
         counts = ops.sum(truth, axis=-1)
@@ -128,7 +128,7 @@ class MeanAveragePrecisionAtK(keras.metrics.Mean):
         self._direction = "up"
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """Adds a batch: truth [B, K], scores [B, K], and weights of the clips."""
+        """Adds a batch: truth and scores [B, K], and weights of the clips."""
         truth = ops.cast(y_true, self.dtype)
         hits, ranks = _hits_and_ranks(truth, ops.cast(y_pred, self.dtype))  # [B, K] both
         sums = ops.sum(ops.where(ranks <= self.k, truth * hits / ranks, 0), axis=-1)  # [B]
@@ -162,7 +162,7 @@ class CategoricalAccuracy(keras.metrics.Mean):
         self._direction = "up"
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """Adds a batch: truth [B, K], scores [B, K], and weights of the clips."""
+        """Adds a batch: truth and scores [B, K], and weights of the clips."""
         truth = ops.cast(y_true, self.dtype)
         highest = ops.one_hot(ops.argmax(y_pred, axis=-1), truth.shape[-1], dtype=self.dtype)  # [B, K]
         super().update_state(ops.sum(truth * highest, axis=-1), _weight_of_labeled(truth, sample_weight))
@@ -195,7 +195,7 @@ class BinaryAccuracy(keras.metrics.Mean):
         self._direction = "up"
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """Adds a batch: truth [B, K], logits [B, K], and weights of the clips."""
+        """Adds a batch: truth and logits [B, K], and weights of the clips."""
         right = (ops.cast(y_pred, self.dtype) > self.lowest_logit) == (ops.cast(y_true, self.dtype) > 0)  # [B, K]
         super().update_state(ops.mean(ops.cast(right, self.dtype), axis=-1), sample_weight)
 
@@ -258,7 +258,7 @@ class FBeta(keras.metrics.Metric):
         self._direction = "up"
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """Adds a batch: truth [B, K], logits [B, K], and weights of the clips [B] or [B, 1]."""
+        """Adds a batch: truth and logits [B, K], and weights of the clips."""
         truth = ops.cast(y_true, self.dtype)
         predicted = ops.cast(ops.cast(y_pred, self.dtype) > self.lowest_logit, self.dtype)  # [B, K]
         weight = 1.0 if sample_weight is None else ops.reshape(ops.cast(sample_weight, self.dtype), (-1, 1))  # [B, 1]
@@ -353,9 +353,9 @@ class MeanAveragePrecision(_OfAllClips):
 
 @keras.saving.register_keras_serializable(package="audiotag")
 class AreaUnderRoc(_OfAllClips):
-    """Area under the receiver operating characteristic: the mean of `areas_under_roc`.
+    """Area under the receiver operating characteristic, "AUC".
 
-    The mean over the classes that some clips carry and others do not; scikit-learn's
+    The mean of `areas_under_roc` over the classes that some clips carry and others do not; scikit-learn's
     `roc_auc_score` of each. It is exact, not binned as `keras.metrics.AUC`: the metric stores
     truth and scores, and takes no sample weights.
 

@@ -94,10 +94,10 @@ class Tagger(keras.Model):
         self.class_weights = None
         self.validation_metrics: tuple[keras.metrics.Metric, ...] = ()
 
-    def compile(self, *args, validation_metrics=(), **options):
+    def compile(self, *args: Any, validation_metrics: Iterable[keras.metrics.Metric] = (), **options: Any) -> None:
         """As in Keras, and sets `validation_metrics`."""
         super().compile(*args, **options)
-        vars(self)["validation_metrics"] = tuple(validation_metrics)  # Keras refuses to track them in a built model
+        self.__dict__["validation_metrics"] = tuple(validation_metrics)  # Keras refuses to track them in a built model
 
     def call(self, inputs, training=False):
         waveform, labels = inputs if isinstance(inputs, (tuple, list)) else (inputs, None)
@@ -158,20 +158,20 @@ class Tagger(keras.Model):
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
     @property
-    def metrics(self):
+    def metrics(self) -> list[keras.metrics.Metric]:
         """The metrics that Keras resets before each epoch and each validation."""
         return [*super().metrics, *self.validation_metrics]
 
-    def get_metrics_result(self):
+    def get_metrics_result(self) -> dict[str, Any]:
         """The values of the metrics that are computed after every step."""
         metrics = [metric for metric in self.metrics if metric not in self.validation_metrics]
-        results = {}
+        results: dict[str, Any] = {}
         for metric in metrics:
             result = metric.result()
             results.update(result if isinstance(result, dict) else {metric.name: result})
         return results
 
-    def evaluate(self, *args, return_dict=False, **options):
+    def evaluate(self, *args: Any, return_dict: bool = False, **options: Any) -> Any:
         """As in Keras; with `return_dict` also the values of `validation_metrics`."""
         results = super().evaluate(*args, return_dict=return_dict, **options)
         if return_dict:

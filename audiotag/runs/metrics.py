@@ -64,7 +64,7 @@ class _OfProbabilities(keras.metrics.Metric):
 
 
 def direction(experiment: Experiment, monitor: str) -> Literal["max", "min"]:
-    """Whether the highest ("max") or the lowest ("min") value of a monitor is the best.
+    """Whether the highest ("max") or lowest ("min") value of a monitor is best.
 
     Args:
         experiment: An `Experiment`.
