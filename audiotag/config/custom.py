@@ -171,7 +171,10 @@ def with_checked_options(experiment: Experiment) -> Experiment:
 
 
 def custom_components(experiment: Experiment) -> Iterator[tuple[tuple[Any, ...], CustomComponent]]:
-    """Yields (place, component) of every custom component; a place is keys and indices."""
+    """Yields (place, component) of every custom component.
+
+    A place is a tuple of keys and indices.
+    """
 
     def walk(value, place):
         if isinstance(value, CustomComponent):
