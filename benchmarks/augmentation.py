@@ -18,7 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from audiotag.layers import IMAGE_AUGMENTATIONS, LABEL_CHANGING, WAVEFORM_AUGMENTATIONS
+from audiotag.layers import IMAGE_AUGMENTATIONS, WAVEFORM_AUGMENTATIONS
 from audiotag.losses import binary_crossentropy
 from audiotag.models import MODELS
 
@@ -75,10 +75,7 @@ def augmentation(components, clips, labels):
     @tf.function
     def augmented(clips, labels):
         for layer in layers:
-            if isinstance(layer, LABEL_CHANGING):
-                clips, labels = layer((clips, labels), training=True)
-            else:
-                clips = layer(clips, training=True)
+            clips, labels = layer((clips, labels), training=True)
         return clips, labels
 
     return lambda: augmented(clips, labels)[0].numpy()

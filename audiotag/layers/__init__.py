@@ -30,7 +30,7 @@ from audiotag.layers.preprocessing.normalization import (
 from audiotag.layers.preprocessing.resizing import FixFrames, Resize
 
 # The component names of experiment files: waveform → waveform, waveform → spectrogram, image → image, and image → image
-# while training. Layers of LABEL_CHANGING take and return (clips, labels); the others take and return clips only.
+# while training. Augmentations, which are `RandomAugmentation`s, also take and return (clips, labels).
 WAVEFORM_AUGMENTATIONS = {
     "gain": Gain,
     "white_noise": WhiteNoise,
@@ -70,13 +70,11 @@ IMAGE_AUGMENTATIONS = {
     "concat_mix": ConcatMix,
     "flips_as_classes": FlipsAsClasses,
 }
-LABEL_CHANGING = (MixUp, ConcatMix, FlipsAsClasses)
 
 __all__ = [
     "FRONTENDS",
     "IMAGE_AUGMENTATIONS",
     "IMAGE_PREPROCESSING",
-    "LABEL_CHANGING",
     "WAVEFORM_AUGMENTATIONS",
     "BarErasing",
     "BrightnessContrast",

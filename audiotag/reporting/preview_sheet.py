@@ -15,13 +15,12 @@ from audiotag.data.clips import read_clips
 from audiotag.data.labels import multi_hot
 from audiotag.data.records.manifest import MANIFEST_FILE, read_manifest
 from audiotag.errors import DataError
-from audiotag.layers import FRONTENDS, IMAGE_AUGMENTATIONS, IMAGE_PREPROCESSING, WAVEFORM_AUGMENTATIONS, ToImage
+from audiotag.layers import FRONTENDS, IMAGE_PREPROCESSING, RandomAugmentation, ToImage
 from audiotag.layers.augmentation.flips import FLIPS
 from audiotag.models.label_groups import group_labels, split_weighted_groups
 from audiotag.runs.building import build_tagger
 from audiotag.runs.models import without_initial_weights
 
-AUGMENTATIONS = (*IMAGE_AUGMENTATIONS.values(), *WAVEFORM_AUGMENTATIONS.values())
 NAMES = {layer: name for name, layer in (FRONTENDS | IMAGE_PREPROCESSING).items()}
 
 
@@ -107,7 +106,7 @@ def _loudest_window(tagger, waveform):
 def _steps(tagger, windows, truth, labels):
     """(title, values, labels) of every layer except augmentation and transposes."""
     for layer in tagger.preprocessor.layers:
-        if not isinstance(layer, (*AUGMENTATIONS, keras.layers.InputLayer, ToImage)):
+        if not isinstance(layer, (RandomAugmentation, keras.layers.InputLayer, ToImage)):
             values = keras.Model(tagger.preprocessor.inputs, layer.output)((windows, truth), training=False)
             yield NAMES[type(layer)], np.asarray(values), labels
 

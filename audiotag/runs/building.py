@@ -13,8 +13,8 @@ from audiotag.layers import (
     FRONTENDS,
     IMAGE_AUGMENTATIONS,
     IMAGE_PREPROCESSING,
-    LABEL_CHANGING,
     WAVEFORM_AUGMENTATIONS,
+    RandomAugmentation,
     RawWaveform,
     ToImage,
 )
@@ -110,7 +110,7 @@ def _chain(where, components, table, inputs, seeds):
             seed = {"seed": next(seeds)} if accepts(component, table, "seed") else {}
             layer = create(component, table, **seed)
             with errors_of(component):
-                if isinstance(layer, LABEL_CHANGING):
+                if isinstance(layer, RandomAugmentation):
                     outputs, labels = layer((outputs, labels))
                 else:
                     outputs = layer(outputs)

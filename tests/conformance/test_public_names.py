@@ -7,7 +7,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2] / "audiotag"
 MODULES = sorted(ROOT.rglob("*.py"))
-DOCUMENTED_BY_CLASS = ("call", "invoke")  # methods of Keras and click; the docstring of the class covers them
+# Methods of Keras, click and RandomAugmentation; the docstring of the class covers them.
+DOCUMENTED_BY_CLASS = ("call", "invoke", "transform_inputs", "transform_labels")
 
 
 def is_public(node):

@@ -85,16 +85,21 @@ class BrightnessContrast(RandomAugmentation):
             "max_contrast": self.max_contrast,
         }
 
-    def _augment(self, image):
-        shape = (ops.shape(image)[0], 1, 1, 1)
-        brightness = self._uniform(shape, self.min_brightness, self.max_brightness)
-        contrast = ops.exp(self._uniform(shape, math.log(self.min_contrast), math.log(self.max_contrast)))
-        brightens, contrasts = self._selected(image), self._selected(image)
+    def get_random_transformation(self, inputs: Any) -> Any:
+        """Brightness and contrast of each image, and whether it changes: [B, 1, 1, 1]."""
+        shape = (ops.shape(inputs)[0], 1, 1, 1)
+        brightness = self.random_uniform(shape, self.min_brightness, self.max_brightness)
+        contrast = ops.exp(self.random_uniform(shape, math.log(self.min_contrast), math.log(self.max_contrast)))
+        brightens, contrasts = self.random_selection(inputs), self.random_selection(inputs)
         brightness = ops.where(brightens, brightness, 0.5)
         contrast = ops.where(contrasts, contrast, 1.0)
-        pixels = ops.minimum(ops.maximum(ops.cast(image, "float32"), MIN_PIXEL), 1 - MIN_PIXEL)
+        return brightness, contrast, brightens | contrasts
+
+    def transform_inputs(self, inputs: Any, transformation: Any) -> Any:
+        brightness, contrast, is_changed = transformation
+        pixels = ops.minimum(ops.maximum(ops.cast(inputs, "float32"), MIN_PIXEL), 1 - MIN_PIXEL)
         changed = ops.sigmoid((_logit(pixels) + _logit(brightness)) * contrast)
-        return ops.where(brightens | contrasts, ops.cast(changed, image.dtype), image)
+        return ops.where(is_changed, ops.cast(changed, inputs.dtype), inputs)
 
 
 def _logit(x):

@@ -11,7 +11,7 @@ from audiotag.layers.augmentation.zoom import bilinear
 
 
 @keras.saving.register_keras_serializable(package="audiotag")
-class RandomCrop(keras.layers.Layer):
+class RandomCrop(RandomAugmentation):
     """Crops each image to a random stretch of time while training.
 
     A network that accepts any width trains on short stretches of long clips and
@@ -44,38 +44,35 @@ class RandomCrop(keras.layers.Layer):
     """
 
     def __init__(self, *, num_frames: int, seed: int | None = None, **kwargs):
-        super().__init__(autocast=False, **kwargs)
+        super().__init__(seed=seed, **kwargs)
         if num_frames < 1:
             raise ValueError(f"num_frames must be at least 1. Received: num_frames={num_frames}")
         self.num_frames = num_frames
-        self.seed = seed
-        self.generator = keras.random.SeedGenerator(seed)
         self.input_spec = keras.layers.InputSpec(ndim=4)
 
-    def call(self, image, training=False):
-        if not training:
-            return image
-        self._check_width(image.shape)
-        batch, _, width, _ = ops.shape(image)
-        start = keras.random.uniform((batch, 1), dtype="float32", seed=self.generator)
-        start = ops.floor(start * ops.cast(width - self.num_frames + 1, "float32"))
-        columns = ops.cast(start, "int32") + ops.arange(self.num_frames, dtype="int32")  # [B, num_frames]
-        return ops.take_along_axis(image, columns[:, None, :, None], axis=2)  # [B, M, num_frames, C]
+    def get_random_transformation(self, inputs: Any) -> Any:
+        """The first frame of each image's stretch: int32 [B, 1]."""
+        self._check_width(inputs.shape)
+        batch, _, width, _ = ops.shape(inputs)
+        return self.random_integers((batch, 1), 0, width - self.num_frames)
 
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """The shape of the input, which is that of the output at inference."""
-        return input_shape
+    def transform_inputs(self, inputs: Any, transformation: Any) -> Any:
+        columns = transformation + ops.arange(self.num_frames, dtype="int32")  # [B, num_frames]
+        return ops.take_along_axis(inputs, columns[:, None, :, None], axis=2)  # [B, M, num_frames, C]
 
-    def compute_output_spec(self, image: Any, training: bool = False) -> keras.KerasTensor:
-        """The type and the shape of the input; the width is None unless it is fixed."""
+    def compute_output_spec(self, inputs: Any, training: bool = False) -> Any:
+        """The shapes and types of the inputs; the width is None unless it is fixed."""
+        image, *labels = keras.tree.flatten(super().compute_output_spec(inputs))
         self._check_width(image.shape)
-        batch, bands, width, channels = image.shape
-        width = width if width == self.num_frames else None
-        return keras.KerasTensor((batch, bands, width, channels), dtype=image.dtype)
+        if image.shape[2] != self.num_frames:
+            image = keras.KerasTensor((*image.shape[:2], None, image.shape[3]), dtype=image.dtype)
+        return (image, *labels) if labels else image
 
     def get_config(self) -> dict[str, Any]:
         """The options as they were passed."""
-        return super().get_config() | {"num_frames": self.num_frames, "seed": self.seed}
+        config = super().get_config() | {"num_frames": self.num_frames}
+        del config["probability"]  # every image is cropped
+        return config
 
     def _check_width(self, shape):
         if shape[2] is not None and shape[2] < self.num_frames:
@@ -161,17 +158,22 @@ class RandomResizedCrop(RandomAugmentation):
             "max_ratio": self.max_ratio,
         }
 
-    def _augment(self, image):
-        batch, height, width, _ = ops.shape(image)
-        area = self._uniform((batch, 1), self.min_area, self.max_area)  # [B, 1]
-        ratio = ops.exp(self._uniform((batch, 1), math.log(self.min_ratio), math.log(self.max_ratio)))
+    def get_random_transformation(self, inputs: Any) -> Any:
+        """The rows [B, M] and columns [B, T] to show, and which images change."""
+        batch, height, width, _ = ops.shape(inputs)
+        area = self.random_uniform((batch, 1), self.min_area, self.max_area)  # [B, 1]
+        ratio = ops.exp(self.random_uniform((batch, 1), math.log(self.min_ratio), math.log(self.max_ratio)))
         rows = self._positions(height, ops.sqrt(area / ratio))  # [B, M]
         columns = self._positions(width, ops.sqrt(area * ratio))  # [B, T]
-        return ops.where(self._selected(image), bilinear(image, rows, columns), image)
+        return rows, columns, self.random_selection(inputs)
+
+    def transform_inputs(self, inputs: Any, transformation: Any) -> Any:
+        rows, columns, is_selected = transformation
+        return ops.where(is_selected, bilinear(inputs, rows, columns), inputs)
 
     def _positions(self, size, fraction):
         """The input position that each pixel shows when a random fraction of the axis fills it: [B, 1] → [B, size]."""
         fraction = ops.minimum(fraction, 1)
-        before = (1 - fraction) * self._uniform(ops.shape(fraction), 0, 1)  # fraction of the axis before the crop
+        before = (1 - fraction) * self.random_uniform(ops.shape(fraction), 0, 1)  # fraction of the axis before the crop
         center = ops.arange(size, dtype="float32") + 0.5  # pixel i extends from i to i + 1
         return before * ops.cast(size, "float32") + center * fraction - 0.5

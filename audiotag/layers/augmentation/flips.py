@@ -5,11 +5,13 @@ from typing import Any
 import keras
 from keras import ops
 
+from audiotag.layers.augmentation.random_augmentation import RandomAugmentation, has_labels
+
 FLIPS = ("none", "time", "frequency", "both")  # the order of the four blocks of K labels
 
 
 @keras.saving.register_keras_serializable(package="audiotag")
-class FlipsAsClasses(keras.layers.Layer):
+class FlipsAsClasses(RandomAugmentation):
     """Flips images at random while training, and makes each kind of flip a class.
 
     A bark played backwards is no bark, but a network can learn to distinguish it from
@@ -35,37 +37,42 @@ class FlipsAsClasses(keras.layers.Layer):
     """
 
     def __init__(self, *, seed: int | None = None, **kwargs):
-        super().__init__(autocast=False, **kwargs)
-        self.seed = seed
-        self.generator = keras.random.SeedGenerator(seed)
+        super().__init__(seed=seed, **kwargs)
         self.flip = 0  # index of `FLIPS`, at inference
-        self.input_spec = [keras.layers.InputSpec(ndim=4), keras.layers.InputSpec(ndim=2)]
+        self.input_spec = keras.layers.InputSpec(ndim=4)
 
     def call(self, inputs, training=False):
-        image, labels = inputs
-        batch = ops.shape(image)[0]
-        flip = ops.full((batch,), self.flip, "int32")
         if training:
-            flip = keras.random.randint((batch,), 0, len(FLIPS), seed=self.generator)  # [B]
-        if training or self.flip:
-            image = flipped(image, flip)
-        block = ops.one_hot(flip, len(FLIPS), dtype=labels.dtype)  # [B, 4]
-        labels = block[:, :, None] * labels[:, None, :]  # [B, 4, K]
-        return image, ops.reshape(labels, (batch, len(FLIPS) * labels.shape[-1]))  # [B, 4 K]
+            return super().call(inputs, training=True)
+        images, *labels = inputs if isinstance(inputs, (tuple, list)) else [inputs]
+        flip = ops.full((ops.shape(images)[0],), self.flip, "int32")
+        images = self.transform_inputs(images, flip) if self.flip else images
+        return (images, self.transform_labels(labels[0], flip)) if labels else images
 
-    def compute_output_shape(self, input_shape: Any) -> tuple[tuple[int | None, ...], ...]:
-        """The shape of the image, and (B, 4 K) for labels of shape (B, K)."""
-        image, (batch, num_classes) = input_shape
-        return (tuple(image), (batch, len(FLIPS) * num_classes))
+    def get_random_transformation(self, inputs: Any) -> Any:
+        """The flip of each image, an index of `FLIPS`: int32 [B]."""
+        return keras.random.randint((ops.shape(inputs)[0],), 0, len(FLIPS), seed=self.generator)
 
-    def compute_output_spec(self, inputs: Any, training: bool = False) -> tuple[keras.KerasTensor, ...]:
-        """The shapes above, and the types of the inputs."""
-        shapes = self.compute_output_shape([tensor.shape for tensor in inputs])
-        return tuple(keras.KerasTensor(shape, dtype=tensor.dtype) for shape, tensor in zip(shapes, inputs))
+    def transform_inputs(self, inputs: Any, transformation: Any) -> Any:
+        return flipped(inputs, transformation)
+
+    def transform_labels(self, labels: Any, transformation: Any) -> Any:
+        block = ops.one_hot(transformation, len(FLIPS), dtype=labels.dtype)  # [B, 4]
+        blocks = block[:, :, None] * labels[:, None, :]  # [B, 4, K]
+        return ops.reshape(blocks, (ops.shape(labels)[0], len(FLIPS) * labels.shape[-1]))  # [B, 4 K]
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """The shape of the images, and (B, 4 K) for labels of shape (B, K)."""
+        if not has_labels(input_shape):
+            return input_shape
+        images, (batch, num_classes) = input_shape
+        return tuple(images), (batch, len(FLIPS) * num_classes)
 
     def get_config(self) -> dict[str, Any]:
         """The options as they were passed."""
-        return super().get_config() | {"seed": self.seed}
+        config = super().get_config()
+        del config["probability"]  # all four flips are equally likely
+        return config
 
 
 def flipped(image: Any, flip: Any) -> Any:

@@ -57,10 +57,13 @@ class Gain(RandomAugmentation):
         """The options as they were passed."""
         return super().get_config() | {"min_db": self.min_db, "max_db": self.max_db}
 
-    def _augment(self, waveform):
-        gain_db = self._uniform((ops.shape(waveform)[0], 1), self.min_db, self.max_db)  # [B, 1]
-        gain_db = ops.where(self._selected(waveform), gain_db, 0.0)
-        return waveform * ops.cast(_amplitude(gain_db), waveform.dtype)
+    def get_random_transformation(self, inputs: Any) -> Any:
+        """The gain of each clip in dB: [B, 1]."""
+        gain_db = self.random_uniform((ops.shape(inputs)[0], 1), self.min_db, self.max_db)
+        return ops.where(self.random_selection(inputs), gain_db, 0.0)
+
+    def transform_inputs(self, inputs: Any, transformation: Any) -> Any:
+        return inputs * ops.cast(_amplitude(transformation), inputs.dtype)
 
 
 @keras.saving.register_keras_serializable(package="audiotag")
@@ -116,13 +119,18 @@ class WhiteNoise(RandomAugmentation):
         """The options as they were passed."""
         return super().get_config() | {"min_snr_db": self.min_snr_db, "max_snr_db": self.max_snr_db}
 
-    def _augment(self, waveform):
-        batch, num_samples = ops.shape(waveform)
-        snr_db = self._uniform((batch, 1), self.min_snr_db, self.max_snr_db)  # [B, 1]
-        noise = keras.random.normal((batch, num_samples), dtype="float32", seed=self.generator)  # [B, N]
-        level = _rms(ops.cast(waveform, "float32")) / ops.maximum(_rms(noise), 1e-30) * _amplitude(-snr_db)  # [B, 1]
-        level = ops.where(self._selected(waveform), level, 0.0)
-        return waveform + ops.cast(noise * level, waveform.dtype)
+    def get_random_transformation(self, inputs: Any) -> Any:
+        """The ratio in dB [B, 1], the noise [B, N] and which clips get it [B, 1]."""
+        batch, num_samples = ops.shape(inputs)
+        snr_db = self.random_uniform((batch, 1), self.min_snr_db, self.max_snr_db)
+        noise = keras.random.normal((batch, num_samples), dtype="float32", seed=self.generator)
+        return snr_db, noise, self.random_selection(inputs)
+
+    def transform_inputs(self, inputs: Any, transformation: Any) -> Any:
+        snr_db, noise, is_selected = transformation
+        level = _rms(ops.cast(inputs, "float32")) / ops.maximum(_rms(noise), 1e-30) * _amplitude(-snr_db)  # [B, 1]
+        level = ops.where(is_selected, level, 0.0)
+        return inputs + ops.cast(noise * level, inputs.dtype)
 
 
 def _amplitude(decibels):

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import keras
 from keras import ops
 
-from audiotag.layers.augmentation.random_augmentation import RandomAugmentation
+from audiotag.layers.augmentation.random_augmentation import RandomAugmentation, has_labels
 
 
 class _Mask(RandomAugmentation):
@@ -46,8 +46,9 @@ class _Mask(RandomAugmentation):
         self.fill = _checked(fill)
         self.input_spec = keras.layers.InputSpec(min_ndim=3, max_ndim=4)
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
+    def build(self, input_shape: Any) -> None:
         """Refuses masks wider than the axis and fractions below one frame or band."""
+        input_shape = input_shape[0] if has_labels(input_shape) else input_shape
         axis = self.axes[len(input_shape) - 3]
         size = input_shape[axis]
         if size is None:
@@ -70,14 +71,18 @@ class _Mask(RandomAugmentation):
             "fill": self.fill,
         }
 
-    def _augment(self, inputs):
+    def get_random_transformation(self, inputs: Any) -> Any:
+        """What is masked: bool, of size 1 on all axes but the batch and the masked one."""
         rank = len(inputs.shape)
         axis = self.axes[rank - 3]
         shape = ops.shape(inputs)
         start, width = self._draw_parameters(shape[0], shape[axis])
         masked = ops.any(_stretches(start, width, shape[axis]), axis=1)  # [B, size]
         masked = ops.reshape(masked, [shape[i] if i in (0, axis) else 1 for i in range(rank)])
-        return ops.where(masked & self._selected(inputs), _fill_values(inputs, self.fill), inputs)
+        return masked & self.random_selection(inputs)
+
+    def transform_inputs(self, inputs: Any, transformation: Any) -> Any:
+        return ops.where(transformation, _fill_values(inputs, self.fill), inputs)
 
     def _draw_parameters(self, batch, size):
         """Start and width of each clip's masks: int32 [B, count, 1] both."""
@@ -85,11 +90,11 @@ class _Mask(RandomAugmentation):
         max_width = self.max_width
         if max_width is None:  # in float32 0.29 * 100 may fall below 29
             max_width = ops.cast(ops.floor(self.max_fraction * ops.cast(size, "float32") + 1e-3), "int32")
-        width = ops.minimum(self._integers(shape, 0, max_width), size)  # a size unknown to `build` may be smaller
-        start = self._integers(shape, 0, size - width)
+        width = ops.minimum(self.random_integers(shape, 0, max_width), size)  # a size unknown to `build` may be smaller
+        start = self.random_integers(shape, 0, size - width)
         if self.min_count is None:
             return start, width
-        number = self._integers((batch, 1, 1), self.min_count, self.count)
+        number = self.random_integers((batch, 1, 1), self.min_count, self.count)
         return start, ops.where(_indices(self.count) < number, width, 0)
 
 
@@ -246,8 +251,9 @@ class BarErasing(RandomAugmentation):
         self.fill = _checked(fill)
         self.input_spec = keras.layers.InputSpec(ndim=4)
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
+    def build(self, input_shape: Any) -> None:
         """Refuses bars thicker than the image."""
+        input_shape = input_shape[0] if has_labels(input_shape) else input_shape
         size = min((size for size in input_shape[1:3] if size is not None), default=None)
         if size is not None and self.max_length > size:
             raise ValueError(
@@ -265,22 +271,26 @@ class BarErasing(RandomAugmentation):
             "fill": self.fill,
         }
 
-    def _augment(self, image):
-        batch, height, width, _ = ops.shape(image)
+    def get_random_transformation(self, inputs: Any) -> Any:
+        """Which pixels are erased: bool [B, M, T, 1]."""
+        batch, height, width, _ = ops.shape(inputs)
         number, length, row, column = self._draw_parameters(batch, height, width)
         before = (length + 1) // 2  # [B, 1, 1]
         length = ops.where(_indices(self.max_count) < number, length, 0)  # [B, max_count, 1]
         rows = ops.any(_stretches(row - before, length, height), axis=1)  # [B, M]
         columns = ops.any(_stretches(column - before, length, width), axis=1)  # [B, T]
         erased = rows[:, :, None, None] | columns[:, None, :, None]  # [B, M, T, 1]
-        return ops.where(erased & self._selected(image), _fill_values(image, self.fill), image)
+        return erased & self.random_selection(inputs)
+
+    def transform_inputs(self, inputs: Any, transformation: Any) -> Any:
+        return ops.where(transformation, _fill_values(inputs, self.fill), inputs)
 
     def _draw_parameters(self, batch, height, width):
         """Number and length of each image's bars, int32 [B, 1, 1]; center rows and columns, int32 [B, max_count, 1]."""
-        number = self._integers((batch, 1, 1), self.min_count, self.max_count)
-        length = self._integers((batch, 1, 1), self.min_length, self.max_length)
-        row = self._integers((batch, self.max_count, 1), 0, height - 1)
-        column = self._integers((batch, self.max_count, 1), 0, width - 1)
+        number = self.random_integers((batch, 1, 1), self.min_count, self.max_count)
+        length = self.random_integers((batch, 1, 1), self.min_length, self.max_length)
+        row = self.random_integers((batch, self.max_count, 1), 0, height - 1)
+        column = self.random_integers((batch, self.max_count, 1), 0, width - 1)
         return number, length, row, column
 
 

@@ -14,7 +14,7 @@ from audiotag.layers.augmentation.random_augmentation import RandomAugmentation
 
 
 class _Mix(RandomAugmentation):
-    """Pairs each clip with a partner of its batch and draws a weight; `_mix_clips` combines the two."""
+    """Pairs each clip with a partner of its batch and draws a weight; a subclass combines the two clips."""
 
     def __init__(
         self,
@@ -41,17 +41,6 @@ class _Mix(RandomAugmentation):
         if stop_epoch is not None:  # a callback sets it, so a resumed run stops mixing at the same epoch
             self.epoch = self.add_weight(shape=(), dtype="int32", initializer="zeros", trainable=False, name="epoch")
 
-    def call(self, inputs, training=False):
-        return self._augment(inputs) if training else tuple(inputs)
-
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        """The shapes of clips and labels."""
-        return tuple(map(tuple, input_shape))
-
-    def compute_output_spec(self, inputs: Any, training: bool = False) -> tuple[keras.KerasTensor, ...]:
-        """The shapes and the types of clips and labels."""
-        return tuple(keras.KerasTensor(tensor.shape, dtype=tensor.dtype) for tensor in inputs)
-
     def get_config(self) -> dict[str, Any]:
         """The options as they were passed."""
         return super().get_config() | {
@@ -61,31 +50,27 @@ class _Mix(RandomAugmentation):
             "stop_epoch": self.stop_epoch,
         }
 
-    def _augment(self, inputs):
-        clips, labels = inputs
-        partner, weight, is_mixed = self._draw_parameters(ops.shape(clips)[0])
-        mixed, weight = self._mix_clips(clips, ops.take(clips, partner, axis=0), weight)
-        partner_labels = ops.take(labels, partner, axis=0)  # [B, K]
-        if self.label_mixing == "union":
-            mixed_labels = ops.maximum(labels, partner_labels)
-        else:
-            weight = ops.cast(weight, labels.dtype)[:, None]  # [B, 1]
-            mixed_labels = weight * labels + (1 - weight) * partner_labels
-        return (
-            ops.where(_expanded(is_mixed, clips), mixed, clips),
-            ops.where(is_mixed[:, None], mixed_labels, labels),
-        )
-
-    def _draw_parameters(self, batch):
-        """Each clip's partner, int32 [B], its own weight, float32 [B], and whether it is mixed, bool [B]."""
+    def get_random_transformation(self, inputs: Any) -> Any:
+        """Each clip's partner, its own weight and whether it is mixed: [B] each."""
+        batch = ops.shape(inputs)[0]
         index = ops.arange(batch, dtype="int32")
-        order = self._uniform((batch,), 0, 1)
+        order = self.random_uniform((batch,), 0, 1)
         partner = ops.argsort(order) if self.pairing == "permutation" else batch - 1 - index
-        weight = interpolated(self.quantiles, self._uniform((batch,), 0, 1))
-        is_mixed = self._uniform((batch,), 0, 1) < self.probability
+        weight = interpolated(self.quantiles, self.random_uniform((batch,), 0, 1))
+        is_mixed = self.random_uniform((batch,), 0, 1) < self.probability
         if self.stop_epoch is not None:
             is_mixed = ops.logical_and(is_mixed, self.epoch < self.stop_epoch)
         return ops.cast(partner, "int32"), weight, is_mixed
+
+    def transform_labels(self, labels: Any, transformation: Any) -> Any:
+        partner, weight, is_mixed = transformation
+        partner_labels = ops.take(labels, partner, axis=0)  # [B, K]
+        if self.label_mixing == "union":
+            mixed = ops.maximum(labels, partner_labels)
+        else:
+            weight = ops.cast(weight, labels.dtype)[:, None]  # [B, 1]
+            mixed = weight * labels + (1 - weight) * partner_labels
+        return ops.where(is_mixed[:, None], mixed, labels)
 
 
 @keras.saving.register_keras_serializable(package="audiotag")
@@ -128,9 +113,11 @@ class MixUp(_Mix):
         [1.0, 1.0, 1.0, 1.0]
     """
 
-    def _mix_clips(self, clips, partners, weight):
-        fraction = ops.cast(_expanded(weight, clips), clips.dtype)
-        return fraction * clips + (1 - fraction) * partners, weight
+    def transform_inputs(self, inputs: Any, transformation: Any) -> Any:
+        partner, weight, is_mixed = transformation
+        fraction = ops.cast(_expanded(weight, inputs), inputs.dtype)
+        mixed = fraction * inputs + (1 - fraction) * ops.take(inputs, partner, axis=0)
+        return ops.where(_expanded(is_mixed, inputs), mixed, inputs)
 
 
 @keras.saving.register_keras_serializable(package="audiotag")
@@ -167,15 +154,22 @@ class ConcatMix(_Mix):
         [1.0, 1.0, 1.0, 1.0]
     """
 
-    def _mix_clips(self, clips, partners, weight):
-        axis = 2 if len(clips.shape) == 4 else 1
-        size = ops.shape(clips)[axis]
-        length = ops.cast(size, "float32")
-        own = ops.round(weight * length)  # [B], in frames or samples
+    def get_random_transformation(self, inputs: Any) -> Any:
+        """Partner, fraction of whole frames or samples, and whether mixed: [B] each."""
+        partner, weight, is_mixed = super().get_random_transformation(inputs)
+        length = ops.cast(ops.shape(inputs)[_time_axis(inputs)], "float32")
+        return partner, ops.round(weight * length) / length, is_mixed
+
+    def transform_inputs(self, inputs: Any, transformation: Any) -> Any:
+        partner, weight, is_mixed = transformation
+        axis = _time_axis(inputs)
+        size = ops.shape(inputs)[axis]
+        own = ops.cast(ops.round(weight * ops.cast(size, "float32")), "int32")  # [B], in frames or samples
         position = ops.arange(size, dtype="int32")
-        position = ops.reshape(position, [size if i == axis else 1 for i in range(len(clips.shape))])
-        is_own = position < _expanded(ops.cast(own, "int32"), clips)
-        return ops.where(is_own, clips, partners), own / length
+        position = ops.reshape(position, [size if i == axis else 1 for i in range(len(inputs.shape))])
+        is_own = position < _expanded(own, inputs)
+        is_own = ops.logical_or(is_own, ops.logical_not(_expanded(is_mixed, inputs)))
+        return ops.where(is_own, inputs, ops.take(inputs, partner, axis=0))
 
 
 def beta_quantiles(alpha: float, *, steps: int = 1024) -> np.ndarray:
@@ -223,6 +217,10 @@ def interpolated(table: Any, fraction: Any) -> Any:
     low = ops.cast(ops.floor(position), "int32")
     here, above = ops.take(table, low), ops.take(table, low + 1)
     return here + (position - ops.floor(position)) * (above - here)
+
+
+def _time_axis(clips):
+    return 2 if len(clips.shape) == 4 else 1
 
 
 def _expanded(draws, clips):

@@ -1,5 +1,7 @@
 """Random shifts in time."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -34,8 +36,12 @@ class TimeRoll(RandomAugmentation):
         super().__init__(probability=probability, seed=seed, **kwargs)
         self.input_spec = keras.layers.InputSpec(ndim=2)
 
-    def _augment(self, waveform):
-        batch, num_samples = ops.shape(waveform)
-        shift = ops.where(self._selected(waveform), self._integers((batch, 1), 0, num_samples - 1), 0)  # [B, 1]
+    def get_random_transformation(self, inputs: Any) -> Any:
+        """The shift of each clip in samples: int32 [B, 1]."""
+        batch, num_samples = ops.shape(inputs)
+        return ops.where(self.random_selection(inputs), self.random_integers((batch, 1), 0, num_samples - 1), 0)
+
+    def transform_inputs(self, inputs: Any, transformation: Any) -> Any:
+        num_samples = ops.shape(inputs)[1]
         sample = ops.arange(num_samples, dtype="int32")
-        return ops.take_along_axis(waveform, (sample - shift) % num_samples, axis=1)  # [B, N]
+        return ops.take_along_axis(inputs, (sample - transformation) % num_samples, axis=1)  # [B, N]

@@ -65,16 +65,21 @@ class Zoom(RandomAugmentation):
         """The options as they were passed."""
         return super().get_config() | {"min_scale": self.min_scale, "max_scale": self.max_scale}
 
-    def _augment(self, image):
-        batch, height, width, _ = ops.shape(image)
-        scale = self._uniform((batch, 1), self.min_scale, self.max_scale)  # [B, 1]
+    def get_random_transformation(self, inputs: Any) -> Any:
+        """The rows [B, M] and columns [B, T] to show, and which images change."""
+        batch, height, width, _ = ops.shape(inputs)
+        scale = self.random_uniform((batch, 1), self.min_scale, self.max_scale)  # [B, 1]
         rows, columns = [self._positions(size, scale) for size in (height, width)]  # [B, M], [B, T]
-        return ops.where(self._selected(image), bilinear(image, rows, columns), image)
+        return rows, columns, self.random_selection(inputs)
+
+    def transform_inputs(self, inputs: Any, transformation: Any) -> Any:
+        rows, columns, is_selected = transformation
+        return ops.where(is_selected, bilinear(inputs, rows, columns), inputs)
 
     def _positions(self, size, scale):
         """The input position that each pixel along an axis shows, about a random point: [B, 1] → [B, size]."""
         pixel = ops.arange(size, dtype="float32")
-        focus = self._uniform(ops.shape(scale), 0, 1) * pixel[-1]  # [B, 1]
+        focus = self.random_uniform(ops.shape(scale), 0, 1) * pixel[-1]  # [B, 1]
         return focus + (pixel - focus) / scale
 
 

@@ -86,7 +86,7 @@ def test_narrower_images_are_refused_while_training():
 def resized_crop(image, monkeypatch, area, ratio, row, column):
     """The image after a crop with given draws; row and column are fractions of what the crop leaves over."""
     crop, draws = RandomResizedCrop(), iter([area, np.log(ratio), row, column, 0.0])
-    monkeypatch.setattr(crop, "_uniform", lambda shape, low, high: keras.ops.full(shape, next(draws)))
+    monkeypatch.setattr(crop, "random_uniform", lambda shape, low, high: keras.ops.full(shape, next(draws)))
     return np.asarray(crop(image, training=True))
 
 

@@ -7,8 +7,11 @@ from scipy.stats import binomtest, chisquare
 from audiotag.layers import (
     BarErasing,
     BrightnessContrast,
+    ConcatMix,
+    FlipsAsClasses,
     FrequencyMask,
     Gain,
+    MixUp,
     RandomAugmentation,
     RandomCrop,
     RandomResizedCrop,
@@ -78,19 +81,19 @@ def test_a_probability_may_be_0_or_1(layer, options, shape):
 
 def test_integers_include_both_ends_and_nothing_else():
     layer = RandomAugmentation(seed=1)
-    integers = np.asarray(layer._integers((10_000,), 3, 9))
+    integers = np.asarray(layer.random_integers((10_000,), 3, 9))
     assert integers.dtype == "int32"
     assert chisquare(np.bincount(integers, minlength=10)[3:]).pvalue > ERROR_RATE
     assert set(integers) == set(range(3, 10))
-    assert_array_equal(layer._integers((100,), 5, 5), 5)
+    assert_array_equal(layer.random_integers((100,), 5, 5), 5)
 
 
 def test_the_highest_draw_is_still_inside(monkeypatch):
     layer = RandomAugmentation()
     almost_one = 1 - 2.0**-24
-    monkeypatch.setattr(layer, "_uniform", lambda shape, low, high: keras.ops.full(shape, almost_one))
+    monkeypatch.setattr(layer, "random_uniform", lambda shape, low, high: keras.ops.full(shape, almost_one))
     for high in (0, 9, 88_199, 2**20, 2**24 - 2):
-        assert int(layer._integers((1,), 0, high)[0]) <= high
+        assert int(layer.random_integers((1,), 0, high)[0]) <= high
 
 
 @every_augmentation
@@ -144,12 +147,22 @@ def test_inputs_of_another_rank_are_refused(layer, options, shape):
 class Negate(RandomAugmentation):
     """An augmentation of a user."""
 
-    def _augment(self, inputs):
-        return keras.ops.where(self._selected(inputs), -inputs, inputs)
+    def get_random_transformation(self, inputs):
+        return {"is_selected": self.random_selection(inputs)}
+
+    def transform_inputs(self, inputs, transformation):
+        return keras.ops.where(transformation["is_selected"], -inputs, inputs)
+
+
+class NegateBoth(Negate):
+    """A user's augmentation that changes labels."""
+
+    def transform_labels(self, labels, transformation):
+        return keras.ops.where(keras.ops.reshape(transformation["is_selected"], (-1, 1)), 1 - labels, labels)
 
 
 @pytest.mark.parametrize("shape", [WAVEFORM, (5, 7), IMAGE])
-def test_a_subclass_needs_only_its_augment_method(shape):
+def test_a_subclass_needs_only_a_transformation_and_its_application(shape):
     layer, clips = Negate(probability=0.3, seed=1), noise(1000, *shape)
     augmented = np.asarray(layer(clips, training=True))
     selected = (augmented == -clips).reshape(1000, -1).all(axis=1)
@@ -160,9 +173,53 @@ def test_a_subclass_needs_only_its_augment_method(shape):
     assert Negate.from_config(layer.get_config()).get_config() == layer.get_config()
 
 
-def test_a_subclass_without_an_augment_method_is_refused():
+def test_a_subclass_without_one_of_these_methods_is_refused():
     class Nothing(RandomAugmentation):
         pass
 
-    with pytest.raises(NotImplementedError, match=r"Nothing must implement _augment\(inputs\)"):
+    with pytest.raises(NotImplementedError, match=r"Nothing must implement get_random_transformation\(inputs\)"):
         Nothing()(noise(2, 3), training=True)
+    Nothing.get_random_transformation = lambda self, inputs: None
+    with pytest.raises(NotImplementedError, match=r"Nothing must implement transform_inputs\(inputs, transformation\)"):
+        Nothing()(noise(2, 3), training=True)
+
+
+@every_augmentation
+def test_labels_pass_beside_the_clips_and_change_no_draw(layer, options, shape):
+    clips, labels = noise(4, *shape), noise(4, 3, seed=1)
+    alone = layer(seed=1, **options)(clips, training=True)
+    augmented, same = layer(seed=1, **options)((clips, labels), training=True)
+    assert_array_equal(augmented, alone)
+    assert_array_equal(same, labels)
+    unchanged, same = layer(seed=1, **options)([clips, labels])
+    assert_array_equal(unchanged, clips)
+    assert_array_equal(same, labels)
+    symbolic = layer(**options)([keras.Input(shape, dtype="float16"), keras.Input((3,))])
+    assert [(tensor.shape, tensor.dtype) for tensor in symbolic] == [
+        ((None, *shape), "float16"),
+        ((None, 3), "float32"),
+    ]
+    assert layer(**options).compute_output_shape([(4, *shape), (4, 3)]) == ((4, *shape), (4, 3))
+
+
+def test_clips_and_labels_share_one_transformation():
+    layer, clips, labels = NegateBoth(probability=0.5, seed=1), noise(1000, 5), np.zeros((1000, 2), "float32")
+    augmented, changed = map(np.asarray, layer((clips, labels), training=True))
+    assert_array_equal(changed == 1, np.repeat((augmented == -clips).all(axis=1, keepdims=True), 2, axis=1))
+    assert 0 < changed.mean() < 1
+
+
+@pytest.mark.parametrize("layer", [MixUp, ConcatMix, FlipsAsClasses, NegateBoth])
+def test_clips_without_the_labels_that_change_are_refused_while_training(layer):
+    assert_array_equal(layer()(noise(4, *IMAGE)), noise(4, *IMAGE))
+    with pytest.raises(ValueError) as error:
+        layer()(noise(4, *IMAGE), training=True)
+    assert f"{layer.__name__} changes labels too, so while training it needs them." in str(error.value)
+    assert "Received: inputs of shape (4, 8, 8, 1) only. Pass a pair (inputs, labels)." in str(error.value)
+
+
+def test_inputs_of_another_rank_are_refused_beside_labels_too():
+    with pytest.raises(ValueError, match="expected ndim=2, found ndim=3"):
+        Gain()((noise(2, 3, 4), noise(2, 3)))
+    with pytest.raises(ValueError, match="max_width must be at most 8, the size of axis 2 of the input of shape"):
+        TimeMask(max_width=9)((noise(2, *IMAGE), noise(2, 3)))

@@ -22,7 +22,7 @@ def noise(*shape, seed=0):
 def zoomed(image, monkeypatch, scale, row, column):
     """The image after a zoom with given draws; row and column are fractions of the axes."""
     zoom, draws = Zoom(), iter([scale, row, column, 0.0])
-    monkeypatch.setattr(zoom, "_uniform", lambda shape, low, high: keras.ops.full(shape, next(draws)))
+    monkeypatch.setattr(zoom, "random_uniform", lambda shape, low, high: keras.ops.full(shape, next(draws)))
     return np.asarray(zoom(image, training=True))
 
 
