@@ -8,7 +8,7 @@ need them, so that `import audiotag` costs nothing.
   print(audiotag.evaluate(run))
   table = audiotag.predict(run, ["bell.wav", "street.mp3"])
 
-The packages layers, losses, metrics and models are for Keras code of your own.
+The packages layers, losses, metrics and models are for Keras code of your own, and testing checks it.
 """
 
 import importlib
@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 __all__ = ["Evaluation", "evaluate", "explore", "fit", "load_experiment", "load_model", "open_run", "predict"]
 
-SUBPACKAGES = ("layers", "losses", "metrics", "models")
+SUBPACKAGES = ("layers", "losses", "metrics", "models", "testing")
 
 if TYPE_CHECKING:
     from audiotag import layers as layers
     from audiotag import losses as losses
     from audiotag import metrics as metrics
     from audiotag import models as models
+    from audiotag import testing as testing
     from audiotag.api import Evaluation, evaluate, explore, fit, load_experiment, load_model, open_run, predict
 else:
 

@@ -79,7 +79,7 @@ def test_help_costs_little():
 
 
 def test_every_name_can_be_listed_and_found():
-    assert {*audiotag.__all__, "layers", "losses", "metrics", "models", "__version__"} <= set(dir(audiotag))
+    assert {*audiotag.__all__, "layers", "losses", "metrics", "models", "testing", "__version__"} <= set(dir(audiotag))
     for name in audiotag.__all__:
         assert getattr(audiotag, name).__module__ == "audiotag.api"
     for name in audiotag.SUBPACKAGES:
@@ -94,7 +94,7 @@ def test_the_names_that_a_type_checker_sees_are_those_of_the_api():
 
 
 def test_a_name_that_does_not_exist_is_an_error_that_lists_those_that_do():
-    with pytest.raises(AttributeError, match=r"'audiotag' has no attribute 'fti'\. Accepted: Evaluation, .*, models\."):
+    with pytest.raises(AttributeError, match=r"'audiotag' has no attribute 'fti'\. Accepted: Evaluation, .*, testing\."):
         audiotag.fti
     with pytest.raises(ImportError, match="cannot import name 'fti' from 'audiotag'"):
         exec("from audiotag import fti")

@@ -4,7 +4,6 @@ KERAS_BACKEND=jax python tests/conformance/backend_outputs.py outputs.npz
 """
 
 import contextlib
-import importlib.util
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import keras
 import numpy as np
 
 from audiotag.config.loading import load
+from audiotag.layers import RandomAugmentation
 from audiotag.losses import LOSSES
 from audiotag.metrics import (
     AreaUnderRoc,
@@ -29,15 +29,6 @@ ROOT = Path(__file__).parents[2]
 AUGMENT = (
     'augment=[{"name": "flips_as_classes"}, {"name": "mixup", "stop_epoch": 3}, {"name": "time_mask", "max_width": 9}]'
 )
-
-
-def layer_tests():
-    """The module with the list of all layers."""
-    sys.path.append(str(ROOT / "tests"))  # the tests' own modules, as for pytest
-    spec = importlib.util.spec_from_file_location("layer_tests", ROOT / "tests" / "conformance" / "test_layers.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @contextlib.contextmanager
@@ -67,18 +58,29 @@ def layer_outputs():
 
     For the backend's own draws: whether two calls differ and give finite numbers.
     """
-    tests = layer_tests()
-    for index, (layer, options, shape) in enumerate(tests.LAYERS):
-        built, inputs = layer(**options), keras.tree.map_structure(keras.ops.convert_to_tensor, tests.clips(shape))
-        for number, tensor in enumerate(tests.tensors(built(inputs))):
+    sys.path.append(str(ROOT / "tests"))  # the tests' own modules, as for pytest
+    from examples import collected
+
+    for index, (layer, options, shape) in enumerate(
+        example for examples in collected("layers") for example in examples
+    ):
+        sizes = [400 if size is None else size for size in (3, *shape[1:])]
+        loudness = 10.0 ** np.arange(-2, 1).reshape(-1, *[1] * (len(shape) - 1))
+        clips = (np.random.default_rng(0).standard_normal(sizes) * loudness).astype("float32")
+        is_random = issubclass(layer, RandomAugmentation)
+        inputs = keras.tree.map_structure(
+            keras.ops.convert_to_tensor, (clips, np.eye(3, 7, dtype="float32")) if is_random else clips
+        )
+        built = layer(**options)
+        for number, tensor in enumerate(keras.tree.flatten(built(inputs))):
             yield f"{layer.__name__} {index}.{number}", keras.ops.convert_to_numpy(tensor)
-        if (layer, options, shape) in tests.RANDOM:
+        if is_random:
             with numpy_draws():
-                for number, tensor in enumerate(tests.tensors(built(inputs, training=True))):
+                for number, tensor in enumerate(built(inputs, training=True)):
                     yield f"{layer.__name__} {index}.{number} augmented", keras.ops.convert_to_numpy(tensor)
-            one, other = (keras.ops.convert_to_numpy(tests.tensors(built(inputs, training=True))[0]) for _ in range(2))
-            is_random = one.shape != other.shape or np.any(one != other)
-            yield f"{layer.__name__} {index} is random", np.array([is_random and np.isfinite(one).all()])
+            one, other = (keras.ops.convert_to_numpy(built(inputs, training=True)[0]) for _ in range(2))
+            differ = one.shape != other.shape or np.any(one != other)
+            yield f"{layer.__name__} {index} is random", np.array([differ and np.isfinite(one).all()])
 
 
 def loss_outputs():

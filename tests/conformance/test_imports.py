@@ -31,6 +31,7 @@ ORDER = [
     "schedules",
     "optimizers",
     "models",
+    "testing",
     "runs",
     "inference",
     "crossval",
@@ -51,6 +52,7 @@ PURE = (
     "schedules",
     "optimizers",
     "models",
+    "testing",
 )  # they run on every Keras backend
 # What a wrong experiment or a wrong table needs: imported before TensorFlow.
 LIGHT = ["errors", "files", "progress", "padding", "config", "data", "api"]

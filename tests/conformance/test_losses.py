@@ -1,24 +1,18 @@
-"""Properties of every loss."""
+"""Properties of every loss: those of audiotag.testing, and some that only audiotag's own losses have."""
 
 import inspect
-import json
 
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from examples import collected
 
 from audiotag.losses import LOSSES
+from audiotag.testing import check_loss
 
 # Each loss, and a value for each of its options except the reduction.
 (CASES,) = collected("test_losses.py")
 NAMES = [f"{name}-{index}" for index, (name, _) in enumerate(CASES)]
-# As published the loss of a clip is that of its batch.
-INDEPENDENT = [case for case in CASES if not case[1].get("published")]
-every_independent_loss = pytest.mark.parametrize(
-    ("name", "options"), INDEPENDENT, ids=[name for name, _ in INDEPENDENT]
-)
 every_loss = pytest.mark.parametrize(("name", "options"), CASES, ids=NAMES)
 CLASSES = 9
 
@@ -49,55 +43,14 @@ def test_every_option_is_a_keyword_with_a_default(name, options):
 
 
 @every_loss
-def test_round_trip_the_config_equals_what_was_passed(name, options):
-    loss = LOSSES[name](reduction="sum", **options)
-    config = loss.get_config()
-    assert {key: config[key] for key in (*options, "reduction")} == options | {"reduction": "sum"}
-    again = keras.losses.deserialize(json.loads(json.dumps(keras.losses.serialize(loss))))
-    assert type(again) is type(loss) and again.get_config() == config
-    np.testing.assert_array_equal(again(*clips()), loss(*clips()))
-
-
-@every_loss
-@pytest.mark.parametrize("reduction", ["sum_over_batch_size", "none"])
-def test_shape_one_loss_per_clip_and_one_per_reduced_batch(name, options, reduction):
-    loss = LOSSES[name](reduction=reduction, **options)(*clips())
-    assert loss.dtype == "float32"
-    assert tuple(loss.shape) == ((8,) if reduction == "none" else ())
+def test_a_loss_has_every_property_of_its_kind(name, options):
+    # As published the loss of a clip is that of its batch.
+    check_loss(LOSSES[name], options, batch_independent=not options.get("published"))
 
 
 @every_loss
 def test_no_loss_is_negative(name, options):
     assert np.all(np.asarray(LOSSES[name](reduction="none", **options)(*clips())) >= 0)
-
-
-@every_loss
-@pytest.mark.parametrize("jit_compile", [False, True])
-def test_loss_and_gradient_of_extreme_logits_are_finite(name, options, jit_compile):
-    loss = LOSSES[name](**options)
-
-    @tf.function(jit_compile=jit_compile)
-    def slope(truth, logits):
-        with tf.GradientTape() as tape:
-            tape.watch(logits)
-            value = loss(truth, logits)
-        return value, tape.gradient(value, logits)
-
-    truth, logits = clips()
-    for size in (0.0, 100.0, 1e4):
-        for sign in (np.sign(truth - 0.5), np.sign(0.5 - truth), np.sign(logits)):  # right, wrong, random
-            value, gradient = slope(tf.constant(truth), tf.constant(size * sign, "float32"))
-            assert np.isfinite(value) and np.all(np.isfinite(gradient))
-
-
-@every_loss
-def test_graph_of_unknown_batch_size_equals_eager(name, options):
-    loss = LOSSES[name](**options)
-    shape = tf.TensorSpec((None, CLASSES))
-    for jit_compile in (False, True):
-        graph = tf.function(lambda t, z: loss(t, z), input_signature=[shape, shape], jit_compile=jit_compile)
-        for count in (7, 8):
-            assert float(graph(*clips(count))) == pytest.approx(float(loss(*clips(count))), rel=1e-5)
 
 
 @every_loss
@@ -111,14 +64,6 @@ def test_the_order_of_classes_and_clips_does_not_matter(name, options):
     np.testing.assert_allclose(loss(truth[order], logits[order]), expected[order], rtol=1e-5, atol=1e-6)
 
 
-@every_independent_loss
-def test_batch_independence_the_loss_of_a_clip_does_not_depend_on_its_batch(name, options):
-    loss = LOSSES[name](reduction="none", **options)
-    truth, logits = clips()
-    for i, in_batch in enumerate(np.asarray(loss(truth, logits))):
-        assert float(loss(truth[i : i + 1], logits[i : i + 1])[0]) == pytest.approx(in_batch, rel=1e-5, abs=1e-6)
-
-
 @every_loss
 @pytest.mark.parametrize("shape", [(8,), (8, 1)])
 def test_sample_weights_multiply_the_losses_of_clips(name, options, shape):
@@ -127,17 +72,6 @@ def test_sample_weights_multiply_the_losses_of_clips(name, options, shape):
     losses = np.asarray(LOSSES[name](reduction="none", **options)(truth, logits))
     weighted = LOSSES[name](reduction="sum", **options)(truth, logits, sample_weight=weight.reshape(shape))
     assert float(weighted) == pytest.approx((weight * losses).sum(), rel=1e-5)
-
-
-@every_loss
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_half_precision_logits_are_computed_in_float32(name, options, dtype):
-    truth, logits = clips(spread=30.0)
-    rounded = tf.cast(logits, dtype)
-    loss = LOSSES[name](**options)
-    ours = loss(tf.cast(tf.round(truth), dtype), rounded)
-    assert ours.dtype == "float32"
-    assert float(ours) == float(loss(np.round(truth), tf.cast(rounded, "float32")))
 
 
 @every_loss

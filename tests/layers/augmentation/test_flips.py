@@ -5,7 +5,7 @@ from scipy import stats
 from audiotag.layers import FlipsAsClasses
 from audiotag.layers.augmentation.flips import FLIPS, flipped
 
-EXAMPLES = [(FlipsAsClasses, {"seed": 3}, [IMAGE, (None, 7)])]
+EXAMPLES = [(FlipsAsClasses, {"seed": 3}, IMAGE)]
 
 IMAGES = np.random.default_rng(0).standard_normal((1000, 3, 4, 1)).astype("float32")
 FLIPPED = [IMAGES, IMAGES[:, :, ::-1], IMAGES[:, ::-1], IMAGES[:, ::-1, ::-1]]

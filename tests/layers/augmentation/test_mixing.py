@@ -16,10 +16,10 @@ OPTIONS = {
     "seed": 3,
 }
 EXAMPLES = [
-    (MixUp, OPTIONS, [WAVEFORM, (None, 7)]),
-    (MixUp, OPTIONS | {"pairing": "reverse", "label_mixing": "union"}, [IMAGE, (None, 7)]),
-    (ConcatMix, OPTIONS, [WAVEFORM, (None, 7)]),
-    (ConcatMix, OPTIONS | {"label_mixing": "union"}, [IMAGE, (None, 7)]),
+    (MixUp, OPTIONS, WAVEFORM),
+    (MixUp, OPTIONS | {"pairing": "reverse", "label_mixing": "union"}, IMAGE),
+    (ConcatMix, OPTIONS, WAVEFORM),
+    (ConcatMix, OPTIONS | {"label_mixing": "union"}, IMAGE),
 ]
 
 NUM_DRAWS = 10_000
