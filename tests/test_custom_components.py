@@ -90,6 +90,7 @@ def test_the_run_stores_every_option_and_the_hash_of_every_source_file(trained):
     assert stored["stages"][1]["select"]["rule"] == {"name": "sound_parts.training:likely_enough", "quantile": 0.5}
     hashes = json.loads((trained / "whole/environment.json").read_text())["components"]
     assert set(hashes) == {
+        "sound_parts.layers:AddNeighbor",
         "sound_parts.layers:LogPower",
         "sound_parts.layers:Scale",
         "sound_parts.models:small_cnn",

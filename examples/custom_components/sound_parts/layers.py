@@ -1,7 +1,9 @@
-"""A front end and an image preprocessing step."""
+"""A front end, an image preprocessing step and an augmentation that changes labels."""
 
 import keras
 from keras import ops
+
+from audiotag.layers import RandomAugmentation
 
 
 @keras.saving.register_keras_serializable(package="sound_parts")
@@ -43,3 +45,31 @@ class Scale(keras.layers.Layer):
 
     def get_config(self):
         return super().get_config() | {"factor": self.factor}
+
+
+@keras.saving.register_keras_serializable(package="sound_parts")
+class AddNeighbor(RandomAugmentation):
+    """An augmentation: adds the next clip of the batch to a clip, and its labels.
+
+    Args:
+        volume: By which the other clip is multiplied.
+        probability: Probability that a clip changes.
+        seed: Of the random numbers; audiotag passes one.
+    """
+
+    def __init__(self, *, volume: float = 0.5, probability: float = 0.5, seed: int | None = None, **kwargs):
+        super().__init__(probability=probability, seed=seed, **kwargs)
+        self.volume = volume
+
+    def get_random_transformation(self, inputs):
+        return self.random_selection(inputs)
+
+    def transform_inputs(self, inputs, transformation):
+        return ops.where(transformation, inputs + self.volume * ops.roll(inputs, -1, axis=0), inputs)
+
+    def transform_labels(self, labels, transformation):
+        chosen = ops.reshape(transformation, (-1, 1))  # [B, 1]
+        return ops.where(chosen, ops.maximum(labels, ops.roll(labels, -1, axis=0)), labels)
+
+    def get_config(self):
+        return super().get_config() | {"volume": self.volume}
