@@ -19,6 +19,8 @@ SECONDS = 120  # that a worker may spend on one entry
 AHEAD = 8  # entries per worker that are in progress or whose results wait to be yielded
 MAX_ON_WINDOWS = 60  # workers: one wait takes 63 pipes at most
 KILLED = "its worker died of SIGKILL"
+FILES = 3  # that this process keeps open per worker: the pipe, and two that show its end
+MORE_FILES = 12  # for the fork server, the start of a worker, and what the caller opens meanwhile
 PENDING = 2  # entries sent to a worker at a time, so that it never waits for the next
 
 
@@ -37,8 +39,9 @@ def in_order(
         workers: Number of processes.
 
     Raises:
-        DataError: SIGKILL ended a worker twice in a row.
+        DataError: SIGKILL ended a worker twice in a row, or this process may not open enough files.
     """
+    _check_open_files(workers)
     # Not a fork of this process: TensorFlow's threads do not survive one. The server has the module loaded, no threads.
     # Windows has no such server: there each worker is a new process.
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
@@ -85,6 +88,17 @@ def in_order(
 def function_module(function: Callable[..., Any]) -> str:
     """The name of the module that defines a function, or that of a partial."""
     return getattr(function, "func", function).__module__
+
+
+def _check_open_files(workers):
+    """Refuses more workers than the limit on open files allows."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = len(os.listdir("/dev/fd")) + FILES * workers + MORE_FILES
+    if limit != resource.RLIM_INFINITY and needed > limit:
+        raise DataError(
+            f"{workers} worker processes need up to {needed} open files, and the limit is {limit}. Raise it with: "
+            f"ulimit -n {needed}. Or give fewer with --workers; 0 starts none."
+        )
 
 
 class _Worker:

@@ -1,6 +1,7 @@
 import math
 import multiprocessing
 import os
+import resource
 import signal
 import threading
 import time
@@ -51,6 +52,24 @@ def test_an_entry_that_takes_too_long_is_lost(monkeypatch):
 def test_an_entry_that_takes_too_much_memory_is_lost():
     results = list(in_order(bytes, [3, worker_pool.MEMORY + (1 << 30), 2], workers=1))
     assert results == [(bytes(3), None), (None, "it takes more than 4 GiB of memory"), (bytes(2), None)]
+
+
+@pytest.mark.check("A13")
+@pytest.mark.parametrize("workers", [1, 3, 8, 64])
+def test_too_few_open_files_are_reported_before_a_worker_starts(workers):
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = len(os.listdir("/dev/fd")) + 12 + 3 * workers
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed - 1, limits[1]))
+        with pytest.raises(
+            DataError, match=rf"{workers} worker .* {allowed} open files, and the limit is {allowed - 1}"
+        ):
+            list(in_order(math.sqrt, [4], workers=workers))
+        assert multiprocessing.active_children() == []
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, limits[1]))
+        assert list(in_order(math.sqrt, range(50), workers=workers))[49] == (7, None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_an_exception_of_the_function_is_raised_here():
