@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from audiotag.errors import ConfigError, DataError
+from audiotag.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -229,7 +229,7 @@ def evaluate(
 
     Args:
         run: A run, its directory, or an ensemble's file.
-        records: Other records than the run was trained on.
+        records: Other records than the run was trained on, or the place to which these were moved.
         stage: The stage whose weights to use; None is the last.
         out_of_fold: Measure the out-of-fold predictions of all trained folds instead.
         overrides: Other settings, such as "predict.pool=max".
@@ -244,8 +244,6 @@ def evaluate(
         print(evaluation)
         lwlrap = evaluation.overall.query("split == 'all'").set_index("measure").loc["lwlrap", "value"]
     """
-    if out_of_fold and records is not None:
-        raise ConfigError("out_of_fold: uses the records that the run was trained on. Leave records out.")
     _check_model(run)
     from audiotag.config import custom
     from audiotag.ensembling.members import open_model, predictions_and_thresholds

@@ -83,6 +83,7 @@ allow_unsafe_option = click.option(
 experiment_overrides = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value, as stages.noisy.epochs=3."
 )
+moved_records = click.option("--records", type=FOLDER, help="Where the run's records are now, if they were moved.")
 predict_overrides = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Predict with other settings, as predict.pool=max."
 )
@@ -280,7 +281,19 @@ def schema() -> None:
 @click.option(
     "--resume/--restart", "resume", default=True, help="Resume the run in the directory (default), or replace it."
 )
-def fit(experiment: Path, overrides: tuple[str, ...], folder: Path | None, fold: int | None, resume: bool) -> None:
+@click.option(
+    "--records",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Where the records are, if not where EXPERIMENT says.",
+)
+def fit(
+    experiment: Path,
+    overrides: tuple[str, ...],
+    folder: Path | None,
+    fold: int | None,
+    resume: bool,
+    records: Path | None,
+) -> None:
     """Train the model that EXPERIMENT describes, and export it.
 
     EXPERIMENT is a file, or the name of an experiment that comes with audiotag, such as demo.
@@ -293,6 +306,8 @@ def fit(experiment: Path, overrides: tuple[str, ...], folder: Path | None, fold:
     from audiotag import api
 
     config = api.load_experiment(experiment, overrides)
+    if records is not None:
+        config = config.model_copy(update={"records": str(records)})
     api.fit(config, folder or Path("runs") / experiment.stem, fold=fold, restart=not resume)
 
 
@@ -329,7 +344,8 @@ def preview(
 @run_argument
 @click.option("--out", type=HTML, help="The page to write; report.html in RUN by default.")
 @allow_unsafe_option
-def report(folder: Path, out: Path | None) -> None:
+@moved_records
+def report(folder: Path, out: Path | None, records: Path | None) -> None:
     """Write a page about RUN.
 
     It shows learning curves, classes, confusions, calibration, and the worst clips with audio.
@@ -338,9 +354,9 @@ def report(folder: Path, out: Path | None) -> None:
     """
     check_model(folder)
     from audiotag.reporting.run_page import write_run_page
-    from audiotag.runs.directory import open_run
+    from audiotag.runs.directory import open_run, with_records
 
-    run = open_run(folder)
+    run = with_records(open_run(folder), records)
     out = out or run.report
     write_run_page(run, out)
     click.echo(f"Page: {out}")
@@ -349,7 +365,7 @@ def report(folder: Path, out: Path | None) -> None:
 @main.command()
 @model_argument
 @click.option("--stage", help="The stage whose weights to use; the last by default.")
-@click.option("--records", type=FOLDER, help="Other records than the run was trained on.")
+@click.option("--records", type=FOLDER, help="Other records than the run was trained on, or where these are now.")
 @click.option("--out-of-fold", is_flag=True, help="Evaluate the out-of-fold predictions of all trained folds.")
 @click.option("--csv", "csv_path", type=TABLE, help="Write the measures per class to this file.")
 @click.option("--out", type=FOLDER, help="Write overall, classes, clips, calibration and scores into this folder.")
@@ -378,8 +394,6 @@ def evaluate(
     """
     if leave_one_out and (stage or records or csv_path or out):
         raise click.UsageError("--leave-one-out accepts only --out-of-fold and --set. Leave out the other options.")
-    if out_of_fold and records:
-        raise click.UsageError("--out-of-fold uses the records that the run was trained on. Leave out --records.")
     check_model(model)
     from audiotag import api
     from audiotag.ensembling import members
@@ -403,7 +417,8 @@ def evaluate(
 @click.option("--top", default=20, show_default=True, type=click.IntRange(min=1), help="Clips to show.")
 @click.option("--csv", "csv_path", type=CSV, help="Write all clips to this file: a table of corrections, to be edited.")
 @allow_unsafe_option
-def label_issues(folder: Path, stage: str | None, top: int, csv_path: Path | None) -> None:
+@moved_records
+def label_issues(folder: Path, stage: str | None, top: int, csv_path: Path | None, records: Path | None) -> None:
     """Rank the training clips of RUN by how doubtful their labels are.
 
     The first clips are those whose out-of-fold predictions disagree most with their labels. Edit the
@@ -414,9 +429,9 @@ def label_issues(folder: Path, stage: str | None, top: int, csv_path: Path | Non
     """
     check_model(folder)
     from audiotag.crossval.label_issues import rank_label_issues
-    from audiotag.runs.directory import open_run
+    from audiotag.runs.directory import open_run, with_records
 
-    table = rank_label_issues(open_run(folder), stage=stage)
+    table = rank_label_issues(with_records(open_run(folder), records), stage=stage)
     for clip in table.head(top).itertuples():
         click.echo(f"{clip.clip}  given {clip.labels}: {clip.reason}")
     click.echo(f"The models prefer other labels for {(table['margin'] > 0).sum()} of {len(table)} clips.")

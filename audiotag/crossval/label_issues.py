@@ -14,9 +14,8 @@ from audiotag.crossval.splits import training_clips
 from audiotag.data.clips import read_clips
 from audiotag.data.corrections import read_corrections
 from audiotag.data.labels import multi_hot
-from audiotag.data.records.manifest import read_manifest
 from audiotag.errors import DataError
-from audiotag.runs.directory import Run
+from audiotag.runs.directory import Run, find_records
 
 MAX_LOGIT = 40.0  # no probability below 1 has a logit above 36.7
 
@@ -47,7 +46,7 @@ def rank_label_issues(run: Run, *, stage: str | None = None) -> pd.DataFrame:
     folds = run.trained_folds(stage)
     if not folds:
         raise DataError(f"{run.folder}: stage {stage!r} is not trained yet. Finish the run with: audiotag fit")
-    manifest = read_manifest(run.experiment.records)
+    manifest = find_records(run)
     all_clips = read_clips(manifest.directory / "clips.csv")
     clips = training_clips(run, all_clips)
     context = FoldContext(run, manifest, clips, folds[0], stage_named(run.experiment, stage)).at_stage(stage)

@@ -24,6 +24,7 @@ from audiotag.config.schema import SCHEMA_VERSION, Experiment, Predict, SchemaVe
 from audiotag.crossval.out_of_fold import trained_on
 from audiotag.data.folds import stratified_folds
 from audiotag.data.labels import multi_hot
+from audiotag.data.records.manifest import load_manifest
 from audiotag.ensembling.combiners import COMBINERS, FittedCombiner
 from audiotag.errors import AudiotagError, ConfigError, DataError
 from audiotag.evaluation.measures import fit_thresholds, out_of_fold_thresholds, refuse_unlabeled
@@ -31,7 +32,7 @@ from audiotag.evaluation.scoring import check_scores, find_test_clips, out_of_fo
 from audiotag.inference.predictor import Predictor, predict_logits
 from audiotag.metrics import lwlrap
 from audiotag.models.tagger import Tagger
-from audiotag.runs.directory import Run, open_run
+from audiotag.runs.directory import Run, open_run, with_records
 from audiotag.runs.models import load_taggers, with_predict_options
 
 CLIPS_PER_BLOCK = 256
@@ -253,6 +254,10 @@ def predictions_and_thresholds(
     Raises:
         DataError: The test clips have no labels; none is scored then.
     """
+    if not isinstance(model, Run):
+        _refuse_run_options(model, records)
+    elif records is not None and (out_of_fold or load_manifest(records).fingerprint == model.fingerprint):
+        model, records = with_records(model, records), None
     if out_of_fold:
         clips, logits = predict_out_of_fold(model, stage=stage)
         return clips, logits, out_of_fold_thresholds(clips, logits, model.vocabulary)

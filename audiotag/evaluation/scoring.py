@@ -16,7 +16,7 @@ from audiotag.data.clips import read_clips
 from audiotag.data.records.manifest import Manifest, read_manifest, refuse_damage
 from audiotag.errors import DataError
 from audiotag.inference.records import score_logits
-from audiotag.runs.directory import Run, open_run
+from audiotag.runs.directory import Run, find_records, open_run
 from audiotag.runs.models import load_taggers
 
 
@@ -47,7 +47,7 @@ def find_test_clips(run: Run, records: str | Path | None = None) -> tuple[Manife
     Raises:
         DataError: The records have other classes, another sample rate, or no test clips.
     """
-    manifest = read_manifest(records or run.experiment.records)
+    manifest = find_records(run) if records is None else read_manifest(records)
     if manifest.vocabulary != run.vocabulary:
         raise DataError(f"{manifest.directory}: has other classes than {run.folder} was trained for.")
     if manifest.sample_rate != run.sample_rate:
@@ -81,7 +81,7 @@ def out_of_fold_predictions(run: Run, stage: str | None = None) -> tuple[pd.Data
     paths = {fold: path for fold, path in paths.items() if path.is_file()}
     if not paths:
         raise DataError(f"{run.folder}: no fold is fully trained yet. Finish the run with: audiotag fit")
-    manifest = read_manifest(run.experiment.records)
+    manifest = find_records(run)
     all_clips = training_clips(run, read_clips(manifest.directory / "clips.csv"))
     held_out = {fold: held_out_clips(run, all_clips, fold) for fold in paths}
     for subset in () if as_written else sorted(set(pd.concat(held_out.values())["subset"])):

@@ -17,7 +17,6 @@ from audiotag.config.schema import Stage, expand_rounds
 from audiotag.data.clips import read_clips, read_table
 from audiotag.data.labels import multi_hot, split_labels
 from audiotag.data.pipeline import evaluation_batches, explain_damage
-from audiotag.data.records.manifest import read_manifest
 from audiotag.evaluation.measures import evaluation_tables, fit_thresholds, out_of_fold_thresholds
 from audiotag.evaluation.scoring import out_of_fold_predictions, score_test_clips
 from audiotag.evaluation.thresholds import calibration_error
@@ -34,7 +33,7 @@ from audiotag.reporting.page import (
     sound_url,
     write_page,
 )
-from audiotag.runs.directory import Run, steps_per_epoch
+from audiotag.runs.directory import Run, find_records, steps_per_epoch
 from audiotag.runs.metrics import direction
 
 NUM_WORST = 6  # clips of each kind
@@ -83,7 +82,7 @@ def write_run_page(run: Run, path: str | Path) -> None:
     else:
         thresholds, kind = fit_thresholds(*oof, run.vocabulary) if oof else None, "test clips"
     tables = evaluation_tables(scored.clips, scored.logits, run.vocabulary, thresholds=thresholds)
-    counts = read_manifest(run.experiment.records).count_clips()
+    counts = find_records(run).count_clips()
     clip_counts = ", ".join(f"{count:,} {subset}" for subset, count in counts.items())
     write_page(
         path,
@@ -113,7 +112,7 @@ def write_run_page(run: Run, path: str | Path) -> None:
 def _score_test_clips(run):
     """The test clips scored by each fold's model; None if they have no labels."""
     folds = run.trained_folds(run.experiment.stages[-1].name) or [None]  # which says that none is
-    test = read_clips(read_manifest(run.experiment.records).directory / "clips.csv").query("subset == 'test'")
+    test = read_clips(find_records(run).directory / "clips.csv").query("subset == 'test'")
     if (test["labels"] == "").all():
         return None
     started = time.perf_counter()
@@ -284,7 +283,7 @@ def _clip_card(run, clip, logits, waveform):
 
 def _waveforms(run: Run, names: Iterable[str]) -> dict[str, np.ndarray]:
     """{name: float32 [N]} of some clips of the run's records."""
-    manifest = read_manifest(run.experiment.records)
+    manifest = find_records(run)
     clips = read_clips(manifest.directory / "clips.csv")
     clips = clips[clips["name"].isin(names)].reset_index(drop=True)
     waveforms = {}

@@ -15,9 +15,11 @@ import importlib.metadata
 import json
 import os
 import platform
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ from audiotag.config.loading import dump, load
 from audiotag.config.schema import SCHEMA_VERSION, Experiment, SchemaVersion, Stage, expand_rounds
 from audiotag.config.signatures import nearest
 from audiotag.data.audio.audio_config import AudioConfig
-from audiotag.data.records.manifest import Manifest
+from audiotag.data.records.manifest import MANIFEST_FILE, Manifest, load_manifest, read_manifest
 from audiotag.errors import ConfigError, DataError, shortened
 
 PACKAGES = ("tensorflow", "keras", "numpy", "pandas", "scikit-learn", "librosa", "soundfile", "soxr")
@@ -39,6 +41,8 @@ RETRAIN = "Retrain with --restart."
 MAX_SHOWN = 3  # changed keys in a message
 PREVIOUS = "previous-"  # before the name of a file: the version before the current one
 DESCRIPTIONS = {"about", "command", "quick_command", "expect"}  # keys of an experiment that may change afterwards
+RECORDS_FOLDER = "tfrecords"  # where make-records writes
+SHOWN_DIGITS = 12  # of a fingerprint in a message
 
 
 class RunData(Section):
@@ -288,6 +292,67 @@ def _best_round(stage, result):
     return stage if result.get("round") is None else f"{stage}/{result['round']}"
 
 
+def find_records(run: Run) -> Manifest:
+    """The records of a run, wherever they are now.
+
+    A run knows its records by their fingerprint. They are where its experiment says; or, if they were moved, renamed
+    or copied, beside that place, or in tfrecords/ of the working directory or of the directory that holds runs/.
+
+    Raises:
+        DataError: They are not there, or damaged.
+    """
+    place = Path(run.experiment.records)
+    try:
+        found = load_manifest(place).fingerprint
+    except DataError as error:
+        reason = str(error)
+    else:
+        if found == run.fingerprint:
+            return read_manifest(place)
+        reason = f"{place}: has other records, with the fingerprint {found[:SHOWN_DIGITS]}."
+    bases = (Path(), run.folder.resolve().parent.parent)
+    folders = [folder for base in bases for folder in ((base / place).parent, base / RECORDS_FOLDER)]
+    folders = [*{folder.resolve(): folder for folder in reversed(folders)}.values()][::-1]
+    for folder in folders:
+        for manifest in sorted(folder.glob(f"*/{MANIFEST_FILE}")):
+            with contextlib.suppress(DataError, OSError):  # other records, or an incomplete copy
+                if load_manifest(manifest.parent).fingerprint == run.fingerprint:
+                    records = read_manifest(manifest.parent)
+                    _say_once(f"{run.folder}: its records are now in {records.directory}, and were in {place}.")
+                    return records
+    raise DataError(
+        f"{reason} {run.folder} was trained on records with the fingerprint {run.fingerprint[:SHOWN_DIGITS]}, which "
+        f"are not there and not in a folder of {', '.join(map(str, folders))} either. Move them to one of these, or "
+        f"give their place with --records."
+    )
+
+
+@cache
+def _say_once(sentence):
+    print(sentence, file=sys.stderr, flush=True)
+
+
+def with_records(run: Run, records: str | Path | None) -> Run:
+    """A run whose records were moved to a known place.
+
+    Args:
+        run: A `Run`.
+        records: The directory of its records; None returns the run unchanged.
+
+    Raises:
+        DataError: The directory has no records, or those of another fingerprint.
+    """
+    if records is None:
+        return run
+    fingerprint = load_manifest(records).fingerprint
+    if fingerprint != run.fingerprint:
+        raise DataError(
+            f"{records}: has records with the fingerprint {fingerprint[:SHOWN_DIGITS]}, and {run.folder} was trained "
+            f"on those with {run.fingerprint[:SHOWN_DIGITS]}. Give the place of these."
+        )
+    return replace(run, experiment=run.experiment.model_copy(update={"records": str(records)}))
+
+
 def window_samples(experiment: Experiment, sample_rate: int) -> int:
     """Samples of a training window at a sample rate in Hz."""
     return round(experiment.window.seconds * sample_rate)
@@ -331,9 +396,10 @@ def start_run(
 ) -> Iterator[Run]:
     """Creates the directory of a run, or opens it to continue.
 
-    An existing run continues only with the same experiment on the same records. Another run is
+    An existing run continues only on the same records, wherever they are now, and with the same
+    experiment, except for stages that no fold has begun: these may be others now. Another run is
     replaced if `restart` says so, or if no epoch of it is done. During the block other processes may
-    train other folds of this run, and none may replace it.
+    train other folds of this run, and none may replace or change it.
 
     Yields:
         The `Run`.
@@ -343,6 +409,8 @@ def start_run(
     """
     folder = Path(folder)
     place = folder.resolve()
+    if Path(experiment.records) != manifest.directory:
+        experiment = experiment.model_copy(update={"records": str(manifest.directory)})
     if restart and (experiment_file(place).is_file() or data_file(place).is_file()):
         files.remove_unless_locked(place, folder / ".lock", _busy(folder))
     files.delete_leftovers(place)
@@ -353,12 +421,16 @@ def start_run(
         files.delete_unfinished(folder)
         if not is_run(folder) or not is_trained(folder) and _difference(open_run(folder), experiment, manifest):
             _create(folder, experiment, manifest)
+        elif open_run(folder).experiment != experiment and not _difference(
+            open_run(folder), experiment, manifest, num_stages=_num_begun(folder)
+        ):  # other commands find moved records here, too
+            files.write_text(experiment_file(folder), dump(experiment))
     with shared_lock(folder):
         run = open_run(folder)
         if difference := _difference(run, experiment, manifest):
             raise DataError(
                 f"{folder}: was trained {difference}. Choose another name with --run, or retrain with --restart. "
-                f"To continue this run, undo the change."
+                f"To continue this run, undo the change.{_may_change(run)}"
             )
         yield run
 
@@ -377,9 +449,25 @@ def _busy(folder):
     return f"{folder}: another fit is training here. Wait for it, or choose another --run."
 
 
-def _difference(run, experiment, manifest):
-    """How a run differs from the one that is asked for; None if it does not."""
-    before, now = (each.model_dump(exclude=DESCRIPTIONS) for each in (run.experiment, experiment))
+def _num_begun(folder):
+    """The number of stages up to the last that some fold of a run has begun."""
+    names = [stage.name for stage in open_run(folder).experiment.stages]
+    return max((number for number, name in enumerate(names, 1) if any(folder.glob(f"fold-*/{name}"))), default=0)
+
+
+def _may_change(run):
+    """A sentence about the stages of a run that may still change."""
+    free = [stage.name for stage in run.experiment.stages[_num_begun(run.folder) :]]
+    return f" Only stages that no fold has begun may change: {', '.join(free)}." if free else ""
+
+
+def _difference(run, experiment, manifest, *, num_stages=None):
+    """How a run differs from the one that is asked for, in all or its first stages; None if it does not.
+
+    The place of the records may differ.
+    """
+    before, now = (each.model_dump(exclude=DESCRIPTIONS | {"records"}) for each in (run.experiment, experiment))
+    before["stages"], now["stages"] = before["stages"][:num_stages], now["stages"][:num_stages]
     if changed := list(changed_keys(before, now)):
         more = f", and {len(changed) - MAX_SHOWN} more" if len(changed) > MAX_SHOWN else ""
         return f"with another experiment: {', '.join(changed[:MAX_SHOWN])}{more}"

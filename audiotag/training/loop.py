@@ -30,7 +30,7 @@ from audiotag.crossval.splits import (
 from audiotag.data.clips import read_clips
 from audiotag.data.labels import multi_hot
 from audiotag.data.pipeline import Stopwatch, evaluation_batches, explain_damage, training_batches
-from audiotag.data.records.manifest import read_manifest, refuse_damage
+from audiotag.data.records.manifest import Manifest, read_manifest, refuse_damage
 from audiotag.data.sampling import sampling_probabilities
 from audiotag.errors import ConfigError, DataError
 from audiotag.models.label_groups import group_labels
@@ -39,8 +39,11 @@ from audiotag.runs.directory import (
     RETRAIN,
     Run,
     StageResult,
+    find_records,
+    is_run,
     is_trained,
     num_cores,
+    open_run,
     read_section,
     start_run,
     steps_per_epoch,
@@ -98,7 +101,7 @@ def fit(
     num_folds = experiment.num_folds
     if fold is not None and not 0 <= fold < num_folds:
         raise ConfigError(f"there is no fold {fold}. Accepted: 0 to {num_folds - 1}.")
-    manifest = read_manifest(experiment.records)
+    manifest = _read_records(experiment, folder, restart, say)
     clips = read_clips(manifest.directory / "clips.csv")
     check_subset_names(experiment, manifest)
     with custom.allowed():
@@ -110,6 +113,17 @@ def fit(
             folds = experiment.held_out if fold is None else (fold,)
             _fit_folds(run, manifest, clips, folds, say)
     return run
+
+
+def _read_records(experiment: Experiment, folder: str | Path, restart: bool, say: Callable[[str], Any]) -> Manifest:
+    """The records of an experiment; or, if its directory is gone, those of the run that continues."""
+    if restart or not is_run(folder) or Path(experiment.records).is_dir():
+        return read_manifest(experiment.records)
+    run = open_run(folder)
+    manifest = find_records(run)
+    if manifest.directory == Path(run.experiment.records):
+        say(f"{experiment.records}: there is no such directory. {folder} continues on {manifest.directory}.")
+    return manifest
 
 
 def _report_other_cores(run, say):

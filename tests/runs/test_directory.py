@@ -9,8 +9,18 @@ from audiotag import files
 from audiotag.config.loading import load
 from audiotag.config.schema import SCHEMA_VERSION
 from audiotag.data.records import Manifest
+from audiotag.data.records.manifest import write_manifest
 from audiotag.errors import AudiotagError, ConfigError, DataError
-from audiotag.runs.directory import Run, environment, is_run, open_run, shared_lock, start_run
+from audiotag.runs.directory import (
+    Run,
+    environment,
+    find_records,
+    is_run,
+    open_run,
+    shared_lock,
+    start_run,
+    with_records,
+)
 
 DEMO = Path(__file__).parents[2] / "experiments" / "demo.json"
 AUDIO_CONFIG = {"sample_rate": 16_000, "trim": "absolute", "trim_db": None, "peak_db": -0.1}
@@ -125,7 +135,8 @@ def test_a_start_that_was_killed_is_repeated(begun):
 
 def test_another_experiment_or_other_records_are_refused_once_something_is_trained(begun):
     finish(begun, 0, "noisy")
-    remedy = r"Choose another name with --run, or retrain with --restart\. To continue this run, undo the change\.$"
+    remedy = r"Choose another name with --run, or retrain with --restart\. To continue this run, undo the change\. "
+    remedy += r"Only stages that no fold has begun may change: curated\.$"
     with pytest.raises(DataError, match=rf"demo: was trained with another experiment: seed is now 7 .*2019\. {remedy}"):
         start(begun.folder, "seed=7")
     for change, difference in (
@@ -145,8 +156,8 @@ def test_another_experiment_or_other_records_are_refused_once_something_is_train
         (["stages.noisy.epochs=7"], "stages.noisy.epochs is now 7 and was 10. Ch"),
         (["augment=[]"], r"augment is now \(\) and was \(\{'name': 'freq.* Choose"),
         (
-            ["stages.curated.optimizer.name=sgd"],
-            r"stages.curated.optimizer is now \{'name': 'sgd', .* and was \{'name': ",
+            ["stages.noisy.optimizer.name=sgd"],
+            r"stages.noisy.optimizer is now \{'name': 'sgd', .* and was \{'name': ",
         ),
         (
             ["seed=1", "window.seconds=1", "predict.overlap=0", "jit_compile=true", "deterministic=false"],
@@ -164,7 +175,104 @@ def test_the_changed_keys_of_an_experiment_are_named(begun, overrides, message):
 @pytest.mark.parametrize("key", ["about", "command", "quick_command", "expect"])
 def test_the_descriptions_of_an_experiment_may_change_after_training(begun, key):
     finish(begun, 0, "noisy")
-    assert start(begun.folder, f"{key}=other words") == begun
+    changed = start(begun.folder, f"{key}=other words")
+    assert getattr(changed.experiment, key) == "other words" and open_run(begun.folder) == changed
+
+
+@pytest.mark.parametrize("key", ["epochs=40", "batch_size=8", "callbacks=[]", "name=expert", "start_from=null"])
+def test_a_stage_that_no_fold_has_begun_may_change(begun, key):
+    finish(begun, 0, "noisy")
+    change = f"stages.curated.{key}"
+    changed = start(begun.folder, change)
+    assert changed.experiment == load(DEMO, [change]) != begun.experiment
+    assert open_run(begun.folder) == changed
+    begun.stage_files(3, changed.experiment.stages[1].name).folder.mkdir(parents=True)  # another fold begins it
+    with pytest.raises(DataError, match=r"demo: was trained with another experiment: .* To continue.*the change\.$"):
+        start(begun.folder)
+
+
+def test_a_stage_may_be_added_and_removed_until_a_fold_has_begun_it(begun):
+    finish(begun, 0, "noisy")
+    stages = json.loads(DEMO.read_text())["stages"]
+    more = f"stages={json.dumps([*stages, stages[1] | {'name': 'again'}])}"
+    assert [stage.name for stage in start(begun.folder, more).experiment.stages] == ["noisy", "curated", "again"]
+    finish(begun, 0, "curated")
+    assert start(begun.folder) == begun
+    with pytest.raises(DataError, match="demo: was trained with another experiment: stages is now"):
+        start(begun.folder, f"stages={json.dumps(stages[:1])}")
+
+
+def test_a_stage_does_not_change_while_another_process_trains(begun):
+    finish(begun, 0, "noisy")
+    with shared_lock(begun.folder):
+        with pytest.raises(DataError, match="another experiment: stages.curated.epochs is now 40"):
+            start(begun.folder, "stages.curated.epochs=40")
+    assert open_run(begun.folder) == begun
+
+
+def records_at(folder, **changes):
+    """An empty set of records with the fingerprint of MANIFEST, or with another one."""
+    folder.mkdir(parents=True)
+    manifest = dataclasses.replace(MANIFEST, directory=folder, **changes)
+    write_manifest(manifest)
+    return manifest
+
+
+@pytest.mark.check("D14")
+@pytest.mark.parametrize("place", ["tfrecords/old", "tfrecords/demo 2", "runs/../tfrecords/ä", "{}/tfrecords/x"])
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_records_are_found_by_their_fingerprint(begun, tmp_path, monkeypatch, capsys, place, elsewhere):
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work" if elsewhere else tmp_path)
+    for number in range(3):
+        records_at(tmp_path / "tfrecords" / f"other{number}", fingerprint=f"other{number}")
+    records_at(tmp_path / "tfrecords" / "damaged")
+    (tmp_path / "tfrecords" / "damaged" / "manifest.json").write_text("{")
+    manifest = records_at(tmp_path / place.format(tmp_path))
+    for _ in range(2):
+        found = find_records(begun)
+        assert found.directory.samefile(manifest.directory) and found.fingerprint == "abc"
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and f"its records are now in {found.directory}, and were in tfrecords/demo." in said
+
+
+def test_records_where_the_experiment_says_are_used_in_silence(begun, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    records_at(tmp_path / "tfrecords" / "demo")
+    records_at(tmp_path / "tfrecords" / "copy")
+    assert find_records(begun).directory == Path("tfrecords/demo") and not capsys.readouterr().err
+
+
+def test_records_of_another_fingerprint_are_not_used(begun, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        DataError, match=r"tfrecords/demo: no such directory of records\. Make it .* the fingerprint abc,"
+    ):
+        find_records(begun)
+    records_at(tmp_path / "tfrecords" / "demo", fingerprint="new")
+    message = r"tfrecords/demo: has other records, with the fingerprint new\. .*demo was trained on records with the "
+    message += (
+        r"fingerprint abc, which are not there and not in a folder of tfrecords either\. Move .* with --records\."
+    )
+    with pytest.raises(DataError, match=message):
+        find_records(begun)
+    records_at(tmp_path / "far" / "away")
+    with pytest.raises(DataError, match="tfrecords/demo: has records with the fingerprint new, and .* with abc"):
+        with_records(begun, tmp_path / "tfrecords" / "demo")
+    with pytest.raises(DataError, match="nowhere: no such directory of records"):
+        with_records(begun, tmp_path / "nowhere")
+    assert find_records(with_records(begun, tmp_path / "far" / "away")).directory == tmp_path / "far" / "away"
+    assert with_records(begun, None) is begun
+
+
+def test_a_run_continues_on_moved_records_and_keeps_their_place(begun, tmp_path):
+    finish(begun, 0, "noisy")
+    moved = dataclasses.replace(MANIFEST, directory=tmp_path / "moved")
+    run = start(begun.folder, f"records={moved.directory}", manifest=moved)
+    assert run.experiment.records == str(moved.directory) and open_run(begun.folder) == run
+    assert start(begun.folder, manifest=moved) == run  # found there, though the experiment still has the old place
+    with shared_lock(begun.folder):
+        assert start(begun.folder) == run
 
 
 @pytest.mark.parametrize("done", [None, "training_state.npz", "previous-training_state.npz", "result.json"])
