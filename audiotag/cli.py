@@ -173,7 +173,8 @@ def make_demo(folder: Path, seed: int) -> None:
 @click.option("--keep-known-bad", is_flag=True, help="Keep the six clips of FSDKaggle2019 that are known to be bad.")
 @click.option("--skip-bad", is_flag=True, help="Leave out clips that cannot be decoded, instead of failing at the end.")
 @click.option("--overwrite", is_flag=True, help="Replace other records in the directory.")
-def make_records(source: Path, out: Path | None, layout: str, **options: Any) -> None:
+@click.option("--follow-links", type=FOLDER, help="Read recordings that are links to files below this folder, too.")
+def make_records(source: Path, out: Path | None, layout: str, follow_links: Path | None, **options: Any) -> None:
     """Convert the recordings and label tables in SOURCE to records.
 
     SOURCE is for example FSDKaggle2019 as Kaggle or Zenodo distribute it, ESC-10 or ESC-50, a
@@ -185,7 +186,7 @@ def make_records(source: Path, out: Path | None, layout: str, **options: Any) ->
     from audiotag.data.sources import find_clips
 
     out = out or Path("tfrecords") / (source.stem if source.is_file() else source.resolve().name)
-    manifest = write_records(find_clips(source, layout=layout), out, **options)
+    manifest = write_records(find_clips(source, layout=layout, follow_links=follow_links), out, **options)
     counts = manifest.count_clips()
     click.echo(
         f"{', '.join(f'{count} {subset}' for subset, count in counts.items())} clips of "

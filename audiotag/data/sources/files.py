@@ -42,7 +42,7 @@ def audio_names(source: Path) -> list[str]:
     """The names of all audio files below a folder, sorted."""
     names = []
     for name, entry in files_below(source):
-        if entry.is_dir():
+        if os.path.isdir(entry.path):  # False for a link to itself, where entry.is_dir() raises
             raise DataError(
                 f"{entry.path}: a link to a folder, and links are not followed. Put the folder itself there."
             )
@@ -75,18 +75,30 @@ def files_below(folder: str | Path, depth: float = math.inf, prefix: str = "") -
             yield from files_below(entry.path, depth - 1, name + "/")
 
 
-def locate(clips: pd.DataFrame, folder: Path) -> dict[str, str]:
-    """{name: absolute path} of each clip; raises if one is not a file in `folder`."""
+def locate(clips: pd.DataFrame, folder: Path, *, follow_links: str | Path | None = None) -> dict[str, str]:
+    """{name: absolute path} of each clip; raises if one is not a file in `folder`.
+
+    Args:
+        clips: Table with the columns name and row.
+        folder: The folder that the names are relative to.
+        follow_links: Another folder: links to files anywhere below it are followed, too.
+    """
     root = os.path.realpath(folder)
+    roots = [root] if follow_links is None else [root, os.path.realpath(follow_links)]
     if not os.path.isdir(root):
         raise DataError(f"{folder}: there is no such folder. Expected the audio of {len(clips)} clips in it.")
     row = dict(zip(clips["name"], clips["row"]))
     paths = {}
     for name, entry in files_below(root, depth=max(name.count("/") for name in row)):
-        if name not in row or not entry.is_file():
+        if name not in row or not os.path.isfile(entry.path):
             continue
-        if entry.is_symlink() and not Path(os.path.realpath(entry.path)).is_relative_to(root):
-            raise DataError(f"{row[name]}: {name!r} is a link that leads out of {folder}. Put the file itself there.")
+        if entry.is_symlink() and not any(_is_below(entry.path, allowed) for allowed in roots):
+            outside = " and ".join(map(str, [folder] if follow_links is None else [folder, follow_links]))
+            raise DataError(
+                f"{row[name]}: {name!r} is a link that leads out of {outside}, to {os.path.realpath(entry.path)}. Put "
+                f"the file itself there, or allow the links to a folder that you trust: make-records --follow-links "
+                f"FOLDER."
+            )
         if name in paths:
             raise DataError(f"{row[name]}: {folder} has two files {name!r} in different Unicode forms. Remove one.")
         paths[name] = entry.path
@@ -97,3 +109,8 @@ def locate(clips: pd.DataFrame, folder: Path) -> dict[str, str]:
             f"{', ...' if len(absent) > 5 else ''}. Put the files there, or remove their rows."
         )
     return paths
+
+
+def _is_below(path, folder):
+    """Whether a path, with its links resolved, is in a folder, which has none."""
+    return os.path.commonpath([folder, os.path.realpath(path)]) == folder

@@ -78,7 +78,7 @@ LAYOUTS = {
 }
 
 
-def find_clips(source: str | Path, *, layout: str = "auto") -> Source:
+def find_clips(source: str | Path, *, layout: str = "auto", follow_links: str | Path | None = None) -> Source:
     """Finds the recordings of a dataset and their labels; reads no audio.
 
     The order of rows in the tables changes nothing but `row`. Audio that no table lists is ignored.
@@ -86,6 +86,8 @@ def find_clips(source: str | Path, *, layout: str = "auto") -> Source:
     Args:
         source: The folder; for the layout `csv` also the table itself.
         layout: A name in `LAYOUTS`, "auto" to recognize it, or "package.module:Name" of a `Layout` of one's own.
+        follow_links: A folder outside the source, such as the cache of git-annex, DVC or Hugging Face: links to files
+            anywhere below it are followed. Other links out of the source are refused.
 
     Returns:
         A `Source`. If no file lists the vocabulary, it is the labels of all clips but test clips, sorted.
@@ -105,6 +107,8 @@ def find_clips(source: str | Path, *, layout: str = "auto") -> Source:
         ('folders', ('dog', 'rain'), ['dog/1.wav', 'rain/1.wav'])
     """
     source = Path(source)
+    if follow_links is not None and not Path(follow_links).is_dir():
+        raise DataError(f"{follow_links}: there is no such folder. Expected one to which links of {source} may lead.")
     layout = _recognized_layout(source, layout)
     read_as = _layout(layout)
     clips, vocabulary, folders = read_as.read(source) if layout in LAYOUTS else _read_custom(layout, read_as, source)
@@ -116,7 +120,7 @@ def find_clips(source: str | Path, *, layout: str = "auto") -> Source:
     clips = clips.sort_values("name", ignore_index=True)
     paths: dict[str, str] = {}
     for subset, group in clips.groupby("subset"):
-        paths |= locate(group, folders[subset])
+        paths |= locate(group, folders[subset], follow_links=follow_links)
     clips["path"] = clips["name"].map(paths)
     known_bad = read_as.known_bad
     excluded = {name: known_bad[name] for name in clips["name"] if name in known_bad}

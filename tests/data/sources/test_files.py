@@ -150,3 +150,93 @@ def test_a_linked_folder_is_not_followed(tmp_path):
     (source / "cat").symlink_to(tmp_path / "outside")
     with pytest.raises(DataError, match="data/cat: a link to a folder, and links are not followed"):
         find_clips(source)
+
+
+# Folder of the files, and from each link in data/train_curated/ to its file.
+STORES = {
+    "git-annex": ("data/.git/annex/objects", "../.git/annex/objects/Zk/0w/SHA256E-s4--1.wav/SHA256E-s4--1.wav"),
+    "DVC": ("cache/dvc/files", "{}/cache/dvc/files/md5/ab/1f"),
+    "Hugging Face": ("hub/blobs", "../../hub/blobs/9f86d0"),
+    "a link to a link": ("store", "../../store/link"),
+}
+
+
+def link_into(store, source, target):
+    """Replaces a.wav of a source in Kaggle's layout by a link to a file elsewhere; the path of the link."""
+    link = source / "train_curated" / "a.wav"
+    target = link.parent / target.format(source.parent)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    link.replace(target.with_name("real") if target.name == "link" else target)
+    if target.name == "link":
+        target.symlink_to("real")
+    link.symlink_to(target if store == "DVC" else os.path.relpath(target, link.parent))
+    return link
+
+
+@pytest.mark.check("A12")
+@pytest.mark.parametrize("store", STORES)
+def test_links_below_a_named_folder_are_followed(tmp_path, store):
+    folder, target = STORES[store]
+    source = make(tmp_path / "data", KAGGLE)
+    before = find_clips(source).clips
+    link = link_into(store, source, target)
+    with pytest.raises(DataError, match=r"'a.wav' is a link that leads out of .*make-records --follow-links FOLDER\."):
+        find_clips(source)
+    for root in (tmp_path / folder, f"{tmp_path}/{folder}/", tmp_path / "data" / ".." / folder, tmp_path):
+        found = find_clips(source, follow_links=root).clips
+        assert found["path"][0] == str(link) and found.equals(before)  # the records will have the same fingerprint
+    (tmp_path / "root").symlink_to(folder)
+    assert find_clips(source, follow_links=tmp_path / "root").clips.equals(before)
+
+
+@pytest.mark.check("A12")
+@pytest.mark.parametrize(
+    ("target", "root", "message"),
+    [
+        (
+            "../../elsewhere/1",
+            "store",
+            "'a.wav' is a link that leads out of .*train_curated and .*store, to .*elsewhere/1",
+        ),
+        ("../../store2/1", "store", "leads out of .* and .*store, to .*store2/1"),
+        ("../../store/../elsewhere/1", "store", "leads out of .*, to .*elsewhere/1"),
+        ("../../elsewhere/1", "nowhere", "nowhere: there is no such folder. Expected one to which links of .*data may"),
+        ("../../elsewhere/1", "store/file", "store/file: there is no such folder"),
+    ],
+)
+def test_links_to_other_places_stay_refused(tmp_path, target, root, message):
+    source = make(tmp_path / "data", KAGGLE)
+    make(tmp_path, {"store/file": None})
+    link_into("", source, target)
+    with pytest.raises(DataError, match=message):
+        find_clips(source, follow_links=tmp_path / root)
+
+
+@pytest.mark.check("A12")
+def test_a_link_out_of_the_named_folder_is_not_followed(tmp_path):
+    source = make(tmp_path / "data", KAGGLE)
+    make(tmp_path, {"secret/1": None, "store/file": None})
+    (tmp_path / "store" / "out").symlink_to(tmp_path / "secret")
+    (tmp_path / "store" / "more").symlink_to(tmp_path / "secret" / "1")
+    for target in ("store/out/1", "store/more"):
+        link = source / "train_curated" / "a.wav"
+        link.unlink()
+        link.symlink_to(tmp_path / target)
+        with pytest.raises(DataError, match="leads out of .*, to .*secret/1"):
+            find_clips(source, follow_links=tmp_path / "store")
+
+
+@pytest.mark.check("A12")
+def test_linked_folders_loops_and_missing_files_stay_refused(tmp_path):
+    source = make(tmp_path / "data", FOLDERS)
+    make(tmp_path, {"store/cat/1.wav": None})
+    (source / "cow").symlink_to(tmp_path / "store" / "cat")
+    with pytest.raises(DataError, match="data/cow: a link to a folder, and links are not followed"):
+        find_clips(source, follow_links=tmp_path / "store")
+    (source / "cow").unlink()
+    (source / "dog" / "1.wav").unlink()
+    for target in ("1.wav", tmp_path / "store" / "gone.wav"):
+        (source / "dog" / "1.wav").symlink_to(target)
+        with pytest.raises(DataError, match="1 of . clips are not there: 'dog/1.wav'"):
+            find_clips(source, follow_links=tmp_path / "store")
+        (source / "dog" / "1.wav").unlink()
