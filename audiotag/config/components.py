@@ -23,6 +23,7 @@ from audiotag.errors import shortened
 CUSTOM_TAG = "package.module:Name"
 CUSTOM_NAME = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
 SUBSET_PATTERN = "[A-Za-z0-9_-]+"  # the name of a subset of clips
+MOST = 1_000_000  # of a whole number among the options of a component; a size above it needs more memory than there is
 T = TypeVar("T")
 
 
@@ -64,6 +65,19 @@ class Section(BaseModel):
                 what = f"unknown key {shortened(repr(key))}. {hint}Accepted: {', '.join(accepted)}."
                 raise PydanticCustomError("unknown_key", "{what}", {"what": what})
         return values
+
+
+class ComponentOptions(Section):
+    """The options of a component, whose whole numbers are at most `MOST`."""
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def refuse_huge_numbers(cls, value: Any) -> Any:
+        """Refuses sizes that would end the process for lack of memory."""
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int) and abs(number) > MOST:
+                raise PydanticCustomError("huge_number", "Input should be at most {most}", {"most": MOST})
+        return value
 
 
 class CustomComponent(Section):
@@ -112,7 +126,7 @@ def component(
         fields |= {key: (str | None, None) for key in optional if key in fields}
         name_type: Any = Literal[name]  # made at run time
         about = signatures.docstring(module, table, name)
-        section = create_model(name, __base__=Section, __doc__=about, name=(name_type, ...), **fields)
+        section = create_model(name, __base__=ComponentOptions, __doc__=about, name=(name_type, ...), **fields)
         sections.append(Annotated[section, Tag(name)])
     custom = type("Custom", (CustomComponent,), {"base": base, "given": given, "__doc__": CustomComponent.__doc__})
     sections.append(Annotated[custom, Tag(CUSTOM_TAG)])

@@ -5,6 +5,7 @@ nearest accepted word and everything that is accepted.
 """
 
 import contextlib
+import itertools
 import json
 import re
 from collections.abc import Iterable
@@ -20,6 +21,7 @@ from audiotag.config.shipped import find_experiment
 from audiotag.errors import ConfigError, shortened
 from audiotag.files import is_utf8
 
+MAX_FAULTS = 20  # in a message
 SectionType = TypeVar("SectionType", bound=Section)
 
 
@@ -105,7 +107,11 @@ def _explanation(error, content, where):
     for fault in error.errors():
         if not _is_consequence(fault):
             faults.setdefault(_place(fault, content), []).append(fault)
-    return "\n".join(f"{where}: {place and f'{place}: '}{_sentence(several)}" for place, several in faults.items())
+    shown = itertools.islice(faults.items(), MAX_FAULTS)
+    sentences = [f"{where}: {place and f'{place}: '}{_sentence(several)}" for place, several in shown]
+    if len(faults) > MAX_FAULTS:
+        sentences.append(f"{where}: and {len(faults) - MAX_FAULTS} more faults.")
+    return "\n".join(sentences)
 
 
 def _is_consequence(fault):
@@ -131,7 +137,8 @@ def _sentence(faults):
     """One sentence from what pydantic reports at a place, once for each alternative that it tried."""
     fault = next((fault for fault in faults if fault["type"] == "literal_error"), faults[0])
     if fault["type"] in ("missing", "union_tag_not_found"):
-        return "this key is missing."
+        in_list = fault["type"] == "missing" and isinstance(fault["loc"][-1], int)
+        return f"this {'entry' if in_list else 'key'} is missing."
     if fault["type"] == "union_tag_invalid" and not isinstance(fault["input"], dict):
         return f"Input should be a valid object, found {_shown(fault['input'])}."
     if fault["type"] == "union_tag_invalid":

@@ -1,7 +1,11 @@
 """A small convolutional network with skip connections, trained from scratch."""
 
+import itertools
+
 import keras
 from keras import layers, ops
+
+MOST_WEIGHTS = 200_000_000  # 3 GB with their gradients and Adam's moments
 
 
 def conv_skip(
@@ -35,7 +39,7 @@ def conv_skip(
         A `keras.Model`: images [B, M, T, C] → logits [B, num_classes], float32.
 
     Raises:
-        ValueError: There are no filters, leak is below 0, or dropout is outside [0, 1).
+        ValueError: There are no filters, or too many, leak is below 0, or dropout is outside [0, 1).
 
     Example:
         >>> model = conv_skip((64, None, 1), 10, filters=(8, 16))
@@ -44,6 +48,9 @@ def conv_skip(
     """
     if not filters or min(filters) < 1:
         raise ValueError(f"filters must be one or more numbers, each at least 1. Received: filters={filters}")
+    num_weights = sum(9 * width * (before + width) for before, width in itertools.pairwise((0, *filters)))
+    if num_weights > MOST_WEIGHTS:
+        raise ValueError(f"filters must have at most {MOST_WEIGHTS} weights. Received: filters={filters}")
     if leak < 0:
         raise ValueError(f"leak must be at least 0. Received: leak={leak}")
     if not 0 <= dropout < 1:

@@ -17,6 +17,7 @@ CONVOLUTIONS = (
     (8, None, 0.0),
     (8, (1, 2), 0.3),
 )
+MAX_WIDTH = 256  # 240 million weights
 MIN_BANDS, MIN_FRAMES = 47, 191  # leave a 3x3 feature map for the one convolution without padding
 
 
@@ -39,7 +40,7 @@ def vgg_gap(
     Args:
         input_shape: (M, T, C) of an image of at least 47 bands and 191 frames; T and M may be None.
         num_classes: Number of logits.
-        width: Filters of the first convolution; the later ones have 1 to 8 times as many.
+        width: Filters of the first convolution, at most 256; the later ones have 1 to 8 times as many.
         dropout_scale: Multiplier of the published dropout rates, 0.3 and 0.5. Use 0 when training for minutes:
             batch statistics collected with dropout do not fit inference without it (Li et al.,
             "Understanding the disharmony between dropout and batch normalization", 2018), and only long
@@ -49,14 +50,14 @@ def vgg_gap(
         A `keras.Model`: images [B, M, T, C] → logits [B, num_classes], float32.
 
     Raises:
-        ValueError: The image is too small, width is below 1, or dropout_scale is outside 0 to 1.
+        ValueError: The image is too small, width is not from 1 to 256, or dropout_scale is outside 0 to 1.
 
     Example:
         >>> vgg_gap((128, None, 1), 41).count_params()
         14865124
     """
-    if width < 1:
-        raise ValueError(f"width must be at least 1. Received: width={width}")
+    if not 1 <= width <= MAX_WIDTH:
+        raise ValueError(f"width must be from 1 to {MAX_WIDTH}. Received: width={width}")
     if not 0 <= dropout_scale <= 1:
         raise ValueError(f"dropout_scale must be from 0 to 1. Received: dropout_scale={dropout_scale}")
     for size, minimum in zip(input_shape, (MIN_BANDS, MIN_FRAMES)):

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import math
 from collections.abc import Iterator
 
 import keras
@@ -22,6 +23,8 @@ from audiotag.models import MODELS
 from audiotag.models.label_groups import NUM_GROUPS, num_grouped_columns
 from audiotag.models.tagger import Tagger
 from audiotag.runs.directory import window_samples
+
+MOST_VALUES = 1 << 27  # of an image: half a gigabyte
 
 
 def build_tagger(experiment: Experiment, *, sample_rate: int, num_classes: int, stage: Stage | None = None) -> Tagger:
@@ -53,6 +56,11 @@ def build_tagger(experiment: Experiment, *, sample_rate: int, num_classes: int, 
             experiment, augment, None if full_clip else num_samples, num_labels, sample_rate
         )
         image, labels = preprocessor.outputs
+        if (size := math.prod(filter(None, image.shape))) > MOST_VALUES:
+            raise ConfigError(
+                f"the image of a window has the shape {image.shape[1:]}, {size:,} values. Expected at most "
+                f"{MOST_VALUES:,}: choose a shorter window, a longer frame_step or a smaller size."
+            )
         if full_clip and image.shape[-2] is not None:
             raise ConfigError(
                 f'predict.windows: "full_clip" needs images as long as their clip, but these always have '

@@ -30,6 +30,17 @@ def test_an_experiment_that_is_dumped_and_loaded_is_the_same(write):
     assert dump(again) == dump(experiment)
 
 
+def test_a_list_that_is_too_short_is_refused(write):
+    schedule = {"name": "one_cycle", "beta_1": [0.95]}
+    message = "stages[0].schedule.beta_1[1]: this entry is missing."
+    assert refusal(write(changed("stages.0", FILE["stages"][0] | {"schedule": schedule}))) == message
+
+
+def test_of_many_faults_the_first_twenty_are_named(write):
+    lines = refusal(write(changed("model.filters", ["x"] * 50_000))).splitlines()
+    assert len(lines) == 21 and lines[19].startswith("model.filters[19]: ") and lines[20] == "and 49980 more faults."
+
+
 def test_every_fault_is_named_at_once(write):
     content = changed("window.second", 1.0)
     content["stages"][0]["epochs"] = "many"

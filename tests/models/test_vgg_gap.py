@@ -119,7 +119,7 @@ def test_an_image_too_small_is_refused(shape):
 
 
 def test_a_width_below_one_is_refused():
-    with pytest.raises(ValueError, match="width must be at least 1. Received: width=0"):
+    with pytest.raises(ValueError, match="width must be from 1 to 256. Received: width=0"):
         vgg_gap((128, 384, 1), 5, width=0)
 
 

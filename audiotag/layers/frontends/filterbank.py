@@ -68,6 +68,7 @@ class LogFilterbank(keras.layers.Layer):
             low_hz=low_hz,
         )
         checks.at_most(1_000_000, fft_length=fft_length)
+        checks.at_most(10_000_000, fft_length_times_bands_per_octave=fft_length * bands_per_octave)
         checks.frequency_range(low_hz, high_hz, sample_rate)
         filters = octave_filters(
             sample_rate=sample_rate,

@@ -66,7 +66,9 @@ class MelSpectrogram(keras.layers.Layer):
         checks.above_zero(
             sample_rate=sample_rate, num_bands=num_bands, fft_length=fft_length, frame_step=frame_step, power=power
         )
-        checks.at_most(1_000_000, num_bands=num_bands, fft_length=fft_length)
+        checks.at_most(1_000_000, fft_length=fft_length)
+        checks.at_most(10_000, num_bands=num_bands)
+        checks.at_most(100_000_000, num_bands_times_fft_length=num_bands * fft_length)
         if window_length is not None and not 0 < window_length <= fft_length:
             raise ValueError(
                 f"window_length must be 1 to fft_length={fft_length}, or None. Received: window_length={window_length}"

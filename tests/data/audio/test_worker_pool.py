@@ -54,7 +54,7 @@ def test_an_entry_that_takes_too_much_memory_is_lost():
     assert results == [(bytes(3), None), (None, "it takes more than 4 GiB of memory"), (bytes(2), None)]
 
 
-@pytest.mark.check("A13")
+@pytest.mark.check("A14")
 @pytest.mark.parametrize("workers", [1, 3, 8, 64])
 def test_too_few_open_files_are_reported_before_a_worker_starts(workers):
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)

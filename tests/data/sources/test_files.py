@@ -173,7 +173,7 @@ def link_into(store, source, target):
     return link
 
 
-@pytest.mark.check("A12")
+@pytest.mark.check("A13")
 @pytest.mark.parametrize("store", STORES)
 def test_links_below_a_named_folder_are_followed(tmp_path, store):
     folder, target = STORES[store]
@@ -189,7 +189,7 @@ def test_links_below_a_named_folder_are_followed(tmp_path, store):
     assert find_clips(source, follow_links=tmp_path / "root").clips.equals(before)
 
 
-@pytest.mark.check("A12")
+@pytest.mark.check("A13")
 @pytest.mark.parametrize(
     ("target", "root", "message"),
     [
@@ -212,7 +212,7 @@ def test_links_to_other_places_stay_refused(tmp_path, target, root, message):
         find_clips(source, follow_links=tmp_path / root)
 
 
-@pytest.mark.check("A12")
+@pytest.mark.check("A13")
 def test_a_link_out_of_the_named_folder_is_not_followed(tmp_path):
     source = make(tmp_path / "data", KAGGLE)
     make(tmp_path, {"secret/1": None, "store/file": None})
@@ -226,7 +226,7 @@ def test_a_link_out_of_the_named_folder_is_not_followed(tmp_path):
             find_clips(source, follow_links=tmp_path / "store")
 
 
-@pytest.mark.check("A12")
+@pytest.mark.check("A13")
 def test_linked_folders_loops_and_missing_files_stay_refused(tmp_path):
     source = make(tmp_path / "data", FOLDERS)
     make(tmp_path, {"store/cat/1.wav": None})
