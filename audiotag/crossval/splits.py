@@ -61,7 +61,9 @@ def _folds(run, clips):
     clips = clips[clips["subset"] != TEST].set_index("name", drop=False)
     validates = _may_validate(run, clips)
     if not validates.any():
-        raise DataError(f"{experiment.records}: has no {_validating(experiment)} clips, and some must validate.")
+        raise DataError(
+            f"{experiment.records}: has no {_validating(experiment)} clips, and some must be held out for validation."
+        )
     if not path.is_file():
         folds = _assign(run, clips[validates])
         others = clips.drop(index=folds.index)
