@@ -231,7 +231,7 @@ def _checked(component):
     found = _imported(component)
     hints = _type_hints(found)
     fields = {
-        key: (hints.get(key, option_type(parameter.replace(annotation=parameter.empty))), parameter.default)
+        key: (hints.get(key, _type_of_default(parameter)), parameter.default)
         for key, parameter in parameters(found).items()
         if key not in (*component.given, "name")
     }
@@ -243,6 +243,11 @@ def _checked(component):
     }
     section = create_model(component.name, __base__=Section, name=(str, ...), **fields)
     return parse_json(component.model_dump_json(), section, component.name)
+
+
+def _type_of_default(parameter):
+    """The type of an option without annotation: anything if its default is None."""
+    return Any if parameter.default is None else option_type(parameter.replace(annotation=parameter.empty))
 
 
 def _type_hints(found):
