@@ -35,6 +35,12 @@ KERAS_MODULES = (
     "keras.optimizers",
     "keras.optimizers.schedules",
 )
+
+
+class NotAllowed(ConfigError):
+    """A component from outside audiotag where none may be imported."""
+
+
 _is_allowed: ContextVar[bool] = ContextVar("is_allowed", default=False)
 
 
@@ -54,11 +60,12 @@ def import_component(name: str) -> Any:
     A module may also lie in the working directory.
 
     Raises:
-        ConfigError: It is not allowed here, cannot be imported, or the module has no such name.
+        NotAllowed: Nothing may be imported here.
+        ConfigError: It cannot be imported, or the module has no such name.
     """
     module_name, _, attribute = name.partition(":")
     if module_name not in KERAS_MODULES and not _is_allowed.get():
-        raise ConfigError(
+        raise NotAllowed(
             f"{name}: is code from outside audiotag, and importing it runs it. If you trust it, add --allow-unsafe "
             "(in Python: allow_unsafe=True)."
         )

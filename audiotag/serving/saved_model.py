@@ -16,6 +16,7 @@ from pydantic import Field
 
 from audiotag import files
 from audiotag.config.components import Section
+from audiotag.config.custom import NotAllowed
 from audiotag.config.loading import parse
 from audiotag.config.schema import Pool
 from audiotag.data.audio.audio_config import AudioConfig
@@ -151,6 +152,8 @@ def load_predictor(
         raise ConfigError(f"{folder}: the settings of a SavedModel are fixed. Give the directory of its run instead.")
     try:
         return _traced(rebuilding.rebuild(folder))
+    except NotAllowed as error:
+        raise NotAllowed(f"{folder}: {error}") from error
     except AudiotagError as error:
         if not allow_unsafe:
             raise DataError(
