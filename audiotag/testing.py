@@ -418,7 +418,7 @@ def _check_gradient(name, model, images, num_classes):
     truth = np.eye(num_classes, dtype="float32")[: len(images)]
     crossentropy = keras.losses.BinaryCrossentropy(from_logits=True)
     before = model.get_weights()
-    loss = float(crossentropy(truth, model(images, training=False)))
+    loss = float(_array(crossentropy(truth, model(images, training=False))))
     weights = [_array(weight) for weight in model.trainable_variables]
     gradients = _gradients(model, images, truth, crossentropy)
     with _property(name, "A finite gradient must reach every weight: leave out what the logits do not depend on."):
@@ -430,7 +430,7 @@ def _check_gradient(name, model, images, num_classes):
         try:
             for weight, value, gradient in zip(model.trainable_variables, weights, gradients):
                 weight.assign(value - (rate * gradient).astype("float32"))
-            lowered = loss - float(crossentropy(truth, model(images, training=False)))
+            lowered = loss - float(_array(crossentropy(truth, model(images, training=False))))
         finally:
             model.set_weights(before)
         assert 0.5 * expected < lowered < 1.5 * expected, f"{lowered} instead of {expected}"
