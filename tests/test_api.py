@@ -94,9 +94,7 @@ def test_the_names_that_a_type_checker_sees_are_those_of_the_api():
 
 
 def test_a_name_that_does_not_exist_is_an_error_that_lists_those_that_do():
-    with pytest.raises(
-        AttributeError, match=r"'audiotag' has no attribute 'fti'\. Accepted: Evaluation, .*, testing\."
-    ):
+    with pytest.raises(AttributeError, match=r"'audiotag' has no attribute 'fti'\. Accepted: .*, testing\."):
         audiotag.fti
     with pytest.raises(ImportError, match="cannot import name 'fti' from 'audiotag'"):
         exec("from audiotag import fti")

@@ -274,7 +274,8 @@ def test_a_stage_after_another_downloads_nothing_and_keeps_the_momentum_of_its_s
     monkeypatch.setattr("audiotag.runs.models.load_weights", lambda tagger, path: None)
     run = dataclasses.replace(run, experiment=experiment)
     manifest = read_manifest(experiment.records)
-    tagger = loop._compiled_tagger(FoldContext(run, manifest, pd.DataFrame(), 0, experiment.stages[1]), 1, 1)
+    clips = training_clips(run, read_clips(manifest.directory / "clips.csv"))
+    tagger = loop._compiled_tagger(FoldContext(run, manifest, clips, 0, experiment.stages[1]), 1, 1)
     layers = tagger.network.layers
     assert {layer.momentum for layer in layers if hasattr(layer, "momentum")} == {0.99}
 
