@@ -24,14 +24,14 @@ class DataError(AudiotagError):
     """A recording, a table, a directory of records or a run is not valid."""
 
 
-def shortened(text: str) -> str:
+def shortened(text: str, most: int = MAX_SHOWN) -> str:
     """The beginning of a text, for a message that must stay readable.
 
     Example:
         >>> shortened("a" * 300) == "a" * 200 + "…"
         True
     """
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ from audiotag.errors import ConfigError, shortened
 from audiotag.files import is_utf8
 
 MAX_FAULTS = 20  # in a message
+MAX_SENTENCE = 2_000  # characters of a message that may repeat what the file holds; all names of layers are shorter
 SectionType = TypeVar("SectionType", bound=Section)
 
 
@@ -108,7 +109,10 @@ def _explanation(error, content, where):
         if not _is_consequence(fault):
             faults.setdefault(_place(fault, content), []).append(fault)
     shown = itertools.islice(faults.items(), MAX_FAULTS)
-    sentences = [f"{where}: {place and f'{place}: '}{_sentence(several)}" for place, several in shown]
+    sentences = [
+        f"{where}: {place and f'{shortened(place)}: '}{shortened(_sentence(several), MAX_SENTENCE)}"
+        for place, several in shown
+    ]
     if len(faults) > MAX_FAULTS:
         sentences.append(f"{where}: and {len(faults) - MAX_FAULTS} more faults.")
     return "\n".join(sentences)
@@ -176,7 +180,7 @@ def _refuse_duplicate_keys(pairs):
     content = {}
     for key, value in pairs:
         if key in content:
-            raise ValueError(f"the key {key!r} is given twice in one object.")
+            raise ValueError(f"the key {_shown(key)} is given twice in one object.")
         content[key] = value
     return content
 
@@ -227,7 +231,8 @@ def _inside(place, key, option):
     if not isinstance(place, dict) or key not in place:
         accepted = place if isinstance(place, dict) else ()
         hint = signatures.nearest(key, accepted)
-        raise ConfigError(f"{option}: there is no {_shown(key)}. {hint}Accepted: {', '.join(accepted)}.")
+        accepted = shortened(", ".join(accepted), MAX_SENTENCE)
+        raise ConfigError(f"{option}: there is no {_shown(key)}. {hint}Accepted: {accepted}.")
     return place[key]
 
 
@@ -235,12 +240,12 @@ def _index(entries, key, option):
     """The index of the entry of a list with this index or name."""
     names = [entry.get("name") if isinstance(entry, dict) else None for entry in entries]
     if names.count(key) > 1:
-        places = ", ".join(str(place) for place, name in enumerate(names) if name == key)
-        raise ConfigError(f"{option}: several entries are called {key!r}. Name one by its index: {places}.")
+        places = shortened(", ".join(str(place) for place, name in enumerate(names) if name == key))
+        raise ConfigError(f"{option}: several entries are called {_shown(key)}. Name one by its index: {places}.")
     if key in names:
         return names.index(key)
     if key in map(str, range(len(entries))):
         return int(key)
-    accepted = ", ".join([*map(str, filter(None, names)), f"0 to {len(entries) - 1}"])
+    accepted = shortened(", ".join([*map(str, filter(None, names)), f"0 to {len(entries) - 1}"]), MAX_SENTENCE)
     hint = signatures.nearest(key, names)
     raise ConfigError(f"{option}: there is no entry {_shown(key)}. {hint}Accepted: {accepted}.")

@@ -218,3 +218,18 @@ def test_many_unknown_keys_are_refused_at_once(write):
     begun = time.process_time()
     assert "unknown key 'key0'" in refusal(write(FILE | {f"key{index}": 1 for index in range(20_000)}))
     assert time.process_time() - begun < 1
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("stages.0.callbacks.1", {"name": "EarlyStopping", "mode": [0] * 50_000}),
+        ("stages.0.callbacks.1", {"name": "EarlyStopping", "monitor": "x" * 100_000}),
+        ("stages.0.subset_sampling_weights", {"x" * 100_000: 1.0}),
+        ("x" * 100_000, 1),
+    ],
+)
+def test_a_message_does_not_repeat_a_whole_file(write, place, value):
+    path = write(changed(place, value))
+    assert len(refusal(path)) < 3_000
+    assert len(refusal(path, ["model.y=1", "z.z=1"])) < 3_000

@@ -133,7 +133,7 @@ def check(path, changes):
     assert time.process_time() - begun < 1
 
 
-NUM_EXAMPLES = tier(100, 10_000)  # of each kind
+NUM_EXAMPLES = tier(50, 10_000)  # of each kind
 some = settings(
     max_examples=NUM_EXAMPLES,
     deadline=None,
