@@ -41,7 +41,8 @@ def imported(*folders):
     """The packages that files import, by their names on the package index."""
     found = set()
     for folder in folders:
-        own = {path.stem for path in (ROOT / folder).rglob("*.py")} | {"audiotag", "tests"}
+        places = [ROOT / folder, ROOT / "docs", ROOT / "examples"]
+        own = {path.stem for place in places for path in place.rglob("*.py")} | {"audiotag", "tests"}
         for path in (ROOT / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
                 names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

@@ -1,0 +1,109 @@
+"""The notebook and the serving client of examples/; test_custom_components.py tests the package of components."""
+
+import json
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+CLIENT = EXAMPLES / "serving_client.py"
+
+
+def test_the_notebook_about_front_ends_runs():
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    notebook = json.loads((EXAMPLES / "features.ipynb").read_text())
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    names = {}
+    try:
+        for number, cell in enumerate(cells):
+            exec(compile(cell.replace("plt.show()", ""), f"cell {number}", "exec"), names)
+        figures = plt.get_fignums()
+    finally:
+        plt.close("all")
+    assert len(figures) == 3
+    assert not np.array_equal(names["image"], names["masked"])
+    assert set(names["spectrograms"]) == set(names["layers"].FRONTENDS) - {"raw_waveform"}
+
+
+def test_the_notebook_is_stored_without_outputs():
+    notebook = json.loads((EXAMPLES / "features.ipynb").read_text())
+    assert not any(cell["outputs"] for cell in notebook["cells"] if cell["cell_type"] == "code")
+
+
+def run_client(*arguments):
+    """What the client prints, in a process of its own."""
+    result = subprocess.run([sys.executable, CLIENT, *map(str, arguments)], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.fixture
+def served(saved_model):
+    """The URL of a server that answers in the JSON of TensorFlow Serving's REST API, and the bodies it was sent."""
+    import tensorflow as tf
+
+    model, bodies = tf.saved_model.load(str(saved_model)), []
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            bodies.append(body)
+            outputs = model.signatures[body["signature_name"]](waveform=tf.constant(body["instances"], tf.float32))
+            rows = [
+                {name: row.tolist() for name, row in zip(outputs, clip)}
+                for clip in zip(*(value.numpy() for value in outputs.values()))
+            ]
+            answer = json.dumps({"predictions": rows}).encode()
+            self.send_response(200 if self.path == "/v1/models/tiny:predict" else 404)
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *arguments):
+            """Prints nothing."""
+
+    server = HTTPServer(("127.0.0.1", 0), Answer)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/v1/models/tiny", bodies
+    server.shutdown()
+    server.server_close()
+
+
+def test_the_client_predicts_as_audiotag_with_a_saved_model_and_over_rest(saved_model, served, run, wavs):
+    import audiotag
+
+    url, bodies = served
+    by_folder = run_client(saved_model, *wavs[:3])
+    classes = saved_model / "assets/class_names.txt"
+    by_rest = run_client(url, *wavs[:3], "--sample-rate", 16_000, "--classes", classes)
+    assert by_folder == by_rest
+    table = audiotag.predict(run, wavs[:3])
+    names = list(audiotag.load_model(run).vocabulary)
+    for line, (_, row) in zip(by_folder.splitlines(), table.iterrows()):
+        best = row[names].astype(float).sort_values(ascending=False, kind="stable")
+        assert f": {best.index[0]} {best.iloc[0]:.2f}," in line
+    assert len(bodies) == 1 and len(bodies[0]["instances"]) == 3
+
+
+def test_the_client_reads_any_rate_and_number_of_channels(tmp_path, monkeypatch):
+    import soundfile
+
+    monkeypatch.syspath_prepend(EXAMPLES)
+    import serving_client
+
+    soundfile.write(tmp_path / "stereo.wav", np.full((44_100, 2), [0.5, 0.1]), 44_100)
+    waveform = serving_client.read_waveform(tmp_path / "stereo.wav", 16_000)
+    assert waveform.shape == (16_000,)
+    np.testing.assert_allclose(waveform[1_000:-1_000], 0.3, atol=1e-3)
+    assert serving_client.padded([waveform, waveform[:10]]).shape == (2, 16_000)
+    with pytest.raises(SystemExit):
+        monkeypatch.setattr(sys, "argv", ["serving_client.py", "http://127.0.0.1:1/v1/models/tiny", "a.wav"])
+        serving_client.main()
