@@ -4,7 +4,7 @@
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c '$(SUPPORTED)' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
-SOURCES := audiotag tests benchmarks setup.py
+SOURCES := audiotag tests benchmarks docs examples setup.py
 INSTALL := $(BIN)/pip install --quiet --no-compile
 PYTEST := $(BIN)/pytest -q -n auto --dist loadfile
 # Tests without training: together with lint and types they take under three minutes.
@@ -14,7 +14,7 @@ FAST := tests/conformance/test_annotations.py tests/conformance/test_imports.py 
 	tests/evaluation/test_thresholds.py tests/test_files.py tests/metrics tests/test_padding.py \
 	tests/test_progress.py tests/test_schedules.py
 
-.PHONY: demo check test test-slow test-wheel torture lint types format test-io bench clean
+.PHONY: demo check test test-slow test-wheel torture lint types format docs test-io bench clean
 
 demo: .venv/ready  ## The main job on synthesized clips: write records, train on noisy then curated labels, export, report.
 	test -d demo || $(BIN)/audiotag make-demo demo
@@ -29,7 +29,7 @@ check: lint types  ## The fast tests: what CI runs first.
 
 test: check test-slow  ## All tests, and the examples in the docstrings.
 
-test-slow: .venv/tests
+test-slow: .venv/tests docs
 	$(PYTEST) --durations=10 $(addprefix --ignore=,$(FAST))
 
 torture: .venv/torture  ## The checks of docs/reliability.md in full, hours of kills, flipped bits and broken files.
@@ -45,6 +45,9 @@ types: .venv/tests
 format: .venv/tests  ## Formats the code and sorts its imports.
 	$(BIN)/ruff format --quiet $(SOURCES)
 	$(BIN)/ruff check --quiet --fix $(SOURCES)
+
+docs: .venv/docs  ## The documentation as a site in build/docs; a warning is an error.
+	$(BIN)/python -m sphinx --fail-on-warning --nitpicky --quiet docs build/docs
 
 test-wheel:  ## A wheel in an empty environment, outside the checkout.
 	PYTHON=$(PYTHON) .ci/test-wheel
@@ -73,6 +76,10 @@ clean:
 
 .venv/tests: .venv/ready
 	$(INSTALL) --editable '.[tests,backends]'
+	touch $@
+
+.venv/docs: .venv/ready
+	$(INSTALL) --editable '.[docs]'
 	touch $@
 
 .venv/torture: .venv/tests

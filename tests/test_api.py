@@ -159,19 +159,6 @@ def test_the_example_of_every_public_name_runs(name, workplace):
         assert results["logits"].shape == (1, 14)
 
 
-def test_the_code_of_the_readme_runs(workplace, capsys):
-    section = re.search(r"\n## Python\n(.*?)\n## ", (ROOT / "README.md").read_text(), re.DOTALL)[1]
-    blocks = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
-    names = {}
-    for block in blocks:
-        exec(block, names)
-    assert len(blocks) == 2
-    assert len(names["run"].history(stage="noisy")) == 3
-    assert list(names["table"]["fname"]) == ["bell.wav", "street.wav"]
-    assert names["model"].output_shape == (None, 80)
-    assert "lwlrap" in capsys.readouterr().out
-
-
 # What the functions do
 
 

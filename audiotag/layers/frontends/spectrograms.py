@@ -160,8 +160,8 @@ class LogMel(MelSpectrogram):
     dtype policy, the output is float32.
 
     Args:
-        sample_rate, num_bands, fft_length, frame_step, low_hz, high_hz, power, window_length, padding, mel_scale,
-            norm: As for `MelSpectrogram`.
+        sample_rate, num_bands, fft_length, frame_step, low_hz, high_hz, power, window_length: As for `MelSpectrogram`.
+        padding, mel_scale, norm: As for `MelSpectrogram`.
         reference: Power of 0 dB, above 0, or "max" for the clip's own maximum.
         silence: Floor of the power of a band, above 0.
         dynamic_range_db: Levels are floored this far below the clip's own maximum; None for no floor.

@@ -79,10 +79,10 @@ class Resize(keras.layers.Layer):
     the input pixel floor(u). The others are weighted means of the input pixels: one
     whose center is d away has weight k(d), divided by the sum within the image:
 
-    - "bilinear": k(d) = max(0, 1 - |d|);
-    - "bicubic": k(d) = 1.5|d|^3 - 2.5|d|^2 + 1 up to |d| = 1, then
-      -0.5|d|^3 + 2.5|d|^2 - 4|d| + 2 up to 2, then 0. It is sharper, and may exceed the
-      range of the image at an edge.
+    - "bilinear": `k(d) = max(0, 1 - |d|)`;
+    - "bicubic": `k(d) = 1.5|d|^3 - 2.5|d|^2 + 1` up to `|d| = 1`, then
+      `-0.5|d|^3 + 2.5|d|^2 - 4|d| + 2` up to 2, then 0. It is sharper, and may exceed
+      the range of the image at an edge.
 
     With `antialias`, d is divided by N / n along an axis that shrinks, so that every
     input pixel contributes. Pillow does the same; its default is "bicubic" since
