@@ -308,7 +308,7 @@ def test_class_weights_weight_the_clips_in_the_training_loss_of_every_path():
     separate = build_tagger(experiment, sample_rate=SAMPLE_RATE, num_classes=5, stage=experiment.stages[0])
     separate.compile(optimizer="sgd", loss=loss)
     separate.noisy_loss, separate.class_weights = noisy, weights
-    logits, labels = separate((window, group_labels(truth, ["curated", "noisy", "noisy", "curated"])), training=True)
+    logits, labels = separate((window, group_labels(truth, [True, False, False, True])), training=True)
     value = separate.compute_loss(None, truth, (logits, labels), training=True)
     by_hand = loss(truth[[0, 3]], logits.numpy()[[0, 3]], [4, 0.5]) / 2
     by_hand += noisy(truth[1:3], logits[1:3], np.array([2.5, 1], "float32")) / 2
