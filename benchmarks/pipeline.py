@@ -1,15 +1,17 @@
 """Windows per second that reach the network: audiotag's pipeline and others on the same clips.
 
-    python benchmarks/pipeline.py                     # synthesized clips at 44.1 kHz
+    python benchmarks/pipeline.py                     # the demo's clips, noise of 5 s and of 15 s, at 44.1 kHz
     python benchmarks/pipeline.py --source MYDATASET  # anything make-records reads
 
-Every row gives shuffled batches of random windows with their labels, float32, short clips repeated; except "plain
-reading", which only reads the same records from disk: an upper bound of any pipeline on them. Rounds are interleaved
-and the files are in the page cache; ratios are medians over the rounds, so other load affects all rows alike.
-audiotag does not need PyTorch; `pip install torch` adds its row.
+Every row gives shuffled batches of random windows with their labels, short clips repeated: int16 by audiotag, whose
+model scales them, float32 by the others. "plain reading" only reads the same records, whole, from disk. Rounds are
+interleaved and the files are in the page cache; ratios are medians over the rounds, so other load affects all rows
+alike. CPU time is that of the process and its workers. audiotag does not need PyTorch; `pip install torch` adds its
+row.
 """
 
 import argparse
+import functools
 import math
 import os
 import statistics
@@ -23,6 +25,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import librosa
 import numpy as np
+import psutil
 import soundfile as sf
 import tensorflow as tf
 
@@ -30,6 +33,7 @@ from audiotag.data import pipeline, synthetic
 from audiotag.data.clips import read_clips
 from audiotag.data.labels import multi_hot
 from audiotag.data.records import write_records
+from audiotag.data.records.offsets import find_offsets
 from audiotag.data.sources import find_clips
 
 try:
@@ -43,16 +47,38 @@ CORES = os.cpu_count()
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--source", type=Path, help="a dataset; synthesized clips by default")
+    parser.add_argument("--source", type=Path, help="a dataset; synthesized clips of three lengths by default")
     parser.add_argument("--seconds", type=float, default=2.0, help="duration of a window")
     parser.add_argument("--epochs", type=int, default=4, help="epochs per round")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
+    for make in SYNTHESIZED if args.source is None else [lambda folder: args.source]:
+        compare_on(make, args)
+
+
+def noise(folder, seconds, *, num_clips=384, sample_rate=44_100):
+    """A folder of clips of noise, of ten classes."""
+    rng = np.random.default_rng(0)
+    for number in range(num_clips):
+        path = folder / f"class{number % 10}" / f"{number}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sf.write(path, rng.integers(-20_000, 20_000, round(seconds * sample_rate), "int16"), sample_rate)
+    return folder
+
+
+def demo(folder):
+    """The clips of make-demo."""
+    synthetic.make_demo(folder)
+    return folder
+
+
+SYNTHESIZED = [demo, functools.partial(noise, seconds=5), functools.partial(noise, seconds=15)]
+
+
+def compare_on(make, args):
+    """Runs all pipelines on a folder of clips, which `make` makes."""
     with tempfile.TemporaryDirectory() as scratch:
-        source = args.source or Path(scratch) / "demo"
-        if args.source is None:
-            synthetic.make_demo(source)
-        source = find_clips(source)
+        source = find_clips(make(Path(scratch) / "clips"))
         manifest = write_records(source, Path(scratch) / "records", clips_per_shard=64)
         clips = read_clips(manifest.directory / "clips.csv").merge(source.clips[["name", "path"]], on="name")
         clips = clips[clips["labels"] != ""].reset_index(drop=True)
@@ -70,19 +96,24 @@ def pipelines(manifest, clips, window_samples, epochs):
     truth = multi_hot(clips["labels"], manifest.vocabulary)  # [clips, K]
     paths = manifest.paths_holding(clips["name"])
     records = pipeline._read(tf.data.Dataset.from_tensor_slices(paths).repeat(epochs)).prefetch(tf.data.AUTOTUNE)
-    batches = pipeline.training_batches(
-        manifest,
-        clips,
-        truth,
-        window_samples=window_samples,
-        pad="repeat",
-        batch_size=BATCH_SIZE,
-        seed=1,
-        epochs=range(epochs),
+    by_offset, sequential = (
+        pipeline.training_batches(
+            manifest,
+            clips,
+            truth,
+            window_samples=window_samples,
+            pad="repeat",
+            batch_size=BATCH_SIZE,
+            seed=1,
+            epochs=range(epochs),
+            offsets=offsets,
+        )
+        for offsets in (find_offsets(manifest), None)
     )
     return {
-        "audiotag": lambda: BATCH_SIZE * count(batches),
-        "audiotag, read by Python": lambda: sum(len(waveform) for waveform, _ in batches),
+        "audiotag": lambda: BATCH_SIZE * count(by_offset),
+        "audiotag, read by Python": lambda: sum(len(waveform) for waveform, _ in by_offset),
+        "audiotag, whole shards": lambda: BATCH_SIZE * count(sequential),
         "plain reading of its shards": lambda: count(records),
         "PyTorch DataLoader, soundfile": torch_loader(clips, truth, window_samples, epochs) if torch else None,
         "Keras PyDataset, librosa.load": keras_sequence(clips, truth, window_samples, manifest.sample_rate),
@@ -150,16 +181,20 @@ def keras_sequence(clips, truth, window_samples, sample_rate):
 
 def compare(runs, rounds):
     """Runs all pipelines in every round and prints the median rate of each."""
-    rates = {name: [] for name in runs}
+    rates, cpu = ({name: [] for name in runs} for _ in range(2))  # windows per second, CPU seconds per window
     for number in range(rounds + 1):
         for name, run in runs.items():
             if run is None:
                 continue
-            started = time.perf_counter()
+            started, cpu_before = time.perf_counter(), cpu_seconds()
             windows = run()
             if number:  # the first round fills caches and starts workers
                 rates[name].append(windows / (time.perf_counter() - started))
-    print(f"{'':32} {'windows/s':>10} {'min':>8} {'max':>8} {'of PyTorch':>11} {'of reading':>11}")
+                cpu[name].append((cpu_seconds() - cpu_before) / windows)
+    print(
+        f"{'':32} {'windows/s':>10} {'min':>8} {'max':>8} {'of PyTorch':>11} {'of reading':>11} {'CPU µs':>8} "
+        f"{'of PyTorch':>11} {'of reading':>11}"
+    )
     for name, rate in rates.items():
         if not rate:
             print(f"{name:32} torch is not installed")
@@ -167,8 +202,16 @@ def compare(runs, rounds):
         print(
             f"{name:32} {statistics.median(rate):10.0f} {min(rate):8.0f} {max(rate):8.0f} "
             f"{ratio(rate, rates['PyTorch DataLoader, soundfile']):>11} "
-            f"{ratio(rate, rates['plain reading of its shards']):>11}"
+            f"{ratio(rate, rates['plain reading of its shards']):>11} {1e6 * statistics.median(cpu[name]):8.0f} "
+            f"{ratio(cpu['PyTorch DataLoader, soundfile'], cpu[name]):>11} "
+            f"{ratio(cpu['plain reading of its shards'], cpu[name]):>11}"
         )
+
+
+def cpu_seconds():
+    """CPU time of this process and of its workers so far."""
+    process = psutil.Process()
+    return sum(time.user + time.system for time in (one.cpu_times() for one in (process, *process.children())))
 
 
 def ratio(rate, other):

@@ -6,12 +6,14 @@ Training, label selection and out-of-fold prediction use it.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pandas as pd
 
 from audiotag.config.schema import Stage, expand_rounds
 from audiotag.data.records.manifest import Manifest
+from audiotag.data.records.offsets import PcmShard
 from audiotag.runs.directory import Run, StageFiles
 
 
@@ -25,6 +27,7 @@ class FoldContext:
         clips: What `splits.training_clips` returns: every clip that may be trained on.
         fold: The fold that is held out.
         stage: A stage, or one of its rounds.
+        offsets: What `find_offsets` returns for the records; None reads whole shards.
     """
 
     run: Run
@@ -32,6 +35,7 @@ class FoldContext:
     clips: pd.DataFrame
     fold: int
     stage: Stage
+    offsets: Mapping[str, PcmShard] | None = None
 
     def at_stage(self, name: str) -> FoldContext:
         """The same fold at another stage, or at one of its rounds."""

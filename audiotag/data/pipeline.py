@@ -1,14 +1,14 @@
 """Records → batches of waveforms and truth, in tf.data.
 
 Waveforms come from the records; which clips to use, and their truth, come from a table joined by name. Only the window
-of a clip is decoded. Every random choice depends only on the seed, the epoch and the clip, so the order of reading, the
-number of threads and resuming do not change it.
+of a clip is decoded; of PCM in a local folder, only the window is read. Every random choice depends only on the seed,
+the epoch and the clip, so the way of reading, the number of threads and resuming do not change it.
 """
 
 import contextlib
 import io
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,7 @@ import tensorflow as tf
 from audiotag.data.audio import decoding
 from audiotag.data.records import schema
 from audiotag.data.records.manifest import Manifest, damage_error, damaged_shards, refuse_replaced
+from audiotag.data.records.offsets import PcmShard
 from audiotag.errors import DataError
 from audiotag.padding import num_repeats, zeros_before
 
@@ -42,6 +43,7 @@ def training_batches(
     epochs: range,
     probabilities: np.ndarray | None = None,
     num_steps: int | None = None,
+    offsets: Mapping[str, PcmShard] | None = None,
 ) -> tf.data.Dataset:
     """Batches of random windows, in a new order every epoch.
 
@@ -60,9 +62,11 @@ def training_batches(
         epochs: The epochs to yield, counted from 0.
         probabilities: [len(clips)], how often each clip is drawn, in any unit; None uses each clip once per epoch.
         num_steps: Batches per epoch; required with `probabilities`.
+        offsets: What `find_offsets` returns; windows are then read by position. None reads whole shards. The batches
+            are the same.
 
     Returns:
-        A `tf.data.Dataset` of (waveform float32 [B, N], truth float32 [B, K]) with len(clips) // batch_size batches
+        A `tf.data.Dataset` of (waveform int16 [B, N], truth float32 [B, K]) with len(clips) // batch_size batches
         per epoch, or `num_steps`.
 
     Raises:
@@ -73,7 +77,12 @@ def training_batches(
             f"{len(clips)} clips do not fill a batch of {batch_size}. Give more clips or a smaller batch_size."
         )
     truth = tf.constant(truth, tf.float32)  # [clips, K]
-    windows = _Windows(manifest, clips, window_samples=window_samples, pad=pad, seed=seed)
+    options = {"window_samples": window_samples, "pad": pad, "seed": seed}
+    windows: _Windows
+    if offsets is None:
+        windows = _SequentialWindows(manifest, clips, **options)
+    else:
+        windows = _WindowsByOffset(manifest, clips, offsets, **options)
     logits = None if probabilities is None else tf.math.log(tf.constant(probabilities, tf.float64))[None]  # [1, clips]
 
     def batches_of(epoch):
@@ -83,10 +92,8 @@ def training_batches(
             selected = windows.drawn(epoch, logits, num_steps * batch_size)
         return selected.batch(batch_size, drop_remainder=True)
 
-    def finish(window, row):
-        if window.dtype == tf.string:
-            window = tf.io.decode_raw(window, tf.int16, fixed_length=2 * window_samples)  # [B, N]
-        waveform = tf.cast(window, tf.float32) / decoding.FULL_SCALE  # [B, N]
+    def finish(row, window):
+        waveform = windows.waveforms(row, window)  # [B, N]
         return tf.ensure_shape(waveform, [batch_size, window_samples]), tf.gather(truth, row)
 
     return (
@@ -99,33 +106,19 @@ def training_batches(
 
 
 class _Windows:
-    """Datasets of random windows in a random order: (window, row of the clip).
+    """Datasets of random windows in a random order: (row of the clip, window).
 
-    The start of a window depends on the seed, the epoch, the name of the clip and, if clips are drawn, the draw.
+    The start of a window depends on the seed, the epoch, the name of the clip and, if clips are drawn, the draw. The
+    order is that of the records, read from several shards at once, then shuffled in a small buffer.
     """
 
     def __init__(self, manifest, clips, *, window_samples, pad, seed):
-        self.paths = tf.constant(_paths(manifest, clips))
-        self.find_row = _rows_by_name(clips)
-        self.has_others = _has_others(manifest, clips)
-        self.num_clips, self.window_samples, self.seed = len(clips), window_samples, seed
-        if manifest.options["codec"] == "pcm":
-            short = bool((clips["num_samples"] < window_samples).any())
-            self.kind, self.cut = tf.string, _cut_pcm(window_samples, short and pad)
-        else:
-            self.kind, self.cut = tf.int16, _cut_coded(window_samples, pad)
+        self.paths = _paths(manifest, clips)
+        self.num_clips, self.window_samples, self.pad, self.seed = len(clips), window_samples, pad, seed
 
     def one_per_clip(self, epoch):
         """One window of each clip."""
-
-        def window_and_row(serialized):
-            record = schema.decode(serialized)
-            return self._window(record, epoch), self.find_row(record["name"])
-
-        windows = self._records(epoch).map(window_and_row, num_parallel_calls=tf.data.AUTOTUNE)
-        if self.has_others:
-            windows = windows.filter(lambda _, row: row >= 0)
-        return self._shuffled(windows.apply(tf.data.experimental.assert_cardinality(self.num_clips)), epoch)
+        return self._shuffled(self.in_record_order(epoch), epoch)
 
     def drawn(self, epoch, logits, num_windows):
         """`num_windows` windows of clips drawn with replacement; logits [1, clips]."""
@@ -139,35 +132,147 @@ class _Windows:
         windows = tf.data.Dataset.range(num_chunks).flat_map(one_chunk)
         return windows.apply(tf.data.experimental.assert_cardinality(num_windows))
 
+    def in_record_order(self, number, counts=None):
+        """One window of each clip, or as many as `counts` [clips] has for it, in the order of the records."""
+        raise NotImplementedError
+
+    def waveforms(self, rows, windows):
+        """A batch of windows as int16 [B, N]."""
+        raise NotImplementedError
+
     def _chunk(self, number, logits, num_windows):
         rows = tf.random.stateless_categorical(logits, num_windows, seed=[self.seed, number])[0]  # [num_windows]
         counts = tf.math.bincount(tf.cast(rows, tf.int32), minlength=self.num_clips)  # [clips]
+        return self._shuffled(self.in_record_order(number, counts), number)
 
-        def windows_and_rows(serialized):
-            record = schema.decode(serialized)
-            row = self.find_row(record["name"])
-            count = tf.where(row >= 0, counts[tf.maximum(row, 0)], 0)
-            windows = tf.map_fn(
-                lambda draw: self._window(record, number, draw), tf.range(count), fn_output_signature=self.kind
-            )
-            return windows, tf.fill([count], row)
+    def _shuffled_shards(self, number):
+        """The positions of the shards in `paths`, in a new order: [shards]."""
+        return tf.random.experimental.stateless_shuffle(tf.range(len(self.paths)), [self.seed, number])
 
-        windows = self._records(number).map(windows_and_rows, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
-        return self._shuffled(windows, number)
-
-    def _records(self, epoch):
-        shards = tf.random.experimental.stateless_shuffle(self.paths, [self.seed, epoch])
-        return _read(tf.data.Dataset.from_tensor_slices(shards))
-
-    def _window(self, record, epoch, *draw):
-        numbers = [tf.strings.as_string(number) for number in (epoch, *draw)]
-        key = tf.strings.join([str(self.seed), *numbers, record["name"]], "/")
-        num_starts = tf.maximum(record["num_samples"] - self.window_samples, 0) + 1
-        return self.cut(record, tf.strings.to_hash_bucket_fast(key, 1 << 52) % num_starts)
+    def _start(self, name, num_samples, number, *draw):
+        """The first sample of a window, or of several of as many names."""
+        numbers = [tf.strings.as_string(number) for number in (number, *draw)]
+        key = tf.strings.join([str(self.seed), *numbers, name], "/")
+        num_starts = tf.maximum(num_samples - self.window_samples, 0) + 1
+        return tf.strings.to_hash_bucket_fast(key, 1 << 52) % num_starts
 
     def _shuffled(self, windows, number):
         tf.random.set_seed(self.seed + 1)  # of this graph only: the seed of the program must not change the order
         return windows.shuffle(SHUFFLE_BUFFER, seed=self.seed + number, reshuffle_each_iteration=False)
+
+
+class _SequentialWindows(_Windows):
+    """Reads every shard from its start; a window is its bytes or its samples."""
+
+    def __init__(self, manifest, clips, **options):
+        super().__init__(manifest, clips, **options)
+        self.find_row = _rows_by_name(clips)
+        self.has_others = _has_others(manifest, clips)
+        if manifest.options["codec"] == "pcm":
+            short = bool((clips["num_samples"] < self.window_samples).any())
+            self.kind, self.cut = tf.string, _cut_pcm(self.window_samples, short and self.pad)
+        else:
+            self.kind, self.cut = tf.int16, _cut_coded(self.window_samples, self.pad)
+
+    def in_record_order(self, number, counts=None):
+        paths = tf.gather(tf.constant(self.paths), self._shuffled_shards(number))
+        records = _read(tf.data.Dataset.from_tensor_slices(paths))
+        if counts is None:
+            windows = records.map(lambda record: self._one_window(record, number), num_parallel_calls=tf.data.AUTOTUNE)
+            if self.has_others:
+                windows = windows.filter(lambda row, _: row >= 0)
+            return windows.apply(tf.data.experimental.assert_cardinality(self.num_clips))
+        several = records.map(
+            lambda record: self._several_windows(record, number, counts), num_parallel_calls=tf.data.AUTOTUNE
+        )
+        return several.unbatch()
+
+    def waveforms(self, rows, windows):
+        if windows.dtype == tf.string:
+            return tf.io.decode_raw(windows, tf.int16, fixed_length=2 * self.window_samples)
+        return windows
+
+    def _one_window(self, serialized, number):
+        record = schema.decode(serialized)
+        return self.find_row(record["name"]), self._window(record, number)
+
+    def _several_windows(self, serialized, number, counts):
+        record = schema.decode(serialized)
+        row = self.find_row(record["name"])
+        count = tf.where(row >= 0, counts[tf.maximum(row, 0)], 0)
+        windows = tf.map_fn(
+            lambda draw: self._window(record, number, draw), tf.range(count), fn_output_signature=self.kind
+        )
+        return tf.fill([count], row), windows
+
+    def _window(self, record, number, *draw):
+        return self.cut(record, self._start(record["name"], record["num_samples"], number, *draw))
+
+
+class _WindowsByOffset(_Windows):
+    """Reads only windows, a batch at a time, after they are shuffled; until then a window is its first sample."""
+
+    def __init__(self, manifest, clips, offsets, **options):
+        super().__init__(manifest, clips, **options)
+        row_of = {name: row for row, name in enumerate(clips["name"])}
+        paths = set(self.paths)
+        held = [shard for shard in manifest.shards if str(manifest.directory / shard.file) in paths]
+        rows = np.array([row_of.get(name, -1) for shard in held for name in shard.clips])  # [records]
+        ends = np.cumsum([len(shard.clips) for shard in held])  # [shards]
+        self.rows, self.ends = tf.constant(rows), tf.constant([0, *ends], tf.int64)
+        self.names = tf.constant(clips["name"].tolist())  # [clips]
+
+        def per_clip(of_records):
+            values = np.zeros(len(clips), "int64")
+            values[rows[rows >= 0]] = np.concatenate(of_records)[rows >= 0]
+            return values
+
+        shards = [offsets[shard.file] for shard in held]
+        shard_numbers = per_clip([np.full(len(shard.clips), number) for number, shard in enumerate(held)])
+        self.shards = [shards[number] for number in shard_numbers]  # one per clip
+        self.offsets = per_clip([shard.offsets for shard in shards])
+        self.num_samples = per_clip([shard.num_samples for shard in shards])
+
+    def in_record_order(self, number, counts=None):
+        num_samples = tf.constant(self.num_samples)
+
+        def windows(records):
+            rows = tf.gather(self.rows, records)  # [records]
+            rows, draws = tf.boolean_mask(rows, rows >= 0), []  # [clips]
+            if counts is not None:
+                times = tf.gather(counts, rows)
+                rows, draws = tf.repeat(rows, times), [tf.ragged.range(times).flat_values]  # [windows]
+            names, lengths = tf.gather(self.names, rows), tf.gather(num_samples, rows)
+            return tf.data.Dataset.from_tensor_slices((rows, self._start(names, lengths, number, *draws)))
+
+        records = tf.data.Dataset.from_tensor_slices(self._shuffled_shards(number)).interleave(
+            lambda shard: tf.data.Dataset.range(self.ends[shard], self.ends[shard + 1]), cycle_length=SHARDS_AT_ONCE
+        )
+        return records.batch(len(self.rows)).flat_map(windows)
+
+    def waveforms(self, rows, windows):
+        return tf.numpy_function(self._read, [rows, windows], tf.int16, stateful=False)
+
+    def _read(self, rows, starts):
+        waveforms = _aligned((len(rows), self.window_samples))
+        for waveform, row, start in zip(waveforms, rows.tolist(), starts.tolist()):
+            samples = min(int(self.num_samples[row]), self.window_samples)
+            missing = self.window_samples - samples
+            before = zeros_before(missing) if self.pad == "zeros" else 0
+            self.shards[row].read(int(self.offsets[row]) + 2 * start, waveform[before : before + samples])
+            if self.pad == "zeros":
+                waveform[:before] = waveform[before + samples :] = 0
+            elif missing:
+                waveform[:] = np.resize(waveform[:samples], self.window_samples)
+        return waveforms.astype("int16", copy=False)  # on a big-endian machine a copy
+
+
+def _aligned(shape):
+    """An array of little-endian int16 that TensorFlow uses without a copy, as it starts at a multiple of 64 bytes."""
+    number = 2 * int(np.prod(shape))
+    space = np.empty(number + 63, "uint8")
+    start = -space.ctypes.data % 64
+    return space[start : start + number].view("<i2").reshape(shape)
 
 
 def evaluation_batches(

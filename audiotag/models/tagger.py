@@ -56,7 +56,7 @@ class Tagger(keras.Model):
 
     In comments F is the number of flips: 4 with `flip_tta`, else 1.
 
-    Input shape: waveform [B, N], float32 in -1 to 1, any N; in training (waveform [B, n], labels [B, K]).
+    Input shape: waveform [B, N], float32 in -1 to 1 or int16, any N; in training (waveform [B, n], labels [B, K]).
     Output shape: logits [B, K], float32; in training (logits, labels), as many as the preprocessor has labels.
     """
 
@@ -101,6 +101,7 @@ class Tagger(keras.Model):
 
     def call(self, inputs, training=False):
         waveform, labels = inputs if isinstance(inputs, (tuple, list)) else (inputs, None)
+        waveform = windowing.to_float(waveform)
         if training:
             image, labels = self.preprocessor((waveform, labels), training=True)
             return self.network(image, training=True), labels
@@ -221,11 +222,12 @@ class Tagger(keras.Model):
         """Computes the dataset statistics of preprocessor layers that scale by them.
 
         Args:
-            batches: A function without arguments that returns batches of waveforms [B, n], one pass over the clips.
+            batches: A function without arguments that returns batches of waveforms [B, n], float or int16, one pass
+                over the clips.
         """
         for layer in self.adapted_layers():
             before = keras.Model(self.preprocessor.inputs, layer.input)
-            waveforms = (ops.convert_to_tensor(batch, "float32") for batch in batches())
+            waveforms = (windowing.to_float(ops.convert_to_tensor(batch)) for batch in batches())
             layer.adapt(before((waveform, self._no_labels(waveform)), training=False) for waveform in waveforms)
 
     def backbone(self) -> list[keras.layers.Layer]:

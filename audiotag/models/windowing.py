@@ -5,11 +5,13 @@ B clips of N samples, the shorter ones padded with zeros, are cut into W windows
 
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
 from audiotag.padding import zeros_before
 
+FULL_SCALE = 32_768.0  # of int16
 FULL_CLIP_STEPS = 13  # a clip is one window up to 64 times the window length; a longer clip is cut into such windows
 
 
@@ -27,6 +29,18 @@ def full_clip_window(size: Any, n: int) -> Any:
     if isinstance(size, int):
         return int(lengths[min(int(np.searchsorted(lengths, size)), FULL_CLIP_STEPS - 1)])
     return ops.min(ops.where(lengths >= size, lengths, lengths[-1]))
+
+
+def to_float(waveform: Any) -> Any:
+    """int16 samples → float32 in -1 to 1; other waveforms → float32, unchanged.
+
+    Example:
+        >>> to_float(ops.convert_to_tensor([[-32768, 16384]], "int16")).numpy().tolist()
+        [[-1.0, 0.5]]
+    """
+    scaled = keras.backend.standardize_dtype(waveform.dtype) == "int16"
+    waveform = ops.cast(waveform, "float32")
+    return waveform / FULL_SCALE if scaled else waveform
 
 
 def sliding(length: Any, size: Any, n: Any, *, hop: Any) -> tuple[Any, Any]:

@@ -31,6 +31,7 @@ from audiotag.data.clips import read_clips
 from audiotag.data.labels import multi_hot
 from audiotag.data.pipeline import Stopwatch, evaluation_batches, explain_damage, training_batches
 from audiotag.data.records.manifest import Manifest, read_manifest, refuse_damage
+from audiotag.data.records.offsets import find_offsets
 from audiotag.data.sampling import sampling_probabilities
 from audiotag.errors import ConfigError, DataError
 from audiotag.models.label_groups import group_labels
@@ -144,11 +145,13 @@ def _fit_folds(run, manifest, clips, folds, say):
     keep_corrections(run)
     clips = training_clips(run, clips)
     check_subsets(run, clips)
-    contexts = [FoldContext(run, manifest, clips, fold, experiment.stages[-1]) for fold in folds]
+    trained = all(run.result(fold, stage.name) for fold in folds for stage in expand_rounds(experiment))
+    offsets = None if trained else find_offsets(manifest)
+    contexts = [FoldContext(run, manifest, clips, fold, experiment.stages[-1], offsets) for fold in folds]
     say = functools.cache(say)  # what is true of several folds is said once
     for context in contexts:
         _check_sources(context)
-    if not all(run.result(fold, stage.name) for fold in folds for stage in expand_rounds(experiment)):
+    if not trained:
         refuse_damage(manifest)
     with explain_damage(manifest):
         for group in _stage_groups(experiment):
@@ -327,6 +330,7 @@ def _batches(context, clips, index, *, separate_subsets):
         pad=run.experiment.window.pad,
         batch_size=stage.batch_size,
         seed=run.experiment.seed + index,
+        offsets=context.offsets,
     )
 
 

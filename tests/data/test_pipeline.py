@@ -1,4 +1,5 @@
 import io
+import os
 import re
 import time
 from collections import Counter
@@ -15,6 +16,7 @@ from audiotag.data.audio.decoding import to_pcm
 from audiotag.data.clips import read_clips
 from audiotag.data.pipeline import Stopwatch, evaluation_batches, training_batches
 from audiotag.data.records import read_manifest, write_records
+from audiotag.data.records.offsets import find_offsets
 from audiotag.data.sources import find_clips
 from audiotag.errors import DataError
 
@@ -60,17 +62,17 @@ def named_windows(batches, clips):
     return [
         (names[row], window)
         for waveform, truth in batches.as_numpy_iterator()
-        for row, window in zip(truth.argmax(axis=1), to_pcm(waveform))
+        for row, window in zip(truth.argmax(axis=1), waveform)
     ]
 
 
-def windows(packed, clips=None, *, epochs=range(1), pad="repeat", batch_size=1, seed=1):
+def windows(packed, clips=None, *, epochs=range(1), pad="repeat", batch_size=1, seed=1, **options):
     """[(name, window), ...] in the order of training."""
     manifest, table = packed
     clips = table if clips is None else clips
     batches = training_batches(
         manifest, clips, np.eye(len(clips)), window_samples=WINDOW, pad=pad, batch_size=batch_size,
-        seed=seed, epochs=epochs,
+        seed=seed, epochs=epochs, **options,
     )  # fmt: skip
     return named_windows(batches, clips)
 
@@ -120,17 +122,17 @@ def test_every_codec_gives_the_same_windows_in_the_same_order(packed):
         assert equal(pcm, flac)
 
 
-def test_a_waveform_is_the_samples_divided_by_full_scale_and_has_its_truth(packed, sounds):
+def test_a_waveform_is_the_samples_of_the_clip_and_has_its_truth(packed, sounds):
     manifest, clips = packed()
     truth = np.random.default_rng(0).random((len(clips), 7)).astype("float32")
     batches = training_batches(
         manifest, clips, truth, window_samples=1, pad="zeros", batch_size=9, seed=0, epochs=range(1)
     )
-    assert batches.element_spec == (tf.TensorSpec([9, 1], tf.float32), tf.TensorSpec([9, 7], tf.float32))
+    assert batches.element_spec == (tf.TensorSpec([9, 1], tf.int16), tf.TensorSpec([9, 7], tf.float32))
     rows = {row.tobytes(): name for row, name in zip(truth, clips["name"])}
     for waveform, targets in batches.as_numpy_iterator():
         for sample, row in zip(waveform[:, 0], targets):
-            assert sample in sounds[rows[row.tobytes()]] / np.float32(32_768)
+            assert sample in sounds[rows[row.tobytes()]]
 
 
 # Training: which windows, and in which order
@@ -249,6 +251,71 @@ def test_neighbors_in_the_shards_are_rarely_neighbors_in_the_batches(packed):
     for index, some in enumerate(pairs):
         for others in pairs[:index]:
             assert len(some & others) < 8  # of 44, one expected
+
+
+# Training: windows by offset
+
+
+@pytest.mark.parametrize("pad", ["repeat", "zeros"])
+@pytest.mark.parametrize("fraction", [1.0, 0.5], ids=["all clips", "some clips"])
+@pytest.mark.parametrize("drawn", [False, True], ids=["each once", "drawn"])
+def test_windows_by_offset_are_those_of_the_sequential_reader(packed, pad, fraction, drawn):
+    manifest, clips = packed("pcm", 4)
+    clips = clips.sample(frac=fraction, random_state=0).reset_index(drop=True)
+    options = {"pad": pad, "batch_size": 7, "epochs": range(1, 4)}
+    if drawn:
+        options |= {"probabilities": np.arange(1.0, len(clips) + 1), "num_steps": 17}
+    sequential = windows((manifest, clips), **options)
+    assert equal(windows((manifest, clips), **options, offsets=find_offsets(manifest)), sequential)
+    assert len({name for name, _ in sequential}) > len(clips) / 2
+
+
+@pytest.mark.parametrize("threads", [1, 5])
+@pytest.mark.parametrize("offsets", [find_offsets, lambda manifest: None], ids=["by offset", "sequential"])
+def test_an_epoch_continues_in_the_middle_with_any_number_of_threads(packed, threads, offsets):
+    manifest, clips = packed()
+    uninterrupted = windows(packed(), batch_size=4, epochs=range(3))
+    batches = training_batches(
+        manifest, clips, np.eye(len(clips)), window_samples=WINDOW, pad="repeat", batch_size=4, seed=1,
+        epochs=range(1, 3), offsets=offsets(manifest),
+    )  # fmt: skip
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = threads
+    rest = named_windows(batches.skip(5).with_options(options), clips)
+    assert equal(rest, uninterrupted[(11 + 5) * 4 :])
+
+
+def cut(path):
+    os.truncate(path, path.stat().st_size - 1_000)
+
+
+def alter_the_last_sample(path):
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"codec") - 20] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("change", [cut, os.remove, alter_the_last_sample])
+def test_a_shard_that_changes_while_windows_are_read_is_named(dataset, tmp_path, change):
+    manifest = write_records(dataset[0], tmp_path, sample_rate=RATE, workers=0, clips_per_shard=8)
+    clips, path = read_clips(tmp_path / "clips.csv"), tmp_path / manifest.shards[2].file
+    batches = training_batches(
+        manifest, clips, np.eye(len(clips)), window_samples=WINDOW, pad="zeros", batch_size=9, seed=0,
+        epochs=range(1_000), offsets=find_offsets(manifest),
+    )  # fmt: skip
+    with pytest.raises(DataError, match=f"{path.name}: (damaged|is missing; it held 8)"):
+        with pipeline.explain_damage(manifest):
+            for number, _ in enumerate(batches):
+                if number == 3:
+                    change(path)
+
+
+def test_a_shard_that_is_only_copied_while_windows_are_read_changes_nothing(packed):
+    manifest, clips = packed()
+    offsets = find_offsets(manifest)
+    for path in manifest.paths_holding(clips["name"]):
+        os.utime(path)
+    assert equal(windows(packed(), offsets=offsets), windows(packed()))
 
 
 # Evaluation

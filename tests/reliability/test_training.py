@@ -14,6 +14,7 @@ import tensorflow as tf
 from flips import bits, flipped
 
 from audiotag.errors import ConfigError, DataError
+from audiotag.models.windowing import to_float
 from audiotag.runs.weights import save_weights
 from audiotag.training import loop
 from audiotag.training.state import load_state, save_state
@@ -57,7 +58,9 @@ def nan_waveforms(patch, bad):
         dataset = batches(*args, epochs=epochs, **options)
         if len(epochs) == 1:  # the error message reads the names of the clips again
             return dataset
-        return dataset.enumerate().map(lambda step, batch: (tf.where(step == bad, np.nan, batch[0]), batch[1]))
+        return dataset.enumerate().map(
+            lambda step, batch: (tf.where(step == bad, np.nan, to_float(batch[0])), batch[1])
+        )
 
     patch.setattr(loop, "training_batches", with_nan)
 

@@ -44,6 +44,7 @@ from audiotag.layers import LogMel
 from audiotag.metrics import lwlrap, mean_average_precision_at_k
 from audiotag.models.label_groups import split_groups
 from audiotag.models.tagger import Tagger
+from audiotag.models.windowing import to_float
 from audiotag.runs.building import build_tagger
 from audiotag.runs.models import load_tagger
 from audiotag.runs.weights import load_weights
@@ -217,6 +218,29 @@ def test_records_replaced_while_it_trains_end_it_before_the_epoch_is_saved(tiny,
     (folder / "manifest.json").unlink()
     with pytest.raises(DataError, match="and there are no complete records now"):
         CheckRecords(manifest).on_epoch_begin(0)
+
+
+def test_a_shard_cut_while_it_trains_is_named(tiny, tmp_path, replaced, monkeypatch):
+    folder, _ = replaced
+    path = folder / read_manifest(folder).shards[0].file
+    on_epoch_end = CheckRecords.on_epoch_end
+
+    def cut_after_the_first_epoch(callback, epoch, logs=None):
+        on_epoch_end(callback, epoch, logs)
+        os.truncate(path, path.stat().st_size // 2)
+
+    monkeypatch.setattr(CheckRecords, "on_epoch_end", cut_after_the_first_epoch)
+    with pytest.raises(DataError, match=f"{path.name}: damaged: its SHA-256 is not the manifest's"):
+        fit(tiny(f"records={folder}"), tmp_path / "run", fold=0)
+
+
+def test_weights_do_not_depend_on_how_records_are_read(run, tiny, tmp_path, records, monkeypatch):
+    assert loop.find_offsets(read_manifest(records)) is not None  # `run` was trained on windows by offset
+    monkeypatch.setattr(loop, "find_offsets", lambda manifest: None)
+    sequential = fit(tiny(), tmp_path / "sequential", fold=0)
+    for stage in ("noisy", "curated"):
+        for one, another in zip(load_tagger(run, 0, stage).weights, load_tagger(sequential, 0, stage).weights):
+            np.testing.assert_array_equal(one, another)
 
 
 def test_restart_removes_the_old_run(again, tiny, monkeypatch):
@@ -800,7 +824,7 @@ def test_statistics_are_those_of_the_training_clips_and_saved_with_the_weights(t
     )  # fmt: skip
     (log_mel,) = (layer for layer in noisy.preprocessor.layers if isinstance(layer, LogMel))
     front_end = keras.Model(noisy.preprocessor.inputs[0], log_mel.output)
-    spectrograms = np.concatenate([front_end(waveform) for waveform, _ in batches])  # [clips, T, M]
+    spectrograms = np.concatenate([front_end(to_float(waveform)) for waveform, _ in batches])  # [clips, T, M]
     for tagger in (noisy, curated):
         (standardize,) = (layer for layer in tagger.preprocessor.layers if hasattr(layer, "adapt"))
         assert standardize.adapted

@@ -209,10 +209,13 @@ def damaged_shards(manifest: Manifest, subset: str | None = None) -> Iterator[st
         if subset not in (None, shard.subset):
             continue
         path = manifest.directory / shard.file
-        if files.sha256(path) != shard.sha256:
+        clips = f"{len(shard.clips)} {shard.subset} clips, {shard.clips[0]} to {shard.clips[-1]}"
+        if not path.is_file():
+            yield f"{path}: is missing; it held {clips}."
+        elif files.sha256(path) != shard.sha256:
             yield (
-                f"{path}: damaged: its SHA-256 is not the manifest's. It holds {len(shard.clips)} {shard.subset} "
-                f"clips, {shard.clips[0]} to {shard.clips[-1]}. {_first_damage(path, shard.clips)}"
+                f"{path}: damaged: its SHA-256 is not the manifest's. It holds {clips}. "
+                f"{_first_damage(path, shard.clips)}"
             )
 
 

@@ -1,0 +1,118 @@
+"""Where the PCM of each clip is in its shard.
+
+With it, a window is read without the rest of its clip. TFRecord frames a record by its length (8 bytes), a checksum
+(4), the record, and another checksum (4); the record is an `Example`, whose first field is `audio`.
+"""
+
+import os
+import re
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from audiotag import files
+from audiotag.data.records.manifest import Manifest
+
+VARINT = rb"[\x80-\xff]{0,9}[\x00-\x7f]"
+# The length of a message, thrice, between the tags of features, its first entry, the key, its feature, its bytes.
+BEFORE_PCM = re.compile(rb"\n%b\n%b\n\x05audio\x12%b\n%b\n(?P<bytes>%b)" % ((VARINT,) * 5))
+HEADER = 12  # bytes of the length of a record and of its checksum
+MAX_BEFORE_PCM = 64  # bytes
+
+
+class PcmShard:
+    """The places of the clips in a shard of PCM, and a reader that checks that the shard is still the same.
+
+    Args:
+        path: The shard.
+        sha256: Its SHA-256.
+        num_clips: The number of its clips.
+
+    Attributes:
+        offsets: int64 [num_clips], the byte at which the PCM of each clip starts.
+        num_samples: int64 [num_clips], the samples of each clip.
+
+    Raises:
+        OSError: The shard cannot be read.
+        ValueError: The shard does not have this number of records of PCM.
+    """
+
+    def __init__(self, path: str | Path, sha256: str, num_clips: int) -> None:
+        self.path, self.sha256 = str(path), sha256
+        with open(self.path, "rb", buffering=0) as file:
+            self._state = _state(file)
+            places = np.array([*_places(file, end=self._state[0])], "int64").reshape(-1, 2)
+        if len(places) != num_clips:
+            raise ValueError(f"{path}: has {len(places)} records, expected {num_clips}.")
+        self.offsets, self.num_samples = places[:, 0], places[:, 1] // 2
+
+    def read(self, offset: int, pcm: np.ndarray) -> None:
+        """Fills an int16 array with the samples that start at byte `offset`.
+
+        Raises:
+            ValueError: The shard is gone, or no longer the one that it was.
+        """
+        try:
+            with open(self.path, "rb", buffering=0) as file:
+                state = _state(file)
+                if state != self._state:
+                    self._refuse_other_content()
+                    self._state = state  # copied or touched
+                file.seek(offset)
+                complete = file.readinto(pcm.data) == pcm.nbytes
+        except OSError as error:
+            raise ValueError(f"{self.path}: cannot be read: {error}.") from error
+        if not complete:
+            raise ValueError(f"{self.path}: was cut while it was in use.")
+
+    def _refuse_other_content(self):
+        if files.sha256(self.path) != self.sha256:
+            raise ValueError(f"{self.path}: was changed while it was in use.")
+
+
+def find_offsets(manifest: Manifest) -> dict[str, PcmShard] | None:
+    """The places of all clips in the shards of PCM.
+
+    It reads a few bytes per clip. Call it before `refuse_damage`: then what is verified is what is read later.
+
+    Returns:
+        {file name: `PcmShard`}; None if the records are compressed, not in a local folder, or not as make-records
+        writes them: then shards can only be read from their start.
+    """
+    if manifest.options["codec"] != "pcm":
+        return None
+    try:
+        return {
+            shard.file: PcmShard(manifest.directory / shard.file, shard.sha256, len(shard.clips))
+            for shard in manifest.shards
+        }
+    except (OSError, ValueError):
+        return None
+
+
+def _state(file):
+    """(size, time of the last change) of an open file."""
+    stat = os.fstat(file.fileno())
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _places(file, end):
+    """Yields (offset, number) of the bytes of PCM of each record of a shard of `end` bytes."""
+    at = 0
+    while at < end:
+        file.seek(at)
+        head = file.read(HEADER + MAX_BEFORE_PCM)
+        found = BEFORE_PCM.match(head, HEADER)
+        if not found:
+            raise ValueError(f"{file.name}: no PCM in the record at byte {at}.")
+        start, number = at + found.end(), _from_varint(found["bytes"])
+        at += HEADER + struct.unpack_from("<Q", head)[0] + 4
+        if start + number > at - 4 or at > end:
+            raise ValueError(f"{file.name}: the record that ends at byte {at} is incomplete.")
+        yield start, number
+
+
+def _from_varint(data):
+    """The number that a varint encodes: seven bits per byte, the lowest first."""
+    return sum((byte & 0x7F) << 7 * index for index, byte in enumerate(data))
