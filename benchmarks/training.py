@@ -25,9 +25,11 @@ from audiotag.data.clips import read_clips
 from audiotag.data.labels import multi_hot
 from audiotag.data.pipeline import training_batches
 from audiotag.data.records import read_manifest
+from audiotag.data.records.offsets import find_offsets
 from audiotag.losses import LOSSES, binary_crossentropy
 from audiotag.metrics import Lwlrap
 from audiotag.models import MODELS
+from audiotag.models.windowing import to_float
 from audiotag.runs.building import build_tagger
 
 SHAPES = {"conv1d": (32_000, 1), "conv2d": (40, 173, 1), "vgg_gap": (128, 384, 1)}  # others: 64 x 64 x 3
@@ -77,14 +79,15 @@ def compare(experiment, rounds):
         batch_size=stage.batch_size,
         seed=1,
         epochs=range(1000),
+        offsets=find_offsets(manifest),
     ).map(lambda waveform, truth: ((waveform, truth), truth))
     batch = next(iter(batches))
     repeated = tf.data.Dataset.from_tensors(batch).repeat()
-    preprocess = tf.function(lambda inputs: tagger.preprocessor(inputs, training=True)[0])
+    preprocess = tf.function(lambda waveform, truth: tagger.preprocessor((to_float(waveform), truth), training=True)[0])
     rows = {
         "fit, from records": lambda: fit_seconds(tagger, batches),
         "fit, one cached batch": lambda: fit_seconds(tagger, repeated),
-        "preprocessor alone": lambda: seconds_of(lambda: [preprocess(batch[0]).numpy() for _ in range(STEPS)]),
+        "preprocessor alone": lambda: seconds_of(lambda: [preprocess(*batch[0]).numpy() for _ in range(STEPS)]),
     }
     seconds = interleaved(rows, rounds)
     print(f"\n{experiment.model.name + f', batches of {stage.batch_size}':34} {'clips/s':>8} {'of cached':>10}")

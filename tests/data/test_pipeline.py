@@ -295,6 +295,7 @@ def alter_the_last_sample(path):
     path.write_bytes(content)
 
 
+@pytest.mark.check("B6")
 @pytest.mark.parametrize("change", [cut, os.remove, alter_the_last_sample])
 def test_a_shard_that_changes_while_windows_are_read_is_named(dataset, tmp_path, change):
     manifest = write_records(dataset[0], tmp_path, sample_rate=RATE, workers=0, clips_per_shard=8)
@@ -310,6 +311,7 @@ def test_a_shard_that_changes_while_windows_are_read_is_named(dataset, tmp_path,
                     change(path)
 
 
+@pytest.mark.check("B6")
 def test_a_shard_that_is_only_copied_while_windows_are_read_changes_nothing(packed):
     manifest, clips = packed()
     offsets = find_offsets(manifest)

@@ -37,6 +37,12 @@ def tagger(request):
 # Windows
 
 
+def test_int16_gives_what_its_samples_as_floats_give():
+    tagger = small_tagger()
+    pcm = np.random.default_rng(0).integers(-(2**15), 2**15, (2, 12_000)).astype("int16")
+    np.testing.assert_array_equal(tagger(tf.constant(pcm)), tagger(tf.constant(pcm.astype("float32") / 32_768)))
+
+
 @pytest.mark.parametrize("pad", ["repeat", "zeros"])
 def test_a_short_clip_fills_the_window_as_it_does_in_training(records, pad):
     manifest, n = read_manifest(records), 2 * SAMPLE_RATE

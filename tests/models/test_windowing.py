@@ -11,7 +11,20 @@ from audiotag.models.windowing import (
     full_clip_window,
     pool_logits,
     random_windows,
+    to_float,
 )
+
+# Samples
+
+
+def test_int16_is_scaled_and_float_is_not():
+    pcm = np.random.default_rng(0).integers(-(2**15), 2**15, (3, 50)).astype("int16")
+    scaled = pcm.astype("float32") / 32_768
+    for waveform in (pcm, scaled, scaled.astype("float64")):
+        found = to_float(tf.constant(waveform))
+        assert found.dtype == "float32"
+        np.testing.assert_array_equal(found, scaled)
+
 
 # Pooling
 

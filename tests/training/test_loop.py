@@ -220,6 +220,7 @@ def test_records_replaced_while_it_trains_end_it_before_the_epoch_is_saved(tiny,
         CheckRecords(manifest).on_epoch_begin(0)
 
 
+@pytest.mark.check("B6")
 def test_a_shard_cut_while_it_trains_is_named(tiny, tmp_path, replaced, monkeypatch):
     folder, _ = replaced
     path = folder / read_manifest(folder).shards[0].file
