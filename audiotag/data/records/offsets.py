@@ -22,7 +22,10 @@ MAX_BEFORE_PCM = 64  # bytes
 
 
 class PcmShard:
-    """The places of the clips in a shard of PCM, and a reader that checks that the shard is still the same.
+    """Reads the PCM of a shard by position, and refuses a shard that changed.
+
+    Every read compares the size and time of the file with those at the start. If they differ, the file is hashed: a
+    copy with the same content is read on.
 
     Args:
         path: The shard.
