@@ -31,6 +31,24 @@ ZENODO = {
     META + "vocabulary.csv": "0,Bark\n1,Meow\n",
     **{f"FSDKaggle2019.audio_{name}": None for name in KAGGLE if name.endswith(".wav")},
 }  # fmt: skip
+KAGGLE2018 = {
+    "train.csv": "fname,label,manually_verified\na.wav,Hi-hat,1\nb.wav,Meow,0\nc.wav,Meow,1\n",
+    "test_post_competition.csv":
+        "fname,label,usage,freesound_id,license\n"
+        "t.wav,Hi-hat,Public,32,CC0\np.wav,None,Ignored,31,CC0\nu.wav,Meow,Private,33,CC0\n",
+    "sample_submission.csv":
+        "fname,label\np.wav,Laughter Hi-Hat Flute\nt.wav,Laughter Hi-Hat Flute\nu.wav,Laughter Hi-Hat Flute\n",
+    **dict.fromkeys([*(f"audio_train/{name}.wav" for name in "abc"), *(f"audio_test/{name}.wav" for name in "ptu")]),
+}  # fmt: skip
+META2018 = "FSDKaggle2018.meta/"
+ZENODO2018 = {
+    META2018 + "train_post_competition.csv":
+        "fname,label,manually_verified,freesound_id,license\n"
+        "c.wav,Meow,1,23,CC0\na.wav,Hi-hat,1,21,CC0\nb.wav,Meow,0,22,CC0\n",
+    META2018 + "test_post_competition_scoring_clips.csv":
+        "fname,label,usage,freesound_id,license\nu.wav,Meow,Private,33,CC0\nt.wav,Hi-hat,Public,32,CC0\n",
+    **{f"FSDKaggle2018.{name}": None for name in KAGGLE2018 if name.endswith(".wav") and "/p" not in name},
+}  # fmt: skip
 PLAIN = {"labels.csv": "fname,labels\na.wav,Bark\nb.wav,Meow\n", "audio/a.wav": None, "audio/b.wav": None}
 ESC10 = dict.fromkeys(["001 - Dog bark/1-100032-A.ogg", "001 - Dog bark/2-7-B.ogg", "002 - Rain/1-100032-B.ogg"])
 FOLDERS = dict.fromkeys(["dog/1.wav", "dog/2.FLAC", "rain/1.mp3"])

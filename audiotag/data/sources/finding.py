@@ -18,6 +18,8 @@ from audiotag.data.sources.class_folders import is_class_folders, read_class_fol
 from audiotag.data.sources.csv_table import is_csv_table, read_csv_table
 from audiotag.data.sources.esc import is_esc, read_esc
 from audiotag.data.sources.files import locate
+from audiotag.data.sources.fsdkaggle2018 import KNOWN_BAD as KNOWN_BAD_2018
+from audiotag.data.sources.fsdkaggle2018 import is_kaggle2018, is_zenodo2018, read_kaggle2018, read_zenodo2018
 from audiotag.data.sources.fsdkaggle2019 import (
     KNOWN_BAD,
     is_kaggle2019,
@@ -72,6 +74,10 @@ LAYOUTS = {
     "zenodo2019": Layout(
         "FSDKaggle2019.meta/ and FSDKaggle2019.audio_train_curated/", is_zenodo2019, read_zenodo2019, KNOWN_BAD
     ),
+    "kaggle2018": Layout(
+        "train.csv with the column manually_verified, and audio_train/", is_kaggle2018, read_kaggle2018, KNOWN_BAD_2018
+    ),
+    "zenodo2018": Layout("FSDKaggle2018.meta/ and FSDKaggle2018.audio_train/", is_zenodo2018, read_zenodo2018),
     "csv": Layout("a CSV file with the columns fname,labels beside the audio", is_csv_table, read_csv_table),
     "esc": Layout("meta/esc50.csv, or folders such as '001 - Dog bark' with ESC's file names", is_esc, read_esc),
     "folders": Layout("one folder of audio per class", is_class_folders, read_class_folders),

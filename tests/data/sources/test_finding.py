@@ -1,13 +1,13 @@
 import pandas as pd
 import pytest
-from source_folders import ESC10, FOLDERS, KAGGLE, PLAIN, ZENODO, make
+from source_folders import ESC10, FOLDERS, KAGGLE, KAGGLE2018, PLAIN, ZENODO, ZENODO2018, make
 
 from audiotag.data.clips import read_clips, write_clips
 from audiotag.data.sources import LAYOUTS, find_clips
 from audiotag.errors import ConfigError, DataError
 
 
-@pytest.mark.parametrize("dataset", [KAGGLE, ZENODO, PLAIN])
+@pytest.mark.parametrize("dataset", [KAGGLE, ZENODO, KAGGLE2018, ZENODO2018, PLAIN])
 def test_the_order_of_the_rows_changes_nothing_but_row(tmp_path, dataset):
     def backwards(text):
         header, *rows = text.splitlines()
@@ -22,7 +22,14 @@ def test_the_order_of_the_rows_changes_nothing_but_row(tmp_path, dataset):
 
 @pytest.mark.parametrize(
     "layout, dataset",
-    [("kaggle2019", KAGGLE), ("zenodo2019", ZENODO), ("csv", PLAIN), ("esc", ESC10), ("folders", FOLDERS)],
+    [
+        ("kaggle2019", KAGGLE),
+        ("zenodo2019", ZENODO),
+        ("zenodo2018", ZENODO2018),
+        ("csv", PLAIN),
+        ("esc", ESC10),
+        ("folders", FOLDERS),
+    ],
 )
 def test_each_source_is_recognized(tmp_path, layout, dataset):
     source = make(tmp_path, dataset)
@@ -33,7 +40,7 @@ def test_each_source_is_recognized(tmp_path, layout, dataset):
 
 
 def test_every_source_has_a_description_and_the_shipped_ones_keep_their_order():
-    shipped = ["kaggle2019", "zenodo2019", "csv", "esc", "folders"]
+    shipped = ["kaggle2019", "zenodo2019", "kaggle2018", "zenodo2018", "csv", "esc", "folders"]
     assert [name for name in LAYOUTS if name in shipped] == shipped
     assert all(layout.description for layout in LAYOUTS.values())
 
