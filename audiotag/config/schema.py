@@ -94,12 +94,13 @@ class Select(Section):
     rule: LabelRule
     score_with: OneOrSeveral[str]  # earlier stages; the mean of their probabilities is used
     predict: Predict | None = None  # how these clips are scored; None is the experiment's predict
-    # At most this many clips per class, those whose labels have the highest mean probability first; None keeps all.
+    # At most this many clips per class in total, those whose labels have the highest mean probability first; None keeps
+    # all.
     max_per_class: int | None = Field(default=None, ge=1)
     # The stage is trained this many times. Each round starts from the one before, which also scores the clips again;
     # the round whose monitored value is best, as a mean over the folds, is kept.
     rounds: int = Field(default=1, ge=1, le=1_000)
-    keep_previous: bool = True  # clips of one round are kept in the next, in addition to max_per_class new ones
+    keep_previous: bool = True  # clips of one round stay in the next; false selects all of them again each round
 
 
 class StartFrom(Section):

@@ -163,9 +163,9 @@ def select(
         scores: [len(clips), K], probabilities of a model that trained on none of them.
         vocabulary: The K class names.
         rule: What `build_rule` returns.
-        max_per_class: At most this many new clips of each class, the most confident first; a clip with
-            several labels counts for each. None keeps all.
-        previous: A table of corrections of an earlier round, whose clips are kept beside the new ones.
+        max_per_class: At most this many clips of each class, those of `previous` included, the most confident first;
+            a clip with several labels counts for each. None keeps all.
+        previous: A table of corrections of an earlier round, whose clips are kept before new ones.
         source: The text of the column `source`.
 
     Returns:
@@ -175,9 +175,10 @@ def select(
     labels, confidence = rule(truth, scores)  # [n, K], [n]
     names = clips["name"].to_numpy()
     earlier = {} if previous is None else previous[previous["weight"] > 0].set_index("clip")["labels"].to_dict()
-    kept, room = set(earlier), np.full(len(vocabulary), len(clips) if max_per_class is None else max_per_class)
+    most = len(clips) + len(earlier) if max_per_class is None else max_per_class
+    kept, room = set(earlier), most - multi_hot(earlier.values(), vocabulary).sum(axis=0)  # room [K]
     for row in sorted(range(len(clips)), key=lambda row: (-confidence[row], names[row])):
-        if labels[row].any() and names[row] not in kept and room[labels[row]].all():
+        if labels[row].any() and names[row] not in kept and (room[labels[row]] > 0).all():
             room -= labels[row]
             kept.add(names[row])
     shown = np.where(labels.any(axis=1, keepdims=True), labels, truth)  # [n, K]

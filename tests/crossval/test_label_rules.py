@@ -72,13 +72,23 @@ def test_ties_are_resolved_by_name_and_not_by_order():
     assert all(set(table["clip"][table["weight"] > 0]) == {"0.wav", "1.wav", "2.wav"} for table in tables)
 
 
-def test_clips_of_an_earlier_round_stay_beside_max_per_class_new_ones():
+@pytest.mark.parametrize(
+    ("most", "selected"), [(1, ["4.wav"]), (2, ["0.wav", "4.wav"]), (None, ["0.wav", "1.wav", "3.wav", "4.wav"])]
+)
+def test_clips_of_an_earlier_round_stay_and_count_towards_max_per_class(most, selected):
     previous = pd.DataFrame({"clip": ["4.wav", "2.wav"], "labels": ["Bark", "Meow"], "weight": [1.0, 0.0]})
     rule = functools.partial(mean_probability, threshold=0.5)
-    table = select(CLIPS, SCORES, VOCABULARY, rule=rule, max_per_class=1, previous=previous).set_index("clip")
-    assert table["weight"].to_dict() == {"0.wav": 1, "1.wav": 0, "2.wav": 0, "3.wav": 0, "4.wav": 1}
+    table = select(CLIPS, SCORES, VOCABULARY, rule=rule, max_per_class=most, previous=previous).set_index("clip")
+    assert table.index[table["weight"] > 0].tolist() == selected
     assert table.loc["4.wav", "reason"] == "kept in an earlier round"
     assert table.loc["2.wav", "reason"] == "not confirmed, 0.100"
+
+
+def test_more_clips_than_max_per_class_may_stay_and_none_is_added():
+    previous = pd.DataFrame({"clip": ["3.wav", "4.wav"], "labels": ["Bark", "Bark"], "weight": [1.0, 1.0]})
+    rule = functools.partial(mean_probability, threshold=0.5)
+    table = select(CLIPS, SCORES, VOCABULARY, rule=rule, max_per_class=1, previous=previous).set_index("clip")
+    assert table.index[table["weight"] > 0].tolist() == ["3.wav", "4.wav"]
 
 
 def test_pseudo_labels_are_in_the_table():
