@@ -33,7 +33,7 @@ OPTIONS = {  # of one model: changes to the experiment's "predict"
     "drop_remainder, max (M. Pinto)": ["predict.windows=drop_remainder", "predict.pool=max"],
     "8 random windows": ["predict.windows=random"],
     "full clip": ["predict.windows=full_clip"],
-    "four flips": ["predict.flip_tta=true"],
+    "four flips": ["predict.flip_tta=clip"],
 }
 
 

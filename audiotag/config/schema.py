@@ -79,10 +79,13 @@ class Predict(Section):
 
     overlap: float = Field(default=0.5, ge=0, lt=1)  # overlap of sliding windows, as a fraction of a window
     pool: Pool = "mean"
-    flip_tta: bool = False  # average over four flips of the image: none, time, frequency, both; needs flips_as_classes
-    # sliding: to the end of the clip; drop_remainder: adjacent, without the remainder (M. Pinto); full_clip: one.
-    windows: Literal["sliding", "drop_remainder", "random", "full_clip"] = "sliding"
-    num_windows: int = Field(default=8, ge=1, le=10_000)  # number of random windows
+    # Average over four flips: none, time, frequency, both; needs flips_as_classes. clip: of the complete clip, whose
+    # windows then start from its other end (M. Pinto); windows: of each window.
+    flip_tta: Literal["clip", "windows", False] = False
+    # sliding: to the end of the clip; drop_remainder: adjacent, without the remainder (M. Pinto); full_clip: one;
+    # random_crops: crops of the first window's image, each as wide as random_crop makes it (M. Dorfer and G. Widmer).
+    windows: Literal["sliding", "drop_remainder", "random", "full_clip", "random_crops"] = "sliding"
+    num_windows: int = Field(default=8, ge=1, le=10_000)  # number of random windows or random crops
 
 
 class Select(Section):

@@ -35,6 +35,7 @@ def check_experiment(experiment: Any) -> None:
     if experiment.noisy_head and not any(experiment.noisy_subsets(stage) for stage in experiment.stages):
         raise error_at("noisy_head", f"no stage trains on noisy clips. {_add_noisy(experiment)}, or leave it out.")
     _check_flips(experiment)
+    _check_crops(experiment)
     _check_unions(experiment)
     if experiment.jit_compile and experiment.deterministic:
         raise error_at("jit_compile", 'TensorFlow does not compile deterministic runs. Add "deterministic": false.')
@@ -314,11 +315,7 @@ def _check_flips(experiment):
     in_preprocess = _count_flips(experiment.image_preprocess)
     in_augment = _count_flips(experiment.augment)
     in_stages = sum(_count_flips(stage.augment or ()) for stage in stages)
-    predicts = {"predict": experiment.predict}
-    for index, stage in enumerate(stages):
-        if stage.select is not None and stage.select.predict is not None:
-            predicts[f"stages[{index}].select.predict"] = stage.select.predict
-    for where, predict in predicts.items():
+    for where, predict in _predicts(experiment).items():
         if predict.flip_tta and not (in_preprocess or in_augment):
             raise error_at(
                 f"{where}.flip_tta", 'needs flips as classes. Add {"name": "flips_as_classes"} to image_preprocess.'
@@ -340,6 +337,26 @@ def _check_flips(experiment):
                     f"stages[{index}].noisy_loss",
                     "flips_as_classes has output layers of its own. Leave out one of them.",
                 )
+
+
+def _check_crops(experiment):
+    """Refuses predictions of random crops where training does not crop."""
+    crops = [component for component in experiment.image_preprocess if component.name == "random_crop"]
+    for where, predict in _predicts(experiment).items():
+        if predict.windows == "random_crops" and not crops:
+            raise error_at(
+                f"{where}.windows",
+                '"random_crops" needs a width. Add {"name": "random_crop", "num_frames": 384} to image_preprocess.',
+            )
+
+
+def _predicts(experiment):
+    """{place: section} of each `predict`."""
+    predicts = {"predict": experiment.predict}
+    for index, stage in enumerate(experiment.stages):
+        if stage.select is not None and stage.select.predict is not None:
+            predicts[f"stages[{index}].select.predict"] = stage.select.predict
+    return predicts
 
 
 def _count_flips(components):

@@ -9,9 +9,13 @@ from typing import Any
 import keras
 from keras import ops
 
+from audiotag.layers.augmentation.crops import RandomCrop
 from audiotag.layers.augmentation.flips import FLIPS, FlipsAsClasses
 from audiotag.models import windowing
 from audiotag.models.label_groups import split_groups, split_weighted_groups
+
+AS_IS = [FLIPS.index(flip) for flip in ("none", "frequency")]
+IN_TIME = [FLIPS.index(flip) for flip in ("time", "both")]
 
 
 class Tagger(keras.Model):
@@ -34,13 +38,15 @@ class Tagger(keras.Model):
         window_samples: n, samples of a training window.
         pad: How a clip shorter than a window fills it: "repeat" the clip, or "zeros" on both sides.
         window_layout: "sliding" windows, the last of which ends with the clip; "drop_remainder", without overlap or
-            remainder; "random"; or "full_clip", one window as long as the clip. With "full_clip", clips that share a
+            remainder; "random"; "random_crops", crops of the image of the first window, each as wide as the
+            preprocessor's `RandomCrop` makes it; or "full_clip", one window as long as the clip. With "full_clip", clips that share a
             batch should be padded to the same `windowing.full_clip_window`; else a shorter one is scored as part of a
             longer window.
         overlap: Of sliding windows, as a fraction of a window, 0 to below 1.
-        num_windows: Number of random windows.
+        num_windows: Number of random windows or random crops.
         pool: "mean" of the windows' probabilities, their "max", or "log_mean_exp" of their logits.
-        flip_tta: Average over the four flips of every image; only with flips as classes.
+        flip_tta: Average over four flips, only with flips as classes: "clip" flips complete clips, which are then cut
+            into windows, those that are flipped in time from the other end; "windows" flips every window.
         single_label: The network's logits are those of a softmax, for one label per clip. At inference the
             model returns log(p / (1 - p)) of each class in this case, too.
         separate_subsets: In training, labels are those of `label_groups.group_labels`, [B, 2 (K + 1)]. The network
@@ -54,7 +60,7 @@ class Tagger(keras.Model):
         validation_metrics: Keras metrics that `evaluate` computes once, from all clips: those whose result is too
             slow to compute after every step. Training does not update them.
 
-    In comments F is the number of flips: 4 with `flip_tta`, else 1.
+    In comments F is the number of flips: 4 with "windows" of `flip_tta`, 2 for either end with "clip", else 1.
 
     Input shape: waveform [B, N], float32 in -1 to 1 or int16, any N; in training (waveform [B, n], labels [B, K]).
     Output shape: logits [B, K], float32; in training (logits, labels), as many as the preprocessor has labels.
@@ -105,15 +111,43 @@ class Tagger(keras.Model):
         if training:
             image, labels = self.preprocessor((waveform, labels), training=True)
             return self.network(image, training=True), labels
-        windows, mask = self.windows(waveform)  # [B, W, n], [B, W]
+        if self.flip_tta == "clip":  # windows of a clip that is flipped in time start from its end
+            sides = [
+                self._clip_logits(waveform, flips=AS_IS),
+                self._clip_logits(waveform, flips=IN_TIME, from_end=True),
+            ]
+            logits = ops.concatenate(sides, axis=1)  # [B, 4, K]
+        else:
+            logits = self._clip_logits(waveform, flips=range(len(FLIPS)) if self.flip_tta else (0,))  # [B, F, K]
+        return windowing.pool_logits(logits, True, "mean") if self.flip_tta else logits[:, 0]  # [B, K]
+
+    def _clip_logits(self, waveform, *, flips, from_end=False):
+        """The pooled logits of each flip: [B, N] → [B, F, K]."""
+        windows, mask = self.windows(waveform, from_end=from_end)  # [B, W, n], [B, W]
         batch, num_windows, n = ops.shape(windows)
-        logits = self.window_logits(ops.reshape(windows, (-1, n)))  # [B * W, F K]
-        logits = ops.reshape(logits, (batch, num_windows, logits.shape[-1]))  # [B, W, F K]
+        if self.window_layout == "random_crops":  # W is 1
+            logits = self._crop_logits(windows[:, 0], flips)  # [B, num_windows, F K]
+        else:
+            logits = self.window_logits(ops.reshape(windows, (-1, n)), flips=flips)  # [B * W, F K]
+            logits = ops.reshape(logits, (batch, num_windows, logits.shape[-1]))  # [B, W, F K]
         logits = windowing.pool_logits(logits, mask[:, :, None], self.pool)  # [B, F K]
-        if not self.flip_tta:
-            return logits  # [B, K]
-        logits = ops.reshape(logits, (batch, len(FLIPS), self.num_classes))  # [B, F, K]
-        return windowing.pool_logits(logits, True, "mean")  # [B, K]
+        return ops.reshape(logits, (batch, len(flips), self.num_classes))
+
+    def _crop_logits(self, windows, flips):
+        """The logits of the crops of one window per clip: [B, n] → [B, num_windows, F K]."""
+        crops = [layer for layer in self.preprocessor.layers if isinstance(layer, RandomCrop)]
+
+        def score(position):
+            for layer in crops:
+                layer.position = position
+            return self.window_logits(windows, flips=flips)
+
+        try:
+            logits = ops.map(score, ops.convert_to_tensor(windowing.random_fractions(self.num_windows)))  # [W, B, F K]
+        finally:
+            for layer in crops:
+                layer.position = None
+        return ops.transpose(logits, (1, 0, 2))
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The loss of the logits against the labels that the preprocessor returned."""
@@ -190,15 +224,20 @@ class Tagger(keras.Model):
         """Samples from the start of a sliding window to the start of the next."""
         return max(1, round(self.window_samples * (1 - self.overlap)))
 
-    def window_logits(self, windows: Any) -> Any:
-        """The logits of windows [B, n]: float32 [B, F K].
+    def window_logits(self, windows: Any, *, flips: Iterable[int] = (0,)) -> Any:
+        """The logits of windows, each flipped in several ways and read in the columns of that flip.
 
-        F is 4 flips for `flip_tta`, else 1.
+        Args:
+            windows: [B, n].
+            flips: F indices of `FLIPS`.
+
+        Returns:
+            float32 [B, F K].
         """
         windows = ops.convert_to_tensor(windows, "float32")
         flip_layers = [layer for layer in self.preprocessor.layers if isinstance(layer, FlipsAsClasses)]
         all_logits = []
-        for flip in range(len(FLIPS) if self.flip_tta else 1):
+        for flip in flips:
             for layer in flip_layers:
                 layer.flip = flip
             image, _ = self.preprocessor((windows, self._no_labels(windows)), training=False)
@@ -245,11 +284,12 @@ class Tagger(keras.Model):
         """The preprocessor's layers that have dataset statistics."""
         return [layer for layer in self.preprocessor.layers if hasattr(layer, "adapt")]
 
-    def windows(self, waveform: Any) -> tuple[Any, Any]:
+    def windows(self, waveform: Any, *, from_end: bool = False) -> tuple[Any, Any]:
         """Cuts the clips of a batch into windows.
 
         Args:
             waveform: [B, N], with zeros after the end of the shorter clips.
+            from_end: Place them as if time ran backwards: the first ends with the clip.
 
         Returns:
             (windows [B, W, n], mask [B, W]): W is enough for a clip of N samples; `mask` is False for
@@ -264,8 +304,12 @@ class Tagger(keras.Model):
         elif self.window_layout == "full_clip":
             n = windowing.full_clip_window(size, n)
             start, mask = windowing.sliding(length, size, n, hop=n)
+        elif self.window_layout == "random_crops":
+            start, mask = ops.zeros_like(length), length > 0
         else:
             start, mask = windowing.sliding(length, size, n, hop=self.hop)
+        if from_end:
+            start = ops.maximum(length - n, 0) - start
         return windowing.cut(waveform, start, length, n, pad=self.pad), mask
 
 

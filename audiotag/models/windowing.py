@@ -79,10 +79,15 @@ def random_windows(length: Any, n: Any, *, num_windows: int) -> tuple[Any, Any]:
 
     A clip therefore always has the same windows, whatever its batch. Result as for `sliding`, with W = num_windows.
     """
-    fractions = np.random.default_rng(0).random(num_windows).astype("float32")[None]  # [1, W]
+    fractions = random_fractions(num_windows)[None]  # [1, W]
     num_starts = ops.maximum(length - n, 0) + 1  # [B, 1]
     start = ops.cast(ops.floor(fractions * ops.cast(num_starts, "float32")), "int32")
     return ops.minimum(start, num_starts - 1), ops.broadcast_to(length > 0, ops.shape(start))
+
+
+def random_fractions(count: int) -> np.ndarray:
+    """Numbers from 0 to below 1, the same in every process: float32 [count]."""
+    return np.random.default_rng(0).random(count).astype("float32")
 
 
 def _window_numbers(length, size, n, hop):

@@ -131,9 +131,14 @@ def test_names_without_a_meaning_in_the_file_are_refused(write, place, value, me
     ("overrides", "message"),
     [
         (
-            ["predict.flip_tta=true"],
+            ["predict.flip_tta=clip"],
             'predict.flip_tta: needs flips as classes. Add {"name": "flips_as_classes"} to image_preprocess.',
         ),
+        (
+            ["predict.windows=random_crops"],
+            'predict.windows: "random_crops" needs a width. Add {"name": "random_crop", "num_frames": 384} to image_pr',
+        ),
+        (["predict.flip_tta=true"], "predict.flip_tta: "),
         (
             ['stages.noisy.augment=[{"name": "flips_as_classes"}]'],
             "augment: flips_as_classes gives the network four times as",
@@ -205,7 +210,7 @@ def test_names_without_a_meaning_in_the_file_are_refused(write, place, value, me
             [
                 'stages.curated.subset=["curated", "noisy"]',
                 'stages.curated.select={"rule": {"name": "top_ranked"}, "score_with": "noisy", '
-                '"predict": {"flip_tta": true}}',
+                '"predict": {"flip_tta": "clip"}}',
             ],
             "stages[1].select.predict.flip_tta: needs flips as classes.",
         ),

@@ -282,7 +282,7 @@ def test_standard_error_says_why_thresholds_cannot_be_fitted(write, monkeypatch,
 
 
 def test_predict_settings_of_a_member_must_fit_its_run(write):
-    path = write({}, {"predict": {"flip_tta": True}})
+    path = write({}, {"predict": {"flip_tta": "clip"}})
     with pytest.raises(ConfigError, match=r"ensemble.json: members\[1\]: predict.flip_tta: needs flips as classes."):
         open_model(path)
 

@@ -220,8 +220,9 @@ def test_it_trains_and_validates_with_augmentations_that_change_labels(change):
     assert all(np.isfinite(value) for values in logs.values() for value in values)
 
 
-def test_flip_tta_averages_four_flips_each_read_in_its_own_columns():
-    one, four = small_tagger(FLIPS), small_tagger(FLIPS, "predict.flip_tta=true")
+@pytest.mark.parametrize("kind", ["clip", "windows"])
+def test_flip_tta_averages_four_flips_each_read_in_its_own_columns(kind):
+    one, four = small_tagger(FLIPS), small_tagger(FLIPS, f"predict.flip_tta={kind}")
     assert four.network.output_shape == (None, 20)
     four.set_weights(one.get_weights())
     window = noise(2, four.window_samples)
@@ -239,10 +240,10 @@ def test_flip_tta_flips_at_the_place_of_the_layer_in_the_preprocessor():
     """Deltas of a flipped image are not the flipped deltas, and a resized one keeps other pixels."""
     after = '{"name": "deltas"}, {"name": "frequency_channel"}, {"name": "resize", "height": 31, "width": 13}'
     image = f'image_preprocess=[{{"name": "standardize"}}, {{"name": "flips_as_classes"}}, {after}]'
-    tagger = small_tagger(image, "augment=[]", "predict.flip_tta=true")
+    tagger = small_tagger(image, "augment=[]", "predict.flip_tta=windows")
     (flip_layer,) = (layer for layer in tagger.preprocessor.layers if isinstance(layer, FlipsAsClasses))
     window, no_labels = noise(1, tagger.window_samples), np.zeros((1, 5), "float32")
-    flip_logits = np.asarray(tagger.window_logits(window)).reshape(4, 5)
+    flip_logits = np.asarray(tagger.window_logits(window, flips=range(4))).reshape(4, 5)
     seen = set()
     while len(seen) < 4:  # in training the flip is random, and the labels show which it was
         image, labels = tagger.preprocessor((window, no_labels + 1), training=True)
@@ -251,6 +252,77 @@ def test_flip_tta_flips_at_the_place_of_the_layer_in_the_preprocessor():
         np.testing.assert_allclose(flip_logits[flip], logits, rtol=1e-4, atol=1e-4)
         seen.add(flip)
     assert flip_layer.flip == 0 and len(np.unique(flip_logits.round(4), axis=0)) == 4
+
+
+@pytest.mark.parametrize("layout", ["drop_remainder", "sliding"])
+def test_a_flipped_clip_is_cut_into_windows_from_its_end(layout):
+    """A clip of 3.9 s, whose samples are their positions, and windows of 2 s."""
+    tagger = Tagger(None, None, num_classes=5, window_samples=2_000, window_layout=layout, overlap=0.25, pad="zeros")
+    clip = np.arange(1, 3_901, dtype="float32")[None]
+    forward, backward = (
+        np.asarray(windows)[np.asarray(mask)]  # [W, n]
+        for windows, mask in (tagger.windows(clip, from_end=from_end) for from_end in (False, True))
+    )
+    np.testing.assert_array_equal(backward, 3_901 - forward[:, ::-1])
+    starts = {"drop_remainder": ([1], [1_901]), "sliding": ([1, 1_501, 1_901], [1_901, 401, 1])}[layout]
+    assert (forward[:, 0].tolist(), backward[:, 0].tolist()) == starts
+    assert set(np.concatenate([forward, backward]).ravel()) == set(range(1, 3_901))  # together from 0 to its end
+
+
+def test_windows_from_the_end_of_clips_of_different_lengths_stay_inside_them():
+    tagger = Tagger(None, None, num_classes=5, window_samples=10, window_layout="drop_remainder", pad="zeros")
+    windows, mask = tagger.windows(padded([np.arange(1, 35), np.arange(1, 7), np.arange(1, 21)]), from_end=True)
+    windows, mask = np.asarray(windows), np.asarray(mask)
+    assert mask.tolist() == [[True, True, True], [True, False, False], [True, False, False]]
+    assert windows[0, :, 0].tolist() == [25, 15, 5] and windows[2, 0].tolist() == list(range(11, 21))
+    assert windows[1, 0].tolist() == [0, 0, 1, 2, 3, 4, 5, 6, 0, 0]
+
+
+@pytest.mark.parametrize("pool", ["mean", "max"])
+def test_flips_of_a_clip_are_those_of_its_image_cut_into_windows(pool):
+    """With a front end of which each frame sees its own samples only, the clip can be flipped before the cut."""
+    options = [FLIPS, "predict.windows=drop_remainder", f"predict.pool={pool}"]
+    tagger = small_tagger(*options, "predict.flip_tta=clip")
+    n = tagger.window_samples
+    clip = noise(3 * n - 123)
+    by_hand = []
+    for flip in range(4):
+        starts = [0, n]
+        if flip % 2:
+            starts = [len(clip) - n - start for start in starts]
+        logits = [np.asarray(tagger.window_logits(clip[None, start : start + n], flips=[flip]))[0] for start in starts]
+        probabilities = expit(np.stack(logits))  # [W, K]
+        by_hand.append(probabilities.mean(axis=0) if pool == "mean" else probabilities.max(axis=0))
+    np.testing.assert_allclose(tagger(clip[None])[0], logit(np.mean(by_hand, axis=0)), atol=1e-5)
+    of_windows = small_tagger(*options, "predict.flip_tta=windows")
+    of_windows.set_weights(tagger.get_weights())
+    assert np.abs(of_windows(clip[None]) - tagger(clip[None])).max() > 1e-4
+
+
+# Random crops
+
+CROPS = ["augment=[]", "predict.windows=random_crops", "predict.num_windows=5"]
+CROPS += ['image_preprocess=[{"name": "fix_frames", "num_frames": 25}, {"name": "random_crop", "num_frames": 9}]']
+
+
+def test_random_crops_average_excerpts_of_the_first_window_also_of_a_short_clip():
+    tagger = small_tagger(*CROPS)
+    n = tagger.window_samples
+    clips = [noise(n // 3), noise(2 * n, seed=1), np.zeros(n, "float32")]
+    together = np.asarray(tagger(padded(clips)))
+    whole = small_tagger(CROPS[0], CROPS[-1])
+    starts = np.floor(np.random.default_rng(0).random(5).astype("float32") * (25 - 9 + 1)).astype(int)
+    assert len(set(starts)) > 1
+    for clip, logits in zip(clips, together):
+        window = np.resize(clip, n)[None]
+        image, _ = whole.preprocessor((window, np.zeros((1, 5), "float32")))
+        excerpts = [np.asarray(tagger.network(image[:, :, start : start + 9]))[0] for start in starts]
+        np.testing.assert_allclose(logits, logit(expit(excerpts).mean(axis=0)), atol=1e-5)
+        np.testing.assert_allclose(tagger(clip[None])[0], logits, atol=1e-5)
+    traced = tf.function(lambda waveform: tagger(waveform), input_signature=[tf.TensorSpec([None, None])])
+    np.testing.assert_allclose(traced(padded(clips)), together, atol=1e-5)
+    image, _ = tagger.preprocessor((window, np.zeros((1, 5), "float32")))
+    assert image.shape[2] == 25  # other predictions do not crop
 
 
 # Curated and noisy labels apart

@@ -53,7 +53,15 @@ def test_each_window_layout_predicts_as_its_graph(run, tmp_path, windows):
     equal_to_its_graph(export(changed, tmp_path / "saved"))
 
 
-FLIPS = ["augment=[]", 'image_preprocess=[{"name":"standardize"},{"name":"flips_as_classes"}]', "predict.flip_tta=true"]
+CROPS = 'image_preprocess=[{"name":"standardize"},{"name":"random_crop","num_frames":60}]'
+
+
+def test_random_crops_predict_as_their_graph(run, tmp_path):
+    made = untrained(run, tmp_path / "run", CROPS, "predict.windows=random_crops", "predict.num_windows=3", folds=(0,))
+    equal_to_its_graph(export(made, tmp_path / "saved"))
+
+
+FLIPS = ["augment=[]", 'image_preprocess=[{"name":"standardize"},{"name":"flips_as_classes"}]', "predict.flip_tta=clip"]
 SOFTMAX = ["task=single_label", 'stages.noisy.loss={"name":"categorical_crossentropy"}']
 SOFTMAX += ['stages.curated.loss={"name":"categorical_crossentropy"}']
 

@@ -16,7 +16,9 @@ class RandomCrop(RandomAugmentation):
 
     A network that accepts any width trains on short stretches of long clips and
     predicts on complete clips: at inference the layer is the identity. Each clip
-    draws its own start, uniform over all that keep the stretch inside. The width
+    draws its own start, uniform over all that keep the stretch inside. With the windows
+    `random_crops` of `predict` an experiment predicts such stretches, too: the attribute
+    `position` then crops every image at that fraction of all starts. The width
     differs between training and inference, so a functional model sees it as unknown,
     unless every image is `num_frames` wide already.
 
@@ -48,7 +50,19 @@ class RandomCrop(RandomAugmentation):
         if num_frames < 1:
             raise ValueError(f"num_frames must be at least 1. Received: num_frames={num_frames}")
         self.num_frames = num_frames
+        self.position: Any = None  # from 0 to below 1, at inference; None does not crop
         self.input_spec = keras.layers.InputSpec(ndim=4)
+
+    def call(self, inputs, training=False):
+        if training or self.position is None:
+            return super().call(inputs, training=training)
+        images, *labels = inputs if isinstance(inputs, (tuple, list)) else [inputs]
+        self._check_width(images.shape)
+        num_starts = ops.shape(images)[2] - self.num_frames + 1
+        start = ops.cast(ops.floor(self.position * ops.cast(num_starts, "float32")), "int32")
+        start = ops.full((ops.shape(images)[0], 1), ops.minimum(start, num_starts - 1), "int32")  # [B, 1]
+        images = self.transform_inputs(images, start)
+        return (images, *labels) if labels else images
 
     def get_random_transformation(self, inputs: Any) -> Any:
         """The first frame of each image's stretch: int32 [B, 1]."""
