@@ -60,7 +60,7 @@ else:
 
 # Any name in the table of clips. Test clips are neither trained on nor validate.
 Subset = Annotated[str, Field(pattern=f"^{SUBSET_PATTERN}$", max_length=100), AfterValidator(validation.refuse_test)]
-Pad = Literal["repeat", "zeros"]
+Pad = Literal["repeat", "zeros", "random_zeros"]  # zeros on both sides; random: the clip's place in training windows
 Pool = Literal["mean", "max", "log_mean_exp"]  # of probabilities; log_mean_exp of logits, the mean of the odds
 
 

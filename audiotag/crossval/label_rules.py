@@ -176,7 +176,7 @@ def select(
     names = clips["name"].to_numpy()
     earlier = {} if previous is None else previous[previous["weight"] > 0].set_index("clip")["labels"].to_dict()
     most = len(clips) + len(earlier) if max_per_class is None else max_per_class
-    kept, room = set(earlier), most - multi_hot(earlier.values(), vocabulary).sum(axis=0)  # room [K]
+    kept, room = set(earlier), most - multi_hot(list(earlier.values()), vocabulary).sum(axis=0)  # room [K]
     for row in sorted(range(len(clips)), key=lambda row: (-confidence[row], names[row])):
         if labels[row].any() and names[row] not in kept and (room[labels[row]] > 0).all():
             room -= labels[row]

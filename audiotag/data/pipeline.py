@@ -56,7 +56,7 @@ def training_batches(
         truth: [len(clips), K], the target of each clip.
         window_samples: Samples per window.
         pad: How a window is filled if the clip is shorter: "repeat" repeats the clip, "zeros" adds zeros on both
-            sides.
+            sides, "random_zeros" too, with the clip at a random place.
         batch_size: Windows per batch; an incomplete last batch of an epoch is dropped.
         seed: Determines every draw, with the epoch and the name of the clip.
         epochs: The epochs to yield, counted from 0.
@@ -149,12 +149,13 @@ class _Windows:
         """The positions of the shards in `paths`, in a new order: [shards]."""
         return tf.random.experimental.stateless_shuffle(tf.range(len(self.paths)), [self.seed, number])
 
-    def _start(self, name, num_samples, number, *draw):
-        """The first sample of a window, or of several of as many names."""
+    def _place(self, name, num_samples, number, *draw):
+        """The first sample of a window, or the zeros before a clip that is shorter; or those of several names."""
         numbers = [tf.strings.as_string(number) for number in (number, *draw)]
         key = tf.strings.join([str(self.seed), *numbers, name], "/")
-        num_starts = tf.maximum(num_samples - self.window_samples, 0) + 1
-        return tf.strings.to_hash_bucket_fast(key, 1 << 52) % num_starts
+        spare = num_samples - self.window_samples  # negative for a short clip
+        place = tf.strings.to_hash_bucket_fast(key, 1 << 52) % (tf.abs(spare) + 1)
+        return place if self.pad == "random_zeros" else tf.where(spare >= 0, place, zeros_before(-spare))
 
     def _shuffled(self, windows, number):
         tf.random.set_seed(self.seed + 1)  # of this graph only: the seed of the program must not change the order
@@ -206,7 +207,9 @@ class _SequentialWindows(_Windows):
         return tf.fill([count], row), windows
 
     def _window(self, record, number, *draw):
-        return self.cut(record, self._start(record["name"], record["num_samples"], number, *draw))
+        place = self._place(record["name"], record["num_samples"], number, *draw)
+        is_short = record["num_samples"] < self.window_samples
+        return self.cut(record, tf.where(is_short, tf.zeros_like(place), place), place)
 
 
 class _WindowsByOffset(_Windows):
@@ -243,7 +246,7 @@ class _WindowsByOffset(_Windows):
                 times = tf.gather(counts, rows)
                 rows, draws = tf.repeat(rows, times), [tf.ragged.range(times).flat_values]  # [windows]
             names, lengths = tf.gather(self.names, rows), tf.gather(num_samples, rows)
-            return tf.data.Dataset.from_tensor_slices((rows, self._start(names, lengths, number, *draws)))
+            return tf.data.Dataset.from_tensor_slices((rows, self._place(names, lengths, number, *draws)))
 
         records = tf.data.Dataset.from_tensor_slices(self._shuffled_shards(number)).interleave(
             lambda shard: tf.data.Dataset.range(self.ends[shard], self.ends[shard + 1]), cycle_length=SHARDS_AT_ONCE
@@ -253,14 +256,14 @@ class _WindowsByOffset(_Windows):
     def waveforms(self, rows, windows):
         return tf.numpy_function(self._read, [rows, windows], tf.int16, stateful=False)
 
-    def _read(self, rows, starts):
+    def _read(self, rows, places):
         waveforms = _aligned((len(rows), self.window_samples))
-        for waveform, row, start in zip(waveforms, rows.tolist(), starts.tolist()):
+        for waveform, row, place in zip(waveforms, rows.tolist(), places.tolist()):
             samples = min(int(self.num_samples[row]), self.window_samples)
             missing = self.window_samples - samples
-            before = zeros_before(missing) if self.pad == "zeros" else 0
+            start, before = (0, place if self.pad != "repeat" else 0) if missing else (place, 0)
             self.shards[row].read(int(self.offsets[row]) + 2 * start, waveform[before : before + samples])
-            if self.pad == "zeros":
+            if self.pad != "repeat":
                 waveform[:before] = waveform[before + samples :] = 0
             elif missing:
                 waveform[:] = np.resize(waveform[:samples], self.window_samples)
@@ -385,23 +388,22 @@ def _read(paths):
     )
 
 
-# Decoding: the _cut functions return a function of (record, start) → one window
+# Decoding: the _cut functions return a function of (record, start, zeros before a short clip) → one window
 
 
 def _cut_pcm(window_samples, pad):
     """Windows as bytes, so that PCM is copied once and decoded one batch at a time."""
 
-    def cut(record, start):
+    def cut(record, start, zeros):
         samples = tf.minimum(record["num_samples"], window_samples)
         window = tf.strings.substr(record["audio"], 2 * start, 2 * samples)
         if pad == "repeat":
             # decode_raw cuts what is too much
             return tf.strings.reduce_join(tf.tile([window], [num_repeats(window_samples, samples)]))
-        if pad == "zeros":
-            missing = window_samples - samples
+        if pad:  # decode_raw adds the zeros after it
             silence = tf.constant(bytes(2 * window_samples))
-            before = tf.strings.substr(silence, tf.zeros_like(missing), 2 * zeros_before(missing))
-            return tf.cond(missing > 0, lambda: before + window, lambda: window)  # decode_raw adds the zeros after it
+            before = tf.strings.substr(silence, tf.zeros_like(zeros), 2 * tf.maximum(zeros, 0))
+            return tf.cond(samples < window_samples, lambda: before + window, lambda: window)
         return window
 
     return cut
@@ -410,14 +412,14 @@ def _cut_pcm(window_samples, pad):
 def _cut_coded(window_samples, pad):
     """Windows of compressed records as int16 [N]."""
 
-    def cut(record, start):
+    def cut(record, start, zeros):
         pcm = _decode_coded(record, start, tf.minimum(record["num_samples"], window_samples))
         samples = tf.size(pcm)
         if pad == "repeat":
             pcm = tf.tile(pcm, [num_repeats(window_samples, tf.maximum(samples, 1))])[:window_samples]
         else:
-            missing = window_samples - samples
-            before = zeros_before(missing)
+            missing = tf.cast(window_samples - samples, tf.int64)
+            before = tf.clip_by_value(zeros, 0, missing)
             pcm = tf.pad(pcm, [[before, missing - before]])
         return tf.ensure_shape(pcm, [window_samples])
 

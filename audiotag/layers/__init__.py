@@ -19,7 +19,7 @@ from audiotag.layers.frontends.pcen import PcenMel
 from audiotag.layers.frontends.perceptual import PerceptualMel
 from audiotag.layers.frontends.raw_waveform import RawWaveform
 from audiotag.layers.frontends.spectrograms import LogMel, MelSpectrogram
-from audiotag.layers.preprocessing.channels import Colormap, Deltas, FrequencyChannel, RepeatChannels
+from audiotag.layers.preprocessing.channels import Colormap, Deltas, FlipBands, FrequencyChannel, RepeatChannels
 from audiotag.layers.preprocessing.normalization import (
     DatasetStandardize,
     Normalize,
@@ -57,6 +57,7 @@ IMAGE_PREPROCESSING = {
     "deltas": Deltas,
     "frequency_channel": FrequencyChannel,
     "colormap": Colormap,
+    "flip_bands": FlipBands,
 }
 IMAGE_AUGMENTATIONS = {
     "time_mask": TimeMask,
@@ -83,6 +84,7 @@ __all__ = [
     "DatasetStandardize",
     "Deltas",
     "FixFrames",
+    "FlipBands",
     "FlipsAsClasses",
     "FrequencyChannel",
     "FrequencyMask",

@@ -36,7 +36,8 @@ class Tagger(keras.Model):
         network: Model from an image to as many logits.
         num_classes: K.
         window_samples: n, samples of a training window.
-        pad: How a clip shorter than a window fills it: "repeat" the clip, or "zeros" on both sides.
+        pad: How a clip shorter than a window fills it: "repeat" the clip, or "zeros" on both sides; "random_zeros",
+            whose places are random while training, are the same here.
         window_layout: "sliding" windows, the last of which ends with the clip; "drop_remainder", without overlap or
             remainder; "random"; "random_crops", crops of the image of the first window, each as wide as the
             preprocessor's `RandomCrop` makes it; or "full_clip", one window as long as the clip. With "full_clip", clips that share a

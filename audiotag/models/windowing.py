@@ -105,7 +105,7 @@ def cut(waveform: Any, start: Any, length: Any, n: Any, *, pad: str) -> Any:
         start: int [B, W], the first sample of each window.
         length: int [B, 1], samples of each clip.
         n: Samples of a window.
-        pad: How a shorter clip fills the window: "repeat" the clip, or "zeros" on both sides.
+        pad: How a shorter clip fills the window: "repeat" the clip, or zeros on both sides.
     """
     place = start[:, :, None] + ops.arange(n, dtype="int32")  # [B, W, n]
     length = length[:, :, None]  # [B, 1, 1]

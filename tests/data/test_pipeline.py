@@ -116,8 +116,21 @@ def test_a_short_clip_is_centered_in_zeros(packed, sounds, codec):
             np.testing.assert_array_equal(window, np.pad(sounds[name], (missing // 2, missing - missing // 2)))
 
 
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_short_clip_is_at_a_random_place_in_zeros(packed, sounds, codec):
+    places = {}
+    for name, window in windows(packed(codec), pad="random_zeros", epochs=range(3)):
+        if len(sounds[name]) < WINDOW:
+            (place,) = starts_in(window, sounds[name])
+            assert not window[:place].any() and not window[place + len(sounds[name]) :].any()
+            places.setdefault(name, []).append(place / (WINDOW - len(sounds[name])))
+    drawn = np.concatenate([*places.values()])
+    assert len(drawn) >= 9 and drawn.max() > 0.7 and drawn.min() < 0.3
+    assert all(len(set(of_clip)) > 1 for of_clip in places.values())  # another place in each epoch
+
+
 def test_every_codec_gives_the_same_windows_in_the_same_order(packed):
-    for pad in ("repeat", "zeros"):
+    for pad in ("repeat", "zeros", "random_zeros"):
         pcm, flac = (windows(packed(codec), pad=pad, epochs=range(2)) for codec in CODECS)
         assert equal(pcm, flac)
 

@@ -75,6 +75,38 @@ class RepeatChannels(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="audiotag")
+class FlipBands(keras.layers.Layer):
+    """Turns images upside down: the highest band is on top.
+
+    In the images of front ends row 0 is the lowest band. Plots of spectrograms have it at the bottom, so this is how
+    a network that is to see such plots gets them.
+
+    Input shape: [B, M, T, C], any float type.
+    Output shape: The same shape and type.
+
+    Example:
+        >>> image = ops.reshape(ops.convert_to_tensor([1.0, 2.0, 3.0]), (1, 3, 1, 1))
+        >>> [int(band) for band in ops.reshape(FlipBands()(image), (-1,))]
+        [3, 2, 1]
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.input_spec = keras.layers.InputSpec(ndim=4)
+
+    def call(self, image):
+        return ops.flip(image, axis=1)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """The shape of the input."""
+        return input_shape
+
+    def compute_output_spec(self, image: Any) -> keras.KerasTensor:
+        """The shape and the type of the input."""
+        return keras.KerasTensor(image.shape, dtype=image.dtype)
+
+
+@keras.saving.register_keras_serializable(package="audiotag")
 class Deltas(keras.layers.Layer):
     """Appends the first and second derivatives of each channel along time.
 

@@ -8,11 +8,12 @@ import pytest
 from examples import IMAGE
 from numpy.testing import assert_allclose, assert_array_equal
 
-from audiotag.layers import Colormap, Deltas, FrequencyChannel, Quantize8Bit, RepeatChannels
+from audiotag.layers import Colormap, Deltas, FlipBands, FrequencyChannel, Quantize8Bit, RepeatChannels
 from audiotag.layers.preprocessing.channels import MAGMA
 
 EXAMPLES = [
     (RepeatChannels, {"count": 3}, IMAGE),
+    (FlipBands, {}, IMAGE),
     (Deltas, {"width": 5}, (None, 24, None, 2)),
     (FrequencyChannel, {}, (None, 24, None, 2)),
     (Colormap, {"low": None, "high": 0.1}, IMAGE),
@@ -26,6 +27,11 @@ def images(*shape, seed=0):
 def test_channels_are_repeated_in_order():
     image = images(2, 4, 5, 2)
     assert_array_equal(RepeatChannels(count=2)(image), np.concatenate([image, image], axis=-1))
+
+
+def test_flipped_bands_are_those_of_the_image_upside_down():
+    image = images(2, 5, 4, 3)
+    assert_array_equal(FlipBands()(image), image[:, ::-1])
 
 
 @pytest.mark.parametrize("width", [3, 5, 9])
