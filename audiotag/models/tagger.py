@@ -40,9 +40,9 @@ class Tagger(keras.Model):
             whose places are random while training, are the same here.
         window_layout: "sliding" windows, the last of which ends with the clip; "drop_remainder", without overlap or
             remainder; "random"; "random_crops", crops of the image of the first window, each as wide as the
-            preprocessor's `RandomCrop` makes it; or "full_clip", one window as long as the clip. With "full_clip", clips that share a
-            batch should be padded to the same `windowing.full_clip_window`; else a shorter one is scored as part of a
-            longer window.
+            preprocessor's `RandomCrop` makes it; or "full_clip", one window as long as the clip. With "full_clip",
+            clips that share a batch should be padded to the same `windowing.full_clip_window`; else a shorter one is
+            scored as part of a longer window.
         overlap: Of sliding windows, as a fraction of a window, 0 to below 1.
         num_windows: Number of random windows or random crops.
         pool: "mean" of the windows' probabilities, their "max", or "log_mean_exp" of their logits.
@@ -226,7 +226,9 @@ class Tagger(keras.Model):
         return max(1, round(self.window_samples * (1 - self.overlap)))
 
     def window_logits(self, windows: Any, *, flips: Iterable[int] = (0,)) -> Any:
-        """The logits of windows, each flipped in several ways and read in the columns of that flip.
+        """The logits of windows, flipped in several ways.
+
+        Each flip is read in its own columns of the network.
 
         Args:
             windows: [B, n].

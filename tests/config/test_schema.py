@@ -105,7 +105,7 @@ def test_another_version_of_the_schema_is_refused_in_a_sentence(write, version):
         ),
         ("image_preprocess.0.name", "standardise", "no component 'standardise'. Did you mean 'standardize'? Accepted:"),
         ("image_preprocess.0.name", "colour_map", "no component 'colour_map'. Did you mean 'colormap'? Accepted: "),
-        ("image_preprocess.0.name", "flip_labels", "image_preprocess[0]: there is no component 'flip_labels'. Accept"),
+        ("image_preprocess.0.name", "flip_labels", "image_preprocess[0]: there is no component 'flip_labels'."),
         ("frontend.name", "raw_wave", "no component 'raw_wave'. Did you mean 'raw_waveform'? Accepted: "),
         ("augment.0.max_share", 0.5, "augment[0]: unknown key 'max_share'. Accepted: name, max_width, max_fraction, "),
     ],

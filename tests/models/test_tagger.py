@@ -302,9 +302,8 @@ def test_flips_of_a_clip_are_those_of_its_image_cut_into_windows(pool):
 # Random crops
 
 CROPS = ["augment=[]", "predict.windows=random_crops", "predict.num_windows=5"]
-CROPS += [
-    'image_preprocess=[{"name": "standardize"}, {"name": "fix_frames", "num_frames": 25}, {"name": "random_crop", "num_frames": 9}]'
-]
+FIXED = '{"name": "standardize"}, {"name": "fix_frames", "num_frames": 25}'
+CROPS += [f'image_preprocess=[{FIXED}, {{"name": "random_crop", "num_frames": 9}}]']
 
 
 def test_random_crops_average_excerpts_of_the_first_window_also_of_a_short_clip():

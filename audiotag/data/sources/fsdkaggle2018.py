@@ -25,7 +25,10 @@ FoundClips = tuple[pd.DataFrame, None, dict[str, Path]]
 
 
 def is_kaggle2018(source: Path) -> bool:
-    """Whether a table has manually_verified, or there is audio_train/ and no table at all."""
+    """Whether a table has the column manually_verified.
+
+    Without any table it is the folder audio_train/ that counts, so that it is not read as a class.
+    """
     tables = [source / name for name in TRAIN_TABLES if (source / name).is_file()]
     if any("manually_verified" in next(csv_lines(path), (0, []))[1] for path in tables):
         return True
