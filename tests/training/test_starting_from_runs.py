@@ -73,7 +73,7 @@ def test_the_second_stage_alone_gives_the_weights_of_the_run_with_both_stages(ru
     trained, _ = fit(alone({"run": str(run.folder), "stage": "noisy"}), tmp_path / "alone")
     assert trained.history(0, "curated").equals(run.history(0, "curated"))
     assert equal(arrays_in(trained.weights(0, "curated")), arrays_in(run.weights(0, "curated")))
-    scores = [each.stage_files(0, "curated").oof_scores("curated").read_bytes() for each in (trained, run)]
+    scores = [each.stage_files(0, "curated").oof_scores().read_bytes() for each in (trained, run)]
     assert scores[0] == scores[1]
     record = json.loads(trained.stage_files(0, "curated").start_from.read_text())
     assert len(record.pop("run_sha256")) == 64
