@@ -197,7 +197,10 @@ def custom_components(experiment: Experiment) -> Iterator[tuple[tuple[Any, ...],
 
 
 def source_hashes(experiment: Experiment) -> dict[str, str]:
-    """{name: SHA-256 of its source file} of the components from outside audiotag and Keras.
+    """The source files of the components from outside audiotag and Keras.
+
+    Returns:
+        {name: SHA-256 of the file}.
 
     Raises:
         ConfigError: A component is not allowed here, or cannot be imported.
