@@ -49,7 +49,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path, help="a dataset; synthesized clips of three lengths by default")
     parser.add_argument("--seconds", type=float, default=2.0, help="duration of a window")
-    parser.add_argument("--epochs", type=int, default=4, help="epochs per round")
+    parser.add_argument("--epochs", type=int, default=8, help="epochs per round")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     for make in SYNTHESIZED if args.source is None else [lambda folder: args.source]:
