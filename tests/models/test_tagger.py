@@ -16,6 +16,7 @@ from audiotag.losses import SoftBootstrapping
 from audiotag.metrics import Lwlrap, lwlrap
 from audiotag.models.label_groups import group_labels, split_groups
 from audiotag.models.tagger import Tagger, log_odds
+from audiotag.models.windowing import to_float
 from audiotag.runs.building import build_tagger
 
 DEMO = Path(__file__).parents[2] / "experiments" / "demo.json"
@@ -64,7 +65,7 @@ def test_a_short_clip_fills_the_window_as_it_does_in_training(records, pad):
     compared = 0
     for waveform, truth in batches:
         for window, row in zip(waveform, np.argmax(truth, axis=1)):
-            np.testing.assert_array_equal(window / np.float32(32_768), tagger.windows(full_clips[row])[0][0, 0])
+            np.testing.assert_array_equal(to_float(window), tagger.windows(full_clips[row])[0][0, 0])
             compared += 1
     assert compared == len(clips) // 4 * 4 > 20
 
