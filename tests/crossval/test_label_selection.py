@@ -84,6 +84,14 @@ def test_from_curated_clips_alone_a_fold_selects_without_the_others(tiny, tmp_pa
     assert len(trained) == len(selected) + (folds_of(run) != 0).sum()
 
 
+def test_without_validation_a_model_of_all_curated_clips_selects(tiny, tmp_path):
+    run = fit(tiny(*selected_by_curated("pseudo_labels", 0.4), "validation=null"), tmp_path / "run")
+    selection = table(run, 0, "selected", "selected_clips.csv").set_index("clip")
+    trained = table(run, 0, "selected", "training_clips.csv")["name"]
+    curated = table(run, 0, "curated", "training_clips.csv")["name"]
+    assert set(trained) == set(curated) | set(selection.index[selection["weight"] > 0]) > set(curated)
+
+
 def test_the_scores_of_several_stages_are_averaged(tiny, tmp_path):
     scoring = [STAGE | {"name": name, "subset": "curated", "epochs": 1} for name in ("one", "two")]
     stage = STAGE | {"name": "selected", "subset": BOTH, "epochs": 1}
