@@ -7,6 +7,7 @@ from importlib import import_module
 import keras
 import numpy as np
 import pytest
+from examples import collected
 
 import audiotag.layers
 from audiotag.layers import (
@@ -17,7 +18,6 @@ from audiotag.layers import (
     RandomAugmentation,
 )
 from audiotag.testing import check_augmentation, check_layer
-from examples import collected
 
 # Each layer, a value for each of its options, and the shape of its input: [B, ...], None where it may vary.
 LAYERS = [example for examples in collected("layers") for example in examples]

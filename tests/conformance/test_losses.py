@@ -5,10 +5,10 @@ import inspect
 import keras
 import numpy as np
 import pytest
+from examples import collected
 
 from audiotag.losses import LOSSES
 from audiotag.testing import check_loss
-from examples import collected
 
 # Each loss, and a value for each of its options except the reduction.
 (CASES,) = collected("test_losses.py")

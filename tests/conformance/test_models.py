@@ -3,10 +3,10 @@
 import inspect
 
 import pytest
+from examples import collected
 
 from audiotag.models import MODELS
 from audiotag.testing import check_model
-from examples import collected
 
 
 def merged(name):

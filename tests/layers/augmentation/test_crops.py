@@ -1,12 +1,12 @@
 import keras
 import numpy as np
 import pytest
+from examples import IMAGE
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import map_coordinates
 from scipy.stats import chisquare, kstest, loguniform, spearmanr, uniform
 
 from audiotag.layers import RandomCrop, RandomResizedCrop
-from examples import IMAGE
 
 EXAMPLES = [
     (RandomCrop, {"num_frames": 32, "seed": 3}, IMAGE),

@@ -1,9 +1,9 @@
 import numpy as np
+from examples import IMAGE
 from scipy import stats
 
 from audiotag.layers import FlipsAsClasses
 from audiotag.layers.augmentation.flips import FLIPS, flipped
-from examples import IMAGE
 
 EXAMPLES = [(FlipsAsClasses, {"seed": 3}, IMAGE)]
 

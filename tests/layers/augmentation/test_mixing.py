@@ -1,11 +1,11 @@
 import keras
 import numpy as np
 import pytest
+from examples import IMAGE, WAVEFORM
 from scipy import stats
 
 from audiotag.layers import ConcatMix, MixUp
 from audiotag.layers.augmentation.mixing import beta_quantiles
-from examples import IMAGE, WAVEFORM
 
 OPTIONS = {
     "alpha": 0.4,

@@ -5,11 +5,11 @@ import librosa
 import matplotlib
 import numpy as np
 import pytest
+from examples import IMAGE
 from numpy.testing import assert_allclose, assert_array_equal
 
 from audiotag.layers import Colormap, Deltas, FlipBands, FrequencyChannel, Quantize8Bit, RepeatChannels
 from audiotag.layers.preprocessing.channels import MAGMA
-from examples import IMAGE
 
 EXAMPLES = [
     (RepeatChannels, {"count": 3}, IMAGE),
