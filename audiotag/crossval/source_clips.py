@@ -44,9 +44,9 @@ def check_source(context: FoldContext) -> tuple[Source, pd.DataFrame | None]:
         settings = f'"seed": {other.seed}, "validation": {json.dumps(other.model_dump(mode="json")["validation"])}'
         raise ConfigError(
             f"{source.where}: fold {source.record.fold} of {source.name} trained on clip {leaked.iloc[0]!r} and "
-            f"{len(leaked) - 1} others that fold {context.fold} of this run holds out, or on their recordings. Equal "
-            f"folds need the same records, seed and validation: {source.name} has {shortened(settings)}. Train the "
-            "folds that both hold out."
+            f"{len(leaked) - 1} others that fold {context.fold} of this run holds out, or on clips of their "
+            f"recordings. Use the records, seed and validation of {source.name}: {shortened(settings)}. Train only "
+            "folds that it has trained."
         )
     return source, table
 

@@ -62,7 +62,8 @@ def _folds(run, clips):
     validates = _may_validate(run, clips)
     if not validates.any():
         raise DataError(
-            f"{experiment.records}: has no {_validating(experiment)} clips, and some must be held out for validation."
+            f"{experiment.records}: has no {_validating(experiment)} clips to hold out for validation. Make records "
+            "with some, or set validation to null."
         )
     if not path.is_file():
         folds = _assign(run, clips[validates])
@@ -182,7 +183,7 @@ def check_subsets(run: Run, clips: pd.DataFrame) -> None:
             if subset not in present:
                 raise DataError(
                     f"{run.experiment.records}: has no {subset} clips for stage {stage.name!r}, or none with a weight "
-                    'above 0, and with one label if "task" is "single_label". Make records that do, or remove the '
+                    'above 0 (and one label, if "task" is "single_label"). Make records with such clips, or remove the '
                     "stage."
                 )
 
@@ -206,7 +207,7 @@ def validation_clips(run: Run, clips: pd.DataFrame, fold: int) -> pd.DataFrame:
     if chosen.empty:
         raise DataError(
             f"{run.experiment.records}: fold {fold} has no {_validating(run.experiment)} clip for validation. Clips of "
-            'weight 0 do not count, nor, if "task" is "single_label", clips with several labels. Choose other folds.'
+            'weight 0 are left out, and if "task" is "single_label", clips with several labels. Choose other folds.'
         )
     return chosen
 

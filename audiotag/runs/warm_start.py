@@ -77,7 +77,9 @@ def find_source(stage: Stage, fold: int, *, folder: str | Path | None = None) ->
     if start_from.run is None:
         path = Path(name)
         if not path.is_file():
-            raise ConfigError(f"{where}: {name} is not a file. Expected weights such as runs/a/last.weights.h5.")
+            raise ConfigError(
+                f"{where}: {name} is not a file. Expected weights such as runs/a/fold-0/b/last.weights.h5."
+            )
         record = WarmStart(
             schema_version=SCHEMA_VERSION,
             run=None,
@@ -169,19 +171,19 @@ def load_source(
     sentences = []
     if source.run is None:
         sentences.append(
-            f"{source.where}: {source.name} does not say what its model trained on. If that includes clips that a fold "
-            "of this run holds out, the scores of this run are too high; nor can audiotag compare the front end, the "
-            "sample rate and the classes."
+            f"{source.where}: {source.name} does not say what its model trained on. If a fold of this run holds out "
+            "some of these clips, the scores of this run are too high. audiotag cannot compare the front end, the "
+            "sample rate and the classes either."
         )
     if permuted:
         sentences.append(
-            f"{source.where}: {source.name} has the same classes in another order: the layers {', '.join(permuted)} "
-            "are copied class by class."
+            f"{source.where}: {source.name} has the same classes in another order. Layers that are copied class by "
+            f"class: {', '.join(permuted)}."
         )
     if initial:
         sentences.append(
-            f"{source.where}: {_class_difference(source, vocabulary)}: the layers {', '.join(initial)} start with "
-            "initial weights."
+            f"{source.where}: {_class_difference(source, vocabulary)}. Layers that keep their initial weights: "
+            f"{', '.join(initial)}."
         )
     return sentences
 
@@ -190,7 +192,7 @@ def _class_difference(source, vocabulary):
     """How the classes of a source differ, as far as it is known."""
     theirs = source.run.vocabulary if source.run is not None else vocabulary
     if len(theirs) != len(vocabulary):
-        return f"{source.name} has {len(theirs)} classes and these records {len(vocabulary)}"
+        return f"{source.name} has {len(theirs)} classes, and the records of this run have {len(vocabulary)}"
     if missing := set(vocabulary) - set(theirs):
         return f"{len(missing)} of the {len(vocabulary)} classes are not among those of {source.name}"
     return f"{source.name} has another number of outputs"
@@ -200,8 +202,8 @@ def _check_front_end(source, run, experiment, sample_rate):
     """Refuses a run whose images show other frequencies, which its weights do not tell."""
     if run.sample_rate != sample_rate:
         raise ConfigError(
-            f"{source.where}: the records of {source.name} have a sample rate of {run.sample_rate} Hz and these of "
-            f"{sample_rate} Hz. Make records with --sample-rate {run.sample_rate}, {REMEDY}"
+            f"{source.where}: the records of {source.name} have a sample rate of {run.sample_rate} Hz, those of "
+            f"this run {sample_rate} Hz. Make records with --sample-rate {run.sample_rate}, {REMEDY}"
         )
     before, now = run.experiment.frontend.model_dump(), experiment.frontend.model_dump()
     if changed := list(changed_keys(before, now, "frontend")):
@@ -224,7 +226,7 @@ def _merge(tagger, ours, theirs, source, vocabulary):
     copied = [place for place in own if not place.startswith(preprocessor) or names[place] in statistics]
     for place in others:
         if place not in own:
-            raise _difference(source, f"at {place}", "none", _shown(others[place]))
+            raise _difference(source, place, _shown({}), _shown(others[place]))
     initial, permuted = [], []
     num_outputs = tagger.network.output_shape[-1]
     known = None if source.run is None else list(source.run.vocabulary)
@@ -275,12 +277,13 @@ def _groups(file):
 
 
 def _shown(shapes):
-    return " and ".join(dict.fromkeys(map(str, shapes.values()))) if shapes else "none"
+    shown = " and ".join(dict.fromkeys(map(str, shapes.values()))) if shapes else ""
+    return shortened(f"weights of shape {shown}" if shown else "no weights")
 
 
 def _difference(source, what, own, other):
     """The error of a layer whose weights differ in shape."""
     return ConfigError(
-        f"{source.where}: {shortened(what)} has here weights of the shapes {shortened(own)}, and in {source.name} "
-        f"{shortened(other)}. Use the same model, front end and image_preprocess, {REMEDY}"
+        f"{source.where}: {shortened(what)}: found {other} in {source.name}. Expected {own}. Use the same "
+        f"model, front end and image_preprocess, {REMEDY}"
     )

@@ -177,9 +177,9 @@ def _rebuild_member(content, index, folder):
     with ThreadPoolExecutor(1) as thread:
         num_weights, image = thread.submit(_sizes, experiment, options).result()
     if 4 * num_weights > size:  # of float32 and int32
-        raise DataError(f"{where}: its network has {num_weights} weights, more than the file of weights has room for.")
+        raise DataError(f"{where}: its network has {num_weights} weights. Its file can hold at most {size // 4}.")
     if math.prod(size or 1 for size in image) > MAX_NUMBERS:
-        raise DataError(f"{where}: its images are {image}. Expected at most {MAX_NUMBERS} numbers.")
+        raise DataError(f"{where}: its images have the shape {image}. Expected at most {MAX_NUMBERS} numbers.")
     taggers = []
     for path in paths:
         tagger = build_tagger(experiment, **options)
@@ -203,7 +203,9 @@ def _check_lengths(experiment, stage, sample_rate, where):
     num_filters = frontend.get("fft_length", 0) * num_bands
     largest = max(window_samples(experiment, sample_rate), num_filters)
     if largest > MAX_NUMBERS:
-        raise DataError(f"{where}: its window or its filters have {largest} numbers. Expected at most {MAX_NUMBERS}.")
+        raise DataError(
+            f"{where}: its window or its filter bank has {largest} numbers. Expected at most {MAX_NUMBERS}."
+        )
 
 
 def _sizes(experiment, options):

@@ -55,7 +55,7 @@ def test_the_same_classes_in_another_order_are_copied_by_class(run, load):
     reverse = tuple(reversed(run.vocabulary))
     _, after, sentences = load({"run": str(run.folder)}, vocabulary=reverse)
     assert sentences == [
-        f"{WHERE}{run.folder} has the same classes in another order: the layers logits are copied class by class."
+        f"{WHERE}{run.folder} has the same classes in another order. Layers that are copied class by class: logits."
     ]
     theirs = load_tagger(run, 0, "curated").network.get_weights()
     for ours, other in zip(after[:-2], theirs[:-2], strict=True):
@@ -68,14 +68,14 @@ def test_the_same_classes_in_another_order_are_copied_by_class(run, load):
     ("num_classes", "message"),
     [
         (CLASSES, "1 of the 14 classes are not among those of {}"),
-        (CLASSES - 1, "{} has 14 classes and these records 13"),
+        (CLASSES - 1, "{} has 14 classes, and the records of this run have 13"),
     ],
 )
 def test_an_output_layer_of_other_classes_keeps_its_initial_weights(run, load, num_classes, message):
     vocabulary = ("another", *run.vocabulary[1:num_classes])
     before, after, sentences = load({"run": str(run.folder)}, vocabulary=vocabulary)
     said = message.format(run.folder)
-    assert sentences == [f"{WHERE}{said}: the layers logits start with initial weights."]
+    assert sentences == [f"{WHERE}{said}. Layers that keep their initial weights: logits."]
     theirs = load_tagger(run, 0, "curated").network.get_weights()
     for expected, ours in zip([*theirs[:-2], *before[-2:]], after, strict=True):
         np.testing.assert_array_equal(ours, expected)
@@ -84,7 +84,8 @@ def test_an_output_layer_of_other_classes_keeps_its_initial_weights(run, load, n
 def test_a_file_of_other_classes_says_the_number_of_outputs(run, load):
     path = run.weights(0, "curated")
     _, _, sentences = load({"weights": str(path)}, vocabulary=("a", "b"))
-    assert sentences[1] == f"{WHERE}{path} has another number of outputs: the layers logits start with initial weights."
+    said = f"{WHERE}{path} has another number of outputs. Layers that keep their initial weights: logits."
+    assert sentences[1] == said
     assert len(sentences) == 2
 
 
@@ -92,7 +93,7 @@ def test_heads_for_noisy_labels_keep_their_initial_weights(run, load):
     both = ('stages.curated.subset=["curated","noisy"]', "noisy_head=true")
     _, _, sentences = load({"run": str(run.folder)}, *both)
     assert sentences == [
-        f"{WHERE}{run.folder} has another number of outputs: the layers logits start with initial weights."
+        f"{WHERE}{run.folder} has another number of outputs. Layers that keep their initial weights: logits."
     ]
 
 
@@ -105,12 +106,12 @@ def test_heads_for_noisy_labels_keep_their_initial_weights(run, load):
         ),
         (
             ("model.filters=[8, 24]",),
-            r"layer 'batch_normalization\S*' has here weights of the shapes \(24,\), and in \S+ \(16,\)\. Use",
+            r"layer 'batch_norm\S*': found weights of shape \(16,\) in \S+\. Expected weights of shape \(24,\)",
         ),
-        (("model.filters=[8]",), r"at layers/\S+ has here weights of the shapes none, and in \S+ \(.*\)\. Use the sam"),
+        (("model.filters=[8]",), r"layers/\S+: found weights of shape \(.*\) in \S+\. Expected no weights\. Use"),
         (
             ('image_preprocess=[{"name": "dataset_standardize"}]',),
-            r"layer 'dataset_standardize\S*' has here weights of the shapes \(1, 32, 1, 1\) and .*, and in \S+ none\.",
+            r"layer 'dataset_standardize\S*': found no weights in \S+\. Expected weights of shape \(1, 32, 1, 1\) and ",
         ),
     ],
 )
@@ -120,10 +121,8 @@ def test_another_network_or_front_end_is_refused_with_the_layer_and_both_shapes(
 
 
 def test_another_sample_rate_is_refused(run, load):
-    message = (
-        r"the records of \S+ have a sample rate of 16000 Hz and these of 22050 Hz\. Make records with --sample-rate"
-    )
-    with pytest.raises(ConfigError, match=f"^{WHERE}{message} 16000, or choose other weights"):
+    message = r"the records of \S+ have a sample rate of 16000 Hz, those of this run 22050 Hz\. Make records with "
+    with pytest.raises(ConfigError, match=f"^{WHERE}{message}--sample-rate 16000, or choose other weights"):
         load({"run": str(run.folder)}, sample_rate=22_050)
 
 

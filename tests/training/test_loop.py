@@ -351,7 +351,7 @@ def test_a_fold_that_does_not_exist_is_refused(tiny, tmp_path):
     ("subset", "message"),
     [
         ("noisy", "has no noisy clips for stage 'noisy', or none with a weight"),
-        ("curated", "has no curated clips, and some must be held out for validation."),
+        ("curated", "has no curated clips to hold out for validation."),
     ],
 )
 def test_records_without_a_subset_are_an_error(tiny, tmp_path, monkeypatch, subset, message):
