@@ -182,15 +182,23 @@ def make_records(source: Path, out: Path | None, layout: str, follow_links: Path
 
     Example: audiotag make-records FSDKaggle2019 --out tfrecords/fsdkaggle2019
     """
+    from audiotag.data.clips import csv_lines
     from audiotag.data.records import write_records
     from audiotag.data.sources import find_clips
 
     out = out or Path("tfrecords") / (source.stem if source.is_file() else source.resolve().name)
-    manifest = write_records(find_clips(source, layout=layout, follow_links=follow_links), out, **options)
+    found = find_clips(source, layout=layout, follow_links=follow_links)
+    if others := found.other_files:
+        shown = f"{', '.join(others[:3])}{', …' if len(others) > 3 else ''}"
+        click.echo(f"Left out, as audiotag reads no such files: {len(others)}, {shown}", err=True)
+    manifest = write_records(found, out, **options)
     counts = manifest.count_clips()
+    rejects = out / "rejects.csv"
+    num_rejects = sum(1 for _ in csv_lines(rejects)) - 1
+    left_out = f"; {num_rejects} left out, see {rejects}" if num_rejects else ""
     click.echo(
         f"{', '.join(f'{count} {subset}' for subset, count in counts.items())} clips of "
-        f"{len(manifest.vocabulary)} classes: {out}"
+        f"{len(manifest.vocabulary)} classes{left_out}: {out}"
     )
 
 

@@ -145,6 +145,7 @@ def made(quick, tmp_path_factory):
             label = labels.split(",")[0].replace("Drum", "Bark")
             (Path("mysounds") / label).mkdir(parents=True, exist_ok=True)
             shutil.copy(Path("demo/train_curated") / name, Path("mysounds") / label)
+            shutil.copy(Path("demo/train_curated") / name, "new.wav")
         for words in done[1:]:
             call(words)
     return folder, done

@@ -47,6 +47,10 @@ def find_experiment(path: str | Path) -> Path:
         return path
     if path.name == str(path) and path.name in found:
         return found[path.name]
+    if path.is_dir():
+        own = path.with_name(f"{path.name}.json")
+        what = f"Expected a file, such as {own}" if own.is_file() else f"Write one with: audiotag new {path.name}"
+        raise ConfigError(f"{path}: is a folder, and no experiment. {what}.")
     if not path.exists() and path.stem in found:
         raise ConfigError(f"{path}: does not exist. To use the experiment that comes with audiotag, write: {path.stem}")
     if not path.exists() and path.name == str(path) and not path.suffix:

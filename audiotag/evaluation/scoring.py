@@ -57,7 +57,10 @@ def find_test_clips(run: Run, records: str | Path | None = None) -> tuple[Manife
     clips = read_clips(manifest.directory / "clips.csv")
     clips = clips[clips["subset"] == "test"].reset_index(drop=True)
     if clips.empty:
-        raise DataError(f"{manifest.directory}: has no test clips.")
+        raise DataError(
+            f"{manifest.directory}: has no test clips. Measure on the validation clips with --out-of-fold (in Python: "
+            "out_of_fold=True), or put clips into a folder or subset test and make the records again."
+        )
     return manifest, clips
 
 

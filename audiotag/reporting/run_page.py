@@ -235,11 +235,20 @@ def _worst_clips(run, scored, oof):
     clips, logits = scored.clips, scored.logits
     truth = multi_hot(clips["labels"], run.vocabulary).astype(bool)
     labeled = truth.any(axis=1)
-    missed = np.where(labeled, per_clip_lwlrap(truth, logits), 2.0) + 1e-3 * expit(logits.max(axis=1))
-    false_alarm = np.where(labeled, np.where(truth, -np.inf, logits).max(axis=1), -np.inf)
+    lwlraps = per_clip_lwlrap(truth, logits)
+    missed = np.argsort(lwlraps + 1e-3 * expit(logits.max(axis=1)))
+    other = np.where(truth, -np.inf, logits).max(axis=1)  # [clips], the logit of the most probable class not given
+    false_alarms = np.argsort(-other)
+    is_alarm = labeled & (other > np.where(truth, logits, -np.inf).max(axis=1))
     kinds = [
-        ("Missed", "The given labels are ranked lowest.", clips, logits, np.argsort(missed)),
-        ("False alarms", "A class that was not given is most probable.", clips, logits, np.argsort(-false_alarm)),
+        ("Missed", "The given labels are ranked lowest.", clips, logits, missed[(labeled & (lwlraps < 1))[missed]]),
+        (
+            "False alarms",
+            "A class that was not given is most probable.",
+            clips,
+            logits,
+            false_alarms[is_alarm[false_alarms]],
+        ),
     ]
     if oof is not None:
         clips, logits = oof

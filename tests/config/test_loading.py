@@ -82,7 +82,7 @@ def test_a_text_that_is_no_experiment_is_refused(write, text, message):
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path):
     assert refusal(tmp_path / "nowhere.json") == "cannot be read: No such file or directory."
-    assert refusal(tmp_path) == "cannot be read: Is a directory."
+    assert refusal(tmp_path).startswith("is a folder, and no experiment. Write one with: audiotag new")
     (tmp_path / "latin.json").write_bytes('{"about": "é"}'.encode("latin-1"))
     assert "not a JSON file: 'utf-8' codec can't decode byte 0xe9" in refusal(tmp_path / "latin.json")
 

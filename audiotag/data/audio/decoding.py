@@ -196,7 +196,7 @@ def mono_blocks(file: BinaryIO, header: Header, *, path: str | Path) -> Iterator
     except sf.LibsndfileError as error:
         raise DataError(
             f"{path}: libsndfile cannot decode it and says {error.error_string!r}; it begins with {head!r}. "
-            f"Download it again, convert it or leave this file out."
+            f"Replace it by an intact copy, convert it or leave this file out."
         ) from error
     if not decoded:
         raise DataError(f"{path}: a header but no samples. Download it again, or leave this file out.")

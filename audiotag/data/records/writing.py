@@ -489,5 +489,5 @@ def _bad_clips_message(path, clips, rejects):
     return (
         f"{len(rejects)} of {len(clips)} clips cannot be used:\n{shown}{more}\n"
         f"{path} names them all. Fix them and run make-records again, or leave them out with --skip-bad: finished "
-        f"shards are kept. With their rows removed from the table, the records differ and need --overwrite."
+        f"shards are kept. If you remove the files, or their rows from the table, add --overwrite."
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from audiotag.data.clips import COLUMNS
-from audiotag.data.sources.files import AUDIO_SUFFIXES, audio_names, files_below
+from audiotag.data.sources.files import AUDIO_SUFFIXES, audio_names, files_below, other_files
 from audiotag.errors import DataError
 
 SUBSET_FOLDERS = {"curated": "curated", "train": "curated", "noisy": "noisy", "test": "test"}
@@ -19,9 +19,19 @@ def is_class_folders(source: Path) -> bool:
 def read_class_folders(source: Path) -> tuple[pd.DataFrame, None, dict[str, Path]]:
     """Reads <label>/<file> or <subset>/<label>/<file>; the labels are the vocabulary.
 
-    The folders of subsets are curated or train, noisy and test.
+    The folders of subsets are curated or train, noisy and test. Files of other types are left out.
+
+    Raises:
+        DataError: A recording is in no class folder, or a class folder has files but no recordings.
     """
     names = audio_names(source)
+    with_audio = {name.rpartition("/")[0] for name in names}
+    for name in other_files(source):
+        if (folder := name.rpartition("/")[0]) and folder not in with_audio:
+            raise DataError(
+                f"{source / folder}: no recordings that audiotag reads, only files such as {name!r}. Expected files "
+                f"that end in {', '.join(AUDIO_SUFFIXES)}. Convert them, or remove the folder."
+            )
     has_subsets = {name.split("/")[0] for name in names} <= SUBSET_FOLDERS.keys()
     records = []
     for name in names:

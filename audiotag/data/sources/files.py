@@ -55,6 +55,12 @@ def audio_names(source: Path) -> list[str]:
     return sorted(names)
 
 
+def other_files(source: Path) -> list[str]:
+    """The names of all files below a folder that are no recordings, sorted."""
+    others = [(name, entry) for name, entry in files_below(source) if not name.lower().endswith(AUDIO_SUFFIXES)]
+    return sorted(name for name, entry in others if os.path.isfile(entry.path))
+
+
 def files_below(folder: str | Path, depth: float = math.inf, prefix: str = "") -> Iterator[tuple[str, os.DirEntry]]:
     """Yields (name, entry) of all files at most `depth` folders down.
 

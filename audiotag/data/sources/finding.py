@@ -17,7 +17,7 @@ from audiotag.data.labels import split_labels
 from audiotag.data.sources.class_folders import is_class_folders, read_class_folders
 from audiotag.data.sources.csv_table import is_csv_table, read_csv_table
 from audiotag.data.sources.esc import is_esc, read_esc
-from audiotag.data.sources.files import locate
+from audiotag.data.sources.files import locate, other_files
 from audiotag.data.sources.fsdkaggle2018 import KNOWN_BAD as KNOWN_BAD_2018
 from audiotag.data.sources.fsdkaggle2018 import is_kaggle2018, is_zenodo2018, read_kaggle2018, read_zenodo2018
 from audiotag.data.sources.fsdkaggle2019 import (
@@ -41,6 +41,7 @@ class Source:
         vocabulary: Names of the classes.
         excluded: {name: reason} of the clips in the table that are known to be bad.
         folder: The folder of the dataset; None for a table whose audio is next to it.
+        other_files: Files in folders of classes that are no recordings, and so are left out.
     """
 
     layout: str
@@ -48,6 +49,7 @@ class Source:
     vocabulary: tuple[str, ...]
     excluded: dict[str, str]
     folder: Path | None
+    other_files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,8 @@ def find_clips(source: str | Path, *, layout: str = "auto", follow_links: str | 
     known_bad = read_as.known_bad
     excluded = {name: known_bad[name] for name in clips["name"] if name in known_bad}
     table = clips[[*COLUMNS, "path", "row"]]
-    return Source(layout, table, vocabulary, excluded, source if source.is_dir() else None)
+    others = tuple(other_files(source)) if layout == "folders" else ()
+    return Source(layout, table, vocabulary, excluded, source if source.is_dir() else None, others)
 
 
 def _recognized_layout(source, layout):

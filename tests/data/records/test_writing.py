@@ -222,7 +222,7 @@ def test_make_records_stopped_by_bad_clips_continues_without_them(copy, tmp_path
     for name in ("0007.wav", "0008.wav"):
         (copy / "audio" / name).write_bytes(b"")
     out, source = tmp_path / "out", find_clips(copy)
-    with pytest.raises(DataError, match="(?s)2 of 60 clips .*, or leave them out with --skip-bad.* need --overwrite"):
+    with pytest.raises(DataError, match="(?s)2 of 60 clips .*, or leave them out with --skip-bad.* add --overwrite"):
         write_records(source, out, **OPTIONS)
     before = {path.name: path.stat().st_mtime_ns for path in (out / ".work").glob("clips-*.tfrecord")}
     manifest = write_records(source, out, skip_bad=True, **OPTIONS)

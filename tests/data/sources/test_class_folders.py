@@ -50,6 +50,20 @@ def test_a_file_in_a_subset_but_outside_a_class_folder_is_refused(tmp_path):
         find_clips(tmp_path)
 
 
+def test_files_of_other_types_are_left_out_and_named(tmp_path):
+    make(tmp_path, FOLDERS | {"dog/talk.m4a": None, "notes.txt": None})
+    assert find_clips(tmp_path).other_files == ("dog/talk.m4a", "notes.txt")
+
+
+@pytest.mark.check("C5")
+def test_a_class_folder_without_recordings_is_refused(tmp_path):
+    make(tmp_path, FOLDERS | {"phone/talk.m4a": None})
+    with pytest.raises(
+        DataError, match=r"phone: no recordings that audiotag reads, only files such as 'phone/talk.m4a'"
+    ):
+        find_clips(tmp_path)
+
+
 def test_a_class_of_test_clips_only_is_refused(tmp_path):
     make(tmp_path, dict.fromkeys(["train/dog/1.wav", "train/rain/1.wav", "test/dogs/1.wav"]))
     with pytest.raises(DataError, match="test/dogs/1.wav: unknown label 'dogs'. Did you mean 'dog'"):
