@@ -484,7 +484,10 @@ def _write_rejects(path, clips, rejects):
 def _bad_clips_message(path, clips, rejects):
     """The message of a run that stops because clips cannot be decoded."""
     rows = dict(zip(clips["name"], clips["row"]))
-    shown = "\n".join(f"  {rows[r['name']]}: {r['reason']}" for r in rejects[:MAX_SHOWN])
+    # A row without a table is called by its name, with which the reason begins.
+    shown = "\n".join(
+        f"  {rows[r['name']]}: {r['reason'].removeprefix(rows[r['name']] + ': ')}" for r in rejects[:MAX_SHOWN]
+    )
     more = f"\n  and {len(rejects) - MAX_SHOWN} more" if len(rejects) > MAX_SHOWN else ""
     return (
         f"{len(rejects)} of {len(clips)} clips cannot be used:\n{shown}{more}\n"
