@@ -7,6 +7,7 @@ import pytest
 
 from audiotag.config.loading import load
 
+collect_ignore = ["as_on_windows"]  # importing it takes away what Windows lacks
 # A minute or more each, all trials together.
 LONGEST = ["resume", "making", "training", "label_selection", "loop", "out_of_fold", "splits", "backends"]
 ADAM = {"name": "adam", "learning_rate": 0.01}

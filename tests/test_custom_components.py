@@ -109,6 +109,8 @@ def test_only_fit_imports_foreign_code_without_allow_unsafe(trained, call, wavs,
     predicted = call(sys.executable, "-c", AUDITED, "predict", run, wavs[0], "--allow-unsafe")
     assert "sound_parts/layers" in predicted.split("imported:")[1] and wavs[0].name in predicted
     call(sys.executable, "-m", "audiotag", "export", run, tmp_path / "exported", "--allow-unsafe")
+    exported = call(sys.executable, "-m", "audiotag", "predict", tmp_path / "exported", wavs[0], "--allow-unsafe")
+    assert exported.split("\n")[:4] == predicted.split("\n")[:4]
     assert "lwlrap" in call(sys.executable, "-m", "audiotag", "evaluate", run, "--allow-unsafe")
 
 
@@ -150,6 +152,11 @@ def test_a_source_of_ones_own_is_read(recordings, call, tmp_path):
             "returns float32 [None, 16000]. Expected a float tensor [B, T",
         ),
         ('frontend={"name": "sound_parts.layers:LogPower", "frame_seconds": 0.0}', "sound_parts.layers:LogPower: "),
+        ('stages.curated.loss={"name": "keras.losses:BinaryCrossentropy"}', 'return logits. Add "from_logits": true.'),
+        (
+            'model={"name": "builtins:max"}',
+            "builtins:max: is a builtin_function_or_method. Expected a function with the",
+        ),
         ('stages.curated.loss={"name": "keras.losses:binary_crossentropy"}', "is the function binary_crossentropy."),
         ('metrics=[{"name": "keras.metrics:F1Score"}]', "keras.metrics:F1Score: ValueError: its result has the shape"),
         ('stages.curated.optimizer={"name": "keras.optimizers:Lio"}', "has no 'Lio'. Did you mean 'Lion'?"),

@@ -9,6 +9,7 @@ import functools
 import importlib
 import inspect
 import json
+import re
 import sys
 import traceback
 import typing
@@ -41,6 +42,8 @@ class NotAllowed(ConfigError):
     """A component from outside audiotag where none may be imported."""
 
 
+# Files whose lines do not help the author of a component.
+LIBRARIES = re.compile(r"<frozen|[/\\\\](keras|tensorflow|audiotag)[/\\\\]")
 _is_allowed: ContextVar[bool] = ContextVar("is_allowed", default=False)
 
 
@@ -80,7 +83,7 @@ def import_component(name: str) -> Any:
             f"{name}: there is no module {error.name!r}. Install its package, or put the file into the working "
             "directory."
         ) from error
-    except Exception as error:  # whatever the module does
+    except (Exception, SystemExit) as error:  # whatever the module does
         raise ConfigError(f"{name}: cannot be imported: {described(error)}") from error
     finally:
         sys.path[:] = path
@@ -94,15 +97,20 @@ def import_component(name: str) -> Any:
 
 def described(error: BaseException) -> str:
     """An error of a user's component: its type, text, file and line."""
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} ({place.filename} line {place.lineno})."
+    places = traceback.extract_tb(error.__traceback__)
+    own = [place for place in places if not LIBRARIES.search(place.filename)]
+    place = (own or places)[-1]
+    text = re.sub("\x1b\\[[0-9;]*m", "", str(error))
+    return f"{type(error).__name__}: {text} ({place.filename} line {place.lineno})."
 
 
 def parameters(found: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """The named arguments of a function, or of a class's `__init__`."""
     every = inspect.signature(found.__init__ if inspect.isclass(found) else found).parameters
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return {key: value for key, value in every.items() if value.kind in named and key != "self"}
+    return {
+        key: value for key, value in every.items() if value.kind in named and key != "self" and not key.startswith("_")
+    }
 
 
 def accepts(component: Section, table: Mapping[str, Any], argument: str) -> bool:
@@ -147,7 +155,7 @@ def errors_of(component: Section) -> Iterator[None]:
     """Turns any error of a component from outside audiotag into a `ConfigError`."""
     try:
         yield
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if not isinstance(component, CustomComponent) or isinstance(error, ConfigError):
             raise
         raise ConfigError(f"{component.name}: {described(error)}") from error
@@ -207,7 +215,16 @@ def source_hashes(experiment: Experiment) -> dict[str, str]:
     """
     names = {component.name for _, component in custom_components(experiment)}
     outside = sorted(name for name in names if name.partition(":")[0] not in KERAS_MODULES)
-    return {name: files.sha256(inspect.getfile(import_component(name))) for name in outside}
+    return {name: files.sha256(_source_file(name)) for name in outside}
+
+
+def _source_file(name):
+    """The file of a component, or, for an object that has none, that of its module."""
+    found = import_component(name)
+    try:
+        return inspect.getfile(found)
+    except TypeError:
+        return sys.modules[name.partition(":")[0]].__file__
 
 
 def _imported(component):
@@ -221,7 +238,10 @@ def _imported(component):
                 f"{component.base.replace(':', '.')}."
             )
         return found
-    missing = not callable(found) or [key for key in component.given if key not in inspect.signature(found).parameters]
+    try:
+        missing = [key for key in component.given if key not in inspect.signature(found).parameters]
+    except (TypeError, ValueError):  # not callable, or a function in C
+        missing = list(component.given)
     if inspect.isclass(found) or missing:
         raise ConfigError(
             f"{component.name}: is {_kind(found)}. Expected a function with the arguments {', '.join(component.given)}."
@@ -240,6 +260,9 @@ def _checked(component):
     """The options of a component as a section made of its signature; unset are those that the file leaves out."""
     found = _imported(component)
     hints = _type_hints(found)
+    for key in parameters(found):
+        if hasattr(Section, key) and key != "name":
+            raise ConfigError(f"{component.name}: an option cannot be called {key!r}. Rename it.")
     fields = {
         key: (hints.get(key, _type_of_default(parameter)), parameter.default)
         for key, parameter in parameters(found).items()
@@ -264,7 +287,7 @@ def _type_hints(found):
     """The annotations of the arguments that are types of JSON values."""
     try:
         hints = typing.get_type_hints(found.__init__ if inspect.isclass(found) else found)
-    except (NameError, TypeError):  # names that exist for type checkers only
+    except Exception:  # names that exist for type checkers only, or text that is no type
         return {}
     accepted = {}
     for key, hint in hints.items():

@@ -133,7 +133,7 @@ StageOrSource = Annotated[
 class Stage(Section):
     """One period of training: which clips, how long, from which weights, and how."""
 
-    name: str = Field(pattern=r"^[a-z0-9_-]+$")
+    name: str = Field(pattern=r"^[a-z0-9_-]+$", max_length=100)
     subset: OneOrSeveral[Subset]
     epochs: int = Field(ge=1, le=1_000_000)
     batch_size: int = Field(ge=1, le=1_000_000)

@@ -33,6 +33,8 @@ def write_starter(path: str | Path, *, template: str = "simple", records: str | 
         ConfigError: The file exists, or there is no such template.
     """
     source, path = shipped(template), Path(path)
+    if path.name in ("", "..") or not files.is_utf8(path):
+        raise ConfigError(f"{str(path)!r}: is no name of a file. Expected one such as mysounds.")
     path = path if path.suffix == ".json" else path.with_name(f"{path.name}.json")
     if path.exists():
         raise ConfigError(f"{path}: exists already. Choose another name, or remove the file.")

@@ -150,6 +150,8 @@ def _check_metrics(experiment):
     """Refuses metrics that are listed twice and a monitor that none of them provides."""
     names = [log_name(metric) for metric in experiment.metrics]
     for number, name in enumerate(names):
+        if name == "loss" or name.startswith("val_"):
+            raise error_at(f"metrics[{number}]", f"a metric cannot be called {name!r}. Rename it.")
         if name in names[:number]:
             raise error_at(f"metrics[{number}]", f"{name!r} is listed twice. Name each metric once.")
     if experiment.validation is None:
@@ -194,6 +196,9 @@ def _check_callbacks(experiment, stage, logged, where):
         if callback.name in names[:number]:
             raise error_at(here, f"{callback.name!r} is listed twice. Name each callback once.")
         if isinstance(callback, CustomComponent):
+            monitor = getattr(callback, "monitor", None)
+            if callback.name.startswith("keras.") and isinstance(monitor, str) and monitor not in logged:
+                raise error_at(f"{here}.monitor", _not_logged(monitor, logged))
             continue
         monitor = getattr(callback, "monitor", None) or experiment.monitored
         if monitor not in logged:

@@ -115,5 +115,9 @@ def best_round(run: Run, folds: Sequence[int], stage: Stage) -> int:
             )
         values[number, index] = result["value"]
     means = values.mean(axis=1)  # [rounds]
-    best = means.argmax() if direction(run.experiment, run.experiment.monitored) == "max" else means.argmin()
+    best = (
+        means.argmax()
+        if direction(run.experiment, run.experiment.monitored, len(run.vocabulary)) == "max"
+        else means.argmin()
+    )
     return 1 + int(best)

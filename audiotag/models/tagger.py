@@ -254,10 +254,10 @@ class Tagger(keras.Model):
     def copy_weights_from(self, other: "Tagger") -> None:
         """Copies the weights of a tagger of the same layers.
 
-        It copies the network's weights and the preprocessor's dataset statistics.
+        It copies the network's weights, and those of the preprocessor, such as dataset statistics.
         """
         self.network.set_weights(other.network.get_weights())
-        for mine, theirs in zip(self.adapted_layers(), other.adapted_layers(), strict=True):
+        for mine, theirs in zip(self.weighted_layers(), other.weighted_layers(), strict=True):
             mine.set_weights(theirs.get_weights())
 
     def adapt(self, batches: Callable[[], Iterable[Any]]) -> None:
@@ -282,6 +282,14 @@ class Tagger(keras.Model):
 
     def _no_labels(self, windows):
         return ops.zeros((ops.shape(windows)[0], self.preprocessor.inputs[1].shape[1]))
+
+    def weighted_layers(self) -> list[keras.layers.Layer]:
+        """The layers of the preprocessor with weights that are no counters."""
+        return [
+            layer
+            for layer in self.preprocessor.layers
+            if any(keras.backend.is_float_dtype(weight.dtype) for weight in layer.weights)
+        ]
 
     def adapted_layers(self) -> list[keras.layers.Layer]:
         """The preprocessor's layers that have dataset statistics."""

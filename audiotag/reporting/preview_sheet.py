@@ -108,7 +108,7 @@ def _steps(tagger, windows, truth, labels):
     for layer in tagger.preprocessor.layers:
         if not isinstance(layer, (RandomAugmentation, keras.layers.InputLayer, ToImage)):
             values = keras.Model(tagger.preprocessor.inputs, layer.output)((windows, truth), training=False)
-            yield NAMES[type(layer)], np.asarray(values), labels
+            yield NAMES.get(type(layer), type(layer).__name__), np.asarray(values), labels
 
 
 def _as_text(labels, vocabulary):

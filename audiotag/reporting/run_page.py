@@ -173,7 +173,7 @@ def _curves(run):
     """The monitored value and the loss of each stage over the epochs, a line per fold."""
     curves = []
     monitor = run.experiment.monitored
-    bounds = {"high": 1} if direction(run.experiment, monitor) == "max" else {}
+    bounds = {"high": 1} if direction(run.experiment, monitor, len(run.vocabulary)) == "max" else {}
     columns = {monitor: bounds, "val_loss": {}}
     for stage in expand_rounds(run.experiment):
         folds = range(run.experiment.num_folds)

@@ -50,7 +50,7 @@ def build_tagger(experiment: Experiment, *, sample_rate: int, num_classes: int, 
     full_clip = experiment.predict.windows == "full_clip"
     separate_subsets = experiment.noisy_head or (stage is not None and stage.noisy_loss is not None)
     num_labels = num_grouped_columns(num_classes) if separate_subsets else num_classes
-    with _dtype_policy(experiment.dtype_policy):
+    with _dtype_policy("float32"):
         augment = experiment.augment if stage is None or stage.augment is None else stage.augment
         preprocessor = _build_preprocessor(
             experiment, augment, None if full_clip else num_samples, num_labels, sample_rate
@@ -66,7 +66,7 @@ def build_tagger(experiment: Experiment, *, sample_rate: int, num_classes: int, 
                 f'predict.windows: "full_clip" needs images as long as their clip, but these always have '
                 f"{image.shape[-2]} frames. Leave out the component that fixes their length, or choose other windows."
             )
-        with error_context(f"model {experiment.model.name}"):
+        with error_context(f"model {experiment.model.name}"), _dtype_policy(experiment.dtype_policy):
             num_heads = NUM_GROUPS if experiment.noisy_head else labels.shape[1] // num_labels  # 4 for flips
             num_logits = num_heads * num_classes
             network = create(experiment.model, MODELS, input_shape=image.shape[1:], num_classes=num_logits)
@@ -138,9 +138,13 @@ def _check_output(output, expected, rank):
 
 def _check_network(network, num_logits):
     """Refuses what is no functional model from an image to logits."""
-    if not isinstance(network, keras.Model) or tuple(network.output_shape) != (None, num_logits):
-        found = f"a model with the output {network.output_shape}" if isinstance(network, keras.Model) else type(network)
-        raise ValueError(f"returns {found}. Expected a Keras model with the output (None, {num_logits}).")
+    output = getattr(network, "output_shape", None) if isinstance(network, keras.Model) else None
+    if output != (None, num_logits):
+        found = type(network).__name__ if output is None else f"a model with the output {output}"
+        raise ValueError(
+            f"returns {found}. Expected a functional model, keras.Model(inputs, outputs), with the output "
+            f"(None, {num_logits})."
+        )
 
 
 @contextlib.contextmanager

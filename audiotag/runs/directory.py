@@ -39,6 +39,10 @@ from audiotag.errors import ConfigError, DataError, shortened
 PACKAGES = ("tensorflow", "keras", "numpy", "pandas", "scikit-learn", "librosa", "soundfile", "soxr")
 RETRAIN = "Retrain with --restart."
 MAX_SHOWN = 3  # changed keys in a message
+OWN_FILES = {  # what a run holds beside its folds
+    *("experiment.json", "environment.json", "data.json", "folds.csv", "corrections.csv"),
+    *("report.html", "saved_model", "submission.csv"),
+}
 PREVIOUS = "previous-"  # before the name of a file: the version before the current one
 DESCRIPTIONS = {"about", "command", "quick_command", "expect"}  # keys of an experiment that may change afterwards
 RECORDS_FOLDER = "tfrecords"  # where make-records writes
@@ -412,6 +416,7 @@ def start_run(
     if Path(experiment.records) != manifest.directory:
         experiment = experiment.model_copy(update={"records": str(manifest.directory)})
     if restart and (experiment_file(place).is_file() or data_file(place).is_file()):
+        _refuse_others(folder)
         files.remove_unless_locked(place, folder / ".lock", _busy(folder))
     files.delete_leftovers(place)
     if not is_run(place) and (left := sorted(place.glob("fold-*"))):
@@ -433,6 +438,16 @@ def start_run(
                 f"To continue this run, undo the change.{_may_change(run)}"
             )
         yield run
+
+
+def _refuse_others(folder):
+    """Refuses to remove what is no file of a run."""
+    others = [path.name for path in sorted(folder.iterdir()) if not path.name.startswith((".", "fold-"))]
+    if others := [name for name in others if name not in OWN_FILES]:
+        raise DataError(
+            f"{folder}: --restart would remove {', '.join(others[:MAX_SHOWN])}"
+            f"{', …' if len(others) > MAX_SHOWN else ''}, which fit did not write. Move it, or choose another --run."
+        )
 
 
 def shared_lock(folder: Path) -> AbstractContextManager[None]:

@@ -50,8 +50,9 @@ def _custom_metric(component, *, num_classes, **sizes):
         metric.update_state(ops.eye(2, num_classes), ops.zeros((2, num_classes)))
         result = np.asarray(ops.convert_to_numpy(metric.result()))
         metric.reset_state()
-        if result.shape != ():
-            raise ValueError(f"its result has the shape {list(result.shape)}. Expected one number")
+        if result.shape != () or result.dtype.kind not in "fiub":
+            found = f"the shape {list(result.shape)}" if result.shape else f"the type {type(result.item()).__name__}"
+            raise ValueError(f"its result has {found}. Expected one number")
     metric.name = log_name(component)
     return metric
 
@@ -63,12 +64,13 @@ class _OfProbabilities(keras.metrics.Metric):
         return super().update_state(y_true, ops.sigmoid(y_pred), sample_weight=sample_weight)
 
 
-def direction(experiment: Experiment, monitor: str) -> Literal["max", "min"]:
+def direction(experiment: Experiment, monitor: str, num_classes: int = 1) -> Literal["max", "min"]:
     """Whether the highest ("max") or lowest ("min") value of a monitor is best.
 
     Args:
         experiment: An `Experiment`.
         monitor: "loss" or one of its metrics, with or without "val_" before it.
+        num_classes: K; metrics from outside audiotag may need it.
 
     Raises:
         ConfigError: The metric does not say it.
@@ -76,7 +78,7 @@ def direction(experiment: Experiment, monitor: str) -> Literal["max", "min"]:
     name = monitor.removeprefix("val_")
     if name == "loss":
         return "min"
-    metrics = build_metrics(experiment, num_classes=1, num_clips=1)
+    metrics = build_metrics(experiment, num_classes=num_classes, num_clips=1)
     found = next((metric for metric in metrics if metric.name == name), None)
     better = getattr(found, "_direction", None)  # as Keras' callbacks find it
     if better is None:

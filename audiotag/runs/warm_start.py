@@ -222,7 +222,7 @@ def _merge(tagger, ours, theirs, source, vocabulary):
         for place, node in _groups(ours)
         if node.attrs.get("name") == tagger.preprocessor.name and place.count("/") == 2
     )
-    statistics = {layer.name for layer in tagger.adapted_layers()}
+    statistics = {layer.name for layer in tagger.weighted_layers()}
     copied = [place for place in own if not place.startswith(preprocessor) or names[place] in statistics]
     for place in others:
         if place not in own:

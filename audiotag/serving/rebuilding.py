@@ -13,6 +13,7 @@ These files are checked as those of an attacker. No name of a file comes from th
 sizes are checked before anything of that size is made, and pretrained weights are never read.
 """
 
+import contextvars
 import math
 import stat
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ import numpy as np
 from pydantic import Field
 
 from audiotag import files
-from audiotag.config.components import Section
+from audiotag.config.components import CustomComponent, Section
 from audiotag.config.loading import load, parse
 from audiotag.config.schema import Experiment, stage_named, stage_of
 from audiotag.data.audio.audio_config import AudioConfig
@@ -175,7 +176,7 @@ def _rebuild_member(content, index, folder):
     size = min(_check_file(path, MAX_WEIGHTS_BYTES, sha256) for path, sha256 in zip(paths, member.weights))
     # In a thread of its own, as Keras keeps what it has not initialized for the thread.
     with ThreadPoolExecutor(1) as thread:
-        num_weights, image = thread.submit(_sizes, experiment, options).result()
+        num_weights, image = thread.submit(contextvars.copy_context().run, _sizes, experiment, options).result()
     if 4 * num_weights > size:  # of float32 and int32
         raise DataError(f"{where}: its network has {num_weights} weights. Its file can hold at most {size // 4}.")
     if math.prod(size or 1 for size in image) > MAX_NUMBERS:
@@ -196,7 +197,7 @@ def _check_lengths(experiment, stage, sample_rate, where):
     lists += [value for component in components for value in dict(component).values() if isinstance(value, tuple)]
     if max(map(len, lists)) > MAX_COMPONENTS:
         raise DataError(f"{where}: has a list of {max(map(len, lists))} entries. Expected at most {MAX_COMPONENTS}.")
-    frontend = dict(experiment.frontend)
+    frontend = {} if isinstance(experiment.frontend, CustomComponent) else dict(experiment.frontend)
     num_bands = frontend.get("num_bands") or 20 * (
         frontend.get("bands_per_octave") or 0
     )  # 20 octaves to MAX_SAMPLE_RATE

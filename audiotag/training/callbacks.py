@@ -5,6 +5,7 @@ They are those of Keras, or replacements that survive a killed process.
 
 import contextlib
 import math
+import re
 import signal
 import sys
 import threading
@@ -371,6 +372,12 @@ class SaveState(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Writes the state."""
+        for name in logs:
+            if not re.fullmatch(state.LOG_NAME, name):
+                raise ConfigError(
+                    f"{self.path.parent}: a callback or metric logs {name!r}. Expected letters, digits and _, since it "
+                    "names a column of history.csv."
+                )
         self._save([*self.metadata["history"], {key: float(value) for key, value in logs.items()}])
 
     def _save(self, history, *, steps_done=0):

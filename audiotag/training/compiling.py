@@ -52,7 +52,7 @@ def check_stages(
     """
     if experiment.corrections is not None:
         read_corrections(experiment.corrections, manifest.vocabulary)
-    direction(experiment, experiment.monitored)
+    direction(experiment, experiment.monitored, len(manifest.vocabulary))
     sizes = {"sample_rate": manifest.sample_rate, "num_classes": len(manifest.vocabulary)}
     for stage in experiment.stages:
         tagger = stage_tagger(experiment, stage, **sizes)
@@ -62,7 +62,7 @@ def check_stages(
                 load_source(tagger, source, experiment, manifest.sample_rate, manifest.vocabulary)
         compile_tagger(tagger, experiment, stage, num_steps=stage.steps_per_epoch or 1)
         set_class_weights(tagger, stage, (), manifest.vocabulary)
-        stage_callbacks(experiment, stage, StageFiles(Path()))
+        stage_callbacks(experiment, stage, StageFiles(Path()), num_classes=len(manifest.vocabulary))
         if stage.select is not None:
             num_classes = sizes["num_classes"]
             build_rule(stage.select.rule)(np.eye(2, num_classes, dtype=bool), np.full((2, num_classes), 0.5))
@@ -129,6 +129,8 @@ def build_loss(loss: Section, num_classes: int) -> keras.losses.Loss:
     """
     built = create(loss, LOSSES)
     if isinstance(loss, CustomComponent):
+        if loss.name.startswith("keras.") and not getattr(loss, "from_logits", True):
+            raise ConfigError(f'{loss.name}: the models return logits. Add "from_logits": true.')
         with errors_of(loss):
             truth = keras.ops.eye(2, num_classes)
             value = keras.ops.convert_to_numpy(built(truth, keras.ops.zeros((2, num_classes))))
@@ -156,7 +158,9 @@ def set_class_weights(tagger: Tagger, stage: Stage, labels: Iterable[str], vocab
         tagger.class_weights = class_weights(stage.class_weights, labels, vocabulary)
 
 
-def stage_callbacks(experiment: Experiment, stage: Stage, stage_files: StageFiles) -> list[keras.callbacks.Callback]:
+def stage_callbacks(
+    experiment: Experiment, stage: Stage, stage_files: StageFiles, *, num_classes: int = 1
+) -> list[keras.callbacks.Callback]:
     """The callbacks of a stage, which write into its folder.
 
     A CSVLogger and, if there are validation clips, a ModelCheckpoint are always among them, listed or not. Those that
@@ -172,10 +176,11 @@ def stage_callbacks(experiment: Experiment, stage: Stage, stage_files: StageFile
     }
     with error_context(f"stages.{stage_of(stage.name)}"):
         callbacks = [
-            create(_with_monitor(experiment, callback), CALLBACKS, **paths.get(callback.name, {}))
+            _checked_callback(_with_monitor(experiment, callback, num_classes), paths.get(callback.name, {}))
             for callback in stage.callbacks
         ]
-    monitor = {"monitor": experiment.monitored, "mode": direction(experiment, experiment.monitored)}
+    mode = direction(experiment, experiment.monitored, num_classes)
+    monitor = {"monitor": experiment.monitored, "mode": mode}
     defaults: dict[type, dict[str, Any]] = {CSVLogger: {}}
     if experiment.validation is not None:
         defaults[ModelCheckpoint] = monitor
@@ -185,13 +190,21 @@ def stage_callbacks(experiment: Experiment, stage: Stage, stage_files: StageFile
     return callbacks
 
 
-def _with_monitor(experiment, callback):
+def _checked_callback(callback, paths):
+    """A callback, whose state, if it is a user's, can be saved and restored."""
+    built = create(callback, CALLBACKS, **paths)
+    if isinstance(callback, CustomComponent) and hasattr(built, "get_state") != hasattr(built, "set_state"):
+        raise ConfigError(f"{callback.name}: has only one of get_state and set_state. Write both, or neither.")
+    return built
+
+
+def _with_monitor(experiment, callback, num_classes):
     """A callback of audiotag with its monitor, and whether the highest or the lowest value of it is best."""
     if isinstance(callback, CustomComponent) or not hasattr(callback, "monitor"):
         return callback
     settings = {"monitor": callback.monitor or experiment.monitored}
     if getattr(callback, "mode", None) == "auto":
-        settings["mode"] = direction(experiment, settings["monitor"])
+        settings["mode"] = direction(experiment, settings["monitor"], num_classes)
     return callback.model_copy(update=settings)
 
 

@@ -239,7 +239,7 @@ def _fit_stage(context: FoldContext, index: int, say: Callable[[str], Any]) -> d
     index += num_source_stages(run, context.fold, stage.name)  # seeds are those of an uninterrupted row of stages
     tagger = _compiled_tagger(context, index, num_steps, source=source, say=say)
     set_class_weights(tagger, stage, clips["labels"], run.vocabulary)
-    callbacks = stage_callbacks(run.experiment, stage, stage_files)
+    callbacks = stage_callbacks(run.experiment, stage, stage_files, num_classes=len(run.vocabulary))
     batches = _batches(context, clips, index, separate_subsets=tagger.separate_subsets)
     validation = _validation_batches(context) if run.experiment.validation is not None else None
     warn_at_divergence = WarnAtDivergence(stage_of(stage.name), context.fold, len(run.vocabulary))
@@ -375,6 +375,11 @@ def _finish_stage(
     epoch = best.best_epoch if best is not None and stage.keep == "best" else len(history) - 1
     if epoch is not None and (not 0 <= epoch < len(history) or monitor not in history[epoch]):
         raise DataError(f"{state}: the history has no {monitor} of epoch {epoch + 1}, with which to end. {RETRAIN}")
+    if (epoch is None or not math.isfinite(history[epoch][monitor])) and math.isfinite(history[-1]["loss"]):
+        raise ConfigError(
+            f"{stage_files.folder}: the loss is finite, but {monitor} was NaN or infinite in every epoch, so none "
+            f"is the best. Choose another monitor, or mend the metric, and retrain with --restart."
+        )
     if epoch is None or not math.isfinite(history[epoch][monitor]):
         raise ConfigError(
             f"{stage_files.folder}: training diverged to NaN. Lower the learning rate and retrain with --restart."

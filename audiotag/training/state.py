@@ -38,7 +38,8 @@ INITIAL: dict[str, Any] = {
 }
 
 Count = Annotated[int, Field(ge=0, lt=2**31)]
-LogName = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$", max_length=100)]  # it becomes a header of history.csv
+LOG_NAME = r"[A-Za-z_]\w{0,99}"
+LogName = Annotated[str, Field(pattern=f"^{LOG_NAME}$", max_length=100)]  # it becomes a header of history.csv
 
 
 def _refuse_overflow(value: float) -> float:
@@ -130,7 +131,11 @@ def save_state(
         "stop_training": bool(model.stop_training),
         "callbacks": {name: get_callback_state(callback) for name, callback in _with_state(callbacks).items()},
     }
-    arrays = [*arrays, *metric_state, np.frombuffer(json.dumps(metadata).encode(), "uint8")]
+    arrays = [
+        *arrays,
+        *metric_state,
+        np.frombuffer(json.dumps(metadata, default=lambda number: number.item()).encode(), "uint8"),
+    ]
     with files.atomic_file(path, keep=previous(path)) as unfinished:
         np.savez(unfinished, *arrays, sha256=np.array(_digest(arrays)))
     return metadata | {"metric_state": metric_state}

@@ -313,8 +313,14 @@ def test_a_run_is_locked_while_it_trains(begun):
 def test_restart_removes_a_run(begun):
     finish(begun, 0, "noisy")
     (begun.folder / "left").write_text("from before")
+    with pytest.raises(
+        DataError, match=r"demo: --restart would remove left, which fit did not write\. Move it, or choose"
+    ):
+        start(begun.folder, "seed=7", restart=True)
+    assert (begun.folder / "left").exists() and (begun.folder / "fold-0").exists()
+    (begun.folder / "left").unlink()
     assert start(begun.folder, "seed=7", restart=True).experiment.seed == 7
-    assert not (begun.folder / "left").exists() and not list(begun.folder.glob("fold-*"))
+    assert not list(begun.folder.glob("fold-*"))
     assert [path.name for path in begun.folder.parent.iterdir()] == ["demo"]
 
 

@@ -174,7 +174,7 @@ def test_a_state_of_a_checkpoint_or_a_log_with_a_path_is_refused():
 )
 def test_metadata_with_other_fields_or_types_are_refused(state, monkeypatch, changes, message):
     valid = json.dumps
-    monkeypatch.setattr(json, "dumps", lambda metadata: valid(metadata | changes))
+    monkeypatch.setattr(json, "dumps", lambda metadata, **options: valid(metadata | changes))
     save_state(state, network(), [], [{"loss": 1.0}])
     with pytest.raises(DataError) as error:
         load_state(state, network())
