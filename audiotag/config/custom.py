@@ -259,21 +259,14 @@ def _kind(found):
 def _checked(component):
     """The options of a component as a section made of its signature; unset are those that the file leaves out."""
     found = _imported(component)
-    hints = _type_hints(found)
-    for key in parameters(found):
-        if hasattr(Section, key) and key != "name":
+    hints, fields = _type_hints(found), {}
+    for key, parameter in parameters(found).items():
+        if key in (*component.given, "name"):
+            continue
+        if hasattr(Section, key):
             raise ConfigError(f"{component.name}: an option cannot be called {key!r}. Rename it.")
-    fields = {
-        key: (hints.get(key, _type_of_default(parameter)), parameter.default)
-        for key, parameter in parameters(found).items()
-        if key not in (*component.given, "name")
-    }
-    fields = {
-        key: (kind, ...)
-        if default is inspect.Parameter.empty
-        else (kind if default is not None else kind | None, default)
-        for key, (kind, default) in fields.items()
-    }
+        kind, default = hints.get(key, _type_of_default(parameter)), parameter.default
+        fields[key] = (kind if default is not None else kind | None, ... if default is parameter.empty else default)
     section = create_model(component.name, __base__=Section, name=(str, ...), **fields)
     return parse_json(component.model_dump_json(), section, component.name)
 
