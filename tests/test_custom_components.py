@@ -102,16 +102,14 @@ def test_the_run_stores_every_option_and_the_hash_of_every_source_file(trained):
 
 
 def test_only_fit_imports_foreign_code_without_allow_unsafe(trained, call, wavs, tmp_path):
-    run = trained / "whole"
-    for command in (["predict", run, wavs[0]], ["report", run], ["export", run, tmp_path / "exported"]):
-        said = call(sys.executable, "-c", AUDITED, *command, code=1)
-        assert "is code from outside audiotag" in said and "--allow-unsafe" in said and "imported: []" in said
+    run, exported = trained / "whole", tmp_path / "exported"
+    said = call(sys.executable, "-c", AUDITED, "predict", run, wavs[0], code=1)
+    assert "is code from outside audiotag" in said and "--allow-unsafe" in said and "imported: []" in said
     predicted = call(sys.executable, "-c", AUDITED, "predict", run, wavs[0], "--allow-unsafe")
     assert "sound_parts/layers" in predicted.split("imported:")[1] and wavs[0].name in predicted
-    call(sys.executable, "-m", "audiotag", "export", run, tmp_path / "exported", "--allow-unsafe")
-    exported = call(sys.executable, "-m", "audiotag", "predict", tmp_path / "exported", wavs[0], "--allow-unsafe")
-    assert exported.split("\n")[:4] == predicted.split("\n")[:4]
-    assert "lwlrap" in call(sys.executable, "-m", "audiotag", "evaluate", run, "--allow-unsafe")
+    call(sys.executable, "-m", "audiotag", "export", run, exported, "--allow-unsafe")
+    again = call(sys.executable, "-m", "audiotag", "predict", exported, wavs[0], "--allow-unsafe")
+    assert again.split("\n")[:4] == predicted.split("\n")[:4]
 
 
 def test_a_component_that_changed_is_refused_before_training_continues(trained, experiment, call, installed):
@@ -120,7 +118,7 @@ def test_a_component_that_changed_is_refused_before_training_continues(trained, 
     try:
         module.write_text(before + "\n# changed\n")
         said = call(*fit_command(experiment, trained / "whole"), code=1)
-        assert "was trained with another version of sound_parts.layers:LogPower: its source file has changed" in said
+        assert "was trained with another version of sound_parts.layers:AddNeighbor: its source file has changed" in said
     finally:
         module.write_text(before)
 

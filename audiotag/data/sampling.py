@@ -83,8 +83,9 @@ def class_weights(
         ValueError: A class that has a weight is not in the vocabulary.
 
     Example:
-        >>> class_weights("balanced", ["Bark", "Bark,Meow", "Bark"], ["Bark", "Meow", "Rain"]).round(2).tolist()
-        [0.67, 2.0, 1.0]
+        >>> weights = class_weights("balanced", ["Bark", "Bark,Meow", "Bark"], ["Bark", "Meow", "Rain"])
+        >>> [f"{weight:.2f}" for weight in weights]
+        ['0.67', '2.00', '1.00']
     """
     if setting is None:
         return None
