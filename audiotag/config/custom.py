@@ -23,12 +23,12 @@ from pydantic.errors import PydanticUserError
 
 from audiotag import files
 from audiotag.config.components import CustomComponent, Section, option_type, options
-from audiotag.config.loading import dump, parse, parse_json
+from audiotag.config.loading import dump, parse, parse_json, shown_place
 from audiotag.config.schema import Experiment
-from audiotag.config.signatures import nearest
+from audiotag.config.signatures import PACKAGE, nearest
 from audiotag.errors import ConfigError
 
-# Their classes neither read files nor run code that an option names.
+# Their classes run no code that an option names. Only `fit` makes callbacks, which may write where an option says.
 KERAS_MODULES = (
     "keras.callbacks",
     "keras.losses",
@@ -43,7 +43,7 @@ class NotAllowed(ConfigError):
 
 
 # Files whose lines do not help the author of a component.
-LIBRARIES = re.compile(r"<frozen|[/\\\\](keras|tensorflow|audiotag)[/\\\\]")
+LIBRARIES = re.compile(rf"<frozen|site-packages[/\\](keras|tensorflow)[/\\]|{re.escape(str(PACKAGE))}")
 _is_allowed: ContextVar[bool] = ContextVar("is_allowed", default=False)
 
 
@@ -180,7 +180,7 @@ def with_checked_options(experiment: Experiment) -> Experiment:
         try:
             _checked(component)
         except ConfigError as error:
-            raise ConfigError(f"{_shown(place)}: {error}") from error
+            raise ConfigError(f"{shown_place(place)}: {error}") from error
         inner |= _defaults(component) | inner
     return parse(content, Experiment, "the experiment")
 
@@ -298,8 +298,3 @@ def _defaults(component):
             with contextlib.suppress(TypeError, ValueError):
                 defaults[key] = json.loads(json.dumps(parameter.default, allow_nan=False))
     return defaults
-
-
-def _shown(place):
-    """A place in the experiment as messages show it."""
-    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in place).removeprefix(".")

@@ -134,6 +134,16 @@ def _place(fault, content):
         keys.append(fault["loc"][-1])
     if fault["type"] == "union_tag_not_found":
         keys.append("name")
+    return shown_place(keys)
+
+
+def shown_place(keys: Iterable[str | int]) -> str:
+    """A place in a file as messages show it.
+
+    Example:
+        >>> shown_place(["stages", 0, "loss"])
+        'stages[0].loss'
+    """
     return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).removeprefix(".")
 
 

@@ -30,13 +30,13 @@ if TYPE_CHECKING:  # types made from signatures, which a type checker cannot see
     LabelRule: TypeAlias = Any
 else:
     # `given`: arguments that the program passes. restore_best_weights is one, since a stage's "keep" decides.
-    layer = {"base": "keras.layers:Layer"}
-    WaveformAugment = component("audiotag.layers", "WAVEFORM_AUGMENTATIONS", given=("seed",), **layer)
-    FrontEnd = component("audiotag.layers", "FRONTENDS", given=("sample_rate",), **layer)
+    _layer = {"base": "keras.layers:Layer"}
+    WaveformAugment = component("audiotag.layers", "WAVEFORM_AUGMENTATIONS", given=("seed",), **_layer)
+    FrontEnd = component("audiotag.layers", "FRONTENDS", given=("sample_rate",), **_layer)
     ImagePreprocess = component(
-        "audiotag.layers", "IMAGE_PREPROCESSING", "IMAGE_AUGMENTATIONS", given=("seed",), **layer
+        "audiotag.layers", "IMAGE_PREPROCESSING", "IMAGE_AUGMENTATIONS", given=("seed",), **_layer
     )
-    Augment = component("audiotag.layers", "IMAGE_AUGMENTATIONS", given=("seed",), **layer)
+    Augment = component("audiotag.layers", "IMAGE_AUGMENTATIONS", given=("seed",), **_layer)
     Model = component("audiotag.models", "MODELS", given=("input_shape", "num_classes"))
     Loss = component("audiotag.losses", "LOSSES", base="keras.losses:Loss")
     Metric = component(
