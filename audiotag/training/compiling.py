@@ -1,6 +1,7 @@
 """A stage's compiled model and its callbacks."""
 
 import functools
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from audiotag.runs.warm_start import find_source, load_source
 from audiotag.schedules import SCHEDULES
 from audiotag.training.callbacks import CALLBACKS, CSVLogger, ModelCheckpoint
 
+MOST_BATCH_VALUES = 1 << 32  # of a batch of images: 16 gigabytes
 
 def check_stages(
     experiment: Experiment,
@@ -56,6 +58,7 @@ def check_stages(
     sizes = {"sample_rate": manifest.sample_rate, "num_classes": len(manifest.vocabulary)}
     for stage in experiment.stages:
         tagger = stage_tagger(experiment, stage, **sizes)
+        _check_batch_size(tagger, stage)
         if isinstance(stage.start_from, StartFrom):
             for fold in experiment.held_out if folds is None else folds:
                 source = find_source(stage, fold, folder=folder)
@@ -72,6 +75,17 @@ def check_stages(
                 build_tagger(scoring, **sizes, stage=stage)
             except ConfigError as error:
                 raise ConfigError(f"stages.{stage.name}.select.{error}") from error
+
+
+def _check_batch_size(tagger, stage):
+    """Refuses a batch of images that no memory holds."""
+    image_size = math.prod(filter(None, tagger.preprocessor.outputs[0].shape))  # M T C
+    size = stage.batch_size * max(image_size, tagger.window_samples)
+    if size > MOST_BATCH_VALUES:
+        raise ConfigError(
+            f"stages.{stage.name}.batch_size: a batch of {stage.batch_size:,} windows has {size:,} values. "
+            f"Expected at most {MOST_BATCH_VALUES:,}: choose a smaller batch or a shorter window."
+        )
 
 
 def stage_tagger(experiment: Experiment, stage: Stage, *, sample_rate: int, num_classes: int) -> Tagger:

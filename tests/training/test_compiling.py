@@ -36,6 +36,10 @@ def test_a_setting_that_keras_refuses_is_named_by_its_place(tiny, tmp_path):
             ],
             r'^stages\.curated\.select\.predict\.windows: "full_clip" needs images as long as their clip',
         ),
+        (
+            ["stages.curated.batch_size=1000000", "window.seconds=2"],
+            r"^stages\.curated\.batch_size: a batch of 1,000,000 windows has \d{2},\d{3},000,000 values\. Expected at most",
+        ),
         (["corrections=nowhere.csv"], r"^nowhere\.csv: cannot be read"),
     ],
 )
