@@ -250,8 +250,11 @@ def new(name: Path, template: str, records: Path | None) -> None:
     Example: audiotag new mysounds --records tfrecords/mysounds
     """
     from audiotag.config.starter import next_commands, write_starter
+    from audiotag.data.records.manifest import MANIFEST_FILE, read_manifest
 
-    path = write_starter(name, template=template, records=records)
+    made = records or Path("tfrecords") / name.stem
+    sample_rate = read_manifest(made).sample_rate if (made / MANIFEST_FILE).is_file() else None
+    path = write_starter(name, template=template, records=records, sample_rate=sample_rate)
     click.echo(f"Experiment: {path}. Next:\n{next_commands(path)}")
 
 

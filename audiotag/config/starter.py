@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from audiotag import files
@@ -16,7 +17,13 @@ DESCRIPTIONS = ("about", "command", "quick_command", "expect")
 MAX_WIDTH = 120  # of a line
 
 
-def write_starter(path: str | Path, *, template: str = "simple", records: str | Path | None = None) -> Path:
+def write_starter(
+    path: str | Path,
+    *,
+    template: str = "simple",
+    records: str | Path | None = None,
+    sample_rate: int | None = None,
+) -> Path:
     """Writes a short experiment file to start from.
 
     It is a shipped one without descriptions and defaults.
@@ -25,6 +32,7 @@ def write_starter(path: str | Path, *, template: str = "simple", records: str | 
         path: The file to write; ".json" is added where it is missing.
         template: The name of the shipped experiment.
         records: The directory of the records; tfrecords/ and the name of the file by default.
+        sample_rate: Of the records in Hz, if they exist; the front end then has no band above half of it.
 
     Returns:
         The file.
@@ -41,6 +49,8 @@ def write_starter(path: str | Path, *, template: str = "simple", records: str | 
     content = _without_defaults(json.loads(source.read_bytes()), load(source))
     content = {key: value for key, value in content.items() if key not in DESCRIPTIONS}
     content["records"] = str(records or Path("tfrecords") / path.stem)
+    if sample_rate and 2 * content["frontend"].get("high_hz", 0) > sample_rate:
+        content["frontend"]["high_hz"] = sample_rate / 2
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write_text(path, _json_text({"schema_version": SCHEMA_VERSION} | content) + "\n")
     return path
@@ -52,11 +62,11 @@ def next_commands(path: str | Path) -> str:
     make-records is among them only if there are no records yet.
     """
     path, experiment = Path(path), load(path)
-    lines = [f"audiotag fit {path}", f"audiotag predict runs/{path.stem}/saved_model FILES..."]
+    lines = [f"audiotag fit {quote(str(path))}", f"audiotag predict {quote(f'runs/{path.stem}/saved_model')} FILES..."]
     if not Path(experiment.records).exists():
         high_hz = getattr(experiment.frontend, "high_hz", None)
         rate = f" --sample-rate {math.ceil(2 * high_hz)}" if high_hz else ""
-        lines.insert(0, f"audiotag make-records FOLDER --out {experiment.records}{rate}")
+        lines.insert(0, f"audiotag make-records FOLDER --out {quote(experiment.records)}{rate}")
     return "\n".join(f"  {line}" for line in lines)
 
 

@@ -31,6 +31,7 @@ from audiotag.training.callbacks import CALLBACKS, CSVLogger, ModelCheckpoint
 
 MOST_BATCH_VALUES = 1 << 32  # of a batch of images: 16 gigabytes
 
+
 def check_stages(
     experiment: Experiment,
     manifest: Manifest,

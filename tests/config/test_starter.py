@@ -35,6 +35,12 @@ def test_a_starter_is_short_and_takes_its_records_from_its_name(tmp_path):
     assert json.loads(text)["records"] == "tfrecords/birds"
 
 
+def test_a_starter_has_no_band_above_half_the_sample_rate_of_its_records(tmp_path):
+    path = write_starter(tmp_path / "phone", sample_rate=8_000)
+    assert load(path).frontend.high_hz == 4_000
+    assert load(write_starter(tmp_path / "same", sample_rate=16_000)).frontend.high_hz == 8_000
+
+
 def test_a_file_is_not_overwritten(tmp_path):
     path = write_starter(tmp_path / "birds")
     before = path.read_bytes()
@@ -56,3 +62,12 @@ def test_the_next_commands_make_records_only_where_there_are_none(tmp_path):
     assert (fit, predict) == (f"  audiotag fit {path}", "  audiotag predict runs/birds/saved_model FILES...")
     (tmp_path / "records").mkdir()
     assert next_commands(path).splitlines() == [fit, predict]
+
+
+def test_the_next_commands_quote_names_with_spaces(tmp_path):
+    path = write_starter(tmp_path / "my birds", records="tfrecords/my birds")
+    assert next_commands(path).splitlines() == [
+        "  audiotag make-records FOLDER --out 'tfrecords/my birds' --sample-rate 16000",
+        f"  audiotag fit '{path}'",
+        "  audiotag predict 'runs/my birds/saved_model' FILES...",
+    ]
