@@ -6,9 +6,12 @@ the epoch and the clip, so the way of reading, the number of threads and resumin
 """
 
 import contextlib
+import functools
 import io
 import time
+import warnings
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,11 +24,6 @@ from audiotag.data.records.manifest import Manifest, damage_error, damaged_shard
 from audiotag.data.records.offsets import PcmShard
 from audiotag.errors import DataError
 from audiotag.padding import num_repeats, zeros_before
-
-try:
-    import tensorflow_io as tfio  # decodes compressed records in the graph; installed by audiotag-trainer[io]
-except ImportError:
-    tfio = None
 
 SHARDS_AT_ONCE = 4
 SHUFFLE_BUFFER = 512  # windows; small, as the hash of the name already assigns clips to shards at random
@@ -439,6 +437,7 @@ def _decode_coded(record, start, samples):
     tensorflow-io and soundfile both remove the silence that an MP3 encoder adds at the start if the header gives its
     length, and keep it otherwise, so they agree in position and length.
     """
+    tfio = tensorflow_io()
     if tfio is None:
         pcm = tf.numpy_function(_decode_with_soundfile, [record["audio"], start, samples], tf.int16, stateful=False)
         return tf.ensure_shape(pcm, [None])
@@ -450,6 +449,35 @@ def _decode_coded(record, start, samples):
     }
     codec = tf.argmax(tf.equal(list(decoders), record["codec"]), output_type=tf.int32)
     return tf.switch_case(codec, list(decoders.values()))[start : start + tf.cast(samples, tf.int64)]
+
+
+@functools.cache
+def tensorflow_io() -> Any:
+    """The module tensorflow_io if it is installed and decodes, else None.
+
+    It decodes compressed records in the graph; audiotag-trainer[io] installs it. Beside a TensorFlow that it was not
+    built for, it can be imported but its operations fail, so it decodes a short FLAC first.
+    """
+    flac = io.BytesIO()
+    sf.write(flac, np.zeros(16, "int16"), 16_000, format="FLAC")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of libraries that cannot be loaded
+        try:
+            import tensorflow_io as tfio
+        except ImportError:
+            return None
+        try:
+            with tf.init_scope():
+                tfio.audio.decode_flac(flac.getvalue(), dtype=tf.int16)
+            return tfio
+        except (NotImplementedError, AttributeError, RuntimeError):
+            pass
+    warnings.warn(
+        f"tensorflow-io {tfio.__version__} cannot decode with TensorFlow {tf.__version__}, so compressed records are "
+        "decoded by soundfile, more slowly. To decode them in the graph: pip install 'audiotag-trainer[io]'",
+        stacklevel=2,
+    )
+    return None
 
 
 def _mono_pcm(channels):

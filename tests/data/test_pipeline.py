@@ -1,7 +1,9 @@
 import io
 import os
 import re
+import sys
 import time
+import types
 from collections import Counter
 from itertools import pairwise, product
 
@@ -27,7 +29,7 @@ LONG = [100, 101, 102, 150, 199, 200, 201, 300, 399, 400, 401, 799, 800, 801, 2_
 NUM_STARTS = 10  # of a window in each of the last clips
 EQUAL = [WINDOW + NUM_STARTS - 1] * 20
 CODECS = ("pcm", "flac")
-with_tensorflow_io = pytest.mark.skipif(pipeline.tfio is None, reason="tensorflow-io is not installed")
+with_tensorflow_io = pytest.mark.skipif(pipeline.tensorflow_io() is None, reason="tensorflow-io is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -519,14 +521,29 @@ def test_with_tensorflow_io_no_codec_needs_python(packed, coded):
 @with_tensorflow_io
 def test_both_decoders_give_the_same_windows(packed, coded, monkeypatch):
     results = []
-    for tfio in (pipeline.tfio, None):
-        monkeypatch.setattr(pipeline, "tfio", tfio)
+    for tfio in (pipeline.tensorflow_io(), None):
+        monkeypatch.setattr(pipeline, "tensorflow_io", lambda tfio=tfio: tfio)
         results.append([windows(records, epochs=range(5)) for records in (packed("flac"), coded[0])])
     (flac, mixed), (flac_in_python, mixed_in_python) = results
     assert equal(flac, flac_in_python)
     assert [name for name, _ in mixed] == [name for name, _ in mixed_in_python]
     for (name, window), (_, another) in zip(mixed, mixed_in_python):
         np.testing.assert_allclose(window, another, rtol=0, atol=0 if name.endswith("wav") else 1)
+
+
+def test_a_tensorflow_io_that_was_built_for_another_tensorflow_is_not_used(packed, monkeypatch):
+    def decode_flac(coded, dtype):
+        raise NotImplementedError("unable to open file: libtensorflow_io.so")  # as beside TensorFlow 2.18 or later
+
+    broken = types.SimpleNamespace(__version__="0.37.1", audio=types.SimpleNamespace(decode_flac=decode_flac))
+    expected = windows(packed("pcm"), epochs=range(1))
+    monkeypatch.setitem(sys.modules, "tensorflow_io", broken)
+    pipeline.tensorflow_io.cache_clear()
+    with pytest.warns(
+        UserWarning, match=r"^tensorflow-io 0\.37\.1 cannot decode .* pip install 'audiotag-trainer\[io\]'"
+    ):
+        assert equal(windows(packed("flac"), epochs=range(1)), expected)
+    pipeline.tensorflow_io.cache_clear()
 
 
 # The stopwatch
