@@ -20,6 +20,8 @@ from audiotag.errors import AudiotagError, DataError
 # TensorFlow's log lines would hide our own, and some of level 2 (errors) report only that there is no GPU. What fails
 # still raises an exception. Set to 0, it shows all lines.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# GPU memory is taken as it is needed, so that other programs can use the rest.
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
