@@ -80,14 +80,14 @@ def has_flips(run):
 def print_row(truth, name, logits, other_name="", other=None):
     """Prints one row of the table."""
     gained, num_labels = precisions(truth, logits).sum(axis=1), truth.sum(axis=1)  # [clips]
-    lwlrap = lambda rows: gained[rows].sum() / num_labels[rows].sum()
+    lwlrap = lambda weights: weights @ gained / (weights @ num_labels)  # [draws, clips] -> [draws]
     low, high = bootstrap(lwlrap, len(truth))
-    line = f"| {name} | {lwlrap(slice(None)):.4f} | {low:.3f} to {high:.3f} |"
+    line = f"| {name} | {lwlrap(np.ones(len(truth))):.4f} | {low:.3f} to {high:.3f} |"
     if other is not None:
         difference = gained - precisions(truth, other).sum(axis=1)  # [clips]
-        halved = lambda rows: 0.5 + difference[rows].sum() / num_labels[rows].sum() / 2  # 0 to 1, as bootstrap expects
+        halved = lambda weights: 0.5 + weights @ difference / (weights @ num_labels) / 2  # 0 to 1, as bootstrap expects
         low, high = (2 * edge - 1 for edge in bootstrap(halved, len(truth)))
-        line += f" {other_name} | {2 * halved(slice(None)) - 1:+.4f} | {low:+.3f} to {high:+.3f} |"
+        line += f" {other_name} | {2 * halved(np.ones(len(truth))) - 1:+.4f} | {low:+.3f} to {high:+.3f} |"
     else:
         line += " | | |"
     print(line, flush=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import csr_array
 from scipy.special import expit
 
 from audiotag.data.labels import multi_hot
@@ -18,6 +19,7 @@ from audiotag.evaluation import thresholds as thresholding
 from audiotag.evaluation.bootstrap import bootstrap
 from audiotag.evaluation.score_tables import can_write_parquet, scores_table, write_scores
 from audiotag.evaluation.scoring import check_scores
+from audiotag.evaluation.weighted_areas import WeightedAreas
 from audiotag.metrics import (
     areas_under_roc,
     average_precisions,
@@ -28,6 +30,8 @@ from audiotag.metrics import (
     per_clip_lwlrap,
     precisions,
 )
+
+MEASURES = ("lwlrap", "MAP@3", "top_1", "mAP", "AUC", "F")  # of `measure_split`, in its order
 
 
 def fit_thresholds(clips: pd.DataFrame, logits: np.ndarray, vocabulary: Sequence[str]) -> np.ndarray:
@@ -104,7 +108,7 @@ def evaluate(
     Raises:
         DataError: The clips have no labels, or scores are missing or NaN.
     """
-    truth = labeled(clips, logits, vocabulary)  # [clips, K]
+    truth = labeled(clips, logits, vocabulary).astype("float64")  # [clips, K]
     thresholds = np.broadcast_to(thresholding.DEFAULT_LOGIT if thresholds is None else thresholds, np.shape(logits))
     overall = pd.concat(
         [
@@ -146,30 +150,38 @@ def measure_split(truth: np.ndarray, logits: np.ndarray, thresholds: np.ndarray)
     num_clips = len(truth)
     present = truth.any(axis=0)  # [K]
     class_counts, label_counts = truth.sum(axis=0)[present], truth.sum(axis=1)  # [K], [clips]
+    labeled_clips = (label_counts > 0).astype("float64")
     precision, at_k = precisions(truth, logits).sum(axis=1), average_precisions_at_k(truth, logits)  # [clips] both
     top_1 = truth[np.arange(num_clips), logits.argmax(axis=1)]  # [clips]: 1 if the top class is a label
-    predicted = logits >= thresholds
+    areas = WeightedAreas(truth, logits)
+    predicted = (logits >= thresholds).astype("float64")  # [clips, K]
+    # Few are not 0, [clips, K]; F1 = 2 sum(hits) / sum(chosen_or_true).
+    hits, chosen_or_true = csr_array(predicted * truth), csr_array(predicted + truth)
     chance_f = thresholding.measure_decisions(truth, predicted)["chance_f"]
-    measures = {  # name: (function of the rows to a number, its value by chance)
-        "lwlrap": (lambda rows: precision[rows].sum() / max(1, label_counts[rows].sum()), chance_lwlrap(truth)),
-        "MAP@3": (lambda rows: at_k[rows].sum() / max(1, (label_counts[rows] > 0).sum()), chance_map_at_k(truth)),
-        "top_1": (lambda rows: top_1[rows].mean(), truth.mean()),
-        "mAP": (
-            lambda rows: _nanmean(average_precisions(truth[rows], logits[rows])),
-            _nanmean(chance_precision(class_counts, num_clips)),
-        ),
-        "AUC": (lambda rows: _nanmean(areas_under_roc(truth[rows], logits[rows])), 0.5),
-        "F": (
-            lambda rows: _nanmean(thresholding.f(truth[rows], predicted[rows])[present]),
-            _nanmean(chance_f[present]),
-        ),
-    }
-    table = []
-    for name, (measure, chance) in measures.items():
-        low, high = bootstrap(measure, num_clips)
-        value = measure(np.arange(num_clips))
-        table.append({"measure": name, "value": value, "low": low, "high": high, "chance": chance})
-    return pd.DataFrame(table)
+
+    def measure(weights):  # [draws, clips] -> [draws, measures]
+        average_precision, auc = areas(weights)
+        f = 2 * (weights @ hits) / np.maximum(1, weights @ chosen_or_true)
+        columns = [
+            weights @ precision / np.maximum(1, weights @ label_counts),
+            weights @ at_k / np.maximum(1, weights @ labeled_clips),
+            weights @ top_1 / weights.sum(axis=1),
+            _nanmean(average_precision),
+            _nanmean(auc),
+            _nanmean(f[:, present]),
+        ]
+        return np.stack(columns, axis=1)
+
+    chance = [
+        chance_lwlrap(truth),
+        chance_map_at_k(truth),
+        truth.mean(),
+        _nanmean(chance_precision(class_counts, num_clips)),
+        0.5,
+        _nanmean(chance_f.to_numpy()[present]),
+    ]
+    (value,), (low, high) = measure(np.ones((1, num_clips))), bootstrap(measure, num_clips)
+    return pd.DataFrame({"measure": MEASURES, "value": value, "low": low, "high": high, "chance": chance})
 
 
 def measure_classes(
@@ -184,9 +196,10 @@ def measure_classes(
     counts = truth.sum(axis=0).astype(int)  # [K]
     chance = chance_precision(np.maximum(1, truth.sum(axis=1)), num_classes)  # [clips]
     precision = precisions(truth, logits)  # [clips, K]
-    per_class = lambda rows: precision[rows].sum(axis=0) / truth[rows].sum(axis=0)
+    sums, labels = csr_array(precision), csr_array(truth)  # few are not 0
+    per_class = lambda weights: (weights @ sums) / (weights @ labels)  # [draws, clips] -> [draws, K]
     with np.errstate(invalid="ignore"):  # 0 / 0 is NaN for a class that none of the drawn clips has
-        value, (low, high) = per_class(np.arange(num_clips)), bootstrap(per_class, num_clips)
+        (value,), (low, high) = per_class(np.ones((1, num_clips))), bootstrap(per_class, num_clips)
     table = pd.DataFrame(
         {
             "class": vocabulary,
@@ -225,7 +238,7 @@ def measure_clips(clips: pd.DataFrame, logits: np.ndarray, vocabulary: Sequence[
 
 
 def _nanmean(values):
-    """The mean of the values that are not NaN; NaN if there are none."""
-    values = np.asarray(values)
-    valid = values[~np.isnan(values)]
-    return float(valid.mean()) if valid.size else float("nan")
+    """The mean, over the last axis, of the values that are not NaN; NaN if there are none."""
+    valid = ~np.isnan(values)
+    count = valid.sum(axis=-1)
+    return np.where(valid, values, 0).sum(axis=-1) / np.where(count, count, np.nan)

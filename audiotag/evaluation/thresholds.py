@@ -85,17 +85,6 @@ def measure_decisions(truth: Any, predicted: Any) -> pd.DataFrame:
     return pd.DataFrame(table | {f"chance_{column}": values for column, values in by_chance.items()})
 
 
-def f(truth: Any, predicted: Any) -> np.ndarray:
-    """The F1 of each class, as in `measure_decisions`: [K].
-
-    Example:
-        >>> f([[1], [1], [0], [0]], [[1], [0], [1], [0]])
-        array([0.5])
-    """
-    truth, predicted = np.asarray(truth, bool), np.asarray(predicted, bool)
-    return _ratio(2 * (truth & predicted).sum(axis=0), truth.sum(axis=0) + predicted.sum(axis=0))
-
-
 def _columns(correct, true_positive, positive, predicted):
     """The four measures from fractions of the clips, [K] each."""
     precision, recall = _ratio(true_positive, predicted), _ratio(true_positive, positive)

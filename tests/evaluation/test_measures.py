@@ -8,7 +8,7 @@ from audiotag.errors import DataError
 from audiotag.evaluation import thresholds
 from audiotag.evaluation.measures import evaluate, fit_thresholds, measure_clips, out_of_fold_thresholds
 from audiotag.evaluation.scoring import out_of_fold_predictions
-from audiotag.metrics import lwlrap, mean_average_precision_at_k
+from audiotag.metrics import lwlrap, mean_average_precision_at_k, per_class_lwlrap
 
 VOCABULARY = ("Bark", "Meow", "Purr", "Siren")
 
@@ -63,6 +63,32 @@ def test_every_measure_agrees_with_its_own_function():
     assert classes["auc"].mean() == pytest.approx(expected["AUC"], abs=1e-9)
     assert classes["average_precision"].mean() == pytest.approx(expected["mAP"], abs=1e-9)
     assert classes["f"].mean() == pytest.approx(expected["F"], abs=1e-9)
+
+
+def test_intervals_are_those_of_a_plain_loop_over_draws():
+    clips, scores = labeled_clips()
+    truth, limits = multi_hot(clips["labels"], VOCABULARY), [0.5, 0.2, 0.4, 0.7]
+    overall, classes = evaluate(clips, scores, VOCABULARY, thresholds=limits)
+
+    def measure(rows):
+        of, by = truth[rows], scores[rows]
+        overall = [
+            lwlrap(of, by),
+            mean_average_precision_at_k(of, by),
+            of[np.arange(60), by.argmax(axis=1)].mean(dtype="float64"),
+            average_precision_score(of, by),
+            roc_auc_score(of, by),
+            f1_score(of, by >= limits, average="macro"),
+        ]
+        return [*overall, *per_class_lwlrap(of, by)]
+
+    rng = np.random.default_rng(0)
+    values = np.array([measure(rng.integers(0, 60, 60)) for _ in range(300)])
+    quantiles = np.quantile(values, [0.025, 0.5, 0.975], axis=0)
+    low, _, high = np.clip(quantiles + measure(np.arange(60)) - quantiles[1], 0, 1)
+    rows = overall[overall["split"] == "all"]
+    np.testing.assert_allclose([*rows["low"], *classes["low"]], low, atol=1e-12)
+    np.testing.assert_allclose([*rows["high"], *classes["high"]], high, atol=1e-12)
 
 
 def test_without_splits_there_is_one_row_per_measure():

@@ -10,7 +10,6 @@ from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_su
 from audiotag.evaluation.thresholds import (
     calibration,
     calibration_error,
-    f,
     fit_thresholds,
     fit_thresholds_per_fold,
     measure_decisions,
@@ -32,7 +31,6 @@ def test_measures_of_decisions_are_scikit_learns():
     for column, expected in (("precision", precision), ("recall", recall), ("f", fs)):
         assert_allclose(table[column], expected, atol=1e-9)
     assert_allclose(table["accuracy"], [accuracy_score(truth[:, k], predicted[:, k]) for k in range(5)], atol=1e-9)
-    assert_allclose(f(truth, predicted), fs, atol=1e-9)
 
 
 def test_chance_is_what_shuffled_decisions_get():
