@@ -10,6 +10,8 @@ from pydantic_core import PydanticCustomError
 from audiotag.config import signatures
 from audiotag.config.components import CustomComponent, options
 
+PRETRAINED = {"yamnet": "yamnet_mel"}  # networks with published weights, and the front end of their training
+
 
 def check_experiment(experiment: Any) -> None:
     """Refuses combinations of settings that contradict each other.
@@ -37,6 +39,7 @@ def check_experiment(experiment: Any) -> None:
     _check_flips(experiment)
     _check_crops(experiment)
     _check_unions(experiment)
+    _check_pretrained(experiment)
     if experiment.jit_compile and experiment.deterministic:
         raise error_at("jit_compile", 'TensorFlow does not compile deterministic runs. Add "deterministic": false.')
     if experiment.validation is not None and experiment.validation.folds is not None:
@@ -381,6 +384,18 @@ def _check_unions(experiment):
                     '"union" gives a mix all labels of both clips, but noisy_head and noisy_loss weight the labels of '
                     'each by its fraction of the mix. Expected "weighted".',
                 )
+
+
+def _check_pretrained(experiment):
+    """Refuses published weights behind another front end than that of their training."""
+    network, front_end = experiment.model.name, experiment.frontend.name
+    expected = PRETRAINED.get(network, front_end)
+    if getattr(experiment.model, "weights", None) is not None and front_end != expected:
+        raise error_at(
+            "frontend",
+            f'found {front_end!r}, but the weights of {network} were trained on {{"name": "{expected}"}}. Use that, or '
+            'set "weights" of the model to null.',
+        )
 
 
 def _check_folds(folds):

@@ -19,6 +19,7 @@ from audiotag.layers.frontends.pcen import PcenMel
 from audiotag.layers.frontends.perceptual import PerceptualMel
 from audiotag.layers.frontends.raw_waveform import RawWaveform
 from audiotag.layers.frontends.spectrograms import LogMel, MelSpectrogram
+from audiotag.layers.frontends.yamnet_mel import YamnetMel
 from audiotag.layers.preprocessing.channels import Colormap, Deltas, FlipBands, FrequencyChannel, RepeatChannels
 from audiotag.layers.preprocessing.normalization import (
     DatasetStandardize,
@@ -45,6 +46,7 @@ FRONTENDS = {
     "mfcc": Mfcc,
     "pcen_mel": PcenMel,
     "raw_waveform": RawWaveform,
+    "yamnet_mel": YamnetMel,
 }
 IMAGE_PREPROCESSING = {
     "standardize": Standardize,
@@ -110,5 +112,6 @@ __all__ = [
     "TimeRoll",
     "ToImage",
     "WhiteNoise",
+    "YamnetMel",
     "Zoom",
 ]

@@ -13,6 +13,7 @@ from audiotag.models import (
     resnet,
     vgg_gap,
     xresnet,
+    yamnet,
 )
 
 # The names that an experiment may use.
@@ -29,6 +30,7 @@ MODELS = {
     "mobilenet": mobilenet.mobilenet,
     "mobilenet_v2": mobilenet.mobilenet_v2,
     "convnext_tiny": convnext.convnext_tiny,
+    "yamnet": yamnet.yamnet,
 }
 
 __all__ = ["MODELS"]

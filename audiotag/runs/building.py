@@ -23,6 +23,7 @@ from audiotag.models import MODELS
 from audiotag.models.label_groups import NUM_GROUPS, num_grouped_columns
 from audiotag.models.tagger import Tagger
 from audiotag.runs.directory import window_samples
+from audiotag.runs.pretrained import load_pretrained, separate_weights
 
 MOST_VALUES = 1 << 27  # of an image: half a gigabyte
 
@@ -69,8 +70,11 @@ def build_tagger(experiment: Experiment, *, sample_rate: int, num_classes: int, 
         with error_context(f"model {experiment.model.name}"), _dtype_policy(experiment.dtype_policy):
             num_heads = NUM_GROUPS if experiment.noisy_head else labels.shape[1] // num_labels  # 4 for flips
             num_logits = num_heads * num_classes
-            network = create(experiment.model, MODELS, input_shape=image.shape[1:], num_classes=num_logits)
+            model, weights = separate_weights(experiment.model)
+            network = create(model, MODELS, input_shape=image.shape[1:], num_classes=num_logits)
             _check_network(network, num_logits)
+            if weights is not None:
+                load_pretrained(network, weights)
     tagger = Tagger(
         preprocessor,
         network,

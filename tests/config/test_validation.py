@@ -152,6 +152,10 @@ def test_names_without_a_meaning_in_the_file_are_refused(write, place, value, me
             "image_preprocess: flips_as_classes is listed twice. Name it once.",
         ),
         (
+            ['model={"name": "yamnet", "weights": "audioset"}'],
+            'frontend: found \'log_mel\', but the weights of yamnet were trained on {"name": "yamnet_mel"}. Use',
+        ),
+        (
             ['augment=[{"name": "mixup"}, {"name": "mixup"}]', "augment.mixup.alpha=0.3"],
             "--set augment.mixup.alpha=0.3: several entries are called 'mixup'. Name one by its index: 0, 1.",
         ),

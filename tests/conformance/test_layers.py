@@ -22,6 +22,7 @@ from audiotag.testing import check_augmentation, check_layer
 # Each layer, a value for each of its options, and the shape of its input: [B, ...], None where it may vary.
 LAYERS = [example for examples in collected("layers") for example in examples]
 LENGTHS = [400, 401, *range(300, 340, 3), 1600, 1601, 800]
+OWN_LENGTHS = dict(pair for pairs in collected("layers", "OWN_LENGTHS") for pair in pairs.items())  # not these
 every_layer = pytest.mark.parametrize(
     ("layer", "options", "shape"), LAYERS, ids=[f"{layer.__name__}-{len(shape)}d" for layer, _, shape in LAYERS]
 )
@@ -58,7 +59,7 @@ def test_the_example_has_every_option(layer, options, shape):
 @every_layer
 def test_a_layer_has_every_property_of_its_kind(layer, options, shape):
     check = check_augmentation if issubclass(layer, RandomAugmentation) else check_layer
-    check(layer, options, shape, lengths=LENGTHS)
+    check(layer, options, shape, lengths=OWN_LENGTHS.get(layer, LENGTHS))
 
 
 @every_layer

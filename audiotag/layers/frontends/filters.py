@@ -47,6 +47,31 @@ def mel_filters(
     return filters
 
 
+def mel_scale_triangles(
+    *, sample_rate: int, fft_length: int, num_bands: int, low_hz: float, high_hz: float
+) -> np.ndarray:
+    """Mel filters that are triangles over mel instead of Hz.
+
+    The values are those of `tf.signal.linear_to_mel_weight_matrix` and of Kaldi, on which networks from outside
+    were trained.
+
+    Returns:
+        [F, M] float64 with F = fft_length // 2 + 1: one column per band.
+
+    Example:
+        >>> filters = mel_scale_triangles(sample_rate=16_000, fft_length=512, num_bands=64, low_hz=125.0,
+        ...                               high_hz=7500.0)
+        >>> filters.shape
+        (257, 64)
+    """
+    lowest, highest = hz_to_mel(np.array([low_hz, high_hz]), "htk")
+    edges = np.linspace(lowest, highest, num_bands + 2)  # [M + 2], in mel
+    bins = hz_to_mel(np.fft.rfftfreq(fft_length, 1 / sample_rate), "htk")[:, None]  # [F, 1], in mel
+    rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])  # [F, M]
+    falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])  # [F, M]
+    return np.maximum(0, np.minimum(rising, falling))
+
+
 def hz_to_mel(hz: np.ndarray, scale: Literal["slaney", "htk"]) -> np.ndarray:
     """Converts frequencies from Hz to mel.
 

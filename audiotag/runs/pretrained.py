@@ -1,0 +1,264 @@
+"""Published weights of networks that were trained on AudioSet."""
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from audiotag.errors import ConfigError, DataError, shortened
+from audiotag.layers import FRONTENDS, ToImage
+from audiotag.models import MODELS
+from audiotag.models.backbones import LOADED_LATER
+from audiotag.runs.tensor_files import file_format, read_hdf5, read_tflite
+
+# The weights of layers by name: kernel and bias, or what else `layer.weights` holds.
+Weights = dict[str, list[np.ndarray]]
+
+YAMNET_EPSILON = 1e-4  # of its batch normalization
+
+
+@dataclass(frozen=True)
+class Published:
+    """A network with published weights.
+
+    Args:
+        url: Where the weights are published.
+        sha256: Of that file.
+        frontend: The name of its front end.
+        sample_rate: Of its waveforms, in Hz.
+        input_shape: Of its images, [M, T, C].
+        classes: The file of the names of its classes, beside this one.
+        formats: {format of a file: function of (path, layers of the network) that returns the weights in it}.
+        expected: The files that the network accepts, for messages.
+    """
+
+    url: str
+    sha256: str
+    frontend: str
+    sample_rate: int
+    input_shape: tuple[int | None, ...]
+    classes: str
+    formats: Mapping[str, Callable[[str, Sequence[keras.layers.Layer]], Weights]]
+    expected: str
+
+
+def load_pretrained(network: keras.Model, weights: str, *, top: bool = False) -> None:
+    """Gives a network published weights, by the names and shapes of its layers.
+
+    Args:
+        network: What `MODELS` makes for a name in `PUBLISHED`.
+        weights: "audioset" for the published weights, which are downloaded once; or the path of a file: as
+            published, or a .weights.h5 of audiotag.
+        top: Whether the last layer gets the published weights, too; it then needs as many classes.
+
+    Raises:
+        ConfigError: There is no such file, or it cannot be downloaded.
+        DataError: The file is damaged, or holds the weights of another network: says which layer differs first.
+
+    Example:
+        >>> network = MODELS["yamnet"]((64, None, 1), 10)
+        >>> load_pretrained(network, "gone.h5")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        audiotag.errors.ConfigError: gone.h5 is not a file. Expected "audioset", or the path of yamnet.h5, ...
+    """
+    published = PUBLISHED[network.name]
+    path = _download(network.name) if weights == "audioset" else weights
+    if not Path(path).is_file():
+        raise ConfigError(f'{path} is not a file. Expected "audioset", or the path of {published.expected}.')
+    layers = [layer for layer in network.layers if layer.weights and (top or not layer.name.startswith("logits"))]
+    kind = file_format(path)
+    if kind not in published.formats:
+        what = "a pickle, which runs code when it is read" if kind == "pickle" else f"of the format {kind!r}"
+        raise DataError(f"{path}: is {what}. Expected {published.expected}.")
+    found = published.formats[kind](path, layers)
+    for layer in layers:
+        shapes, arrays = [tuple(weight.shape) for weight in layer.weights], found.get(layer.name, [])
+        if [array.shape for array in arrays] != shapes:
+            raise DataError(
+                f"{path}: no weights of {network.name}: layer {layer.name!r} has {_shown(arrays)}. Expected "
+                f"{' and '.join(map(str, shapes))}."
+            )
+        if not all(np.isfinite(array).all() for array in arrays):
+            raise DataError(f"{path}: layer {layer.name!r} has a weight that is NaN or infinite. Download it again.")
+    for layer in layers:
+        layer.set_weights(found[layer.name])
+
+
+def separate_weights(model: Any) -> tuple[Any, str | None]:
+    """The network of an experiment without its file of weights, and that file.
+
+    Only for networks whose weights `load_pretrained` reads; those of Keras read their files themselves.
+
+    Args:
+        model: The `model` section of an experiment.
+    """
+    weights = getattr(model, "weights", None)
+    if model.name not in PUBLISHED or weights in (None, LOADED_LATER):
+        return model, None
+    return model.model_copy(update={"weights": LOADED_LATER}), weights
+
+
+def published_tagger(name: str, weights: str = "audioset") -> tuple[keras.Model, list[str]]:
+    """A published network with all its weights and classes: an AudioSet tagger.
+
+    To tag sounds without training, and to compare with it what was trained.
+
+    Args:
+        name: A name in `PUBLISHED`.
+        weights: As for `load_pretrained`.
+
+    Returns:
+        (model, class names): a `keras.Model` from waveforms [B, N] at the network's sample rate to {"embeddings":
+        [B, W, D], "scores": [B, W, K]}, probabilities of each class in each of W patches; and the K names.
+
+    Raises:
+        ConfigError, DataError: As for `load_pretrained`.
+    """
+    published = PUBLISHED[name]
+    names = class_names(name)
+    make: Any = MODELS[name]
+    network = make(published.input_shape, len(names))
+    load_pretrained(network, weights, top=True)
+    backbone = keras.Model(network.input, network.get_layer("patch_embeddings").output, name="backbone")
+    waveform = keras.Input((None,), name="waveform")  # [B, N]
+    front_end: Any = FRONTENDS[published.frontend]
+    image = ToImage()(front_end(sample_rate=published.sample_rate)(waveform))  # [B, M, T, 1]
+    embeddings = backbone(image)  # [B, W, D]
+    scores = keras.layers.Activation("sigmoid", name="scores")(network.get_layer("logits")(embeddings))  # [B, W, K]
+    return keras.Model(waveform, {"embeddings": embeddings, "scores": scores}, name=name), names
+
+
+def class_names(name: str) -> list[str]:
+    """The names of a published network's classes, in the order of its scores.
+
+    The names are those of the AudioSet ontology (Google, CC BY 4.0).
+
+    Example:
+        >>> class_names("yamnet")[:2], len(class_names("yamnet"))
+        (['Speech', 'Child speech, kid speaking'], 521)
+    """
+    with open(Path(__file__).with_name(PUBLISHED[name].classes), newline="", encoding="utf-8") as file:
+        return [row["display_name"] for row in csv.DictReader(file)]
+
+
+def _download(name):
+    """The path of the published weights, which are downloaded once."""
+    published = PUBLISHED[name]
+    try:
+        return keras.utils.get_file(
+            published.url.rpartition("/")[2],
+            origin=published.url,
+            file_hash=published.sha256,
+            hash_algorithm="sha256",
+            cache_subdir="audiotag",
+        )
+    except Exception as error:  # Keras raises a bare Exception when a download fails
+        raise ConfigError(
+            f'weights="audioset" of {name} could not be downloaded from {published.url}: {shortened(str(error))}. '
+            "Download that file elsewhere and set weights to its path, or to null for random weights."
+        ) from error
+
+
+def _shown(arrays):
+    return shortened(" and ".join(str(array.shape) for array in arrays)) if arrays else "none"
+
+
+def _keras_weights(arrays, layers):
+    """The weights of layers in a .weights.h5 of Keras 3."""
+    return {
+        layer.name: [
+            arrays[key] for key in (f"{layer.name}/{index}" for index in range(len(layer.weights))) if key in arrays
+        ]
+        for layer in layers
+    }
+
+
+def _yamnet_hdf5(path, layers):
+    """The weights of yamnet.h5, whose batch normalization is folded into its convolutions; or those of Keras 3."""
+    arrays = read_hdf5(path)
+    if all(name.rpartition("/")[2].isdigit() for name in arrays):
+        return _keras_weights(arrays, layers)
+    found = {}
+    for layer in layers:
+        if layer.name == "logits":  # called dense in later versions
+            names = ("logits/logits", "dense/dense")
+            found[layer.name] = [
+                arrays[f"{name}/{key}:0"] for key in ("kernel", "bias") for name in names if f"{name}/{key}:0" in arrays
+            ]
+            continue
+        place = "/".join(layer.name.split("_", 1))  # layer2/depthwise_conv
+        kernel = "depthwise_kernel" if place.endswith("depthwise_conv") else "kernel"
+        names = [f"{place}/{place}/{kernel}:0"]
+        names += [f"{place}/bn/{place}/bn/{key}:0" for key in ("beta", "moving_mean", "moving_variance")]
+        channels = layer.weights[1].shape
+        shapes = [tuple(layer.weights[0].shape), channels, channels, channels]
+        for name, shape in zip(names, shapes, strict=True):
+            if name not in arrays or arrays[name].shape != shape:
+                other = f"has the shape {arrays[name].shape}" if name in arrays else "is missing"
+                raise DataError(f"{path}: no weights of yamnet: {name} {other}. Expected the shape {shape}.")
+        found[layer.name] = fold_batch_norm(*(arrays[name] for name in names), epsilon=YAMNET_EPSILON)
+    return found
+
+
+def fold_batch_norm(
+    kernel: np.ndarray,
+    beta: np.ndarray,
+    mean: np.ndarray,
+    variance: np.ndarray,
+    *,
+    gamma: np.ndarray | float = 1.0,
+    epsilon: float,
+) -> list[np.ndarray]:
+    """A convolution and the batch normalization after it as one convolution.
+
+    Args:
+        kernel: [h, w, inputs, C], or [h, w, C, 1] of a depthwise convolution.
+        beta, mean, variance: [C], of the batch normalization.
+        gamma: [C], its scale.
+        epsilon: Added to the variance.
+
+    Returns:
+        [kernel, bias [C]], float32.
+
+    Example:
+        >>> kernel, bias = fold_batch_norm(np.ones((1, 1, 1, 2)), np.ones(2), np.ones(2), np.full(2, 4.0), epsilon=0.0)
+        >>> kernel.ravel().tolist(), bias.tolist()
+        ([0.5, 0.5], [0.5, 0.5])
+    """
+    scale = np.asarray(gamma / np.sqrt(variance.astype("float64") + epsilon))  # [C]
+    depthwise = kernel.shape[-1] == 1 and kernel.shape[-2] == len(scale)
+    folded = kernel * (scale[:, None] if depthwise else scale)
+    return [folded.astype("float32"), (beta - mean * scale).astype("float32")]
+
+
+def _yamnet_tflite(path, layers):
+    """The weights of a TensorFlow Lite version of YAMNet: its convolutions in their order, and its last layer."""
+    operations = [constants for constants in read_tflite(path) if len(constants) == 2]
+    kernels = [constants for constants in operations if constants[0].ndim == 4]
+    tops = [constants for constants in operations if constants[0].ndim == 2]
+    found = {}
+    for layer in layers:
+        weights = tops if layer.name == "logits" else kernels
+        if not weights:
+            continue
+        kernel, bias = weights.pop(-1 if layer.name == "logits" else 0)  # other matrices belong to the front end
+        found[layer.name] = [kernel.T if kernel.ndim == 2 else kernel.transpose(1, 2, 3, 0), bias]
+    return found
+
+
+PUBLISHED = {
+    "yamnet": Published(
+        url="https://storage.googleapis.com/audioset/yamnet.h5",
+        sha256="13c3308955bbfaef262f175ac9c40e47b134573a93984f009220dd7cc12a1744",
+        frontend="yamnet_mel",
+        sample_rate=16_000,
+        input_shape=(64, None, 1),
+        classes="yamnet_class_map.csv",
+        formats={"hdf5": _yamnet_hdf5, "tflite": _yamnet_tflite},
+        expected="yamnet.h5, of its .tflite version or of a .weights.h5 file of audiotag",
+    ),
+}
