@@ -1,6 +1,6 @@
 """The optimizers of experiments.
 
-They are Keras' own, with a beta_1 that may follow a schedule and a learning rate multiplier for the backbone.
+They are Keras' own, with a beta_1 that may follow a schedule and learning rate multipliers of single weights.
 """
 
 from typing import Any
@@ -8,17 +8,15 @@ from typing import Any
 import keras
 
 
-class _BackboneMultiplier(keras.optimizers.Optimizer):
-    """Multiplies the learning rate of the backbone's weights, and with it their weight decay."""
+class _Multipliers(keras.optimizers.Optimizer):
+    """Multiplies the learning rate of single weights, and with it their weight decay."""
 
-    backbone: tuple[int, ...] = ()  # the id of each of its weights
-    backbone_lr_multiplier = 1.0
+    lr_multipliers: tuple[tuple[int, float], ...] = ()  # (id, multiplier) of each weight whose multiplier is not 1
 
     def build(self, variables: list) -> None:
         """Stores the multiplier of each weight."""
-        self.multipliers = tuple(
-            self.backbone_lr_multiplier if id(weight) in self.backbone else 1.0 for weight in variables
-        )
+        of_weight = dict(self.lr_multipliers)
+        self.multipliers = tuple(of_weight.get(id(weight), 1.0) for weight in variables)
         super().build(variables)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
@@ -49,40 +47,38 @@ class _ScheduledBeta(keras.optimizers.Optimizer):
         self._beta_1 = value
 
 
-class Adam(_ScheduledBeta, _BackboneMultiplier, keras.optimizers.Adam):
-    """Keras' Adam with a schedule for beta_1 and a multiplier for the backbone.
+class Adam(_ScheduledBeta, _Multipliers, keras.optimizers.Adam):
+    """Keras' Adam with a schedule for beta_1 and multipliers of the learning rate.
 
-    `beta_1` may be a function of the step. Two attributes are set before the optimizer
-    is built: `backbone`, a tuple of the ids of the backbone's variables, and
-    `backbone_lr_multiplier`, which multiplies their learning rate; 1 by default.
+    `beta_1` may be a function of the step. The attribute `lr_multipliers` is set
+    before the optimizer is built: pairs of the id of a variable and what its learning
+    rate is multiplied by; 1 for the others.
 
     Example:
         >>> weight, optimizer = keras.Variable(1.0), Adam(learning_rate=0.1)
-        >>> optimizer.backbone, optimizer.backbone_lr_multiplier = (id(weight),), 0.5
+        >>> optimizer.lr_multipliers = ((id(weight), 0.5),)
         >>> optimizer.apply([keras.ops.ones(())], [weight])
         >>> round(float(weight.value), 4)
         0.95
     """
 
 
-class AdamW(_ScheduledBeta, _BackboneMultiplier, keras.optimizers.AdamW):
-    """Keras' AdamW with the options of `Adam` for beta_1 and the backbone."""
+class AdamW(_ScheduledBeta, _Multipliers, keras.optimizers.AdamW):
+    """Keras' AdamW with a schedule for beta_1 and multipliers, as in `Adam`."""
 
 
-class SGD(_BackboneMultiplier, keras.optimizers.SGD):
-    """Keras' SGD with a multiplier for the backbone, as in `Adam`."""
+class SGD(_Multipliers, keras.optimizers.SGD):
+    """Keras' SGD with multipliers of the learning rate, as in `Adam`."""
 
 
-def with_backbone_multiplier(kind: Any) -> Any:
-    """The class of an optimizer with a multiplier for the backbone, as in `Adam`.
+def with_lr_multipliers(kind: Any) -> Any:
+    """The class of an optimizer with multipliers of the learning rate, as in `Adam`.
 
     Example:
-        >>> with_backbone_multiplier(keras.optimizers.Lion).backbone_lr_multiplier
-        1.0
+        >>> with_lr_multipliers(keras.optimizers.Lion).lr_multipliers
+        ()
     """
-    if issubclass(kind, _BackboneMultiplier):
-        return kind
-    return type(kind.__name__, (_BackboneMultiplier, kind), {})
+    return kind if issubclass(kind, _Multipliers) else type(kind.__name__, (_Multipliers, kind), {})
 
 
 OPTIMIZERS = {"adam": Adam, "adamw": AdamW, "sgd": SGD}

@@ -179,8 +179,8 @@ def test_learning_rate_and_decay_of_the_backbone_are_multiplied(stage, name):
         optimizer = {"name": name, "learning_rate": rate, "weight_decay": 0.3}
         backbone = [weight for layer in model.layers[:2] for weight in layer.trainable_variables]
         weights = model.trainable_variables
-        multiplied = stage(optimizer=optimizer, backbone_lr_multiplier=backbone_lr_multiplier)
-        optimizer = build_optimizer(multiplied, weights, num_steps=1, backbone=backbone)
+        multipliers = {id(weight): backbone_lr_multiplier for weight in backbone}
+        optimizer = build_optimizer(stage(optimizer=optimizer), weights, num_steps=1, multipliers=multipliers)
         apply = tf.function(lambda: optimizer.apply([tf.ones(weight.shape) for weight in weights], weights))
         for _ in range(steps):
             apply()

@@ -149,6 +149,9 @@ class Stage(Section):
     schedule: Schedule | None = None  # of the learning rate; None is constant
     weight_decay_on: Literal["all", "kernels"] = "all"
     backbone_lr_multiplier: float = Field(default=1.0, ge=0)  # of all but the layers logits* and head*; 0 freezes
+    # Multiplies the learning rate of a backbone layer by this once more than that of the next layer with a kernel; the
+    # last has it once. 1 trains all alike.
+    layer_lr_decay: float = Field(default=1.0, gt=0, le=1)
     loss: Loss
     noisy_loss: Loss | None = None  # for noisy clips; None is `loss`
     # A clip's weight in the training loss is the mean of those of its classes; 1 for a class that is not named.

@@ -67,6 +67,6 @@ def conv_skip(
         x = layers.Add()([x, skip])  # [B, M / 2, T / 2, width]
     x = ops.mean(x, axis=1)  # [B, T, width]
     x = layers.Add()([layers.GlobalAveragePooling1D()(x), layers.GlobalMaxPooling1D()(x)])  # [B, width]
-    x = layers.Dropout(dropout)(x)
+    x = layers.Dropout(dropout, name="head_dropout")(x)
     logits = layers.Dense(num_classes, dtype="float32", name="logits")(x)  # [B, K]
     return keras.Model(image, logits, name="conv_skip")

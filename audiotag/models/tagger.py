@@ -12,6 +12,7 @@ from keras import ops
 from audiotag.layers.augmentation.crops import RandomCrop
 from audiotag.layers.augmentation.flips import FLIPS, FlipsAsClasses
 from audiotag.models import windowing
+from audiotag.models.heads import NetworkParts, is_head, pooled
 from audiotag.models.label_groups import split_groups, split_weighted_groups
 
 AS_IS = [FLIPS.index(flip) for flip in ("none", "frequency")]
@@ -55,6 +56,8 @@ class Tagger(keras.Model):
             inference; and the attribute `noisy_loss` may replace the loss for noisy labels.
 
     Attributes:
+        parts: The backbone and the head of the network.
+        frozen: Whether the backbone is left as it is in training, see `freeze_backbone`.
         noisy_loss: Replaces the loss for noisy labels, with `separate_subsets`; None does not.
         class_weights: [K]; a clip's weight in the training loss is the mean of those of its labels, and 1 without
             labels. None weights all clips 1.
@@ -97,6 +100,8 @@ class Tagger(keras.Model):
         self.flip_tta = flip_tta
         self.single_label = single_label
         self.separate_subsets = separate_subsets
+        self.parts = NetworkParts(network)
+        self.frozen = False
         self.noisy_loss = None
         self.class_weights = None
         self.validation_metrics: tuple[keras.metrics.Metric, ...] = ()
@@ -111,7 +116,7 @@ class Tagger(keras.Model):
         waveform = windowing.to_float(waveform)
         if training:
             image, labels = self.preprocessor((waveform, labels), training=True)
-            return self.network(image, training=True), labels
+            return self._training_logits(image), labels
         if self.flip_tta == "clip":  # windows of a clip that is flipped in time start from its end
             sides = [
                 self._clip_logits(waveform, flips=AS_IS),
@@ -121,6 +126,13 @@ class Tagger(keras.Model):
         else:
             logits = self._clip_logits(waveform, flips=range(len(FLIPS)) if self.flip_tta else (0,))  # [B, F, K]
         return windowing.pool_logits(logits, True, "mean") if self.flip_tta else logits[:, 0]  # [B, K]
+
+    def _training_logits(self, image):
+        """The logits of images in training: [B, M, T, C] → as many as the preprocessor has labels."""
+        if not self.frozen:
+            return self.network(image, training=True)
+        features = ops.stop_gradient(self.parts.backbone(image, training=False))
+        return self.parts.head(features, training=True)
 
     def _clip_logits(self, waveform, *, flips, from_end=False):
         """The pooled logits of each flip: [B, N] → [B, F, K]."""
@@ -277,8 +289,42 @@ class Tagger(keras.Model):
 
         The head is the network's layers whose names start with logits or head.
         """
-        layers = [layer for layer in self.network.layers if not layer.name.startswith(("logits", "head"))]
-        return [*self.preprocessor.layers, *layers]
+        return [*self.preprocessor.layers, *(layer for layer in self.network.layers if not is_head(layer.name))]
+
+    def freeze_backbone(self) -> None:
+        """Trains the head alone from now on.
+
+        Below the head nothing changes: no weight and no statistic. Dropout there is off, augmentations stay on, and no
+        gradient is computed. Must be called before `compile`.
+
+        Raises:
+            ValueError: The network does not tell what its head is.
+        """
+        for layer in self.backbone():
+            layer.trainable = False
+        self.frozen = self.parts.head is not None
+
+    def embeddings(self, windows: Any) -> Any:
+        """What the backbone makes of windows, before the head.
+
+        A feature map is averaged over its bands and frames.
+
+        Args:
+            windows: [B, n], float32 in -1 to 1.
+
+        Returns:
+            float32 [B, D].
+
+        Raises:
+            ValueError: The network does not tell what its head is.
+        """
+        return pooled(ops.cast(self.features(windows), "float32"))
+
+    def features(self, windows: Any) -> Any:
+        """What enters the head: windows [B, n] → [B, D] or a feature map [B, ..., D]."""
+        windows = ops.convert_to_tensor(windows, "float32")
+        image, _ = self.preprocessor((windows, self._no_labels(windows)), training=False)
+        return self.parts.backbone(image, training=False)
 
     def _no_labels(self, windows):
         return ops.zeros((ops.shape(windows)[0], self.preprocessor.inputs[1].shape[1]))

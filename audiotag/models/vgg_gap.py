@@ -75,9 +75,9 @@ def vgg_gap(
             x = layers.MaxPooling2D(pool)(x)
         x = layers.Dropout(dropout_scale * dropout)(x)
     # [B, M / 16, T / 64, 8 * width]
-    for number, kernel in ((13, 3), (14, 1)):
+    for number, kernel, dropout_name in ((13, 3, "layer13_dropout"), (14, 1, "head_dropout")):
         x = layers.ReLU()(_convolution(x, 8 * width, kernel, f"layer{number}"))
-        x = layers.Dropout(dropout_scale * 0.5)(x)
+        x = layers.Dropout(dropout_scale * 0.5, name=dropout_name)(x)
     x = _convolution(x, num_classes, 1, "head")  # [B, M / 16 - 2, T / 64 - 2, K]
     logits = layers.GlobalAveragePooling2D(dtype="float32", name="logits")(x)  # [B, K]
     return keras.Model(image, logits, name="vgg_gap")

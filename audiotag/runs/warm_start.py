@@ -18,6 +18,7 @@ from audiotag.config.components import Section
 from audiotag.config.schema import SCHEMA_VERSION, Experiment, SchemaVersion, Stage, StartFrom, expand_rounds, stage_of
 from audiotag.errors import AudiotagError, ConfigError, DataError, shortened
 from audiotag.files import sha256
+from audiotag.models.heads import is_head
 from audiotag.models.tagger import Tagger
 from audiotag.runs.directory import Run, changed_keys, data_file, experiment_file, open_run, read_section
 from audiotag.runs.weights import check_weights, load_weights, save_weights
@@ -232,8 +233,8 @@ def _merge(tagger, ours, theirs, source, vocabulary):
     known = None if source.run is None else list(source.run.vocabulary)
     for place in copied:
         name, shapes, found = names[place], own[place], others.get(place)
-        is_head = name.startswith(("logits", "head")) and not place.startswith(preprocessor)
-        columns = [key for key, shape in shapes.items() if is_head and shape[-1:] == (num_outputs,)]  # one per output
+        in_head = is_head(name) and not place.startswith(preprocessor)
+        columns = [key for key, shape in shapes.items() if in_head and shape[-1:] == (num_outputs,)]  # one per output
         if found is None or found.keys() != shapes.keys():
             raise _difference(source, f"layer {name!r}", _shown(shapes), _shown(found))
         differ = [key for key in shapes if found[key] != shapes[key]]

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from audiotag.data.sampling import class_weights
 from audiotag.errors import ConfigError, error_context
 from audiotag.losses import LOSSES
 from audiotag.models.tagger import Tagger
-from audiotag.optimizers import OPTIMIZERS, with_backbone_multiplier
+from audiotag.optimizers import OPTIMIZERS, with_lr_multipliers
 from audiotag.runs.building import build_tagger
 from audiotag.runs.directory import StageFiles
 from audiotag.runs.metrics import build_metrics, direction
@@ -118,10 +118,10 @@ def compile_tagger(
     validated_only = [metric for metric, named in zip(metrics, experiment.metrics) if is_validated_only(named)]
     with error_context(f"stages.{stage_of(stage.name)}"):
         if stage.backbone_lr_multiplier == 0:
-            for layer in tagger.backbone():
-                layer.trainable = False
-        backbone = [weight for layer in tagger.backbone() for weight in layer.trainable_variables]
-        optimizer = build_optimizer(stage, tagger.trainable_variables, num_steps=num_steps, backbone=backbone)
+            tagger.freeze_backbone()
+        optimizer = build_optimizer(
+            stage, tagger.trainable_variables, num_steps=num_steps, multipliers=lr_multipliers(tagger, stage)
+        )
         if experiment.dtype_policy == "mixed_float16":  # else small gradients round to 0
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         tagger.compile(
@@ -133,6 +133,28 @@ def compile_tagger(
         )
         if stage.noisy_loss is not None:
             tagger.noisy_loss = build_loss(stage.noisy_loss, tagger.num_classes)
+
+
+def lr_multipliers(tagger: Tagger, stage: Stage) -> dict[int, float]:
+    """What the learning rate of the backbone's trainable weights is multiplied by in a stage.
+
+    The decay from layer to layer is that of ELECTRA (Clark et al., 2020) and BEiT (Bao et al., 2021).
+
+    Args:
+        tagger: A built `Tagger`.
+        stage: A `Stage`.
+
+    Returns:
+        {id of a weight: its multiplier}, without those of 1.
+    """
+    multipliers: dict[int, float] = {}
+    num_above = 0  # layers with a kernel between a layer and the head
+    for layer in reversed(tagger.backbone()):
+        multiplier = stage.backbone_lr_multiplier * stage.layer_lr_decay ** (1 + num_above)
+        weights = layer.trainable_variables
+        num_above += any(len(weight.shape) > 1 for weight in weights)
+        multipliers |= {id(weight): multiplier for weight in weights if multiplier != 1}
+    return multipliers
 
 
 def build_loss(loss: Section, num_classes: int) -> keras.losses.Loss:
@@ -224,7 +246,7 @@ def _with_monitor(experiment, callback, num_classes):
 
 
 def build_optimizer(
-    stage: Stage, weights: list, *, num_steps: int, backbone: Iterable = ()
+    stage: Stage, weights: list, *, num_steps: int, multipliers: Mapping[int, float] | None = None
 ) -> keras.optimizers.Optimizer:
     """The optimizer of a stage, with its schedule.
 
@@ -235,7 +257,7 @@ def build_optimizer(
         stage: A `Stage`.
         weights: The trainable variables of the model.
         num_steps: Batches per epoch.
-        backbone: Those variables whose learning rate is multiplied by the stage's backbone_lr_multiplier.
+        multipliers: {id of a variable: what its learning rate is multiplied by}; 1 for the others.
 
     Raises:
         ValueError: Keras or a schedule refuses a setting, or no weight is trainable.
@@ -257,12 +279,11 @@ def build_optimizer(
         settings["learning_rate"] = schedule
         if getattr(schedule, "beta_1", None) is not None:
             settings["beta_1"] = schedule.momentum
-    if stage.backbone_lr_multiplier not in (0, 1):
-        make = functools.partial(with_backbone_multiplier(make.func), **make.keywords)
+    if multipliers:
+        make = functools.partial(with_lr_multipliers(make.func), **make.keywords)
     with errors_of(stage.optimizer):
         optimizer: Any = make(**settings)
-    optimizer.backbone = tuple(map(id, backbone))  # Keras would track a list
-    optimizer.backbone_lr_multiplier = stage.backbone_lr_multiplier
+    optimizer.lr_multipliers = tuple((multipliers or {}).items())  # Keras would track a dict
     if stage.weight_decay_on == "kernels":  # scales, biases and other vectors do not decay
         optimizer.exclude_from_weight_decay(var_list=[weight for weight in weights if len(weight.shape) < 2])
     return optimizer

@@ -2,10 +2,13 @@
 
 import inspect
 
+import keras
+import numpy as np
 import pytest
 from examples import collected
 
 from audiotag.models import MODELS
+from audiotag.models.heads import NetworkParts, pooled
 from audiotag.testing import check_model
 
 
@@ -54,3 +57,19 @@ def test_a_network_has_every_property_of_its_kind(name):
     # Keras tests its own large networks in both half precisions: one is enough here.
     half_precisions = ("mixed_float16",) if "weights" in options else ("mixed_float16", "mixed_bfloat16")
     check_model(MODELS[name], shape, options, lengths=lengths(name), half_precisions=half_precisions)
+
+
+# Of the large networks, which add their head with the same function, one.
+@pytest.mark.parametrize(
+    "name", [name for name in NETWORKS if "weights" not in NETWORKS[name][0] or name == "mobilenet"]
+)
+def test_backbone_and_head_together_are_the_network(name):
+    options, shape = NETWORKS[name]
+    network = MODELS[name](shape, NUM_CLASSES, **options)
+    parts = NetworkParts(network)
+    images = np.random.default_rng(0).random((2, *(size or lengths(name)[0] for size in shape))).astype("float32")
+    features = parts.backbone(images)
+    np.testing.assert_allclose(parts.head(features), network(images), rtol=1e-5, atol=1e-6)
+    assert len(pooled(features).shape) == 2
+    in_head = sum(keras.ops.size(weight) for weight in parts.head.weights)
+    assert in_head + sum(keras.ops.size(weight) for weight in parts.backbone.weights) >= network.count_params()

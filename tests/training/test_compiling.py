@@ -101,7 +101,21 @@ def test_a_multiplier_of_0_freezes_the_backbone(tiny, multiplier, num_trainable)
     num_weights = len(tagger.trainable_variables)
     compile_tagger(tagger, experiment, experiment.stages[0], num_steps=1)
     assert len(tagger.trainable_variables) == (num_trainable or num_weights)
-    assert tagger.optimizer.backbone_lr_multiplier == multiplier
+    assert {value for _, value in tagger.optimizer.lr_multipliers} == ({multiplier} if multiplier else set())
+
+
+def test_the_learning_rate_decays_from_the_head_to_the_first_layer(tiny):
+    experiment = tiny("stages.noisy.layer_lr_decay=0.5", "stages.noisy.backbone_lr_multiplier=0.8")
+    tagger = stage_tagger(experiment, experiment.stages[0], sample_rate=16_000, num_classes=14)
+    compile_tagger(tagger, experiment, experiment.stages[0], num_steps=1)
+    tagger.optimizer.build(tagger.trainable_variables)
+    rates = {}
+    for weight, rate in zip(tagger.trainable_variables, tagger.optimizer.multipliers, strict=True):
+        rates.setdefault(weight.path.split("/")[-2].rstrip("_0123456789"), []).append(rate)
+    assert rates["logits"] == [1.0, 1.0]
+    every = [0.8 * 0.5**depth for depth in range(1, 7)]  # two blocks of three convolutions
+    assert sorted(set(rates["conv2d"]), reverse=True) == pytest.approx(every)
+    assert set(rates["batch_normalization"]) < set(rates["conv2d"])  # each has the rate of its convolution
 
 
 def test_half_precision_scales_the_loss_and_noisy_clips_may_have_a_loss_of_their_own(tiny):
