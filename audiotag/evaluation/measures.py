@@ -4,12 +4,13 @@ They come with intervals and chance levels. Scores are logits in float64, so tha
 do not become equal by rounding.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy.sparse import csr_array
 from scipy.special import expit
 
@@ -145,21 +146,49 @@ def splits_of(clips: pd.DataFrame) -> dict[str, np.ndarray]:
     return splits
 
 
-def measure_split(truth: np.ndarray, logits: np.ndarray, thresholds: np.ndarray) -> pd.DataFrame:
-    """Every measure of some clips, a row each: measure, value, low, high, chance."""
+def measure_split(
+    truth: np.ndarray, logits: np.ndarray, thresholds: np.ndarray, recordings: ArrayLike | None = None
+) -> pd.DataFrame:
+    """Every measure of some clips, a row each: measure, value, low, high, chance.
+
+    The intervals draw recordings, [clips]; None draws clips.
+    """
     num_clips = len(truth)
     present = truth.any(axis=0)  # [K]
-    class_counts, label_counts = truth.sum(axis=0)[present], truth.sum(axis=1)  # [K], [clips]
+    chance_f = thresholding.measure_decisions(truth, logits >= thresholds)["chance_f"]
+    chance = [
+        chance_lwlrap(truth),
+        chance_map_at_k(truth),
+        truth.mean(),
+        _nanmean(chance_precision(truth.sum(axis=0)[present], num_clips)),
+        0.5,
+        _nanmean(chance_f.to_numpy()[present]),
+    ]
+    measure = weighted_measures(truth, logits, thresholds)
+    (value,), (low, high) = measure(np.ones((1, num_clips))), bootstrap(measure, num_clips, groups=recordings)
+    return pd.DataFrame({"measure": MEASURES, "value": value, "low": low, "high": high, "chance": chance})
+
+
+def weighted_measures(
+    truth: np.ndarray, logits: np.ndarray, thresholds: np.ndarray
+) -> Callable[[np.ndarray], np.ndarray]:
+    """A function of weights, [draws, clips], to all measures, [draws, measures].
+
+    Args:
+        truth: [clips, K], 1 if a clip has the class, else 0.
+        logits: [clips, K].
+        thresholds: [clips, K], the logit from which a class is predicted.
+    """
+    present, label_counts = truth.any(axis=0), truth.sum(axis=1)  # [K], [clips]
     labeled_clips = (label_counts > 0).astype("float64")
     precision, at_k = precisions(truth, logits).sum(axis=1), average_precisions_at_k(truth, logits)  # [clips] both
-    top_1 = truth[np.arange(num_clips), logits.argmax(axis=1)]  # [clips]: 1 if the top class is a label
+    top_1 = truth[np.arange(len(truth)), logits.argmax(axis=1)]  # [clips]: 1 if the top class is a label
     areas = WeightedAreas(truth, logits)
     predicted = (logits >= thresholds).astype("float64")  # [clips, K]
     # Few are not 0, [clips, K]; F1 = 2 sum(hits) / sum(chosen_or_true).
     hits, chosen_or_true = csr_array(predicted * truth), csr_array(predicted + truth)
-    chance_f = thresholding.measure_decisions(truth, predicted)["chance_f"]
 
-    def measure(weights):  # [draws, clips] -> [draws, measures]
+    def measure(weights: np.ndarray) -> np.ndarray:
         average_precision, auc = areas(weights)
         f = 2 * (weights @ hits) / np.maximum(1, weights @ chosen_or_true)
         columns = [
@@ -172,16 +201,7 @@ def measure_split(truth: np.ndarray, logits: np.ndarray, thresholds: np.ndarray)
         ]
         return np.stack(columns, axis=1)
 
-    chance = [
-        chance_lwlrap(truth),
-        chance_map_at_k(truth),
-        truth.mean(),
-        _nanmean(chance_precision(class_counts, num_clips)),
-        0.5,
-        _nanmean(chance_f.to_numpy()[present]),
-    ]
-    (value,), (low, high) = measure(np.ones((1, num_clips))), bootstrap(measure, num_clips)
-    return pd.DataFrame({"measure": MEASURES, "value": value, "low": low, "high": high, "chance": chance})
+    return measure
 
 
 def measure_classes(
