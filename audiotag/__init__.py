@@ -15,7 +15,18 @@ import importlib
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
-__all__ = ["Evaluation", "evaluate", "explore", "fit", "load_experiment", "load_model", "open_run", "predict"]
+__all__ = [
+    "Evaluation",
+    "compare",
+    "evaluate",
+    "explore",
+    "fit",
+    "load_experiment",
+    "load_model",
+    "open_run",
+    "predict",
+    "sweep",
+]
 
 SUBPACKAGES = ("layers", "losses", "metrics", "models", "testing")
 
@@ -25,7 +36,18 @@ if TYPE_CHECKING:
     from audiotag import metrics as metrics
     from audiotag import models as models
     from audiotag import testing as testing
-    from audiotag.api import Evaluation, evaluate, explore, fit, load_experiment, load_model, open_run, predict
+    from audiotag.api import (
+        Evaluation,
+        compare,
+        evaluate,
+        explore,
+        fit,
+        load_experiment,
+        load_model,
+        open_run,
+        predict,
+        sweep,
+    )
 else:
 
     def __getattr__(name):

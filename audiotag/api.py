@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from audiotag.config.schema import Experiment
     from audiotag.inference.predictor import Predictor
     from audiotag.runs.directory import Run
+    from audiotag.sweeps.results import Comparison
 
     FilePath: TypeAlias = str | Path
 
@@ -255,6 +256,77 @@ def evaluate(
             model, records=records, stage=stage, out_of_fold=out_of_fold
         )
     return Evaluation(**evaluation_tables(clips, logits, model.vocabulary, thresholds=thresholds))
+
+
+def sweep(
+    path: FilePath, folder: FilePath, *, quick: bool = False, test: bool = False, quiet: bool = False
+) -> Comparison:
+    """Trains all runs of a sweep file, or resumes them, and compares them.
+
+    Several machines may call it for the same folder: each trains what no other does.
+
+    Args:
+        path: A JSON file: an experiment, and its seeds, folds and variations.
+        folder: The directory of the runs. table.csv, runs.csv, differences.csv and table.txt are written into it.
+        quick: Make the changes of the file's "quick", too.
+        test: Measure all variations on the test clips. False measures only the best by validation clips on them.
+        quiet: Print no results of stages.
+
+    Returns:
+        A `Comparison`: table, runs, differences, best. Printed, it is what the command prints.
+
+    Raises:
+        ConfigError: The file, or an experiment with its changes, is not valid; nothing is trained then.
+        DataError: Runs failed. The tables of the others are written.
+        KeyboardInterrupt: By Ctrl-C; the same call continues from there.
+
+    Example:
+        comparison = audiotag.sweep("sweeps/demo.json", "runs/demo_sweep")
+        print(comparison)
+        means = comparison.table.query("measure == 'lwlrap'").set_index("setting")["mean"]
+    """
+    from audiotag.config.loading import load
+    from audiotag.sweeps.schema import SweepConfig
+
+    config = load(path, kind=SweepConfig)
+    from audiotag.sweeps.training import run_sweep
+
+    say = (lambda sentence: None) if quiet else functools.partial(print, flush=True)
+    return run_sweep(config, folder, path, quick=quick, test=test, say=say)
+
+
+def compare(
+    runs: Iterable[Run | FilePath], *, measure: str = "lwlrap", test: bool = False, allow_unsafe: bool = False
+) -> Comparison:
+    """Compares trained runs: what differs in their experiments, and their measures.
+
+    Runs whose experiments differ only in seed and records are one setting.
+
+    Args:
+        runs: Runs, or their directories. The others are compared with the setting of the first.
+        measure: The measure that decides which setting is best: lwlrap, MAP@3, top_1, mAP, AUC or F.
+        test: Measure all settings on the test clips. False measures only the best by validation clips on them.
+        allow_unsafe: Import components from outside audiotag that a run names.
+
+    Returns:
+        A `Comparison`: table, runs, differences, best. Printed, it is what the command prints.
+
+    Raises:
+        DataError: A run is not trained, or there are no clips to measure on.
+        ConfigError: There is no such measure.
+
+    Example:
+        comparison = audiotag.compare(["runs/demo", "runs/other"])
+        differing = comparison.differences.set_index("key")
+    """
+    from audiotag.config import custom
+    from audiotag.runs.directory import Run
+    from audiotag.sweeps import results
+
+    opened = [run if isinstance(run, Run) else open_run(run) for run in runs]
+    results.check_measure(measure)
+    with custom.allowed(allow_unsafe):
+        return results.compare(results.entries_of(opened), measure=measure, test=test)
 
 
 def explore(source: FilePath, *, num_workers: int | None = None) -> dict[str, pd.DataFrame]:

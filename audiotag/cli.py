@@ -86,6 +86,9 @@ experiment_overrides = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value, as stages.noisy.epochs=3."
 )
 moved_records = click.option("--records", type=FOLDER, help="Where the run's records are now, if they were moved.")
+test_option = click.option(
+    "--test", is_flag=True, help="Measure all on the test clips, too, and not only the best by validation clips."
+)
 predict_overrides = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Predict with other settings, as predict.pool=max."
 )
@@ -275,16 +278,19 @@ def components(name: str | None) -> None:
 
 
 @main.command()
-def schema() -> None:
-    """Print the JSON schema of experiment files.
+@click.argument("kind", default="experiment", type=click.Choice(["experiment", "sweep"]))
+def schema(kind: str) -> None:
+    """Print the JSON schema of experiment files, or of sweep files.
 
     Editors complete and check a file with it. In VS Code, name it under "json.schemas" in the settings.
 
     Example: audiotag schema > experiment.schema.json
     """
     from audiotag.config.json_schema import json_schema
+    from audiotag.config.schema import Experiment
+    from audiotag.sweeps.schema import SweepConfig
 
-    click.echo(json.dumps(json_schema(), indent=2))
+    click.echo(json.dumps(json_schema(SweepConfig if kind == "sweep" else Experiment), indent=2))
 
 
 @main.command()
@@ -423,6 +429,55 @@ def evaluate(
         write_scores(csv_path, evaluation.classes)
     if out:
         write_tables(out, vars(evaluation))
+
+
+@main.command()
+@click.argument("path", metavar="SWEEP", type=FILE)
+@click.option("--runs", "folder", type=FOLDER, help="Directory of the runs; runs/ and the name of SWEEP by default.")
+@click.option("--quick", is_flag=True, help='Make the changes of the file\'s "quick", too; in runs/NAME-quick.')
+@test_option
+def sweep(path: Path, folder: Path | None, quick: bool, test: bool) -> None:
+    """Train all runs of the file SWEEP and compare them.
+
+    The file names an experiment, its seeds and folds, and variations of it. A
+    sweep that was killed continues with the same command. Several machines may
+    share the directory: each trains what no other does. Differences to the
+    first variation come with 95% intervals over seeds and recordings. Tables
+    are written into the directory.
+
+    Example: audiotag sweep sweeps/esc10.json
+    """
+    import logging
+
+    from audiotag import api
+
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of each new model after the fifth
+    name = f"{path.stem}-quick" if quick else path.stem
+    click.echo(f"\n{api.sweep(path, folder or Path('runs') / name, quick=quick, test=test)}")
+
+
+@main.command()
+@click.argument("folders", metavar="RUN...", nargs=-1, required=True, type=FOLDER)
+@click.option("--measure", default="lwlrap", show_default=True, help="Or MAP@3, top_1, mAP, AUC, F: what decides.")
+@click.option("--out", type=FOLDER, help="Write table.csv, runs.csv, differences.csv and table.txt into this folder.")
+@test_option
+@allow_unsafe_option
+def compare(folders: tuple[Path, ...], measure: str, out: Path | None, test: bool) -> None:
+    """Compare trained RUNs: what differs in their experiments, and their measures.
+
+    Runs that differ only in seed and records are one setting. The others are
+    compared with that of the first run.
+
+    Example: audiotag compare runs/demo runs/other --out comparison
+    """
+    for folder in folders:
+        check_model(folder)
+    from audiotag import api
+
+    comparison = api.compare(folders, measure=measure, test=test)
+    click.echo(comparison)
+    if out:
+        comparison.write(out)
 
 
 @main.command("label-issues")

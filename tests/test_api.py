@@ -40,6 +40,11 @@ def workplace(run, records, tiny_file, saved_model, wavs, tmp_path, monkeypatch)
     """A working directory with what the examples name."""
     shutil.copytree(run.folder, tmp_path / "runs" / "demo")
     shutil.copytree(saved_model, tmp_path / "runs" / "demo" / "saved_model")
+    shutil.copytree(run.folder, tmp_path / "runs" / "other")
+    shutil.copytree(run.folder, tmp_path / "runs" / "demo_sweep" / "as-it-is-2019")
+    (tmp_path / "sweeps").mkdir()
+    sweep = {"experiment": "experiments/demo.json", "seeds": [2019], "variations": {"as it is": {}}}
+    (tmp_path / "sweeps" / "demo.json").write_text(json.dumps(sweep))
     (tmp_path / "experiments").mkdir()
     shutil.copy(tiny_file, tmp_path / "experiments" / "demo.json")
     (tmp_path / "tfrecords").mkdir()
@@ -88,8 +93,8 @@ def test_every_name_can_be_listed_and_found():
 
 def test_the_names_that_a_type_checker_sees_are_those_of_the_api():
     source = Path(audiotag.__file__).read_text()
-    imported = re.search(r"from audiotag\.api import (.*)", source)[1].split(", ")
-    assert sorted(imported) == sorted(audiotag.__all__)
+    imported = re.search(r"from audiotag\.api import \(([^)]*)\)", source)[1]
+    assert re.findall(r"\w+", imported) == audiotag.__all__
     assert re.findall(r"from audiotag import (\w+) as", source) == list(audiotag.SUBPACKAGES)
 
 

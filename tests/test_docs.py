@@ -11,7 +11,8 @@ fast:
 
 A comment before a block, `<!-- not run: REASON -->`, says why it is not run. Its commands are parsed then: each is one
 of audiotag with options that exist, a target of the Makefile, or a program in the repository. A block of JSON is an
-experiment, keys of one or of a stage, or, after `<!-- ensemble -->`, an ensemble; it is validated.
+experiment, keys of one or of a stage, or, after `<!-- ensemble -->` or `<!-- sweep -->`, a file of that kind; it is
+validated.
 """
 
 import ast
@@ -234,6 +235,12 @@ def validate(content, mark):
         from audiotag.ensembling.members import EnsembleConfig
 
         return parse(content, EnsembleConfig, "ensemble")
+    if mark == "sweep":
+        from audiotag.sweeps.schema import SweepConfig, list_trials
+
+        config = parse(content, SweepConfig, "sweep")
+        assert list_trials(config, Path("runs"), "sweep", quick=True)
+        return config
     if "stages" in content:
         return parse(content, Experiment, "experiment")
     overrides = [] if "schedule" in content else ["stages.selected.schedule=null"]

@@ -21,6 +21,7 @@ from audiotag.config import component_help, schema
 from audiotag.config.component_help import component_lists
 from audiotag.config.components import CustomComponent, Section
 from audiotag.ensembling.members import EnsembleConfig, Member
+from audiotag.sweeps.schema import SweepConfig
 
 EXPERIMENT = (
     schema.Experiment,
@@ -36,8 +37,8 @@ BOUNDS = {"gt": "above {}", "ge": "at least {}", "lt": "below {}", "le": "at mos
 
 
 def experiment_keys() -> str:
-    """A heading and a table of keys for every section of an experiment, and of an ensemble's file."""
-    sections = (*EXPERIMENT, EnsembleConfig, Member)
+    """A heading and a table of keys for every section of an experiment, an ensemble's file and a sweep's."""
+    sections = (*EXPERIMENT, EnsembleConfig, Member, SweepConfig)
     comments = {}
     for module in {section.__module__ for section in sections}:
         comments |= comments_of_fields(inspect.getsource(sys.modules[module]))

@@ -38,6 +38,7 @@ ORDER = [
     "training",
     "evaluation",
     "ensembling",
+    "sweeps",
     "serving",
     "reporting",
     "api",

@@ -1,0 +1,1 @@
+"""Sweeps of seeds, folds and variations, and comparisons of runs."""
