@@ -33,7 +33,8 @@ class Evaluation:
     Printed, it is what the command prints. Every measure comes with its 95% interval (low, high) and its chance level.
 
     Args:
-        overall: A row per measure, for all clips and for each split: split, clips, measure, value, low, high, chance.
+        overall: A row per measure, for all clips and for each split: split, clips, recordings, measure,
+            value, low, high, chance.
         classes: A row per class: clips, lwlrap, average precision, AUC, threshold, precision, recall, …
         clips: A row per clip, the worst first: name, labels, lwlrap, chance, top_3.
         calibration: A row per range of probabilities: the mean probability, and the fraction that is right.

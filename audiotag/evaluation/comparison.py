@@ -17,11 +17,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from audiotag.evaluation.measures import MEASURES, labeled, weighted_measures
+from audiotag.evaluation.measures import MEASURES, labeled, recordings_of, weighted_measures
 from audiotag.evaluation.thresholds import DEFAULT_LOGIT
 
 MAX_BLOCKS = 200  # more recordings than this are left out in blocks, not one by one
-WITHOUT_GROUP = "clip "  # before a clip's SHA-256: the recording of a clip whose recording is not known
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,11 +76,6 @@ def measure_recordings(
     influences = pd.DataFrame(without.mean(axis=0) - without, index=names, columns=MEASURES)
     values = pd.Series(measure(np.ones((1, len(clips))))[0], index=MEASURES)
     return Measured(values, influences, frozenset(clips["name"] + " " + clips["sha256"]), frozenset(recordings))
-
-
-def recordings_of(clips: pd.DataFrame) -> pd.Series:
-    """The recording of each clip; a clip whose recording is not known is one itself."""
-    return clips["group"].where(clips["group"] != "", WITHOUT_GROUP + clips["sha256"])
 
 
 def mean_of(several: Sequence[Measured]) -> Measured:

@@ -33,6 +33,7 @@ from audiotag.metrics import (
 )
 
 MEASURES = ("lwlrap", "MAP@3", "top_1", "mAP", "AUC", "F")  # of `measure_split`, in its order
+WITHOUT_GROUP = "clip "  # before the name of a clip that is a recording itself
 
 
 def fit_thresholds(clips: pd.DataFrame, logits: np.ndarray, vocabulary: Sequence[str]) -> np.ndarray:
@@ -74,7 +75,9 @@ def summary(tables: dict[str, pd.DataFrame]) -> str:
         table.to_string(index=False, float_format="%.4f") for table in (tables["classes"][shown], tables["overall"])
     ]
     error = thresholding.calibration_error(tables["calibration"])
-    return "\n\n".join([*texts, f"expected calibration error {error:.4f}, 0 is best; intervals are 95%"])
+    return "\n\n".join(
+        [*texts, f"expected calibration error {error:.4f}, 0 is best; intervals are 95%, over recordings"]
+    )
 
 
 def write_tables(folder: Path, tables: dict[str, pd.DataFrame]) -> None:
@@ -94,32 +97,45 @@ def evaluate(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Measures scores on labeled clips, with intervals and chance levels.
 
-    Intervals are 95% bootstrap intervals over clips; differences within them may be chance.
+    Intervals are 95% bootstrap intervals over recordings; differences within them may be chance.
 
     Args:
-        clips: A table of clips. A column `split`, or else `usage`, divides them.
+        clips: A table of clips. A column `split`, or else `usage`, divides them. Clips with the same `group` are from
+            one recording, which is drawn with all of them.
         logits: [len(clips), K].
         vocabulary: The K class names.
         thresholds: The logit from which a class is predicted, [K] or [len(clips), K]; None is 0, probability 1/2.
 
     Returns:
         (overall, classes): `overall` has a row per measure for all clips and for each split (columns split, clips,
-        measure, value, low, high, chance); `classes` has a row per class.
+        recordings, measure, value, low, high, chance); `classes` has a row per class.
 
     Raises:
         DataError: The clips have no labels, or scores are missing or NaN.
     """
     truth = labeled(clips, logits, vocabulary).astype("float64")  # [clips, K]
     thresholds = np.broadcast_to(thresholding.DEFAULT_LOGIT if thresholds is None else thresholds, np.shape(logits))
+    recordings = recordings_of(clips).to_numpy()
     overall = pd.concat(
         [
-            measure_split(truth[rows], logits[rows], thresholds[rows]).assign(split=split, clips=int(rows.sum()))
+            measure_split(truth[rows], logits[rows], thresholds[rows], recordings[rows]).assign(
+                split=split, clips=int(rows.sum()), recordings=len({*recordings[rows]})
+            )
             for split, rows in splits_of(clips).items()
         ],
         ignore_index=True,
     )
-    columns = ["split", "clips", "measure", "value", "low", "high", "chance"]
-    return overall[columns], measure_classes(truth, logits, thresholds, vocabulary)
+    columns = ["split", "clips", "recordings", "measure", "value", "low", "high", "chance"]
+    return overall[columns], measure_classes(truth, logits, thresholds, vocabulary, recordings)
+
+
+def recordings_of(clips: pd.DataFrame) -> pd.Series:
+    """The recording of each clip: its `group`, or itself if that is not known.
+
+    A clip is known by its SHA-256, if the table has it, or by its name.
+    """
+    itself = WITHOUT_GROUP + clips["sha256" if "sha256" in clips else "name"]
+    return itself if "group" not in clips else clips["group"].where(clips["group"] != "", itself)
 
 
 def labeled(clips: pd.DataFrame, logits: np.ndarray, vocabulary: Sequence[str]) -> np.ndarray:
@@ -151,7 +167,7 @@ def measure_split(
 ) -> pd.DataFrame:
     """Every measure of some clips, a row each: measure, value, low, high, chance.
 
-    The intervals draw recordings, [clips]; None draws clips.
+    The intervals draw recordings, the names of those of the clips, [clips]; None draws clips.
     """
     num_clips = len(truth)
     present = truth.any(axis=0)  # [K]
@@ -165,8 +181,13 @@ def measure_split(
         _nanmean(chance_f.to_numpy()[present]),
     ]
     measure = weighted_measures(truth, logits, thresholds)
-    (value,), (low, high) = measure(np.ones((1, num_clips))), bootstrap(measure, num_clips, groups=recordings)
+    (value,), (low, high) = measure(np.ones((1, num_clips))), bootstrap(measure, num_clips, groups=_groups(recordings))
     return pd.DataFrame({"measure": MEASURES, "value": value, "low": low, "high": high, "chance": chance})
+
+
+def _groups(recordings):
+    """What the bootstrap draws: recordings, or clips if each is a recording."""
+    return None if recordings is None or len({*recordings}) == len(recordings) else recordings
 
 
 def weighted_measures(
@@ -205,9 +226,13 @@ def weighted_measures(
 
 
 def measure_classes(
-    truth: np.ndarray, logits: np.ndarray, thresholds: np.ndarray, vocabulary: Sequence[str]
+    truth: np.ndarray,
+    logits: np.ndarray,
+    thresholds: np.ndarray,
+    vocabulary: Sequence[str],
+    recordings: ArrayLike | None = None,
 ) -> pd.DataFrame:
-    """A row of measures per class.
+    """A row of measures per class; the arguments are those of `measure_split`.
 
     The columns are clips, lwlrap with its interval, average precision, AUC, threshold, and
     accuracy, precision, recall and F1 at that threshold, with chance levels. A class without clips has the lwlrap NaN.
@@ -219,7 +244,8 @@ def measure_classes(
     sums, labels = csr_array(precision), csr_array(truth)  # few are not 0
     per_class = lambda weights: (weights @ sums) / (weights @ labels)  # [draws, clips] -> [draws, K]
     with np.errstate(invalid="ignore"):  # 0 / 0 is NaN for a class that none of the drawn clips has
-        (value,), (low, high) = per_class(np.ones((1, num_clips))), bootstrap(per_class, num_clips)
+        (value,) = per_class(np.ones((1, num_clips)))
+        low, high = bootstrap(per_class, num_clips, groups=_groups(recordings))
     table = pd.DataFrame(
         {
             "class": vocabulary,

@@ -19,8 +19,8 @@ from audiotag.config.signatures import nearest
 from audiotag.data.clips import TEST, read_clips
 from audiotag.ensembling.members import predictions_and_thresholds
 from audiotag.errors import ConfigError, DataError
-from audiotag.evaluation.comparison import WITHOUT_GROUP, Measured, difference, estimate, mean_of, measure_recordings
-from audiotag.evaluation.measures import MEASURES
+from audiotag.evaluation.comparison import Measured, difference, estimate, mean_of, measure_recordings
+from audiotag.evaluation.measures import MEASURES, WITHOUT_GROUP
 from audiotag.runs.directory import DESCRIPTIONS, Run, find_records
 from audiotag.sweeps.text import comparison_text
 

@@ -36,7 +36,7 @@ def row_of(overall, measure, split="all"):
 def test_lwlrap_is_scikit_learns_overall_and_for_each_split_of_the_leaderboard():
     clips, scores = labeled_clips()
     overall, _ = evaluate(clips, scores, VOCABULARY)
-    assert overall.columns.tolist() == ["split", "clips", "measure", "value", "low", "high", "chance"]
+    assert overall.columns.tolist() == [*("split", "clips", "recordings", "measure", "value", "low", "high", "chance")]
     assert overall["split"].unique().tolist() == ["all", "Public", "Private"]
     for split in ("all", "Public", "Private"):
         rows = np.full(60, True) if split == "all" else (clips["usage"] == split).to_numpy()
@@ -95,6 +95,24 @@ def test_without_splits_there_is_one_row_per_measure():
     clips, scores = labeled_clips()
     overall, _ = evaluate(clips.assign(usage=""), scores, VOCABULARY)
     assert set(overall["split"]) == {"all"} and len(overall) >= 6 and overall["measure"].is_unique
+
+
+def test_intervals_draw_recordings_with_all_of_their_clips():
+    clips, scores = labeled_clips()
+    twice = pd.concat([clips, clips.assign(name="again " + clips["name"])], ignore_index=True).assign(usage="")
+    scores = np.concatenate([scores, scores])
+    by_clip, classes_by_clip = evaluate(twice, scores, VOCABULARY)
+    grouped = twice.assign(group=[f"r{row % 60}" for row in range(120)])
+    by_recording, classes = evaluate(grouped, scores, VOCABULARY)
+    assert (by_clip["recordings"][0], by_recording["recordings"][0], by_recording["clips"][0]) == (120, 60, 120)
+    width = lambda table: (table["high"] - table["low"]).mean()
+    np.testing.assert_array_equal(by_recording["value"], by_clip["value"])
+    assert width(by_recording) / width(by_clip) == pytest.approx(2**0.5, rel=0.1)
+    assert width(classes) / width(classes_by_clip) == pytest.approx(2**0.5, rel=0.1)
+    some_known = evaluate(
+        grouped.assign(group=[f"r{row}" if row < 60 else "" for row in range(120)]), scores, VOCABULARY
+    )
+    assert some_known[0]["recordings"][0] == 120
 
 
 def test_chance_is_what_random_scores_get():
