@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import soundfile as sf
 
-from audiotag.data.audio.decoding import gain_to, open_recording, resampled_blocks
+from audiotag.data.audio.decoding import gain_to, open_recording, refuse_too_loud, resampled_blocks
 from audiotag.errors import DataError
 from audiotag.inference.predictor import Predictor
 
@@ -26,7 +26,7 @@ def predict_windows(predictor: Predictor, path: str | Path) -> tuple[np.ndarray,
 
     Args:
         predictor: A `Predictor`.
-        path: A WAV, FLAC, Ogg, MP3 or AIFF file.
+        path: An audio file, as for `read_waveform`.
 
     Returns:
         (starts in seconds float64 [W], ends in seconds float64 [W], logits float32 [W, K]).
@@ -41,6 +41,8 @@ def predict_windows(predictor: Predictor, path: str | Path) -> tuple[np.ndarray,
     while batch := list(itertools.islice(windows, WINDOWS_PER_BATCH)):
         starts += [start / rate for start, _ in batch]
         ends += [(start + len(window)) / rate for start, window in batch]
+        if predictor.audio_config["peak_db"] is None:
+            refuse_too_loud(np.concatenate([window for _, window in batch]), path=path)
         waveform = np.clip(np.stack([gain * window for _, window in batch]), -1, 1)  # [B, N]
         if waveform.shape[1] == predictor.window_samples:  # trailing zeros would count as padding
             waveform[:, -1] = np.where(waveform[:, -1] == 0, 1e-30, waveform[:, -1])

@@ -93,7 +93,6 @@ def test_an_invalid_recording_is_refused_as_a_clip_is(tmp_path):
     os.mkfifo(tmp_path / "pipe.wav")
     sf.write(tmp_path / "empty.wav", np.zeros(0, "float32"), 16_000)
     sf.write(tmp_path / "nan.wav", np.full(100, np.nan, "float32"), 16_000, subtype="FLOAT")
-    sf.write(tmp_path / "packed.wav", np.zeros(1_000, "float32"), 16_000, subtype="MS_ADPCM")
     (tmp_path / "other.mp3").write_bytes((tmp_path / "nan.wav").read_bytes())
     for name, message in {
         "text.wav": "audiotag cannot decode it: it begins with b'no sound'",
@@ -101,7 +100,6 @@ def test_an_invalid_recording_is_refused_as_a_clip_is(tmp_path):
         "pipe.wav": "cannot be read: a device or a pipe",
         "empty.wav": "a header but no samples",
         "nan.wav": "100 samples after 0 s are NaN or infinite",
-        "packed.wav": "WAV encoding 2 with 4 bits",
         "other.mp3": "the name says .mp3, but the content is WAV",
     }.items():
         for read in (functools.partial(predict_windows, PEAK), functools.partial(read_waveform, sample_rate=16_000)):

@@ -16,12 +16,21 @@ import soundfile as sf
 import soxr
 
 from audiotag import files
-from audiotag.data.audio import trimming
-from audiotag.data.audio.headers import MOST_SAMPLES, SUFFIXES, Header, check_size, read_header
+from audiotag.data.audio import ffmpeg, trimming
+from audiotag.data.audio.headers import (
+    MOST_SAMPLES,
+    SUFFIXES,
+    Header,
+    check_size,
+    needs_ffmpeg,
+    needs_libsndfile,
+    read_header,
+)
 from audiotag.errors import DataError
 
 FULL_SCALE = 32_768.0
 MOST_BYTES = 1 << 30
+LOUDEST = 10.0  # 20 dB above full scale: louder samples are 16-bit integers written as floats, or of another scale
 BLOCK = 1 << 16  # samples per channel to decode at a time: all that a header promises may not fit into memory
 
 
@@ -38,7 +47,7 @@ def read_waveform(
     make-records trims, resamples and scales clips in the same way, so a model reads files as its records were made.
 
     Args:
-        path: A WAV, FLAC, Ogg, MP3 or AIFF file of any bit depth and channel count.
+        path: A file in a format of `headers.KINDS`, of any bit depth and channel count.
         sample_rate: Rate of the result in Hz; soxr's high-quality filter resamples to it.
         trim: Cuts silence off both ends: "relative" is `trimming.trim_relative`, "absolute" is
             `trimming.trim_absolute`, None keeps it.
@@ -49,8 +58,9 @@ def read_waveform(
         float32 [N], N >= 1, clipped to -1 to 1 as records are.
 
     Raises:
-        DataError: The file is absent, empty, truncated, without samples, contains NaN or infinity, has a sample
-            rate out of range, or its content does not match its suffix.
+        DataError: The file is absent, empty, truncated, without samples, contains NaN or infinity, is far above full
+            scale while `peak_db` is None, has several streams or a sample rate out of range, or its content does not
+            match its suffix.
     """
     path = Path(path)
     recording, rate = decode_file(read_bytes(path), path=path)
@@ -86,10 +96,26 @@ def trim_resample_scale(
         start, end = trimming.trim_relative(recording, trim_db=trim_db)
     if trim == "absolute":
         start, end = trimming.trim_absolute(recording, sample_rate=rate)
+    if peak_db is None:
+        refuse_too_loud(recording[start:end], path=path)
     waveform, gain_db = resample(recording[start:end], rate=rate, sample_rate=sample_rate, path=path), 0.0
     if peak_db is not None:  # last, as resampling moves peaks
         waveform, gain_db = normalize(waveform, peak_db=peak_db)
     return waveform, (start, end), gain_db
+
+
+def refuse_too_loud(waveform: np.ndarray, *, path: str | Path) -> None:
+    """Refuses a waveform [N] far above full scale, which would be clipped to a square wave.
+
+    Raises:
+        DataError: Its peak is above `LOUDEST`.
+    """
+    peak = float(np.abs(waveform).max(initial=0.0))
+    if peak > LOUDEST:
+        raise DataError(
+            f"{path}: its peak is {peak:.6g}, and full scale is 1: these are not samples from -1 to 1. Divide them by "
+            "their full scale, such as 32768, or scale every clip to one peak with --peak-db."
+        )
 
 
 @contextlib.contextmanager
@@ -127,13 +153,24 @@ def bytes_of(file: BinaryIO, *, path: str | Path) -> bytes:
 
 
 def header_at(path: str | Path) -> Header:
-    """The `Header` of a clip's file, of which little more than the header is read."""
+    """The `Header` of a clip's file, of which little more than the header is read.
+
+    No decoder sees the file, as one might crash.
+
+    Raises:
+        DataError: The file is refused, or only a decoder can read its header.
+    """
     with opened(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        if kind := needs_libsndfile(data):
+            raise DataError(f"{path}: only a decoder reads the header of {kind}.")
         return checked_header(data, path=Path(path))
 
 
 def decode_file(data: bytes, *, path: Path) -> tuple[np.ndarray, int]:
     """Decodes the bytes of a file: (mono waveform float32 [N], sample rate in Hz)."""
+    if kind := needs_ffmpeg(data):
+        with ffmpeg.decoded(path, kind) as file:
+            data, path = file.read(), path.with_suffix(".wav")
     header = checked_header(data, path=path)
     blocks, samples = [], 0
     for block in mono_blocks(io.BytesIO(data), header, path=path):
@@ -147,7 +184,10 @@ def decode_file(data: bytes, *, path: Path) -> tuple[np.ndarray, int]:
 @contextlib.contextmanager
 def open_recording(path: str | Path) -> Iterator[tuple[Header, Iterator[np.ndarray]]]:
     """Opens a recording of any length: its checked `Header` and its `mono_blocks`."""
-    with opened(path) as file:
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(opened(path))
+        if kind := needs_ffmpeg(file.read(64)):
+            file, path = stack.enter_context(ffmpeg.decoded(Path(path), kind)), Path(path).with_suffix(".wav")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             header = checked_header(data, path=Path(path), any_length=True)
         yield header, mono_blocks(file, header, path=path)
@@ -159,7 +199,8 @@ def checked_header(data: bytes | mmap.mmap, *, path: Path, any_length: bool = Fa
         header = read_header(data, any_length=any_length)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
-    if SUFFIXES.get(path.suffix.lower(), header.kind) != header.kind:
+    expected = SUFFIXES.get(path.suffix.lower(), header.kind)
+    if header.kind != expected and (header.kind, expected) != ("NIST", "WAV"):  # TIMIT calls its files .WAV
         raise DataError(
             f"{path}: the name says {path.suffix}, but the content is {header.kind}. "
             f"Rename it with the right suffix or convert it."
@@ -176,7 +217,7 @@ def mono_blocks(file: BinaryIO, header: Header, *, path: str | Path) -> Iterator
     head, decoded = file.read(12), 0
     file.seek(0)
     try:
-        with sf.SoundFile(file) as sound:
+        with sf.SoundFile(_Prefixed(file, header) if header.prefix or header.skip else file) as sound:
             if (sound.samplerate, sound.channels) != (header.sample_rate, header.channels):
                 raise DataError(
                     f"{path}: libsndfile finds another sample rate or channel count than the header. Export it again."
@@ -205,6 +246,35 @@ def mono_blocks(file: BinaryIO, header: Header, *, path: str | Path) -> Iterator
             f"{path}: its header promises {promised} samples, {decoded} follow: the file is cut short. "
             f"Download it again, or export it again with another program."
         )
+
+
+class _Prefixed:
+    """A file with a prefix in place of its first bytes, for libsndfile."""
+
+    def __init__(self, file, header):
+        self.file, self.prefix, self.shift = file, header.prefix, header.skip - len(header.prefix)
+        self.at = 0
+
+    def seek(self, offset, whence=os.SEEK_SET):
+        if whence == os.SEEK_END:
+            offset += self.file.seek(0, os.SEEK_END) - self.shift
+        self.at = offset + (self.at if whence == os.SEEK_CUR else 0)
+        return self.at
+
+    def tell(self):
+        return self.at
+
+    def read(self, size=-1):
+        head = self.prefix[self.at :][: None if size < 0 else size]
+        self.file.seek(max(self.at + len(head) + self.shift, 0))
+        data = head + self.file.read(size - len(head) if size >= 0 else -1)
+        self.at += len(data)
+        return data
+
+    def readinto(self, buffer):
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
 
 def resample(waveform: np.ndarray, *, rate: int, sample_rate: int, path: str | Path) -> np.ndarray:

@@ -8,6 +8,7 @@ import numpy as np
 import soundfile as sf
 
 from audiotag.data.audio import decoding
+from audiotag.data.audio.headers import is_decoded_as_it_is
 from audiotag.data.records import source_hashes
 from audiotag.errors import DataError
 
@@ -57,7 +58,7 @@ def _prepare_bytes(data, path, sha256, *, sample_rate, codec, trim, trim_db, pea
     }
     if codec == "pcm":
         return pcm.tobytes(), "pcm", measures
-    if codec == "source" and len(recording) == end - start and gain_db == 0:
+    if codec == "source" and len(recording) == end - start and gain_db == 0 and is_decoded_as_it_is(data):
         info = sf.info(io.BytesIO(data))
         kept = KEPT.get((info.format, info.subtype))
         if kept and rate == sample_rate:

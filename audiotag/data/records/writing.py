@@ -39,6 +39,7 @@ from audiotag.errors import DataError
 TABLES = ("clips.csv", "rejects.csv")
 WORK = ".work"  # the folder of everything that is not complete yet
 LOCK = "lock"
+FLAC_HZ = 655_350  # the highest rate of a FLAC file
 MAX_SHOWN = 5  # bad clips named in an error; rejects.csv names them all
 BYTES_PER_SECOND = 16_000  # of a file whose header has no length: 128 kbit/s
 
@@ -132,6 +133,10 @@ def _check_audio_options(sample_rate, codec, trim, trim_db, peak_db):
     """The options that determine the audio of the records, or a DataError."""
     if codec not in CODECS:
         raise DataError(f"codec {codec!r}: expected one of {', '.join(CODECS)}.")
+    if codec != "pcm" and sample_rate > FLAC_HZ:
+        raise DataError(
+            f"codec {codec!r}: FLAC has at most {FLAC_HZ} Hz. Choose the codec pcm, or a lower sample rate."
+        )
     if trim not in (None, *trimming.TRIMS):
         raise DataError(f"trim {trim!r}: expected {' or '.join(trimming.TRIMS)}; leave it out to keep the silence.")
     if not 0 < trim_db <= 120:

@@ -211,13 +211,6 @@ def test_a_law_and_mu_law_are_decoded(decoded, encoding):
 
 
 @pytest.mark.check("C1")
-@pytest.mark.parametrize("encoding", ["IMA_ADPCM", "MS_ADPCM", "GSM610", "NMS_ADPCM_16", "G721_32"])
-def test_old_codecs_with_unsafe_decoders_are_refused(decoded, encoding):
-    with pytest.raises(DataError, match="1.wav: WAV encoding [0-9]+ with [0-9] bits; expected 8, 16, .* Convert it"):
-        decoded(written(np.zeros(8_000), format="WAV", subtype=encoding, sample_rate=8_000))
-
-
-@pytest.mark.check("C1")
 def test_digital_silence_is_kept(decoded):
     np.testing.assert_array_equal(decoded(riff(fmt(), data(np.zeros(300, "<i2")))), np.zeros(300))
     silence = decoded(riff(fmt(sample_rate=44_100), data(np.zeros(44_100, "<i2"))))
@@ -242,7 +235,7 @@ def test_resampling_agrees_with_librosas_soxr_hq(decoded, rate, sample_rate, sam
     np.testing.assert_allclose(waveform[:shared], reference[:shared], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("sample_rate", [headers.LOWEST_HZ, 96_000, headers.HIGHEST_HZ])
+@pytest.mark.parametrize("sample_rate", [headers.LOWEST_HZ, 2_000, 96_000, 500_000, headers.HIGHEST_HZ])
 def test_a_waveform_at_the_right_rate_is_unchanged(decoded, sample_rate):
     waveform = decoded(riff(fmt(sample_rate=sample_rate), data()), sample_rate=sample_rate)
     np.testing.assert_array_equal(to_pcm(waveform), SOUND)
@@ -271,23 +264,18 @@ BAD_WAVS = {
     "cut in the header": (COMPLETE[:30], "its header is cut short. Download it again"),
     "truncated": (COMPLETE[:-600], "promises 2000 bytes of sound, 1400 bytes follow: .* cut short.* Download it again"),
     "one byte short": (COMPLETE[:-1], "promises 2000 bytes of sound, 1999 bytes follow"),
-    "written to a pipe": (
-        riff(fmt(), data(size=0xFFFFFFFF), size=0xFFFFFFFF),
-        "promises 4294967295 bytes .*, 2000 bytes follow: .* a stream never wrote the length.* export it again",
-    ),
     "never closed": (
         riff(fmt(), data(size=0), size=36),
         "promises 0 bytes of sound, 2000 bytes follow: .* a recorder .* never wrote the length.* export it again",
     ),
     "NaN": (riff(fmt(32, samples_are=FLOAT), data(NAN)), "2 samples after 0 s are NaN or infinite, .*Export it again"),
     "infinity": (riff(fmt(32, samples_are=FLOAT), data(INFINITE)), "2 samples after 0 s are NaN or infinite"),
-    "1 Hz": (riff(fmt(sample_rate=1), data()), "sample rate 1 Hz; expected 4000 to 384000 Hz. .* correct it, or leave"),
-    "1 MHz": (riff(fmt(sample_rate=1_000_000), data()), "sample rate 1000000 Hz; expected 4000 to 384000 Hz"),
-    "no rate": (riff(fmt(sample_rate=0), data()), "sample rate 0 Hz; expected 4000 to"),
+    "1 Hz": (riff(fmt(sample_rate=1), data()), "sample rate 1 Hz; expected 200 to 1000000 Hz. .* correct it, or leave"),
+    "2 MHz": (riff(fmt(sample_rate=2_000_000), data()), "sample rate 2000000 Hz; expected 200 to 1000000 Hz"),
+    "no rate": (riff(fmt(sample_rate=0), data()), "sample rate 0 Hz; expected 200 to"),
     "no channel": (riff(fmt(channels=0), data()), "0 channels; expected 1 to 8. Mix it down first"),
     "too many channels": (riff(fmt(channels=1_000), data()), "1000 channels; expected 1 to 8"),
     "no fmt chunk": (riff(data()), "no fmt chunk before its sound. Export it again"),
-    "a wrong frame": (riff(fmt()[:20] + b"\3" + fmt()[21:], data()), "WAV encoding 1 with 16 bits|bytes for"),
     "MP3": (MP3, "the name says .wav, but the content is MP3. Rename it with the right suffix or convert it"),
     "FLAC": (FLAC, "the name says .wav, but the content is FLAC"),
     "text": (b"Not a sound.", "audiotag cannot decode it: it begins with b'Not a sound.'. Expected WAV, .* convert it"),

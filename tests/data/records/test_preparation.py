@@ -38,7 +38,7 @@ def test_a_clip_too_loud_for_float32_is_one_bad_clip(copy, tmp_path):
     stereo = np.stack([square, square], axis=1)
     for name, waveform, rate in (("0007", stereo, RATE), ("0008", square, 44_100), ("0009", square, RATE)):
         sf.write(copy / "audio" / f"{name}.wav", waveform, rate, subtype="FLOAT")
-    write_records(find_clips(copy), tmp_path / "out", skip_bad=True, **OPTIONS)
+    write_records(find_clips(copy), tmp_path / "out", skip_bad=True, peak_db=0.0, **OPTIONS)
     reasons = dict(pd.read_csv(tmp_path / "out" / "rejects.csv")[["name", "reason"]].values)
     assert reasons == {
         "0007.wav": "0007.wav: 9000 samples after 0 s are NaN or infinite, or too loud to be mixed. Export it again.",
@@ -46,6 +46,9 @@ def test_a_clip_too_loud_for_float32_is_one_bad_clip(copy, tmp_path):
     }
     pcm = np.frombuffer(by_name(tmp_path / "out")["0009.wav"]["audio"], "<i2")
     assert set(pcm) == {-32_768, 32_767}
+    write_records(find_clips(copy), tmp_path / "plain", skip_bad=True, **OPTIONS)
+    reasons = dict(pd.read_csv(tmp_path / "plain" / "rejects.csv")[["name", "reason"]].values)
+    assert "0009.wav: its peak is 3.3e+38, and full scale is 1" in reasons["0009.wav"]
 
 
 # Trimming and peak
