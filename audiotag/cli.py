@@ -8,6 +8,7 @@ import math
 import os
 import re
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,12 @@ allow_unsafe_option = click.option(
 )
 experiment_overrides = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value, as stages.noisy.epochs=3."
+)
+vocabulary_option = click.option("--vocabulary", type=FILE, help="A file that lists the classes, one per line.")
+group_by_option = click.option(
+    "--group-by",
+    metavar="REGEX",
+    help="Finds the group of each clip in its name, as the speaker: clips of a group never train and validate a model.",
 )
 moved_records = click.option("--records", type=FOLDER, help="Where the run's records are now, if they were moved.")
 test_option = click.option(
@@ -179,7 +186,17 @@ def make_demo(folder: Path, seed: int) -> None:
 @click.option("--skip-bad", is_flag=True, help="Leave out clips that cannot be decoded, instead of failing at the end.")
 @click.option("--overwrite", is_flag=True, help="Replace other records in the directory.")
 @click.option("--follow-links", type=FOLDER, help="Read recordings that are links to files below this folder, too.")
-def make_records(source: Path, out: Path | None, layout: str, follow_links: Path | None, **options: Any) -> None:
+@vocabulary_option
+@group_by_option
+def make_records(
+    source: Path,
+    out: Path | None,
+    layout: str,
+    follow_links: Path | None,
+    vocabulary: Path | None,
+    group_by: str | None,
+    **options: Any,
+) -> None:
     """Convert the recordings and label tables in SOURCE to records.
 
     SOURCE is for example FSDKaggle2019 as Kaggle or Zenodo distribute it, ESC-10 or ESC-50, a
@@ -192,10 +209,9 @@ def make_records(source: Path, out: Path | None, layout: str, follow_links: Path
     from audiotag.data.sources import find_clips
 
     out = out or Path("tfrecords") / (source.stem if source.is_file() else source.resolve().name)
-    found = find_clips(source, layout=layout, follow_links=follow_links)
-    if others := found.other_files:
-        shown = f"{', '.join(others[:3])}{', …' if len(others) > 3 else ''}"
-        click.echo(f"Left out, as audiotag reads no such files: {len(others)}, {shown}", err=True)
+    found = find_clips(source, layout=layout, follow_links=follow_links, vocabulary=vocabulary, group_by=group_by)
+    for note in found.notes:
+        click.echo(note, err=True)
     manifest = write_records(found, out, **options)
     counts = manifest.count_clips()
     rejects = out / "rejects.csv"
@@ -226,7 +242,9 @@ def check_records(directory: Path) -> None:
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
 @click.option("--out", default="explore.html", show_default=True, type=HTML, help="The page to write.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes that decode; one per core by default.")
-def explore(source: Path, out: Path, workers: int | None) -> None:
+@click.option("--layout", default="auto", show_default=True, help=f"One of auto, {', '.join(LAYOUTS)}.")
+@vocabulary_option
+def explore(source: Path, out: Path, workers: int | None, layout: str, vocabulary: Path | None) -> None:
     """Summarize the dataset SOURCE on a page.
 
     The page shows classes, co-occurring labels, durations, silence, clipping and duplicates.
@@ -236,9 +254,11 @@ def explore(source: Path, out: Path, workers: int | None) -> None:
     """
     from audiotag.reporting import dataset_page
 
-    clips, vocabulary = dataset_page.read_source(source, num_workers=workers)
-    tables = dataset_page.dataset_tables(clips, vocabulary)
-    dataset_page.write_dataset_page(out, source, clips, vocabulary, tables)
+    clips, classes = dataset_page.read_source(
+        source, num_workers=workers, layout=layout, vocabulary=vocabulary, say=partial(click.echo, err=True)
+    )
+    tables = dataset_page.dataset_tables(clips, classes)
+    dataset_page.write_dataset_page(out, source, clips, classes, tables)
     click.echo(f"{dataset_page.summary(tables)}\nPage: {out}")
 
 

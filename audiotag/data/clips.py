@@ -23,7 +23,7 @@ USAGES = ("", "Public", "Private")
 COLUMNS = {
     "name": str,  # unique; path of the file inside the folder of audio, with "/"
     "subset": str,  # TEST, or any other name of letters, digits, - and _
-    "labels": str,  # joined by ","; "" in a test subset without labels
+    "labels": str,  # joined by ","; "" for a clip of no class, and in a test subset without labels
     "usage": str,  # one of USAGES: the leaderboard that scores a test clip
     "fold": int,  # the predefined fold, from 1
     "group": str,  # the recording that the clip was cut from
@@ -42,6 +42,7 @@ MEASURES = {
 }
 # Where a clip was found. clips.csv leaves it out: the same clips give the same bytes in any folder.
 LOCATION_COLUMNS = ("path", "row")
+EXCERPT = ("start_seconds", "end_seconds")  # of a clip that is part of a file; the name of such a clip has them, too
 
 CONTROL_CHARACTERS = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
@@ -60,10 +61,9 @@ def check_clips(table: pd.DataFrame) -> None:
     if table.empty:
         raise DataError("The table of clips is empty: there is nothing to train on or to evaluate.")
     row_of_name: dict[str, str] = {}
-    test_is_labeled = ((table["subset"] == TEST) & (table["labels"] != "")).any()
     for row, clip in zip(rows(table), table[[*COLUMNS]].itertuples(index=False)):
         try:
-            _check_clip(clip, labels_needed=clip.subset != TEST or test_is_labeled)
+            _check_clip(clip)
         except DataError as error:
             raise DataError(f"{row}: {error}") from None
         if clip.name in row_of_name:
@@ -77,7 +77,7 @@ def check_clips(table: pd.DataFrame) -> None:
                 raise DataError(f"{row}: {column} is {value}. Expected a finite number.")
 
 
-def _check_clip(clip, labels_needed):
+def _check_clip(clip):
     """Raises DataError if one row of a table of clips is invalid."""
     if not _is_plain_path(clip.name):
         raise DataError(
@@ -99,11 +99,7 @@ def _check_clip(clip, labels_needed):
                 f"{column} {value!r} contains a line break or another control character. "
                 "Is a quotation mark missing here, or too many?"
             )
-    if not split_labels(clip.labels) and labels_needed:
-        raise DataError(
-            f"labels are empty. A {clip.subset} clip needs at least one. Add it, or remove the row; "
-            "only a test subset may have no labels, then for all of its clips."
-        )
+    split_labels(clip.labels)
     if clip.fold < 0:
         raise DataError(f"fold is {clip.fold}. Expected a whole number from 1, or 0 for none.")
 
@@ -148,7 +144,7 @@ def write_clips(path: str | Path, table: pd.DataFrame) -> None:
     restores every number exactly.
     """
     check_clips(table)
-    kinds = _kinds(table.columns.drop(list(LOCATION_COLUMNS), errors="ignore"), where=path)
+    kinds = _kinds(table.columns.drop([*LOCATION_COLUMNS, *EXCERPT], errors="ignore"), where=path)
     table = table.sort_values(["subset", "name"])
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -201,7 +197,8 @@ def read_table(path: str | Path, required: Collection[str]) -> pd.DataFrame:
     """Reads a CSV file with a header; all values stay text.
 
     Args:
-        path: The file: UTF-8, with or without a byte order mark, any line ends.
+        path: The file: UTF-8, with or without a byte order mark, any line ends. Its columns are separated by commas,
+            or by the tabs or semicolons that the first line has instead.
         required: Columns that it must have. It may have others.
 
     Returns:
@@ -216,7 +213,8 @@ def read_table(path: str | Path, required: Collection[str]) -> pd.DataFrame:
     if header is None:
         raise DataError(f"{path}: the file is empty. Expected a header with the columns {', '.join(required)}.")
     header = [column.strip() for column in header]
-    for column in header:
+    index_column = not header[0] and len(header) > 1  # as pandas writes it
+    for column in header[index_column:]:
         if header.count(column) > 1 or not column:
             found = f"the column {column!r} {header.count(column)} times" if column else "a column without a name"
             raise DataError(f"{path} line {line}: the header has {found}. Give each column a unique name.")
@@ -237,13 +235,17 @@ def read_table(path: str | Path, required: Collection[str]) -> pd.DataFrame:
         records.append(fields)
     if not records:
         raise DataError(f"{path}: a header and no rows. Expected one row per clip.")
-    return pd.DataFrame(records, columns=header, index=pd.Index(row_names, name="row"))
+    if index_column and len({fields[0] for fields in records}) < len(records):
+        raise DataError(f"{path} line {line}: the header has a column without a name. Give it one.")
+    table = pd.DataFrame(records, columns=header, index=pd.Index(row_names, name="row"))
+    return table.iloc[:, 1:] if index_column else table
 
 
 def csv_lines(path: str | Path) -> Iterator[tuple[int, list[str]]]:
     """Yields (line, fields) per row of a CSV file; `line` is its first line, from 1.
 
-    Blank lines are skipped. pandas does not report line numbers and pads rows that are too short.
+    Blank lines are skipped. Columns are separated by commas, unless the first line has none and has tabs or semicolons.
+    pandas does not report line numbers and pads rows that are too short.
     """
     try:
         data = Path(path).read_bytes()
@@ -259,7 +261,10 @@ def csv_lines(path: str | Path) -> Iterator[tuple[int, list[str]]]:
         raise DataError(
             f"{path} line {line}: byte 0x{data[error.start]:02x} is not UTF-8. Save the file as CSV in UTF-8."
         ) from None
-    reader = csv.reader(io.StringIO(unicodedata.normalize("NFC", text), newline=""), strict=True)
+    first = text.lstrip().partition("\n")[0]
+    delimiter = "," if "," in first else max(("\t", ";", ","), key=first.count)
+    lines = io.StringIO(unicodedata.normalize("NFC", text), newline="")
+    reader = csv.reader(lines, strict=True, delimiter=delimiter)
     line = 1
     try:
         for fields in reader:
@@ -276,7 +281,8 @@ def numbers(column: pd.Series, kind: type[int] | type[float]) -> list[int] | lis
     values = []
     for row, text in column.items():
         try:
-            values.append(kind(text))
-        except ValueError:
+            whole = kind is int and float(text).is_integer()  # pandas writes 1.0 where a column has empty cells
+            values.append(int(float(text)) if whole and not text.strip().lstrip("+-").isdigit() else kind(text))
+        except (ValueError, OverflowError):
             raise DataError(f"{row}: {column.name} is {text!r}. Expected {expected}.") from None
     return values

@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,12 @@ import pandas as pd
 
 from audiotag import __version__, progress
 from audiotag.data.audio import worker_pool
-from audiotag.data.audio.decoding import FULL_SCALE, decode_file, read_bytes
+from audiotag.data.audio.decoding import FULL_SCALE, decode_excerpt, decode_file, read_bytes, refuse_too_loud
 from audiotag.data.clips import TEST, read_clips
 from audiotag.data.labels import split_labels
 from audiotag.data.records.manifest import MANIFEST_FILE, read_manifest
+from audiotag.data.records.preparation import Entry
+from audiotag.data.records.writing import entries
 from audiotag.data.sources import find_clips
 from audiotag.data.sources.fsdkaggle2019 import label_table, read_vocabulary
 from audiotag.errors import DataError
@@ -27,12 +29,21 @@ MAX_PAIRS, MAX_OUTLIERS, MAX_FAULTS = 30, 10, 100
 TABLES = {"curated": "train_curated", "noisy": "train_noisy", "test": "test"}
 
 
-def read_source(source: str | Path, *, num_workers: int | None = None) -> tuple[pd.DataFrame, tuple[str, ...]]:
+def read_source(
+    source: str | Path,
+    *,
+    num_workers: int | None = None,
+    layout: str = "auto",
+    vocabulary: str | Path | None = None,
+    say: Callable[[str], Any] = lambda note: None,
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """The clips and the vocabulary of a dataset, with the measures of its audio.
 
     Args:
         source: A directory of records, a source of make-records, or FSDKaggle2019.meta.
         num_workers: Processes that decode recordings; None is one per core.
+        layout: As for `find_clips`, and so is `vocabulary`.
+        say: Called with each sentence about what is not read.
 
     Returns:
         A table of clips, with `seconds`, `peak`, `rms`, `sha256` and `fault` if there is audio, and the class names.
@@ -49,8 +60,10 @@ def read_source(source: str | Path, *, num_workers: int | None = None) -> tuple[
     if all(path.is_file() for path in tables.values()) and not any(folder.is_dir() for folder in folders):
         clips = pd.concat([label_table(path, subset) for subset, path in tables.items()], ignore_index=True)
         return clips, read_vocabulary(source / "vocabulary.csv")
-    found = find_clips(source)
-    results = worker_pool.in_order(measure_file, found.clips["path"], workers=num_workers or os.cpu_count() or 1)
+    found = find_clips(source, layout=layout, vocabulary=vocabulary)
+    for note in found.notes:
+        say(note)
+    results = worker_pool.in_order(measure_file, entries(found.clips), workers=num_workers or os.cpu_count() or 1)
     results = progress.bar(results, total=len(found.clips), unit="clip", label="explore")
     measures = [measured or {"fault": reason} for measured, reason in results]
     measures = pd.DataFrame(measures, columns=["seconds", "peak", "rms", "sha256", "fault"])
@@ -58,15 +71,20 @@ def read_source(source: str | Path, *, num_workers: int | None = None) -> tuple[
     return pd.concat([found.clips, measures], axis=1).fillna({"fault": ""}), found.vocabulary
 
 
-def measure_file(path: str) -> dict[str, Any]:
-    """Measures a recording, for `read_source`.
+def measure_file(entry: Entry) -> dict[str, Any]:
+    """Measures a recording or a part of it, for `read_source`.
 
     Returns:
         seconds, peak and rms (1 is full scale), the sha256 of the samples and fault ""; of an unreadable file only its
         fault.
     """
+    path = entry[0] if isinstance(entry, tuple) else entry
     try:
-        waveform, rate = decode_file(read_bytes(path), path=Path(path))
+        if isinstance(entry, tuple):
+            waveform, rate = decode_excerpt(*entry)
+        else:
+            waveform, rate = decode_file(read_bytes(entry), path=Path(entry))
+        refuse_too_loud(waveform, path=path)
     except DataError as error:
         return {"fault": str(error).removeprefix(f"{path}: ")}
     return {

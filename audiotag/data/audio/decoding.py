@@ -105,7 +105,7 @@ def trim_resample_scale(
 
 
 def refuse_too_loud(waveform: np.ndarray, *, path: str | Path) -> None:
-    """Refuses a waveform [N] far above full scale, which would be clipped to a square wave.
+    """Refuses a waveform [N] far above full scale, which clipping makes a square.
 
     Raises:
         DataError: Its peak is above `LOUDEST`.
@@ -181,16 +181,48 @@ def decode_file(data: bytes, *, path: Path) -> tuple[np.ndarray, int]:
     return np.concatenate(blocks), header.sample_rate
 
 
+def decode_excerpt(path: str | Path, start_seconds: float, end_seconds: float) -> tuple[np.ndarray, int]:
+    """Decodes a part of a recording of any length.
+
+    Returns (mono waveform float32 [N], sample rate in Hz).
+
+    It ends with the recording if `end_seconds` is later.
+
+    Raises:
+        DataError: The recording is refused, or ends before the part begins, or the part is longer than a clip.
+    """
+    with open_recording(path, start_seconds) as (header, blocks):
+        rate = header.sample_rate
+        wanted = round(end_seconds * rate) - round(start_seconds * rate)
+        if wanted > MOST_SAMPLES:
+            raise DataError(f"{path}: too long: {wanted} samples from {start_seconds:g} s. A clip has {MOST_SAMPLES}.")
+        waveform = _take(blocks, wanted)
+    if not len(waveform):
+        raise DataError(f"{path}: ends before {start_seconds:g} s, where a clip begins. Correct the table.")
+    return waveform, rate
+
+
+def _take(blocks, num_samples):
+    """The first samples of a waveform in blocks, [N], N <= num_samples."""
+    taken, room = [np.zeros(0, "float32")], num_samples
+    for block in blocks:
+        taken.append(block[:room])
+        room -= len(taken[-1])
+        if not room:
+            break
+    return np.concatenate(taken)
+
+
 @contextlib.contextmanager
-def open_recording(path: str | Path) -> Iterator[tuple[Header, Iterator[np.ndarray]]]:
-    """Opens a recording of any length: its checked `Header` and its `mono_blocks`."""
+def open_recording(path: str | Path, start_seconds: float = 0.0) -> Iterator[tuple[Header, Iterator[np.ndarray]]]:
+    """Opens a recording of any length: its `Header` and its `mono_blocks`."""
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(opened(path))
         if kind := needs_ffmpeg(file.read(64)):
             file, path = stack.enter_context(ffmpeg.decoded(Path(path), kind)), Path(path).with_suffix(".wav")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             header = checked_header(data, path=Path(path), any_length=True)
-        yield header, mono_blocks(file, header, path=path)
+        yield header, mono_blocks(file, header, path=path, start=round(start_seconds * header.sample_rate))
 
 
 def checked_header(data: bytes | mmap.mmap, *, path: Path, any_length: bool = False) -> Header:
@@ -208,8 +240,10 @@ def checked_header(data: bytes | mmap.mmap, *, path: Path, any_length: bool = Fa
     return header
 
 
-def mono_blocks(file: BinaryIO, header: Header, *, path: str | Path) -> Iterator[np.ndarray]:
-    """Decodes a file block by block and yields the mean of its channels, float32 [n].
+def mono_blocks(file: BinaryIO, header: Header, *, path: str | Path, start: int = 0) -> Iterator[np.ndarray]:
+    """Decodes a file block by block; yields the mean of its channels, float32 [n].
+
+    It begins with the sample `start`.
 
     Raises:
         DataError: A block is invalid; or, at the end, the file has fewer samples than its header promises.
@@ -223,6 +257,9 @@ def mono_blocks(file: BinaryIO, header: Header, *, path: str | Path) -> Iterator
                     f"{path}: libsndfile finds another sample rate or channel count than the header. Export it again."
                 )
             promised = 0 if header.guessed else sound.frames
+            if start:
+                promised = 0
+                sound.seek(min(start, sound.frames))
             while len(block := sound.read(BLOCK, dtype="float32", always_2d=True)):  # [n, channels]
                 with np.errstate(over="ignore", invalid="ignore"):
                     mono = block.mean(axis=1)  # [n]
@@ -239,7 +276,7 @@ def mono_blocks(file: BinaryIO, header: Header, *, path: str | Path) -> Iterator
             f"{path}: libsndfile cannot decode it and says {error.error_string!r}; it begins with {head!r}. "
             f"Replace it by an intact copy, convert it or leave this file out."
         ) from error
-    if not decoded:
+    if not decoded and not start:
         raise DataError(f"{path}: a header but no samples. Download it again, or leave this file out.")
     if decoded < promised:
         raise DataError(

@@ -21,9 +21,9 @@ def is_installed() -> bool:
 
 @contextlib.contextmanager
 def decoded(path: Path, kind: str) -> Iterator[BinaryIO]:
-    """A temporary file with the sound of a file as WAV in 32-bit floats, of all its channels.
+    """A temporary WAV file, in 32-bit floats, with the sound of another file.
 
-    ffmpeg runs within the limits of this process, and opens only this file.
+    It has all channels. ffmpeg runs within the limits of this process, and opens only this file.
 
     Args:
         path: The file.

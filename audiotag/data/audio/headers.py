@@ -112,7 +112,7 @@ def needs_libsndfile(data: bytes | mmap.mmap) -> str | None:
 
 
 def is_decoded_as_it_is(data: bytes) -> bool:
-    """Whether libsndfile decodes a file that `read_header` accepts, and needs neither ffmpeg nor a prefix."""
+    """Whether libsndfile decodes a file that `read_header` accepts as it is."""
     if needs_ffmpeg(data):
         return False
     header = read_header(data)

@@ -16,11 +16,14 @@ KEPT = {("OGG", "VORBIS"): "ogg", ("MP3", "MPEG_LAYER_III"): "mp3"}  # tensorflo
 Prepared = tuple[bytes, str, dict[str, Any]]  # audio, codec, measures
 
 
-def prepare(path: str | Path, **options: Any) -> tuple[source_hashes.Identity, Prepared | str]:
+Entry = str | Path | tuple[str, float, float]  # a file, or a part of it: the file, start and end in seconds
+
+
+def prepare(entry: Entry, **options: Any) -> tuple[source_hashes.Identity, Prepared | str]:
     """Reads one audio file and makes its record; never raises for a bad file.
 
     Args:
-        path: The file.
+        entry: The file, or a part of it.
         options: sample_rate, codec, trim, trim_db and peak_db, as for `write_records`.
 
     Returns:
@@ -28,18 +31,23 @@ def prepare(path: str | Path, **options: Any) -> tuple[source_hashes.Identity, P
         its codec, and the columns of clips.csv that are `clips.MEASURES`. Or, in place of the three, a str: the
         reason why the file is rejected.
     """
-    path = Path(path)
+    path = Path(entry[0] if isinstance(entry, tuple) else entry)
     try:
-        data, identity = source_hashes.read(path)
+        if isinstance(entry, tuple):
+            data, identity = None, source_hashes.identify_once(str(path))
+            decoded = decoding.decode_excerpt(*entry)
+        else:
+            data, identity = source_hashes.read(path)
+            decoded = None
     except DataError as error:
         return source_hashes.identify(path), str(error)
-    return identity, _prepare_bytes(data, path, identity[1], **options)
+    return identity, _prepare_decoded(data, decoded, path, identity[1], **options)
 
 
-def _prepare_bytes(data, path, sha256, *, sample_rate, codec, trim, trim_db, peak_db):
-    """(audio, codec, measures) of a file's bytes, or the reason why it is rejected."""
+def _prepare_decoded(data, decoded, path, sha256, *, sample_rate, codec, trim, trim_db, peak_db):
+    """(audio, codec, measures) of the bytes of a file or a decoded part, or the reason why it is rejected."""
     try:
-        recording, rate = decoding.decode_file(data, path=path)  # [N]
+        recording, rate = decoded or decoding.decode_file(data, path=path)  # [N]
         waveform, (start, end), gain_db = decoding.trim_resample_scale(
             recording, rate, path=path, sample_rate=sample_rate, trim=trim, trim_db=trim_db, peak_db=peak_db
         )
@@ -58,7 +66,7 @@ def _prepare_bytes(data, path, sha256, *, sample_rate, codec, trim, trim_db, pea
     }
     if codec == "pcm":
         return pcm.tobytes(), "pcm", measures
-    if codec == "source" and len(recording) == end - start and gain_db == 0 and is_decoded_as_it_is(data):
+    if codec == "source" and data and len(recording) == end - start and gain_db == 0 and is_decoded_as_it_is(data):
         info = sf.info(io.BytesIO(data))
         kept = KEPT.get((info.format, info.subtype))
         if kept and rate == sample_rate:

@@ -1,5 +1,6 @@
 """SHA-256 of recordings, cached so that unchanged files are not hashed twice."""
 
+import functools
 import hashlib
 import json
 import os
@@ -48,6 +49,17 @@ def identify(path: str | Path) -> Identity:
             return _signature_while_read(file, status, now), sha256.hexdigest()
     except (OSError, ValueError):  # ValueError: a NUL in the name
         return UNREADABLE
+
+
+def identify_once(path: str) -> Identity:
+    """`identify`, once for a file that several clips are cut from."""
+    signature = _signature_at(path)
+    return UNREADABLE if signature is None else _identify_once(path, tuple(signature))
+
+
+@functools.lru_cache(maxsize=64)
+def _identify_once(path, signature):
+    return identify(path)
 
 
 def identify_all(paths: Mapping[str, str], cached: Mapping[str, Identity]) -> dict[str, Identity]:

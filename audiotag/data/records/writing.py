@@ -18,7 +18,8 @@ import pandas as pd
 from audiotag import files, progress
 from audiotag.data.audio import decoding, trimming, worker_pool
 from audiotag.data.audio.audio_config import AudioConfig
-from audiotag.data.clips import COLUMNS, write_clips
+from audiotag.data.clips import COLUMNS, TEST, write_clips
+from audiotag.data.labels import split_labels
 from audiotag.data.records import source_hashes
 from audiotag.data.records.comparison import Request, describe_change, difference
 from audiotag.data.records.manifest import (
@@ -31,7 +32,7 @@ from audiotag.data.records.manifest import (
     read_manifest,
     write_manifest,
 )
-from audiotag.data.records.preparation import prepare
+from audiotag.data.records.preparation import Entry, prepare
 from audiotag.data.records.schema import CODECS, Record, encode
 from audiotag.data.sources import Source
 from audiotag.errors import DataError
@@ -222,7 +223,7 @@ def _make(out, request, workers, overwrite):
     plan = planned_shards(request.clips, request.options["clips_per_shard"])
     finished = _finished_shards(work, request)
     todo = {name: clips for name, clips in plan.items() if name not in finished}
-    _check_room(out, [path for clips in todo.values() for path in clips["path"]], sample_rate, request.options["codec"])
+    _check_room(out, [entry for clips in todo.values() for entry in entries(clips)], sample_rate, options["codec"])
     _write_metadata(work / "fingerprint.json", request.work_fingerprint)
     finished |= _write_shards(work, todo, request, options, workers)
     shards = [finished[name] for name in plan]
@@ -356,6 +357,14 @@ def _finished_shards(work, request):
     return {name: metadata for name, metadata in finished.items() if changed.isdisjoint(metadata["identities"])}
 
 
+def entries(clips: pd.DataFrame) -> list[Entry]:
+    """What is decoded for each clip: its path, or (path, start, end) of a part."""
+    if "start_seconds" not in clips:
+        return clips["path"].tolist()
+    parts = zip(clips["path"], clips["start_seconds"], clips["end_seconds"])
+    return [path if pd.isna(start) else (path, float(start), float(end)) for path, start, end in parts]
+
+
 def _check_room(out, paths, sample_rate, codec):
     """Refuses to begin if the disk has no room for the records, according to the headers of the clips."""
     samples = sum(_expected_samples(path, sample_rate) for path in paths)
@@ -371,6 +380,8 @@ def _check_room(out, paths, sample_rate, codec):
 
 def _expected_samples(path, sample_rate):
     """The approximate number of samples of a record; 0 for a file that is rejected."""
+    if isinstance(path, tuple):
+        return (path[2] - path[1]) * sample_rate
     try:
         header, size = decoding.header_at(path), os.stat(path).st_size
     except (DataError, OSError):  # it is reported when it is decoded
@@ -388,7 +399,7 @@ def _size(number):
 def _write_shards(work, plan, request, options, workers):
     """Writes the planned shards; {file name: metadata} with the keys shard, clips, rejects and identities."""
     clips = [(shard, clip) for shard, group in plan.items() for clip in group.itertuples()]
-    results = _prepare_all([clip.path for _, clip in clips], options, workers)
+    results = _prepare_all([entry for group in plan.values() for entry in entries(group)], options, workers)
     results = progress.bar(results, total=len(clips), unit="clip", label="make-records")
     written = {}
     with contextlib.closing(results):
@@ -446,6 +457,7 @@ def _prepare_all(paths, options, workers):
     with contextlib.closing(results):
         for path, (result, reason) in zip(paths, results):
             if reason:
+                path = path[0] if isinstance(path, tuple) else path
                 sentence = f"{path}: {reason}. Leave this file out, or convert it with another program."
                 result = source_hashes.identify(path), sentence
             yield result
@@ -466,6 +478,7 @@ def _write_tables(out, request, shard_metadata):
     if not written:
         raise DataError(f"{out}: none of the {len(clips)} clips can be used; {path} says why.")
     table = clips[[*COLUMNS]].merge(pd.DataFrame(written), on="name", validate="one_to_one")
+    _refuse_lost_classes(clips, table, path)
     rejected = len(expected) + len(rejects)
     if len(table) + rejected != len(clips):
         raise DataError(
@@ -474,6 +487,20 @@ def _write_tables(out, request, shard_metadata):
         )
     write_clips(work / "clips.csv", table)
     return {name: files.sha256(work / name) for name in TABLES}
+
+
+def _refuse_lost_classes(clips, kept, rejects):
+    """Refuses records without a training clip of a class because all of them are left out.
+
+    Raises:
+        DataError: Names the classes.
+    """
+    labels = lambda table: {name for text in table["labels"][table["subset"] != TEST] for name in split_labels(text)}
+    if lost := sorted(labels(clips) - labels(kept)):
+        raise DataError(
+            f"all training clips of {len(lost)} classes are left out: {', '.join(lost[:5])}. {rejects} says why. "
+            "Replace the files, or remove the classes from the dataset."
+        )
 
 
 def _write_rejects(path, clips, rejects):

@@ -1,15 +1,18 @@
 """Source: a CSV table of labels beside a folder of audio."""
 
 import difflib
-import unicodedata
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
 from audiotag.data.clips import csv_lines, read_table
-from audiotag.data.sources.files import clips_of, csv_files
+from audiotag.data.sources.class_folders import lists_any
+from audiotag.data.sources.class_names import split_subset
+from audiotag.data.sources.files import Found, clips_of, csv_files, header_of, unused_columns, with_audio
 from audiotag.errors import DataError
+
+SPLITS = ("split", "set", "partition")  # other names of the column subset
 
 
 def is_csv_table(source: Path) -> bool:
@@ -17,11 +20,11 @@ def is_csv_table(source: Path) -> bool:
     return bool(csv_files(source))
 
 
-def read_csv_table(source: Path) -> tuple[pd.DataFrame, None, dict[str, Path]]:
-    """Reads a CSV with fname, labels and optionally subset, usage, fold and group.
+def read_csv_table(source: Path) -> Found:
+    """Reads a CSV with fname and labels.
 
-    Without a column subset all clips are curated.
-    The audio is in the folder of the table or in the only folder beside it. `source` is the table or its folder.
+    It may have subset or split, usage, fold and group, too. Without a column subset all clips are curated. The audio is
+    in the folder below the table that holds the files, whatever lies beside it. `source` is the table or its folder.
     """
     path = source if source.is_file() else find_label_table(source)
     table = read_table(path, ["fname", "labels"])
@@ -32,8 +35,47 @@ def read_csv_table(source: Path) -> tuple[pd.DataFrame, None, dict[str, Path]]:
             raise DataError(
                 f"{path} line 1: the column {column!r} is not {near[0]!r}. Rename it to that, or to another word."
             )
+    table, notes = with_subsets(path, table)
+    folder, table = with_audio(path.parent, table)
     clips = clips_of(table, "curated")
-    return clips, None, dict.fromkeys(clips["subset"], audio_folder(path.parent, clips["name"]))
+    others = [] if source.is_file() else other_tables(path, clips["name"])
+    notes += unused_columns(path, ["fname", "labels", *optional], SPLITS) + others
+    return Found(clips, None, dict.fromkeys(clips["subset"], folder), tuple(notes))
+
+
+def with_subsets(path: Path, table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """A table whose column split, set or partition is subset, and a note.
+
+    Raises:
+        DataError: It has several of these columns, or one with other words than train, validation, test.
+    """
+    found = [column for column in table.columns if column.lower() in (*SPLITS, "subset")]
+    if len(found) > 1:
+        raise DataError(f"{path} line 1: the columns {' and '.join(found)} both name a subset. Keep one: subset.")
+    if not found or found[0] == "subset":
+        return table, []
+    column = table[found[0]]
+    words = sorted(set(column))
+    meaning = {word: split_subset(word, words) for word in words}
+    for row, word in column.items():
+        if meaning[word] is None:
+            raise DataError(
+                f"{row}: {found[0]} is {word!r}. Expected train, validation or test. Call the column fold if it "
+                "numbers the folds of a cross-validation, or subset if it names subsets of your own."
+            )
+    texts = ", ".join(f"{word} is {subset}" for word, subset in meaning.items() if word != subset)
+    note = [f"{path}: the column {found[0]} gives the subsets: {texts}."] if texts else []
+    return table.drop(columns=found).assign(subset=column.map(meaning)), note
+
+
+def other_tables(path: Path, names: Iterable[str]) -> list[str]:
+    """Notes about the tables beside one that list recordings and are not read."""
+    files = {PurePosixPath(name).name for name in names}
+    known = files | {PurePosixPath(name).stem for name in files if not PurePosixPath(name).stem.isdigit()}
+    others = [other for other in csv_files(path.parent) if other != path]
+    return [
+        f"{other}: is not read." for other in others if lists_any(other, known, files) or "fname" in header_of(other)
+    ]
 
 
 def find_label_table(source: Path) -> Path:
@@ -51,12 +93,3 @@ def find_label_table(source: Path) -> Path:
         f"{source}: no table of labels: {listed or 'there is no CSV file'}. Expected a CSV file with the columns "
         "fname,labels. If the folders are the labels, choose the layout folders."
     )
-
-
-def audio_folder(folder: Path, names: Iterable[str]) -> Path:
-    """The folder of the audio: that of the CSV file, or the only folder in it."""
-    entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    folders = [path for path in entries if path.is_dir()]
-    first_components = {name.split("/")[0] for name in names}
-    beside_table = any(unicodedata.normalize("NFC", path.name) in first_components for path in entries)
-    return folders[0] if len(folders) == 1 and not beside_table else folder

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from audiotag.data.clips import csv_lines, read_table
-from audiotag.data.sources.files import clips_of, csv_files
+from audiotag.data.sources.files import clips_of, csv_files, refuse_empty_labels
 from audiotag.errors import DataError
 
 SUBSETS = {"1": "curated", "0": "noisy"}  # by manually_verified
@@ -101,4 +101,4 @@ def _clips(table, subset):
     for row, label in table["label"].items():
         if "," in label:
             raise DataError(f"{row}: label is {label!r}. Expected one class, as in all of FSDKaggle2018.")
-    return clips_of(table.rename(columns={"label": "labels", "freesound_id": "group"}), subset)
+    return refuse_empty_labels(clips_of(table.rename(columns={"label": "labels", "freesound_id": "group"}), subset))

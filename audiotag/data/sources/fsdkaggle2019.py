@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from audiotag.data.clips import check_clips, csv_lines, read_table
-from audiotag.data.sources.files import clips_of
+from audiotag.data.sources.files import clips_of, refuse_empty_labels
 from audiotag.errors import DataError
 
 FOLDERS = {"curated": "train_curated", "noisy": "train_noisy", "test": "test"}  # {subset: its folder and table}
@@ -96,4 +96,5 @@ def read_vocabulary(path: Path) -> tuple[str, ...]:
 
 def label_table(path: Path, subset: str) -> pd.DataFrame:
     """Reads one of FSDKaggle2019's tables, which holds the clips of one subset."""
-    return clips_of(read_table(path, ["fname", "labels"]).rename(columns={"freesound_id": "group"}), subset)
+    table = read_table(path, ["fname", "labels"]).rename(columns={"freesound_id": "group"})
+    return refuse_empty_labels(clips_of(table, subset))

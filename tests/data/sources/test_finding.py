@@ -40,7 +40,7 @@ def test_each_source_is_recognized(tmp_path, layout, dataset):
 
 
 def test_every_source_has_a_description_and_the_shipped_ones_keep_their_order():
-    shipped = ["kaggle2019", "zenodo2019", "kaggle2018", "zenodo2018", "csv", "esc", "folders"]
+    shipped = ["kaggle2019", "zenodo2019", "kaggle2018", "zenodo2018", "esc", "csv", "folders"]
     assert [name for name in LAYOUTS if name in shipped] == shipped
     assert all(layout.description for layout in LAYOUTS.values())
 
