@@ -617,9 +617,10 @@ def make_submission(model: Path, out: Path | None, template: Path | None, overri
 @model_argument
 @click.argument("folder", type=FOLDER)
 @click.option("--overwrite", is_flag=True, help="Replace the folder if it exists.")
+@click.option("--license", "license_name", metavar="SPDX", help="The model's license for its model card, as CC-BY-4.0.")
 @predict_overrides
 @allow_unsafe_option
-def export(model: Path, folder: Path, overwrite: bool, overrides: tuple[str, ...]) -> None:
+def export(model: Path, folder: Path, overwrite: bool, license_name: str | None, overrides: tuple[str, ...]) -> None:
     """Write a run, or an ensemble of runs, as one SavedModel into FOLDER.
 
     Example: audiotag export runs/densenet serving/densenet/1
@@ -628,7 +629,8 @@ def export(model: Path, folder: Path, overwrite: bool, overrides: tuple[str, ...
     from audiotag.ensembling.members import open_model
     from audiotag.serving import saved_model
 
-    saved = saved_model.export(open_model(model, overrides), folder, overwrite=overwrite)
+    opened = open_model(model, overrides)
+    saved = saved_model.export(opened, folder, overwrite=overwrite, license_name=license_name)
     click.echo(f"SavedModel: {saved}")
 
 

@@ -11,11 +11,14 @@ assets/class_names.txt.
 import argparse
 import json
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import soundfile
 import soxr
+
+NUM_REQUESTS = 16  # at a time, so that the server can batch them
 
 
 def read_waveform(path, sample_rate):
@@ -25,33 +28,30 @@ def read_waveform(path, sample_rate):
     return waveform if rate == sample_rate else soxr.resample(waveform, rate, sample_rate)
 
 
-def padded(waveforms):
-    """Waveforms of different lengths as a batch [B, N]; the model ignores zeros at the end."""
-    batch = np.zeros((len(waveforms), max(map(len, waveforms))), "float32")
-    for row, waveform in zip(batch, waveforms):
-        row[: len(waveform)] = waveform
-    return batch
-
-
 def predict_saved_model(folder, paths):
     """The probabilities [B, K] of a SavedModel in a folder, and its class names."""
     import tensorflow as tf
 
     model = tf.saved_model.load(str(folder))
-    rate = int(model.sample_rate())
-    waveforms = padded([read_waveform(path, rate) for path in paths])  # [B, N]
-    probabilities = model.serving_default(tf.constant(waveforms))["probabilities"].numpy()  # [B, K]
-    return probabilities, [name.decode() for name in model.class_names().numpy()]
+    serve, rate = model.signatures["serving_default"], int(model.sample_rate())
+    probabilities = [serve(waveform=read_waveform(path, rate)[None])["probabilities"].numpy()[0] for path in paths]
+    return np.array(probabilities), [name.decode() for name in model.class_names().numpy()]
 
 
 def predict_rest(url, paths, sample_rate):
     """The probabilities [B, K] of the model at a URL such as http://localhost:8501/v1/models/demo."""
-    waveforms = padded([read_waveform(path, sample_rate) for path in paths])  # [B, N]
-    body = json.dumps({"signature_name": "serving_default", "instances": waveforms.tolist()}).encode()
-    request = urllib.request.Request(f"{url}:predict", body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request) as response:
-        predictions = json.load(response)["predictions"]  # one object per clip
-    return np.array([prediction["probabilities"] for prediction in predictions])
+
+    def predict(path):
+        waveform = read_waveform(path, sample_rate)
+        # The server may batch requests, and pads the shorter ones with a number of its own.
+        instance = {"waveform": waveform.tolist(), "num_samples": len(waveform)}
+        body = json.dumps({"signature_name": "padded", "instances": [instance]}).encode()
+        request = urllib.request.Request(f"{url}:predict", body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request) as response:
+            return json.load(response)["predictions"][0]["probabilities"]
+
+    with ThreadPoolExecutor(NUM_REQUESTS) as threads:
+        return np.array(list(threads.map(predict, paths)))
 
 
 def main():

@@ -5,6 +5,7 @@ file; the functions here take both.
 """
 
 import dataclasses
+import functools
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -27,9 +28,10 @@ from audiotag.data.labels import multi_hot
 from audiotag.data.records.manifest import load_manifest
 from audiotag.ensembling.combiners import COMBINERS, FittedCombiner
 from audiotag.errors import AudiotagError, ConfigError, DataError
-from audiotag.evaluation.measures import fit_thresholds, out_of_fold_thresholds, refuse_unlabeled
+from audiotag.evaluation.measures import fit_thresholds, labeled, out_of_fold_thresholds, refuse_unlabeled
 from audiotag.evaluation.scoring import check_scores, find_test_clips, out_of_fold_predictions, score_test_clips, some
-from audiotag.inference.predictor import Predictor, predict_logits
+from audiotag.evaluation.thresholds import Calibration, fit_temperature
+from audiotag.inference.predictor import Predictor, of_any_size, predict_embeddings, predict_logits
 from audiotag.metrics import lwlrap
 from audiotag.models.tagger import Tagger
 from audiotag.runs.directory import Run, open_run, with_records
@@ -103,6 +105,7 @@ class TrainedEnsemble:
         audio_config: How files were read into the records.
         vocabulary: The K class names.
         combine: The fitted combiner, from logits [B, E, K] to [B, K]; None for a run.
+        calibration: Thresholds and temperature; None if they are not fitted.
     """
 
     members: tuple[TrainedMember, ...]
@@ -110,6 +113,7 @@ class TrainedEnsemble:
     audio_config: dict[str, Any]
     vocabulary: tuple[str, ...]
     combine: FittedCombiner | None = None
+    calibration: Calibration | None = None
 
     def predictor(self) -> Predictor:
         """The `Predictor` that they are together.
@@ -118,12 +122,26 @@ class TrainedEnsemble:
         """
         longest = max(self.taggers(), key=lambda tagger: tagger.window_samples)
         return Predictor(
-            self._logits, self.audio_config, self.vocabulary, longest.window_samples, longest.hop, longest.pool
+            of_any_size(self._logits),
+            self.audio_config,
+            self.vocabulary,
+            longest.window_samples,
+            longest.hop,
+            longest.pool,
+            None if self.calibration is None else self.calibration.thresholds,
         )
 
     def taggers(self) -> list[Tagger]:
         """The models of all members."""
         return [tagger for member in self.members for tagger in member.taggers]
+
+    def embeddings(self, waveform: Any) -> Any:
+        """The embeddings of clips by all models, one after the other: [B, N], from 0 both → float32 [B, D].
+
+        Raises:
+            ValueError: A network does not tell what its head is.
+        """
+        return of_any_size(functools.partial(predict_embeddings, self.taggers()))(waveform)
 
     def _logits(self, waveform):
         logits = [predict_logits(member.taggers, waveform) for member in self.members]
@@ -263,11 +281,36 @@ def predictions_and_thresholds(
         return clips, logits, out_of_fold_thresholds(clips, logits, model.vocabulary)
     _refuse_unlabeled(model, records)
     clips, logits = predict_test_clips(model, records=records, stage=stage)
+    held_out = out_of_fold_predictions_if_any(model, stage=stage)
+    return clips, logits, None if held_out is None else fit_thresholds(*held_out, model.vocabulary)
+
+
+def out_of_fold_predictions_if_any(
+    model: Run | EnsemblePredictor, *, stage: str | None = None
+) -> tuple[pd.DataFrame, np.ndarray] | None:
+    """`predict_out_of_fold` of labeled clips.
+
+    None if there are none; the reason is printed to standard error.
+    """
     try:
-        return clips, logits, fit_thresholds(*predict_out_of_fold(model, stage=stage), model.vocabulary)
+        clips, logits = predict_out_of_fold(model, stage=stage)
+        refuse_unlabeled(clips)
     except DataError as error:
         print(f"Thresholds are 1/2, because they cannot be fitted: {error}", file=sys.stderr, flush=True)
-        return clips, logits, None
+        return None
+    return clips, logits
+
+
+def fit_calibration(clips: pd.DataFrame, logits: np.ndarray, vocabulary: Sequence[str]) -> Calibration:
+    """Fits thresholds and temperature to out-of-fold predictions.
+
+    Args:
+        clips: A table of labeled clips.
+        logits: [clips, K], out-of-fold.
+        vocabulary: The K class names.
+    """
+    thresholds = fit_thresholds(clips, logits, vocabulary)
+    return Calibration(tuple(thresholds.tolist()), fit_temperature(labeled(clips, logits, vocabulary), logits))
 
 
 def write_ensemble(path: str | Path, runs: Sequence[Path], *, combiner: str) -> None:

@@ -1,11 +1,28 @@
 """Thresholds per class, accuracy and F1 at these thresholds, and calibration."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import minimize_scalar
 
 DEFAULT_LOGIT = 0.0  # probability 1/2: the threshold of a class without clips
+LARGEST_LOGIT = 40.0  # for fitting a temperature; the float64 nearest to its probability is 1
+LARGEST_TEMPERATURE = 20.0  # and one over it the smallest
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was fitted to out-of-fold predictions beside the model.
+
+    Args:
+        thresholds: [K], the logit from which each class is predicted.
+        temperature: Calibrated probabilities are those of the logits divided by it.
+    """
+
+    thresholds: tuple[float, ...]
+    temperature: float = 1.0
 
 
 def fit_thresholds(truth: Any, logits: Any) -> np.ndarray:
@@ -38,6 +55,34 @@ def fit_thresholds(truth: Any, logits: Any) -> np.ndarray:
         below = scores[best + 1] if best + 1 < len(scores) else scores[best] - 2
         thresholds[label] = (scores[best] + below) / 2
     return thresholds
+
+
+def fit_temperature(truth: Any, logits: Any) -> float:
+    """The number to divide logits by, so that their probabilities fit the labels best.
+
+    It minimizes the binary cross-entropy. One number for all classes leaves their ranking as it is.
+
+    Reference: Guo et al., "On Calibration of Modern Neural Networks", 2017.
+
+    Args:
+        truth: [N, K], 1 if a clip has the class, else 0.
+        logits: [N, K].
+
+    Example:
+        >>> truth = [[1], [1], [1], [0]] * 10  # right in three of four cases, and certain as if in 95 of 100
+        >>> temperature = fit_temperature(truth, [[3.0]] * 40)
+        >>> round(float(1 / (1 + np.exp(-3 / temperature))), 3)
+        0.75
+    """
+    truth = np.asarray(truth, "float64")
+    logits = np.clip(np.asarray(logits, "float64"), -LARGEST_LOGIT, LARGEST_LOGIT)
+
+    def cross_entropy(log_temperature):
+        scaled = logits / np.exp(log_temperature)
+        return np.mean(np.logaddexp(0, scaled) - truth * scaled)
+
+    limit = np.log(LARGEST_TEMPERATURE)
+    return float(np.exp(minimize_scalar(cross_entropy, bounds=(-limit, limit), method="bounded").x))
 
 
 def fit_thresholds_per_fold(truth: Any, logits: Any, folds: Any) -> np.ndarray:

@@ -117,14 +117,30 @@ class Tagger(keras.Model):
         if training:
             image, labels = self.preprocessor((waveform, labels), training=True)
             return self._training_logits(image), labels
+        return self.clip_logits(waveform)
+
+    def clip_logits(
+        self, waveform: Any, *, score: Callable[[windowing.Windows, Callable[[Any], Any]], Any] = windowing.score_all
+    ) -> Any:
+        """The logits of clips at inference.
+
+        Args:
+            waveform: float32 [B, N].
+            score: How windows are passed to the network: a function with the arguments and the result of
+                `windowing.score_all`. Scores of windows that are masked are not used.
+
+        Returns:
+            float32 [B, K].
+        """
         if self.flip_tta == "clip":  # windows of a clip that is flipped in time start from its end
             sides = [
-                self._clip_logits(waveform, flips=AS_IS),
-                self._clip_logits(waveform, flips=IN_TIME, from_end=True),
+                self._flip_logits(waveform, score, flips=AS_IS),
+                self._flip_logits(waveform, score, flips=IN_TIME, from_end=True),
             ]
             logits = ops.concatenate(sides, axis=1)  # [B, 4, K]
         else:
-            logits = self._clip_logits(waveform, flips=range(len(FLIPS)) if self.flip_tta else (0,))  # [B, F, K]
+            flips = range(len(FLIPS)) if self.flip_tta else (0,)
+            logits = self._flip_logits(waveform, score, flips=flips)  # [B, F, K]
         return windowing.pool_logits(logits, True, "mean") if self.flip_tta else logits[:, 0]  # [B, K]
 
     def _training_logits(self, image):
@@ -134,20 +150,19 @@ class Tagger(keras.Model):
         features = ops.stop_gradient(self.parts.backbone(image, training=False))
         return self.parts.head(features, training=True)
 
-    def _clip_logits(self, waveform, *, flips, from_end=False):
+    def _flip_logits(self, waveform, score, *, flips, from_end=False):
         """The pooled logits of each flip: [B, N] → [B, F, K]."""
-        windows, mask = self.windows(waveform, from_end=from_end)  # [B, W, n], [B, W]
-        batch, num_windows, n = ops.shape(windows)
+        windows, num_columns = self.place_windows(waveform, from_end=from_end), len(flips) * self.num_classes
         if self.window_layout == "random_crops":  # W is 1
-            logits = self._crop_logits(windows[:, 0], flips)  # [B, num_windows, F K]
+            logits = score(windows, lambda waveforms: self._crop_logits(waveforms, flips))  # [B, 1, num_windows * F K]
+            logits = ops.reshape(logits, (-1, self.num_windows, num_columns))
         else:
-            logits = self.window_logits(ops.reshape(windows, (-1, n)), flips=flips)  # [B * W, F K]
-            logits = ops.reshape(logits, (batch, num_windows, logits.shape[-1]))  # [B, W, F K]
-        logits = windowing.pool_logits(logits, mask[:, :, None], self.pool)  # [B, F K]
-        return ops.reshape(logits, (batch, len(flips), self.num_classes))
+            logits = score(windows, lambda waveforms: self.window_logits(waveforms, flips=flips))  # [B, W, F K]
+        logits = windowing.pool_logits(logits, windows.mask[:, :, None], self.pool)  # [B, F K]
+        return ops.reshape(logits, (-1, len(flips), self.num_classes))
 
     def _crop_logits(self, windows, flips):
-        """The logits of the crops of one window per clip: [B, n] → [B, num_windows, F K]."""
+        """The logits of the crops of windows: [V, n] → [V, num_windows * F K]."""
         crops = [layer for layer in self.preprocessor.layers if isinstance(layer, RandomCrop)]
 
         def score(position):
@@ -156,11 +171,11 @@ class Tagger(keras.Model):
             return self.window_logits(windows, flips=flips)
 
         try:
-            logits = ops.map(score, ops.convert_to_tensor(windowing.random_fractions(self.num_windows)))  # [W, B, F K]
+            logits = ops.map(score, ops.convert_to_tensor(windowing.random_fractions(self.num_windows)))  # [W, V, F K]
         finally:
             for layer in crops:
                 layer.position = None
-        return ops.transpose(logits, (1, 0, 2))
+        return ops.reshape(ops.transpose(logits, (1, 0, 2)), (-1, self.num_windows * logits.shape[-1]))
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The loss of the logits against the labels that the preprocessor returned."""
@@ -344,13 +359,21 @@ class Tagger(keras.Model):
     def windows(self, waveform: Any, *, from_end: bool = False) -> tuple[Any, Any]:
         """Cuts the clips of a batch into windows.
 
-        Args:
-            waveform: [B, N], with zeros after the end of the shorter clips.
-            from_end: Place them as if time ran backwards: the first ends with the clip.
+        Arguments as for `place_windows`.
 
         Returns:
             (windows [B, W, n], mask [B, W]): W is enough for a clip of N samples; `mask` is False for
             windows beyond the end of a shorter clip.
+        """
+        windows = self.place_windows(waveform, from_end=from_end)
+        return windows.cut(), windows.mask
+
+    def place_windows(self, waveform: Any, *, from_end: bool = False) -> windowing.Windows:
+        """Places windows on the clips of a batch.
+
+        Args:
+            waveform: [B, N], with zeros after the end of the shorter clips.
+            from_end: Place them as if time ran backwards: the first ends with the clip.
         """
         size, n = ops.shape(waveform)[1], self.window_samples
         length = windowing.clip_lengths(waveform)  # [B, 1]
@@ -367,7 +390,7 @@ class Tagger(keras.Model):
             start, mask = windowing.sliding(length, size, n, hop=self.hop)
         if from_end:
             start = ops.maximum(length - n, 0) - start
-        return windowing.cut(waveform, start, length, n, pad=self.pad), mask
+        return windowing.Windows(waveform, start, mask, length, n, self.pad)
 
 
 def log_odds(logits: Any) -> Any:

@@ -3,7 +3,8 @@
 B clips of N samples, the shorter ones padded with zeros, are cut into W windows of n samples each.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -97,37 +98,68 @@ def _window_numbers(length, size, n, hop):
     return ops.arange(num_windows, dtype="int32")[None], ops.maximum(length - n, 0)
 
 
-def cut(waveform: Any, start: Any, length: Any, n: Any, *, pad: str) -> Any:
-    """Cuts windows out of clips: [B, N] → [B, W, n].
+class Windows(NamedTuple):
+    """Where the windows of a batch of clips are.
 
     Args:
         waveform: [B, N].
         start: int [B, W], the first sample of each window.
+        mask: bool [B, W], False for windows beyond the end of a shorter clip.
         length: int [B, 1], samples of each clip.
         n: Samples of a window.
         pad: How a shorter clip fills the window: "repeat" the clip, or zeros on both sides.
     """
-    place = start[:, :, None] + ops.arange(n, dtype="int32")  # [B, W, n]
-    length = length[:, :, None]  # [B, 1, 1]
-    if pad == "repeat":
-        place = place % length
-    else:
-        place = place - zeros_before(ops.maximum(n - length, 0))
-    inside = (place >= 0) & (place < length)
-    place = ops.reshape(ops.where(inside, place, 0), (ops.shape(waveform)[0], -1))  # [B, W * n]
-    windows = ops.reshape(ops.take_along_axis(waveform, place, axis=1), ops.shape(inside))  # [B, W, n]
-    return ops.where(inside, windows, 0.0)
+
+    waveform: Any
+    start: Any
+    mask: Any
+    length: Any
+    n: Any
+    pad: str
+
+    def cut(self) -> Any:
+        """All windows, [B, W, n]."""
+        batch, num_windows = ops.shape(self.start)
+        row = ops.arange(batch * num_windows, dtype="int32")
+        return ops.reshape(self.cut_some(row // num_windows, row % num_windows), (batch, num_windows, self.n))
+
+    def cut_some(self, clip: Any, window: Any) -> Any:
+        """Some windows: int [V] clips, and int [V] the window of each → [V, n]."""
+        start = ops.take(ops.reshape(self.start, (-1,)), clip * ops.shape(self.start)[1] + window)  # [V]
+        length = ops.take(self.length, clip, axis=0)  # [V, 1]
+        place = start[:, None] + ops.arange(self.n, dtype="int32")  # [V, n]
+        if self.pad == "repeat":
+            place = place % length
+        else:
+            place = place - zeros_before(ops.maximum(self.n - length, 0))
+        inside = (place >= 0) & (place < length)
+        place = ops.where(inside, place, 0) + clip[:, None] * ops.shape(self.waveform)[1]
+        return ops.where(inside, ops.take(ops.reshape(self.waveform, (-1,)), place), 0.0)
+
+
+def score_all(windows: Windows, score: Callable[[Any], Any]) -> Any:
+    """The scores of all windows at once.
+
+    Args:
+        windows: W windows of n samples for each of B clips.
+        score: A function: [V, n] → [V, D].
+
+    Returns:
+        [B, W, D].
+    """
+    waveforms = windows.cut()  # [B, W, n]
+    batch, num_windows, n = ops.shape(waveforms)
+    scores = score(ops.reshape(waveforms, (-1, n)))  # [B * W, D]
+    return ops.reshape(scores, (batch, num_windows, scores.shape[-1]))
 
 
 def clip_lengths(waveform: Any) -> Any:
     """The samples of each clip of a batch, up to its last nonzero sample.
 
-    The shapes are [B, N] → int [B, 1]; the result is N for silence.
+    The shapes are [B, N] → int [B, 1]; the result is 1 for silence, whose scores are then the same in any batch.
     """
-    size = ops.shape(waveform)[1]
-    places = ops.arange(1, size + 1, dtype="int32")
-    length = ops.max(ops.where(waveform != 0, places, 0), axis=1, keepdims=True)  # [B, 1]
-    return ops.where(length == 0, size, length)
+    places = ops.arange(1, ops.shape(waveform)[1] + 1, dtype="int32")
+    return ops.maximum(ops.max(ops.where(waveform != 0, places, 0), axis=1, keepdims=True), 1)
 
 
 def pool_logits(logits: Any, mask: Any, pool: str) -> Any:

@@ -14,6 +14,7 @@ sizes are checked before anything of that size is made, and pretrained weights a
 """
 
 import contextvars
+import dataclasses
 import math
 import stat
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ from audiotag.data.audio.audio_config import AudioConfig
 from audiotag.ensembling.combiners import FittedCombiner
 from audiotag.ensembling.members import Combination, TrainedEnsemble, TrainedMember, new_combiner
 from audiotag.errors import DataError
+from audiotag.evaluation.thresholds import Calibration
 from audiotag.runs.building import build_tagger
 from audiotag.runs.directory import window_samples
 from audiotag.runs.models import without_initial_weights
@@ -46,6 +48,7 @@ MAX_COMPONENTS = 100  # in a list of an experiment, and options in a list of a c
 MAX_NUMBERS = 1 << 26  # in a window, an image or the filters of a front end
 MAX_SAMPLE_RATE = 1_000_000  # Hz
 
+Number = Annotated[float, Field(allow_inf_nan=False)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -64,6 +67,13 @@ class ExportedCombiner(Combination):
     sha256: Sha256  # of combiner.f64, which is empty if nothing was fitted
 
 
+class ExportedCalibration(Section):
+    """The `Calibration` in model.json."""
+
+    thresholds: tuple[Number, ...]
+    temperature: Number = Field(gt=0)
+
+
 class ExportedModel(Section):
     """model.json: the members of an exported model, and their combiner."""
 
@@ -72,6 +82,7 @@ class ExportedModel(Section):
     vocabulary: tuple[str, ...] = Field(min_length=1)
     members: tuple[ExportedMember, ...] = Field(min_length=1)
     combiner: ExportedCombiner | None  # None for a run
+    calibration: ExportedCalibration | None = None  # None if nothing was fitted
 
 
 def write_parts(model: TrainedEnsemble, saved_model: Path) -> None:
@@ -104,6 +115,7 @@ def write_parts(model: TrainedEnsemble, saved_model: Path) -> None:
         vocabulary=model.vocabulary,
         members=tuple(members),
         combiner=combiner,
+        calibration=None if model.calibration is None else ExportedCalibration(**dataclasses.asdict(model.calibration)),
     )
     files.write_text(folder / MODEL, content.model_dump_json(indent=2) + "\n")
 
@@ -127,6 +139,12 @@ def rebuild(saved_model: Path) -> TrainedEnsemble:
         raise DataError(f"{folder / MODEL}: audio_config.sample_rate: expected at most {MAX_SAMPLE_RATE}.")
     if len(set(content.vocabulary) - {""}) < len(content.vocabulary):
         raise DataError(f"{folder / MODEL}: vocabulary: a class is listed twice, or has no name.")
+    calibration = content.calibration
+    if calibration is not None and len(calibration.thresholds) != len(content.vocabulary):
+        raise DataError(
+            f"{folder / MODEL}: calibration.thresholds: has {len(calibration.thresholds)} numbers. Expected one for "
+            f"each of the {len(content.vocabulary)} classes."
+        )
     try:
         members = tuple(_rebuild_member(content, index, folder) for index in range(len(content.members)))
         combine = None if content.combiner is None else _read_combiner(content, folder / COMBINER)
@@ -134,7 +152,12 @@ def rebuild(saved_model: Path) -> TrainedEnsemble:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise DataError(f"{folder / MODEL}: its model cannot be built: {reason}") from error
     return TrainedEnsemble(
-        members, content.combiner, content.audio_config.model_dump(), content.vocabulary, combine=combine
+        members,
+        content.combiner,
+        content.audio_config.model_dump(),
+        content.vocabulary,
+        combine=combine,
+        calibration=None if calibration is None else Calibration(**dict(calibration)),
     )
 
 

@@ -161,8 +161,8 @@ def test_the_full_clip_window_is_the_same_for_known_and_unknown_lengths():
     assert FULL_CLIP_STEPS == 13  # 64 = sqrt(2) ** 12
 
 
-def test_a_clip_ends_with_its_last_nonzero_sample():
+def test_a_clip_ends_with_its_last_nonzero_sample_and_silence_with_its_first():
     batch = np.array([[0, 1, 0, 2, 0, 0], [0, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1]], "float32")
-    assert np.asarray(clip_lengths(batch)).tolist() == [[4], [6], [6]]
+    assert np.asarray(clip_lengths(batch)).tolist() == [[4], [1], [6]]
     start, mask = drop_remainder(clip_lengths(batch), 6, 2)
-    assert np.asarray(mask).tolist() == [[True, False, False], [True, True, False], [True, True, False]]
+    assert np.asarray(mask).tolist() == [[True, False, False], [True, False, False], [True, True, False]]
