@@ -3,11 +3,14 @@
 Commands parse options and print results. Heavy packages are imported only by the commands that need them.
 """
 
+import gc
+import importlib
 import json
 import math
 import os
 import re
 import signal
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -68,6 +71,22 @@ def check_model(path: Path) -> None:
         from audiotag.runs.directory import open_run
 
         open_run(path)
+
+
+def import_tensorflow() -> None:
+    """Imports TensorFlow without garbage collection.
+
+    Collections would look at the many objects of its modules again and again, which takes a quarter of the import.
+    """
+    if "tensorflow" in sys.modules:
+        return
+    gc.disable()
+    try:
+        importlib.import_module("tensorflow")
+        importlib.import_module("audiotag.serving.saved_model")
+    finally:
+        gc.freeze()  # modules stay until the process ends
+        gc.enable()
 
 
 LAYOUTS = component_names("audiotag.data.sources.finding", "LAYOUTS")  # read from source: pandas stays unloaded
@@ -348,6 +367,7 @@ def fit(
     config = api.load_experiment(experiment, overrides)
     if records is not None:
         config = config.model_copy(update={"records": str(records)})
+    import_tensorflow()
     api.fit(config, folder or Path("runs") / experiment.stem, fold=fold, restart=not resume)
 
 
@@ -374,6 +394,7 @@ def preview(
     from audiotag.config.loading import load
 
     config = load(experiment, overrides)
+    import_tensorflow()
     from audiotag.reporting.preview_sheet import draw_preview
 
     draw_preview(config, paths, out, versions=versions, sample_rate=sample_rate)
@@ -393,6 +414,7 @@ def report(folder: Path, out: Path | None, records: Path | None) -> None:
     Example: audiotag report runs/densenet
     """
     check_model(folder)
+    import_tensorflow()
     from audiotag.reporting.run_page import write_run_page
     from audiotag.runs.directory import open_run, with_records
 
@@ -435,6 +457,7 @@ def evaluate(
     if leave_one_out and (stage or records or csv_path or out):
         raise click.UsageError("--leave-one-out accepts only --out-of-fold and --set. Leave out the other options.")
     check_model(model)
+    import_tensorflow()
     from audiotag import api
     from audiotag.ensembling import members
     from audiotag.evaluation.measures import write_tables
@@ -517,6 +540,7 @@ def label_issues(folder: Path, stage: str | None, top: int, csv_path: Path | Non
     Example: audiotag label-issues runs/densenet --csv corrections.csv
     """
     check_model(folder)
+    import_tensorflow()
     from audiotag.crossval.label_issues import rank_label_issues
     from audiotag.runs.directory import open_run, with_records
 
@@ -567,6 +591,7 @@ def predict(
         if not files.is_utf8(path):
             raise DataError(f"the name {str(path)!r} has bytes that are not UTF-8. Rename the file.")
     check_model(model)
+    import_tensorflow()
     from audiotag.config import custom
     from audiotag.evaluation.score_tables import scores_table, write_scores
     from audiotag.inference import audio_files
@@ -596,6 +621,7 @@ def make_submission(model: Path, out: Path | None, template: Path | None, overri
     Example: audiotag make-submission runs/densenet --template FSDKaggle2019/sample_submission.csv
     """
     check_model(model)
+    import_tensorflow()
     from scipy.special import expit
 
     from audiotag.data.clips import read_table
@@ -626,6 +652,7 @@ def export(model: Path, folder: Path, overwrite: bool, license_name: str | None,
     Example: audiotag export runs/densenet serving/densenet/1
     """
     check_model(model)
+    import_tensorflow()
     from audiotag.ensembling.members import open_model
     from audiotag.serving import saved_model
 

@@ -1,5 +1,7 @@
 import csv
 import functools
+import gc
+import importlib
 import json
 import os
 import re
@@ -15,7 +17,7 @@ import tensorflow as tf
 from click.testing import CliRunner
 
 import audiotag
-from audiotag.cli import main
+from audiotag.cli import import_tensorflow, main
 from audiotag.config.loading import dump
 from audiotag.data import synthetic
 from audiotag.data.records.manifest import read_manifest
@@ -284,6 +286,16 @@ def test_a_folder_that_is_not_a_run(tmp_path, wavs):
     for command in (["evaluate", tmp_path], ["predict", tmp_path, wavs[0]], ["make-submission", tmp_path]):
         assert error_of(*command) == message
     assert error_of("export", tmp_path, tmp_path / "saved") == message
+
+
+def test_tensorflow_is_imported_while_garbage_collection_pauses(monkeypatch):
+    imported = {}
+    monkeypatch.delitem(sys.modules, "tensorflow")
+    monkeypatch.setattr(importlib, "import_module", lambda name: imported.update({name: gc.isenabled()}))
+    import_tensorflow()
+    gc.unfreeze()
+    assert imported.pop("tensorflow") is False and not any(imported.values())
+    assert gc.isenabled()
 
 
 @pytest.mark.parametrize("command", ["evaluate", "predict", "report", "label-issues", "export", "make-submission"])
