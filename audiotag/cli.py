@@ -20,6 +20,7 @@ import click
 from audiotag import __version__, files
 from audiotag.config.signatures import component_names
 from audiotag.errors import AudiotagError, DataError
+from audiotag.quiet import without_startup_lines
 
 # TensorFlow's log lines would hide our own, and some of level 2 (errors) report only that there is no GPU. What fails
 # still raises an exception. Set to 0, it shows all lines.
@@ -74,7 +75,7 @@ def check_model(path: Path) -> None:
 
 
 def import_tensorflow() -> None:
-    """Imports TensorFlow without garbage collection.
+    """Imports TensorFlow without garbage collection and without its start-up lines.
 
     Collections would look at the many objects of its modules again and again, which takes a quarter of the import.
     """
@@ -82,7 +83,8 @@ def import_tensorflow() -> None:
         return
     gc.disable()
     try:
-        importlib.import_module("tensorflow")
+        with without_startup_lines():
+            importlib.import_module("tensorflow")
         importlib.import_module("audiotag.serving.saved_model")
     finally:
         gc.freeze()  # modules stay until the process ends
