@@ -4,6 +4,7 @@ import json
 import sys
 
 import pytest
+from jobs import Starter
 
 from audiotag.config.loading import load
 
@@ -179,3 +180,11 @@ def wavs(records, tmp_path_factory):
         for row, samples in zip(rows.numpy(), waveform.numpy()):
             sf.write(folder / clips["name"][row], samples[: clips["num_samples"][row]], 16_000, subtype="PCM_16")
     return sorted(folder.glob("*.wav"))
+
+
+@pytest.fixture(scope="session")
+def start(tmp_path_factory):
+    """A function that starts `audiotag ARGV...`, or a script, in a separate process: `jobs.Starter`."""
+    starter = Starter(tmp_path_factory.mktemp("logs"))
+    yield starter
+    starter.close()

@@ -1,7 +1,6 @@
 """The package of examples/custom_components, installed with pip."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from kills import arrays_in, fit_command, run_until
+from kills import arrays_in
 
 EXAMPLE = Path(__file__).parents[1] / "examples/custom_components"
 # Runs a command of audiotag and prints which modules or files of the package were imported or opened.
@@ -47,29 +46,31 @@ def experiment(records, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def call(installed):
+def begin(start, installed):
+    """A function that starts a command where the package is installed: a `Job`."""
+    return lambda *command, **options: start(*command, path=[installed], **options)
+
+
+@pytest.fixture(scope="module")
+def call(begin):
     """A function that runs a command where the package is installed: its output and error lines."""
 
-    path = os.pathsep.join(filter(None, [str(installed), os.environ.get("PYTHONPATH")]))
-
-    def call(*command, code=0):
-        environment = os.environ | {"PYTHONPATH": path}
-        result = subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True)
-        assert result.returncode == code, result.stdout + result.stderr
-        return result.stdout + result.stderr
+    def call(*command, code=0, **options):
+        job = begin(*command, **options)
+        assert job.wait() == code, job.output()
+        return job.output()
 
     return call
 
 
 @pytest.fixture(scope="module")
-def trained(experiment, call, installed, tmp_path_factory):
+def trained(experiment, begin, call, tmp_path_factory):
     """Two runs of the experiment: one without interruption, and one that was killed after two epochs and resumed."""
     folder = tmp_path_factory.mktemp("runs")
-    call(*fit_command(experiment, folder / "whole"))
-    environment = ["env", f"PYTHONPATH={installed}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"]
-    assert run_until([*environment, *fit_command(experiment, folder / "killed")], r"curated, fold 0 2/3", 1, 0.1) == -9
+    call("fit", experiment, "--run", folder / "whole")
+    assert begin("fit", experiment, "--run", folder / "killed").kill_at(r"curated, fold 0 2/3", 0.1) == -9
     assert not (folder / "killed/fold-0/curated/result.json").exists()
-    call(*fit_command(experiment, folder / "killed"))
+    call("fit", experiment, "--run", folder / "killed")
     return folder
 
 
@@ -103,13 +104,16 @@ def test_the_run_stores_every_option_and_the_hash_of_every_source_file(trained):
 
 def test_only_fit_imports_foreign_code_without_allow_unsafe(trained, call, wavs, tmp_path):
     run, exported = trained / "whole", tmp_path / "exported"
-    said = call(sys.executable, "-c", AUDITED, "predict", run, wavs[0], code=1)
+    audited = tmp_path / "audited.py"
+    audited.write_text(AUDITED)
+    said = call("predict", run, wavs[0], code=1, script=audited)
     assert "is code from outside audiotag" in said and "--allow-unsafe" in said and "imported: []" in said
-    predicted = call(sys.executable, "-c", AUDITED, "predict", run, wavs[0], "--allow-unsafe")
+    predicted = call("predict", run, wavs[0], "--allow-unsafe", script=audited)
     assert "sound_parts/layers" in predicted.split("imported:")[1] and wavs[0].name in predicted
-    call(sys.executable, "-m", "audiotag", "export", run, exported, "--allow-unsafe")
-    again = call(sys.executable, "-m", "audiotag", "predict", exported, wavs[0], "--allow-unsafe")
-    assert again.split("\n")[:4] == predicted.split("\n")[:4]
+    call("export", run, exported, "--allow-unsafe")
+    again = call("predict", exported, wavs[0], "--allow-unsafe")
+    scores = [said[said.index(str(wavs[0])) :].splitlines()[:4] for said in (predicted, again)]
+    assert scores[0] == scores[1]
 
 
 def test_a_component_that_changed_is_refused_before_training_continues(trained, experiment, call, installed):
@@ -117,7 +121,7 @@ def test_a_component_that_changed_is_refused_before_training_continues(trained, 
     before = module.read_text()
     try:
         module.write_text(before + "\n# changed\n")
-        said = call(*fit_command(experiment, trained / "whole"), code=1)
+        said = call("fit", experiment, "--run", trained / "whole", code=1)
         assert "was trained with another version of sound_parts.layers:AddNeighbor: its source file has changed" in said
     finally:
         module.write_text(before)
@@ -129,8 +133,7 @@ def test_a_source_of_ones_own_is_read(recordings, call, tmp_path):
     rows = [f"{path.name}\t{'ab'[index % 2]}" for index, path in enumerate(sorted(folder.glob("*.wav")))]
     (folder / "clips.tsv").write_text("\n".join(["file\tsound", *rows]) + "\n")
     layout = ["--layout", "sound_parts.sources:TSV", "--out", tmp_path / "records"]
-    command = [sys.executable, "-m", "audiotag", "make-records", folder, *layout, "--sample-rate", 16_000]
-    assert "6 clips" in call(*command)
+    assert "6 clips" in call("make-records", folder, *layout, "--sample-rate", 16_000)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """The notebook and the serving client of examples/; test_custom_components.py tests the package of components."""
 
 import json
-import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -39,11 +38,16 @@ def test_the_notebook_is_stored_without_outputs():
     assert not any(cell["outputs"] for cell in notebook["cells"] if cell["cell_type"] == "code")
 
 
-def run_client(*arguments):
-    """What the client prints, in a process of its own."""
-    result = subprocess.run([sys.executable, CLIENT, *map(str, arguments)], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    return result.stdout
+@pytest.fixture
+def run_client(start):
+    """A function that runs the client in a process of its own: the lines that it prints, one per file."""
+
+    def run_client(*arguments):
+        job = start(*arguments, script=CLIENT)
+        assert job.wait() == 0, job.output()
+        return [line for line in job.output().splitlines() if ".wav: " in line]
+
+    return run_client
 
 
 @pytest.fixture
@@ -81,7 +85,7 @@ def served(saved_model):
     server.server_close()
 
 
-def test_the_client_predicts_as_audiotag_with_a_saved_model_and_over_rest(saved_model, served, run, wavs):
+def test_the_client_predicts_as_audiotag_with_a_saved_model_and_over_rest(saved_model, served, run_client, run, wavs):
     import audiotag
 
     url, bodies = served
@@ -91,7 +95,7 @@ def test_the_client_predicts_as_audiotag_with_a_saved_model_and_over_rest(saved_
     assert by_folder == by_rest
     table = audiotag.predict(run, wavs[:3])
     names = list(audiotag.load_model(run).vocabulary)
-    for line, (_, row) in zip(by_folder.splitlines(), table.iterrows()):
+    for line, (_, row) in zip(by_folder, table.iterrows(), strict=True):
         best = row[names].astype(float).sort_values(ascending=False, kind="stable")
         assert f": {best.index[0]} {best.iloc[0]:.2f}," in line
     assert len(bodies) == 3 and {body["signature_name"] for body in bodies} == {"padded"}

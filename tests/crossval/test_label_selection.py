@@ -1,11 +1,10 @@
 import json
 import random
-import subprocess
 
 import numpy as np
 import pandas as pd
 import pytest
-from kills import Stopped, arrays_in, fit_command, run_until
+from kills import Stopped, arrays_in, sets
 from selection_runs import (
     BOTH,
     FILTERS,
@@ -233,13 +232,13 @@ def test_stopped_anywhere_it_ends_with_the_same_result(tiny, verified, tmp_path,
     assert_same(verified.folder, tmp_path / "stopped")
 
 
-def test_killed_inside_a_round_it_ends_with_the_same_result(tiny_file, verified, tmp_path):
+def test_killed_inside_a_round_it_ends_with_the_same_result(tiny_file, verified, start, tmp_path):
     seed = random.randrange(1_000_000)
     print(f"moments drawn with seed {seed}")  # shown when the test fails
-    command = fit_command(tiny_file, tmp_path / "killed", ROUNDS)
+    fit_again = lambda: start("fit", tiny_file, "--run", tmp_path / "killed", *sets(ROUNDS))
     for pattern in ("^verified/1, fold 1", "^verified/2, fold 0"):
-        run_until(command, pattern, 1, random.Random(seed).uniform(0, 0.5))
-    subprocess.run(command, check=True, capture_output=True)
+        fit_again().kill_at(pattern, random.Random(seed).uniform(0, 0.5))
+    assert fit_again().wait() == 0
     assert_same(verified.folder, tmp_path / "killed")
 
 

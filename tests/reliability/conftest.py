@@ -1,15 +1,10 @@
-"""Fixtures of the checks of docs/reliability.md: the tier, counts of trials, and processes that can be killed."""
+"""Fixtures of the checks of docs/reliability.md: the tier, counts of trials, and faults."""
 
 import contextlib
 import importlib.util
-import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
@@ -54,71 +49,6 @@ class Tally:
 @pytest.fixture
 def tally():
     return Tally()
-
-
-class Job:
-    """A process that runs `audiotag`."""
-
-    def __init__(self, request, pid, log):
-        self.request, self.pid, self.log = request, pid, log
-
-    def wait(self, seconds=300):
-        """Its exit code; a failure if it does not end in time."""
-        code = self.request({"wait": self.pid, "seconds": seconds})
-        assert code is not None, f"still running after {seconds} s: {self.output()[-500:]}"
-        return code
-
-    def kill(self, sign=signal.SIGKILL):
-        os.kill(self.pid, sign)
-        return self
-
-    def output(self):
-        return self.log.read_text(errors="replace")
-
-    def shows(self, sign, seconds=300):
-        """Waits until its output contains `sign`; False if it ends first or takes longer."""
-        end = time.monotonic() + seconds
-        while sign not in self.output():
-            if time.monotonic() > end or self.ended():
-                return False
-            time.sleep(0.005)
-        return True
-
-    def ended(self):
-        state = Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-        return state == "Z"
-
-
-@pytest.fixture(scope="session")
-def start(tmp_path_factory):
-    """A function that starts `audiotag ARGV...`, or a script, in a separate process: a `Job`, without waiting."""
-    logs = tmp_path_factory.mktemp("logs")
-    environment = os.environ | {"PYTHONPATH": str(HERE.parents[1]), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    zygote = subprocess.Popen(
-        [sys.executable, str(HERE / "zygote.py")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=environment,
-    )
-
-    def request(content):
-        zygote.stdin.write(json.dumps(content) + "\n")
-        zygote.stdin.flush()
-        return json.loads(zygote.stdout.readline())
-
-    numbers = iter(range(1_000_000))
-
-    def start_job(*argv, script=None, **faults):
-        log = logs / f"{next(numbers)}.txt"
-        log.touch()
-        job = {"argv": [str(word) for word in argv], "log": str(log), "script": script and str(script)}
-        faults = {key: str(value) if isinstance(value, Path) else value for key, value in faults.items()}
-        return Job(request, request(job | {"faults": faults}), log)
-
-    yield start_job
-    zygote.communicate()  # it ends with its input
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import random
 import re
 import shutil
 import signal
-import subprocess
 import time
 
 import keras
@@ -15,7 +14,7 @@ import pandas as pd
 import pytest
 import soundfile as sf
 import tensorflow as tf
-from kills import Stopped, arrays_in, fit_command, run_until
+from kills import Stopped, arrays_in, sets
 from scipy.special import expit
 from sklearn.metrics import (
     accuracy_score,
@@ -534,7 +533,7 @@ def test_a_training_step_compiled_with_xla_trains_too(tiny, tmp_path):
 # `kill -9`
 
 
-def test_killed_in_training_and_before_the_export_it_ends_the_same(tiny_file, tmp_path):
+def test_killed_in_training_and_before_the_export_it_ends_the_same(tiny_file, start, tmp_path):
     seed = random.randrange(1_000_000)
     print(f"moments drawn with seed {seed}")  # shown when the test fails
     rng = random.Random(seed)
@@ -548,7 +547,7 @@ def test_killed_in_training_and_before_the_export_it_ends_the_same(tiny_file, tm
     overrides = ["model.filters=[8]"] + [
         f"stages.{stage}.{change}"
         for stage in ("noisy", "curated")
-        for change in ("epochs=10", f"callbacks={json.dumps(callbacks)}")
+        for change in ("epochs=5", f"callbacks={json.dumps(callbacks)}")
     ]
     without_plateau = [callback for callback in callbacks if callback["name"] != "ReduceLROnPlateau"]
     overrides += [  # the second stage with a schedule instead, and a moving average
@@ -556,15 +555,14 @@ def test_killed_in_training_and_before_the_export_it_ends_the_same(tiny_file, tm
         'stages.curated.schedule={"name": "one_cycle"}',
         "stages.curated.optimizer.use_ema=true",
     ]
-    subprocess.run(fit_command(tiny_file, tmp_path / "complete", overrides), check=True, capture_output=True)
-
-    command = fit_command(tiny_file, tmp_path / "killed", overrides)
-    an_epoch, the_last_stage = r"fold 0 \d+/10: loss", "^curated stage, fold 0"
-    assert run_until(command, an_epoch, rng.randrange(1, 9), rng.uniform(0, 0.5)) == -9
-    assert run_until(command, the_last_stage, 1, rng.uniform(0, 2)) == -9
+    fit_into = lambda name: start("fit", tiny_file, "--run", tmp_path / name, *sets(overrides))
+    assert fit_into("complete").wait() == 0
+    an_epoch, the_last_stage = rf"fold 0 {rng.randrange(1, 5)}/5: loss", "^curated stage, fold 0"
+    assert fit_into("killed").kill_at(an_epoch, rng.uniform(0, 0.5)) == -9
+    assert fit_into("killed").kill_at(the_last_stage, rng.uniform(0, 2)) == -9
     shutil.rmtree(tmp_path / "killed" / "saved_model", ignore_errors=True)
     (tmp_path / "killed" / "saved_model" / "variables").mkdir(parents=True)  # an incomplete model
-    subprocess.run(command, check=True, capture_output=True)
+    assert fit_into("killed").wait() == 0
 
     for stage in ("noisy", "curated"):
         complete, killed = (tmp_path / name / "fold-0" / stage for name in ("complete", "killed"))

@@ -1,7 +1,7 @@
 """Starts processes that have already imported all of audiotag: each is forked before TensorFlow starts threads.
 
 Reads jobs from standard input, one JSON object per line, and replies to each with one line:
-    {"argv": [...], "log": path, "faults": {...}, "script": path}  →  pid of a process that runs it
+    {"argv": [...], "log": path, "faults": {...}, "script": path, "path": [...]}  →  pid of a process that runs it
     {"wait": pid, "seconds": s}  →  its exit code, as in subprocess; null if it is still running after s seconds
 """
 
@@ -30,14 +30,16 @@ def run(job):
     os.dup2(out, 2)
     sys.stdin = open(os.devnull)
     random.seed()
+    sys.path[:0] = job.get("path", [])
     code = 1
     try:
         if job.get("faults"):
-            sys.path.insert(0, str(Path(__file__).parent))
+            sys.path.insert(0, str(Path(__file__).parent / "reliability"))
             import faults
 
             faults.install(**job["faults"])
         if job.get("script"):
+            sys.path.insert(0, str(Path(job["script"]).parent))
             sys.argv = [job["script"], *job["argv"]]
             runpy.run_path(job["script"], run_name="__main__")
             code = 0
