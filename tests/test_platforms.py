@@ -11,7 +11,6 @@ import pytest
 
 TESTS = Path(__file__).parent
 AS_ON_WINDOWS = TESTS / "as_on_windows"
-SIMPLE = str(TESTS.parent / "experiments" / "simple.json")
 COMMANDS = """
 import json, sys
 from audiotag.cli import main
@@ -48,17 +47,18 @@ def run_python(code, *arguments, path=(), cwd=None):
 def test_the_commands_work_without_what_only_linux_has(tmp_path):
     for module in ("fcntl", "resource"):
         assert run_python(f"import {module}", path=[AS_ON_WINDOWS]).returncode == 1
-    small = ["records=records", "model.filters=[8, 8]", "stages.train.epochs=1"]
+    small = ["model.filters=[8, 8]", "stages.train.epochs=1"]
     commands = [
         ["make-demo", "demo"],
         ["make-records", "demo", "--out", "records", "--sample-rate", "16000", "--workers", "1"],
         ["check-records", "records"],
-        ["fit", SIMPLE, "--run", "run", *(text for override in small for text in ("--set", override))],
+        ["new", "own", "--records", "records"],
+        ["fit", "own.json", "--run", "run", *(text for override in small for text in ("--set", override))],
         ["predict", "run/saved_model", "demo/test/11a263dd.wav", "--csv", "scores.csv"],
     ]
     done = run_python(COMMANDS, json.dumps(commands), path=[AS_ON_WINDOWS], cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "SavedModel: " in done.stdout
+    assert "Experiment: own.json. Next:" in done.stdout and "SavedModel: " in done.stdout
     scores = pd.read_csv(tmp_path / "scores.csv")
     assert len(scores) == 1 and not scores.isna().any(axis=None)
     assert done.stderr.count("this file system has no file locks") == 1
