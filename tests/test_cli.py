@@ -311,24 +311,27 @@ def test_tensorflow_is_imported_while_garbage_collection_pauses(monkeypatch):
     assert gc.isenabled()
 
 
-@pytest.mark.parametrize("command", ["evaluate", "predict", "report", "label-issues", "export", "make-submission"])
 @pytest.mark.parametrize("exists", [False, True], ids=["nowhere", "empty"])
-def test_a_run_that_does_not_exist_fails_before_tensorflow_is_imported(command, exists, tmp_path):
+def test_a_run_that_does_not_exist_fails_before_tensorflow_is_imported(exists, tmp_path):
     run = tmp_path / "run"
     if exists:
         run.mkdir()
+    more = {"predict": ["bell.wav"], "export": ["saved_model"]}
+    names = ("evaluate", "predict", "report", "label-issues", "export", "make-submission")
+    commands = [[name, str(run), *more.get(name, [])] for name in names]
     code = (
-        "import atexit, sys; from audiotag.cli import main\n"
-        "atexit.register(lambda: print('tensorflow' in sys.modules, 'keras' in sys.modules))\n"
-        "main(sys.argv[1:])"
+        "import json, sys; from audiotag.cli import main\n"
+        "for command in json.loads(sys.argv[1]):\n"
+        "    try:\n"
+        "        main(command)\n"
+        "    except SystemExit as ending:\n"
+        "        print(ending.code, 'tensorflow' in sys.modules, 'keras' in sys.modules)\n"
     )
-    more = {"predict": ["bell.wav"], "export": ["saved_model"]}.get(command, [])
-    done = subprocess.run(
-        [sys.executable, "-c", code, command, run, *more], check=False, capture_output=True, text=True
-    )
-    assert (done.returncode, done.stdout) == (1, "False False\n")
+    command = [sys.executable, "-c", code, json.dumps(commands)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["1 False False"] * len(names)
     found = "not the directory of a run: it has no data.json. Train one" if exists else "does not exist. Train a run"
-    assert done.stderr == f"Error: {run}: {found} with: audiotag fit EXPERIMENT\n"
+    assert done.stderr.splitlines() == [f"Error: {run}: {found} with: audiotag fit EXPERIMENT"] * len(names)
 
 
 def test_a_stage_that_does_not_exist(run):
