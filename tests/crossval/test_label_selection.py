@@ -216,7 +216,7 @@ def test_stopped_anywhere_it_ends_with_the_same_result(tiny, verified, tmp_path,
 
     def stop_sometimes(path, text):
         steps.append(path)
-        if len(steps) % 5 == 3:
+        if len(steps) % 9 == 3:
             raise Stopped
         write(path, text)
 

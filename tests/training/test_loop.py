@@ -237,10 +237,9 @@ def test_a_shard_cut_while_it_trains_is_named(tiny, tmp_path, replaced, monkeypa
 def test_weights_do_not_depend_on_how_records_are_read(run, tiny, tmp_path, records, monkeypatch):
     assert loop.find_offsets(read_manifest(records)) is not None  # `run` was trained on windows by offset
     monkeypatch.setattr(loop, "find_offsets", lambda manifest: None)
-    sequential = fit(tiny(), tmp_path / "sequential", fold=0)
-    for stage in ("noisy", "curated"):
-        for one, another in zip(load_tagger(run, 0, stage).weights, load_tagger(sequential, 0, stage).weights):
-            np.testing.assert_array_equal(one, another)
+    sequential = fit(tiny(only("noisy", tiny())), tmp_path / "sequential", fold=0)
+    for one, another in zip(load_tagger(run, 0, "noisy").weights, load_tagger(sequential, 0, "noisy").weights):
+        np.testing.assert_array_equal(one, another)
 
 
 def test_restart_removes_the_old_run(again, tiny, monkeypatch):
@@ -420,8 +419,8 @@ def test_a_backbone_with_a_multiplier_of_0_is_frozen_with_its_statistics(again, 
     before, after = (arrays_in(again / "fold-0" / stage / "best.weights.h5") for stage in ("noisy", "curated"))
     names = [name for name in before if not name.startswith("optimizer") and "seed_generator" not in name]
     changed = [before[name].shape for name in names if np.any(before[name] != after[name])]
-    assert len(names) > 10
-    assert sorted(changed) == [(14,), (16, 14)]  # the head
+    assert len(names) > 5
+    assert sorted(changed) == [(8, 14), (14,)]  # the head
 
 
 # Damage and divergence
@@ -583,20 +582,20 @@ def test_killed_in_training_and_before_the_export_it_ends_the_same(tiny_file, st
 
 
 def test_ctrl_c_reaches_the_caller_and_fit_continues_outside_the_main_thread(run, tiny, tmp_path, monkeypatch):
+    experiment = tiny(only("noisy", tiny()))
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it in background jobs
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match="Stopped by Ctrl-C .* all is saved"):
         interrupt = lambda callback, batch, logs=None: os.kill(os.getpid(), signal.SIGINT)
         patch.setattr(SaveState, "on_train_batch_begin", interrupt)
-        fit(tiny(), tmp_path / "run")
+        fit(experiment, tmp_path / "run")
     assert signal.signal(signal.SIGINT, before) == signal.default_int_handler
     assert (tmp_path / "run" / "fold-0" / "noisy" / "training_state.npz").is_file()
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        continued = pool.submit(fit, tiny(), tmp_path / "run").result()
+        continued = pool.submit(fit, experiment, tmp_path / "run").result()
     assert continued.result(0, "noisy")["resumed"]
-    for stage in ("noisy", "curated"):
-        pd.testing.assert_frame_equal(continued.history(stage=stage), run.history(stage=stage))
-        expected, weights = (arrays_in(each.weights(0, stage)) for each in (run, continued))
-        assert all(map(np.array_equal, expected.values(), weights.values()))
+    pd.testing.assert_frame_equal(continued.history(), run.history(stage="noisy"))
+    expected, weights = (arrays_in(each.weights(0, "noisy")) for each in (run, continued))
+    assert all(map(np.array_equal, expected.values(), weights.values()))
 
 
 # Labels and learning
@@ -769,17 +768,18 @@ def test_each_head_trains_on_the_clips_of_its_subset(tiny, tmp_path, monkeypatch
 def test_an_epoch_of_draws_has_as_many_steps_as_the_stage_says(tiny, tmp_path):
     draws = 'stages.noisy.subset_sampling_weights={"noisy": 0.1, "curated": 0.9}'
     both = 'stages.noisy.subset=["curated","noisy"]'
-    experiment = tiny(both, draws, "stages.noisy.steps_per_epoch=3", "stages.noisy.class_balanced=true", *ONE_EPOCH)
+    options = (both, draws, "stages.noisy.steps_per_epoch=3", "stages.noisy.class_balanced=true", *ONE_EPOCH)
+    experiment = tiny(only("noisy", tiny(*options)))
     steps = []
     with pytest.MonkeyPatch.context() as patch:
         keras_fit = Tagger.fit
         patch.setattr(Tagger, "fit", lambda *a, **k: steps.append(k["steps_per_epoch"]) or keras_fit(*a, **k))
         fit(experiment, tmp_path / "draws")
-    assert steps[0] == 3
+    assert steps == [3]
 
 
 def test_a_stage_whose_learning_rate_is_far_too_large_warns_once(tiny, tmp_path, capsys):
-    fit(tiny("stages.noisy.optimizer.learning_rate=1e6", "stages.curated.start_from=null"), tmp_path / "run")
+    fit(tiny(only("noisy", tiny("stages.noisy.optimizer.learning_rate=1e6"))), tmp_path / "run")
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Warning: ")]
     assert re.fullmatch(
         r"Warning: noisy stage, fold 0: training diverges: the loss is \d\.\d+e\+\d+ after epoch 1, expected below "

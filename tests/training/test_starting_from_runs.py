@@ -103,7 +103,7 @@ def test_other_classes_train_from_a_run_and_resume_after_a_kill_without_it(
     assert sentences == [said]
     theirs = [array for array in arrays_in(run.weights(0, "curated")).values() if array.shape != (14,)]
     head = [array for array in weights if array.shape[-1] == 2]
-    assert [array.shape for array in head] == [(16, 2), (2,)]
+    assert [array.shape for array in head] == [(8, 2), (2,)]
     for array in weights[: -len(head)]:
         assert any(np.array_equal(array, other) for other in theirs)
 
