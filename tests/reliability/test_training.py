@@ -91,8 +91,8 @@ def test_a_loss_of_nan_stops_training_and_keeps_what_was_saved(fault, tiny, monk
 
     monkeypatch.setattr(loop.SaveState, "on_epoch_end", record)
     steps = {
-        nan_waveforms: tier([6, 9, 10], range(5, 15)),
-        huge_learning_rate: tier([7, 12], [6, 7, 8, 9, 11, 12, 13, 14, 6, 9]),
+        nan_waveforms: tier([6, 10], range(5, 15)),
+        huge_learning_rate: tier([12], [6, 7, 8, 9, 11, 12, 13, 14, 6, 9]),
     }
     for number, bad in enumerate(steps[fault]):  # of 5 per epoch, in the second and third epoch
         with tally.trial(f"step {bad}"), monkeypatch.context() as patch:
