@@ -53,7 +53,7 @@ test-wheel:  ## A wheel in an empty environment, outside the checkout.
 	PYTHON=$(PYTHON) .ci/test-wheel
 
 test-io: .venv-io/ready  ## The data path with tensorflow-io decoding inside the graph, on TensorFlow 2.17.
-	.venv-io/bin/pytest -q tests/data tests/test_files.py
+	.venv-io/bin/pytest -q -n auto --dist loadfile tests/data tests/test_files.py
 
 bench: demo  ## Speed compared with other libraries; each prints its table.
 	$(BIN)/python benchmarks/pipeline.py
@@ -88,5 +88,5 @@ clean:
 
 .venv-io/ready: setup.cfg setup.py
 	$(PYTHON) -m venv .venv-io
-	.venv-io/bin/pip install --quiet --editable '.[io,tests]'
+	.venv-io/bin/pip install --quiet --no-compile --editable '.[io,tests]'
 	touch $@
