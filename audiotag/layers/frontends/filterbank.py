@@ -1,7 +1,7 @@
 """A spectrogram with the same number of bands in every octave."""
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -9,7 +9,7 @@ from keras import ops
 
 from audiotag.layers import checks
 from audiotag.layers.frontends.filters import apply_filters, filter_groups
-from audiotag.layers.frontends.stft import power_spectrogram
+from audiotag.layers.frontends.stft import power_spectrogram, spectrum_dtype
 
 
 @keras.saving.register_keras_serializable(package="audiotag")
@@ -35,6 +35,8 @@ class LogFilterbank(keras.layers.Layer):
         high_hz: Highest center frequency, at most half the sample rate.
         normalize: Scale each waveform to a peak of 1 first. The layer receives windows of clips; if complete
             clips were scaled before, False keeps the windows' relative loudness.
+        dtype: Type to compute in, "float32" or "float64" (on JAX always "float32"); None is "float32". The output is
+            float32.
 
     Raises:
         ValueError: An option is out of its range, or the frequency range is too narrow for one band.
@@ -57,9 +59,10 @@ class LogFilterbank(keras.layers.Layer):
         low_hz: float = 20.0,
         high_hz: float = 14_000.0,
         normalize: bool = True,
+        dtype: Literal["float32", "float64"] | None = None,
         **kwargs,
     ):
-        super().__init__(**kwargs | {"dtype": "float32"})
+        super().__init__(**kwargs | {"dtype": "float32", "autocast": False})
         checks.above_zero(
             sample_rate=sample_rate,
             bands_per_octave=bands_per_octave,
@@ -85,16 +88,18 @@ class LogFilterbank(keras.layers.Layer):
         self.high_hz = high_hz
         self.normalize = normalize
         self.num_bands = filters.shape[1]
-        self.filters = tuple(filter_groups(filters))
+        self.requested_dtype = dtype
+        self.spectrum_dtype = spectrum_dtype(dtype)
+        self.filters = tuple(filter_groups(filters.astype(self.spectrum_dtype)))
         self.input_spec = keras.layers.InputSpec(ndim=2)
 
     def call(self, waveform):
         num_frames = self._num_frames(ops.shape(waveform)[1])
-        waveform = ops.cast(waveform, self.compute_dtype)
+        waveform = ops.cast(waveform, self.spectrum_dtype)
         if self.normalize:
             peak = ops.max(ops.abs(waveform), axis=1, keepdims=True)  # [B, 1]
             waveform = waveform / ops.where(peak > 0, peak, 1)
-        window = np.hanning(self.fft_length)
+        window = np.hanning(self.fft_length).astype(self.spectrum_dtype)
         power = power_spectrogram(waveform, window, frame_step=self.frame_step, num_frames=num_frames)  # [B, T, F + 1]
         bands = apply_filters(ops.sqrt(power), self.filters)  # [B, T, M]
         return ops.cast(ops.log1p(bands) / math.log(10), self.compute_dtype)
@@ -114,6 +119,7 @@ class LogFilterbank(keras.layers.Layer):
             "low_hz": self.low_hz,
             "high_hz": self.high_hz,
             "normalize": self.normalize,
+            "dtype": self.requested_dtype,
         }
 
     def _num_frames(self, samples):

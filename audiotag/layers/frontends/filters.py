@@ -3,14 +3,14 @@
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
+import keras
 import numpy as np
 from keras import ops
 
-from audiotag.layers.frontends.stft import COMPUTE_DTYPE
-
-# A band covers few bins. Multiplying this many bands at a time, each group by its own bins only, is a tenth of the work
-# of the full matrix product.
-BANDS_PER_MATMUL = 8
+# A band covers few bins. Multiplying this many bands at a time, each group by its own bins only, is a fraction of the
+# work of the full matrix product.
+BANDS_PER_MATMUL = 32
+FIRST_10_BITS = -(2**13)  # a mask of float32: sign, exponent and the first 10 of 23 bits of the mantissa
 
 
 def mel_filters(
@@ -100,30 +100,61 @@ def filter_groups(filters: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
     """Splits filters [F, M] into groups of neighboring bands and their bins.
 
     Yields:
-        (first, last, filters[first:last, group]) in float64 (float32 on JAX): outside these
-        bins the filters of the group are 0.
+        (first, last, filters[first:last, group]): outside these bins the filters of the group are 0.
 
     Example:
-        >>> [(first, last, group.shape) for first, last, group in filter_groups(np.eye(20, 16))]
-        [(0, 8, (8, 8)), (8, 16, (8, 8))]
+        >>> [(first, last, group.shape) for first, last, group in filter_groups(np.eye(80, 64))]
+        [(0, 32, (32, 32)), (32, 64, (32, 32))]
     """
     for start in range(0, filters.shape[1], BANDS_PER_MATMUL):
         group = filters[:, start : start + BANDS_PER_MATMUL]
         nonzero = np.flatnonzero(group.any(axis=1))
         first, last = (int(nonzero[0]), int(nonzero[-1]) + 1) if nonzero.size else (0, 1)
-        yield first, last, group[first:last].astype(COMPUTE_DTYPE)
+        yield first, last, group[first:last]
 
 
 def apply_filters(spectrogram: Any, groups: Iterable[tuple[int, int, np.ndarray]]) -> Any:
-    """Applies the filters in `filter_groups`: [B, T, F] to [B, T, M].
-
-    It computes in float64 (float32 on JAX).
+    """Applies the filters in `filter_groups`, in their type: [B, T, F] to [B, T, M].
 
     Example:
         >>> groups = filter_groups(np.array([[1.0, 0.0], [1.0, 0.5], [0.0, 0.5]]))
         >>> np.asarray(apply_filters(np.array([[[1.0, 2.0, 3.0]]]), groups))[0, 0].tolist()
         [3.0, 2.5]
     """
-    spectrogram = ops.cast(spectrogram, COMPUTE_DTYPE)
-    bands = [ops.matmul(spectrogram[..., first:last], filters) for first, last, filters in groups]
+    bands = [full_matmul(spectrogram[..., first:last], filters) for first, last, filters in groups]
     return ops.concatenate(bands, axis=-1)  # [B, T, M]
+
+
+def full_matmul(x: Any, matrix: np.ndarray) -> Any:
+    """The product x @ matrix in the precision of the matrix, also on GPUs.
+
+    There TensorFlow and JAX round the factors of float32 products to TF32, whose mantissa
+    has 10 bits: decibels would be off by up to 4e-3. Keras cannot switch that off, so where
+    it sees a GPU each factor is split into its first 10 bits, which TF32 holds exactly, and
+    the rest. Three products give all but the product of the rests, 1e-6 of the result.
+
+    Args:
+        x: [..., F], cast to the type of the matrix.
+        matrix: [F, M], float32 or float64.
+
+    Returns:
+        [..., M].
+
+    Example:
+        >>> np.asarray(full_matmul(np.array([[1.0, 2.0]]), np.array([[3.0], [4.0]]))).tolist()
+        [[11.0]]
+    """
+    x = ops.cast(x, matrix.dtype.name)
+    if matrix.dtype == "float64" or not rounds_products():
+        return ops.matmul(x, matrix)
+    high = ops.view(ops.bitwise_and(ops.view(x, "int32"), FIRST_10_BITS), "float32")
+    matrix_high = (matrix.view("int32") & FIRST_10_BITS).view("float32")
+    rests = ops.matmul(high, matrix - matrix_high) + ops.matmul(x - high, matrix_high)
+    return ops.matmul(high, matrix_high) + rests
+
+
+def rounds_products() -> bool:
+    """Whether float32 products may be rounded: TensorFlow and JAX on a GPU."""
+    if keras.config.backend() == "torch":  # it does not, unless the user asks for it
+        return False
+    return any("gpu" in device.lower() for device in keras.distribution.list_devices())

@@ -7,8 +7,8 @@ import numpy as np
 from keras import ops
 
 from audiotag.layers import checks
+from audiotag.layers.frontends.filters import full_matmul
 from audiotag.layers.frontends.spectrograms import LogMel
-from audiotag.layers.frontends.stft import COMPUTE_DTYPE
 
 
 @keras.saving.register_keras_serializable(package="audiotag")
@@ -33,6 +33,8 @@ class Mfcc(keras.layers.Layer):
         high_hz: Upper edge of the highest band, at most half the sample rate, which None stands for.
         padding: Padding before and after the clip, as for `MelSpectrogram`.
         dynamic_range_db: Levels are floored this far below the clip's own maximum; None for no floor.
+        dtype: Type to compute the decibels in, with the errors of `LogMel`: "float32", "float64", or None for "float64"
+            if `dynamic_range_db` is above 100 or None, and else "float32". The output is float32.
 
     Raises:
         ValueError: An option is out of its range.
@@ -57,9 +59,10 @@ class Mfcc(keras.layers.Layer):
         high_hz: float | None = None,
         padding: Literal["zeros", "reflect"] = "zeros",
         dynamic_range_db: float | None = 80.0,
+        dtype: Literal["float32", "float64"] | None = None,
         **kwargs,
     ):
-        super().__init__(**kwargs | {"dtype": "float32"})
+        super().__init__(**kwargs | {"dtype": "float32", "autocast": False})
         self.log_mel = LogMel(
             sample_rate=sample_rate,
             num_bands=num_bands,
@@ -69,6 +72,7 @@ class Mfcc(keras.layers.Layer):
             high_hz=high_hz,
             padding=padding,
             dynamic_range_db=dynamic_range_db,
+            dtype=dtype,
         )
         checks.above_zero(num_coefficients=num_coefficients)
         if num_coefficients > num_bands:
@@ -81,11 +85,12 @@ class Mfcc(keras.layers.Layer):
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Computes the window, the filters and the cosine transform once."""
         self.log_mel.build(input_shape)
-        self.dct = dct_matrix(self.log_mel.num_bands, self.num_coefficients).astype(COMPUTE_DTYPE)
+        dct = dct_matrix(self.log_mel.num_bands, self.num_coefficients)
+        self.dct = dct.astype(self.log_mel.spectrum_dtype)  # [M, num_coefficients]
 
     def call(self, waveform):
-        levels = ops.cast(self.log_mel(waveform), COMPUTE_DTYPE)  # [B, T, M]
-        return ops.cast(ops.matmul(levels, self.dct), self.compute_dtype)  # [B, T, num_coefficients]
+        levels = self.log_mel(waveform)  # [B, T, M]
+        return ops.cast(full_matmul(levels, self.dct), self.compute_dtype)  # [B, T, num_coefficients]
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """(B, T, num_coefficients) for an input of (B, N); an unknown size stays None."""
@@ -98,6 +103,7 @@ class Mfcc(keras.layers.Layer):
             **{name: getattr(self.log_mel, name) for name in shared},
             "dynamic_range_db": self.log_mel.dynamic_range_db,
             "num_coefficients": self.num_coefficients,
+            "dtype": self.log_mel.requested_dtype,
         }
 
 

@@ -8,7 +8,7 @@ from keras import ops
 
 from audiotag.layers import checks
 from audiotag.layers.frontends.spectrograms import MelSpectrogram
-from audiotag.layers.frontends.stft import COMPUTE_DTYPE
+from audiotag.layers.frontends.stft import spectrum_dtype
 
 # Frames per block of the exponential mean. Larger blocks are fewer matrix products, smaller ones less work in each.
 FRAMES_PER_BLOCK = 128
@@ -46,6 +46,8 @@ class PcenMel(keras.layers.Layer):
         root: Exponent that compresses loudness, above 0.
         time_constant_seconds: Time constant of the exponential mean, above 0.
         epsilon: Offset added to m, above 0: the floor of the divisor.
+        dtype: Type to compute in, "float32" or "float64" (on JAX always "float32"); None is "float64", since the
+            normalization raises bands at any distance below a loud tone. The output is float32.
 
     Raises:
         ValueError: An option is out of its range.
@@ -75,9 +77,10 @@ class PcenMel(keras.layers.Layer):
         root: float = 0.5,
         time_constant_seconds: float = 0.4,
         epsilon: float = 1e-6,
+        dtype: Literal["float32", "float64"] | None = None,
         **kwargs,
     ):
-        super().__init__(**kwargs | {"dtype": "float32"})
+        super().__init__(**kwargs | {"dtype": "float32", "autocast": False})
         checks.above_zero(
             scale=scale, bias=bias, root=root, time_constant_seconds=time_constant_seconds, epsilon=epsilon
         )
@@ -92,7 +95,9 @@ class PcenMel(keras.layers.Layer):
             high_hz=high_hz,
             power=power,
             padding=padding,
+            dtype=spectrum_dtype(dtype, range_db=None),
         )
+        self.requested_dtype = dtype
         self.scale = scale
         self.gain = gain
         self.bias = bias
@@ -129,6 +134,7 @@ class PcenMel(keras.layers.Layer):
             "root": self.root,
             "time_constant_seconds": self.time_constant_seconds,
             "epsilon": self.epsilon,
+            "dtype": self.requested_dtype,
         }
 
 
@@ -144,25 +150,26 @@ def exponential_moving_average(energy: Any, *, weight: float) -> Any:
         weight: Weight of the newest frame, above 0 and at most 1.
 
     Returns:
-        [B, T, M], in float64 (float32 on JAX).
+        [B, T, M], in the type of `energy`.
 
     Example:
         >>> np.asarray(exponential_moving_average(np.array([[[1.0], [0.0], [8.0]]]), weight=0.5)).tolist()
         [[[1.0], [0.5], [4.25]]]
     """
     size, decay = FRAMES_PER_BLOCK, max(1 - weight, 1e-30)
+    dtype = keras.backend.standardize_dtype(energy.dtype)
     batch, num_frames, bands = ops.shape(energy)
     num_blocks = (num_frames + size - 1) // size
-    energy = ops.pad(ops.cast(energy, COMPUTE_DTYPE), [[0, 0], [0, size], [0, 0]])[:, : num_blocks * size]
+    energy = ops.pad(energy, [[0, 0], [0, size], [0, 0]])[:, : num_blocks * size]
     blocks = ops.reshape(energy, (batch, num_blocks, size, bands))  # [B, num_blocks, size, M]
     age = np.subtract.outer(np.arange(size), np.arange(size))  # [size, size], in frames
-    weights = np.where(age >= 0, weight * decay ** np.maximum(age, 0), 0).astype(COMPUTE_DTYPE)
+    weights = np.where(age >= 0, weight * decay ** np.maximum(age, 0), 0).astype(dtype)
     within = ops.matmul(weights, blocks)  # [B, num_blocks, size, M]
     block = ops.arange(num_blocks)
-    age = ops.cast(size * (block[:, None] - block - 1), COMPUTE_DTYPE)  # [num_blocks, num_blocks], in frames
+    age = ops.cast(size * (block[:, None] - block - 1), dtype)  # [num_blocks, num_blocks], in frames
     weights = ops.where(age >= 0, ops.exp(float(np.log(decay)) * ops.maximum(age, 0)), 0)
-    initial = ops.exp(float(size * np.log(decay)) * ops.cast(block[:, None], COMPUTE_DTYPE))  # [num_blocks, 1]
+    initial = ops.exp(float(size * np.log(decay)) * ops.cast(block[:, None], dtype))  # [num_blocks, 1]
     before = ops.matmul(weights, within[:, :, -1]) + initial  # [B, num_blocks, M]: the mean before each block
-    fading = decay ** np.arange(1, size + 1)[:, None].astype(COMPUTE_DTYPE)  # [size, 1]
+    fading = decay ** np.arange(1, size + 1)[:, None].astype(dtype)  # [size, 1]
     mean = within + ops.expand_dims(before, 2) * fading  # [B, num_blocks, size, M]
     return ops.reshape(mean, (batch, num_blocks * size, bands))[:, :num_frames]

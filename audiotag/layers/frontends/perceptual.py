@@ -9,6 +9,7 @@ from keras import ops
 from audiotag.layers import checks
 from audiotag.layers.frontends.filters import apply_filters
 from audiotag.layers.frontends.spectrograms import MelSpectrogram, power_to_db
+from audiotag.layers.frontends.stft import spectrum_dtype
 
 
 @keras.saving.register_keras_serializable(package="audiotag")
@@ -36,6 +37,8 @@ class PerceptualMel(keras.layers.Layer):
         silence: Floor of the power of a bin, above 0.
         dynamic_range_db: Bins are floored this far below the clip's loudest bin before they are weighted; None for
             no floor.
+        dtype: Type to compute in, "float32" or "float64" (on JAX always "float32"); None is "float64" if
+            `dynamic_range_db` is above 100 or None, and else "float32". The output is float32.
 
     Raises:
         ValueError: An option is out of its range.
@@ -60,9 +63,10 @@ class PerceptualMel(keras.layers.Layer):
         padding: Literal["zeros", "reflect"] = "reflect",
         silence: float = 1e-10,
         dynamic_range_db: float | None = 99.0,
+        dtype: Literal["float32", "float64"] | None = None,
         **kwargs,
     ):
-        super().__init__(**kwargs | {"dtype": "float32"})
+        super().__init__(**kwargs | {"dtype": "float32", "autocast": False})
         checks.above_zero(silence=silence, dynamic_range_db=1.0 if dynamic_range_db is None else dynamic_range_db)
         self.mel = MelSpectrogram(
             sample_rate=sample_rate,
@@ -72,7 +76,9 @@ class PerceptualMel(keras.layers.Layer):
             low_hz=low_hz,
             high_hz=high_hz,
             padding=padding,
+            dtype=spectrum_dtype(dtype, range_db=dynamic_range_db),
         )
+        self.requested_dtype = dtype
         self.silence = silence
         self.dynamic_range_db = dynamic_range_db
         self.input_spec = keras.layers.InputSpec(ndim=2)
@@ -99,6 +105,7 @@ class PerceptualMel(keras.layers.Layer):
             **{name: getattr(self.mel, name) for name in shared},
             "silence": self.silence,
             "dynamic_range_db": self.dynamic_range_db,
+            "dtype": self.requested_dtype,
         }
 
 

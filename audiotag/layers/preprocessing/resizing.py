@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from audiotag.layers import checks
-from audiotag.layers.frontends.stft import COMPUTE_DTYPE
+from audiotag.layers.frontends.stft import FLOAT64
 
 
 @keras.saving.register_keras_serializable(package="audiotag")
@@ -140,7 +140,7 @@ class Resize(keras.layers.Layer):
         options = {"interpolation": self.interpolation, "antialias": self.antialias}
         rows = pixel_weights(bands, self.height, **options)  # [height, M]
         columns = pixel_weights(frames, self.width, **options)  # [width, T]
-        planes = ops.transpose(ops.cast(image, COMPUTE_DTYPE), (0, 3, 1, 2))  # [B, C, M, T]
+        planes = ops.transpose(ops.cast(image, FLOAT64), (0, 3, 1, 2))  # [B, C, M, T]
         planes = ops.matmul(ops.matmul(rows, planes), ops.transpose(columns))  # [B, C, height, width]
         return ops.cast(ops.transpose(planes, (0, 2, 3, 1)), image.dtype)  # [B, height, width, C]
 
@@ -193,7 +193,7 @@ def pixel_weights(old: Any, new: int, *, interpolation: Literal["bilinear", "bic
         [[1.0, 0.0], [0.75, 0.25], [0.25, 0.75], [0.0, 1.0]]
     """
     static = isinstance(old, int)
-    xp, precision = (np, "float64") if static else (ops, COMPUTE_DTYPE)
+    xp, precision = (np, "float64") if static else (ops, FLOAT64)
     ratio = (old if static else ops.cast(old, precision)) / new
     old_centers = xp.arange(old, dtype=precision) + 0.5  # [old]
     new_centers = (xp.arange(new, dtype=precision) + 0.5)[:, None] * ratio  # [new, 1]

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 from audiotag.layers import Mfcc
 from audiotag.layers.frontends.mfcc import dct_matrix
 
-EXAMPLES = [(Mfcc, MEL | {"num_coefficients": 13, "dynamic_range_db": 60.0}, WAVEFORM)]
+EXAMPLES = [(Mfcc, MEL | {"num_coefficients": 13, "dynamic_range_db": 60.0, "dtype": "float64"}, WAVEFORM)]
 
 
 def librosa_mfcc(clip, sample_rate, count=40, **options):

@@ -14,7 +14,7 @@ EXAMPLES = [
         PcenMel,
         MEL
         | {"power": 2.0, "scale": 100.0, "gain": 0.9, "bias": 1.0, "root": 0.4, "time_constant_seconds": 0.1}
-        | {"epsilon": 1e-5},
+        | {"epsilon": 1e-5, "dtype": "float32"},
         WAVEFORM,
     ),
 ]

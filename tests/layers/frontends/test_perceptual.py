@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 from audiotag.layers import PerceptualMel
 from audiotag.layers.frontends.perceptual import a_weighting
 
-EXAMPLES = [(PerceptualMel, MEL | {"silence": 1e-8, "dynamic_range_db": 60.0}, WAVEFORM)]
+EXAMPLES = [(PerceptualMel, MEL | {"silence": 1e-8, "dynamic_range_db": 60.0, "dtype": "float64"}, WAVEFORM)]
 
 
 def reference(clip, padding="reflect"):
@@ -27,14 +27,15 @@ def reference(clip, padding="reflect"):
 
 @pytest.mark.parametrize("padding", ["reflect", "zeros"])
 def test_extremes_agree_with_numpy(padding, extremes):
-    layer = PerceptualMel(padding=padding)
-    for name, clip in extremes(32_000).items():
-        assert_allclose(layer(clip[None])[0], reference(clip, padding), rtol=0, atol=5e-5, err_msg=name)
+    for dtype, tolerance in (("float32", 5e-4), ("float64", 5e-5)):
+        layer = PerceptualMel(padding=padding, dtype=dtype)
+        for name, clip in extremes(32_000).items():
+            assert_allclose(layer(clip[None])[0], reference(clip, padding), rtol=0, atol=tolerance, err_msg=name)
 
 
 def test_real_clips_agree_with_numpy(real_clips):
     expected = [reference(clip) for clip in real_clips]
-    assert_allclose(PerceptualMel()(real_clips), expected, rtol=0, atol=5e-5)
+    assert_allclose(PerceptualMel()(real_clips), expected, rtol=0, atol=2e-4)
 
 
 @pytest.mark.parametrize("samples", [1, 2, 191, 192, 511, 512, 513, 1023, 1024, 1025, 4801])
@@ -70,7 +71,7 @@ def test_without_a_dynamic_range_a_silent_end_has_the_level_of_silence():
     clip = np.zeros((1, 4000), "float32")
     silence = PerceptualMel()(clip)[0, -1]
     clip[0, :100] = 1
-    assert_allclose(PerceptualMel(dynamic_range_db=None)(clip)[0, -1], silence)
+    assert_allclose(PerceptualMel(dynamic_range_db=None)(clip)[0, -1], silence, rtol=1e-6)
     assert np.all(PerceptualMel()(clip)[0, -1] > silence + 1)
 
 

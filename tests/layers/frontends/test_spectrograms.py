@@ -9,12 +9,16 @@ from numpy.testing import assert_allclose
 from audiotag.layers import LogMel, MelSpectrogram
 
 EXAMPLES = [
-    (MelSpectrogram, MEL | {"power": 2.0, "window_length": None, "mel_scale": "slaney", "norm": None}, WAVEFORM),
+    (
+        MelSpectrogram,
+        MEL | {"power": 2.0, "window_length": None, "mel_scale": "slaney", "norm": None, "dtype": "float64"},
+        WAVEFORM,
+    ),
     (
         LogMel,
         MEL
         | {"power": 1.0, "window_length": 400, "mel_scale": "htk", "norm": None}
-        | {"reference": "max", "silence": 1e-8, "dynamic_range_db": 60.0},
+        | {"reference": "max", "silence": 1e-8, "dynamic_range_db": 60.0, "dtype": None},
         WAVEFORM,
     ),
 ]
@@ -110,6 +114,18 @@ def librosa_decibels(clip, settings):
     ).T
 
 
+def assert_agrees(settings, waveforms, expected):
+    """Decibels by default within 1e-2 of the expected, 99.99 % of them within 1e-3; in float64 within 1e-4.
+
+    Where a tone is reflected it has a kink, which raises all bands to just above the floor: there float32 errs most.
+    """
+    largest, most = (3e-2, 0.998) if settings.get("padding") == "reflect" else (1e-2, 0.9999)
+    errors = np.abs(LogMel(**settings)(waveforms) - np.array(expected))
+    assert errors.max() < largest
+    assert np.mean(errors < 1e-3) >= most or np.sum(errors >= 1e-3) <= 2
+    assert_allclose(LogMel(**settings, dtype="float64")(waveforms), expected, rtol=0, atol=1e-4)
+
+
 def tone(hz, sample_rate, samples, level=1.0):
     return (level * np.sin(2 * np.pi * hz * np.arange(samples) / sample_rate)).astype("float32")
 
@@ -127,29 +143,35 @@ def signals(sample_rate, samples):
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_every_length_of_every_signal_agrees_with_librosa(settings, samples):
     waveforms = signals(settings["sample_rate"], samples)
-    expected = [librosa_decibels(clip, settings) for clip in waveforms]
-    assert_allclose(LogMel(**settings)(waveforms), expected, rtol=0, atol=1e-3)
+    assert_agrees(settings, waveforms, [librosa_decibels(clip, settings) for clip in waveforms])
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_pure_tones_agree_with_librosa_down_to_the_floor(settings):
     rate = settings["sample_rate"]
     waveforms = [tone(hz, rate, 12_000, level) for hz in np.geomspace(40, rate / 2 - 50, 8) for level in (1.0, 0.01)]
-    expected = [librosa_decibels(clip, settings) for clip in waveforms]
-    assert_allclose(LogMel(**settings)(np.stack(waveforms)), expected, rtol=0, atol=1e-3)
+    assert_agrees(settings, np.stack(waveforms), [librosa_decibels(clip, settings) for clip in waveforms])
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_chirps_agree_with_librosa(settings):
+    rate = settings["sample_rate"]
+    seconds = np.arange(rate) / rate
+    ranges_hz = [(20, rate / 2), (rate / 2, 20), (400, 500), (50, 5000)]
+    chirps = [np.sin(2 * np.pi * (low + (high - low) * seconds / 2) * seconds) for low, high in ranges_hz]
+    waveforms = np.stack(chirps).astype("float32")
+    assert_agrees(settings, waveforms, [librosa_decibels(clip, settings) for clip in waveforms])
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_extremes_agree_with_librosa(settings, extremes):
-    layer = LogMel(**settings)
-    for name, clip in extremes(settings["sample_rate"]).items():
-        assert_allclose(layer(clip[None])[0], librosa_decibels(clip, settings), rtol=0, atol=1e-3, err_msg=name)
+    for clip in extremes(settings["sample_rate"]).values():
+        assert_agrees(settings, clip[None], [librosa_decibels(clip, settings)])
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_real_clips_agree_with_librosa(settings, real_clips):
-    expected = [librosa_decibels(clip, settings) for clip in real_clips]
-    assert_allclose(LogMel(**settings)(real_clips), expected, rtol=0, atol=1e-3)
+    assert_agrees(settings, real_clips, [librosa_decibels(clip, settings) for clip in real_clips])
 
 
 @pytest.mark.parametrize("power", [1.0, 2.0])
@@ -166,10 +188,36 @@ def test_mel_spectrograms_are_those_of_librosa(power, extremes):
 @pytest.mark.parametrize("frame_step", [1, 50, 300])
 def test_odd_frames_and_steps_longer_than_frames_agree_with_librosa(fft_length, frame_step):
     settings = {"sample_rate": 8000, "num_bands": 12, "fft_length": fft_length, "frame_step": frame_step}
+    settings["dtype"] = "float64"
     for samples in (299, 300, 301, 600):
         waveforms = signals(8000, samples)
         expected = [librosa_decibels(clip, settings) for clip in waveforms]
-        assert_allclose(LogMel(**settings)(waveforms), expected, rtol=0, atol=1e-3)
+        assert_allclose(LogMel(**settings)(waveforms), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "dtype"),
+    [
+        ({}, "float32"),
+        ({"power": 1.0, "dynamic_range_db": 50.0}, "float32"),
+        ({"power": 1.0}, "float64"),
+        ({"dynamic_range_db": 100.5}, "float64"),
+        ({"dynamic_range_db": None}, "float64"),
+        ({"power": 1.0, "dtype": "float32"}, "float32"),
+        ({"dtype": "float64"}, "float64"),
+    ],
+)
+def test_levels_more_than_100_db_below_the_maximum_are_computed_in_float64(options, dtype):
+    assert LogMel(sample_rate=16_000, **options).spectrum_dtype == dtype
+
+
+def test_a_clip_alone_gives_what_it_gives_in_a_batch():
+    seconds = np.arange(16_000) / 16_000
+    waveforms = np.sin(2 * np.pi * np.geomspace(50, 7000, 9)[:, None] * seconds).astype("float32")
+    layer = LogMel(sample_rate=16_000)
+    together = layer(waveforms)
+    for waveform, levels in zip(waveforms, together):
+        assert_allclose(layer(waveform[None])[0], levels, rtol=0, atol=1e-5)
 
 
 def test_a_loud_clip_in_the_batch_changes_nothing():
@@ -217,6 +265,7 @@ def test_integers_are_not_rescaled():
         ({"padding": "edge"}, "padding must be 'zeros' or 'reflect'. Received: padding='edge'"),
         ({"mel_scale": "bark"}, "mel_scale must be 'slaney' or 'htk'. Received: mel_scale='bark'"),
         ({"norm": "l1"}, "norm must be 'slaney' or None. Received: norm='l1'"),
+        ({"dtype": "float16"}, "dtype must be 'float32', 'float64' or None. Received: dtype='float16'"),
     ],
 )
 def test_an_option_out_of_range_is_refused(options, message):
