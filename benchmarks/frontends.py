@@ -5,9 +5,10 @@
 Clips are 2 s at 44.1 kHz, in batches. Each front end of audiotag runs in a tf.function without XLA, for any batch size
 and length. The first rows compute the same log-mel spectrogram: with audiotag, with torch.stft, with tf.signal.stft
 and a product with the mel filters, and with librosa clip by clip in one process. The row after them is the FFT alone,
-in float64 as in audiotag, of frames that were windowed before: an upper bound for any front end that uses this FFT.
+in float32, of frames that were windowed before: an upper bound for any front end that uses this FFT.
 Rounds are interleaved; rates and ratios are medians over the rounds, so other load on the machine affects all rows
-alike. "max error" is the largest difference from librosa, on pure tones, down to the floor.
+alike. "CPU ms" is the CPU time of all threads per clip, and the ratios in brackets are those of CPU time: they hold on
+a busy machine, too. "max error" is the largest difference from librosa, on pure tones, down to the floor.
 audiotag does not need PyTorch; `pip install torch` adds its row.
 """
 
@@ -33,6 +34,7 @@ SAMPLE_RATE = 44_100
 FFT_LENGTH, FRAME_STEP, NUM_BANDS, LOW_HZ = 2560, 694, 128, 20.0  # as S0 and S1: 2 s are an image of 128 x 128
 LIBROSA_STRIDE = 8  # librosa is slow: it gets every eighth clip of a batch
 AUDIOTAG, TORCH, TENSORFLOW, LIBROSA = "audiotag log_mel", "torch.stft + mel", "tf.signal.stft + mel", "librosa"
+FLOAT64 = "audiotag log_mel, float64"
 
 
 def main():
@@ -58,17 +60,17 @@ def tones(num_clips):
 def log_mels(clips):
     """The same log-mel spectrogram with every library: {name: (number of clips, function without arguments)}."""
     filters = librosa.filters.mel(sr=SAMPLE_RATE, n_fft=FFT_LENGTH, n_mels=NUM_BANDS, fmin=LOW_HZ).T  # [F, M]
-    layer = FRONTENDS["log_mel"](
-        sample_rate=SAMPLE_RATE, num_bands=NUM_BANDS, fft_length=FFT_LENGTH, frame_step=FRAME_STEP, low_hz=LOW_HZ
-    )
-    frames = tf.random.normal((len(clips), 1 + clips.shape[1] // FRAME_STEP, FFT_LENGTH), dtype="float64")
+    options = {"num_bands": NUM_BANDS, "fft_length": FFT_LENGTH, "frame_step": FRAME_STEP, "low_hz": LOW_HZ}
+    layers = [FRONTENDS["log_mel"](sample_rate=SAMPLE_RATE, **options, dtype=dtype) for dtype in (None, "float64")]
+    frames = tf.random.normal((len(clips), 1 + clips.shape[1] // FRAME_STEP, FFT_LENGTH))
     fft = tf.function(lambda: tf.signal.rfft(frames))
     return {
-        AUDIOTAG: (len(clips), in_graph(layer, clips)),
+        AUDIOTAG: (len(clips), in_graph(layers[0], clips)),
         TORCH: (len(clips), torch_log_mel(clips, filters) if torch else None),
         TENSORFLOW: (len(clips), in_graph(tensorflow_log_mel(filters), clips)),
         LIBROSA: (len(clips[::LIBROSA_STRIDE]), lambda: librosa_log_mel(clips[::LIBROSA_STRIDE])),
-        "the FFT alone, float64": (len(clips), fft),
+        FLOAT64: (len(clips), in_graph(layers[1], clips)),
+        "the FFT alone, float32": (len(clips), fft),
     }
 
 
@@ -129,30 +131,36 @@ def librosa_log_mel(clips):
 
 def compare(table, *, num_rounds):
     """Measures all rows in interleaved rounds and prints their rates and the errors of the log-mel spectrograms."""
-    rates, errors, expected = {name: [] for name in table}, {}, table[LIBROSA][1]()
+    rates, cpu_rates, errors = {name: [] for name in table}, {name: [] for name in table}, {}
+    expected = table[LIBROSA][1]()
     for number in range(num_rounds + 1):
         for name, (num_clips, run) in table.items():
             if run is None:
                 continue
-            started = time.perf_counter()
+            started, cpu_started = time.perf_counter(), time.process_time()
             result = run()
-            seconds = time.perf_counter() - started
+            seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
             if number:  # the first round traces
                 rates[name].append(num_clips / seconds)
-            elif name in (AUDIOTAG, TORCH, TENSORFLOW):
+                cpu_rates[name].append(num_clips / cpu_seconds)
+            elif name in (AUDIOTAG, FLOAT64, TORCH, TENSORFLOW):
                 errors[name] = np.abs(result[::LIBROSA_STRIDE] - expected).max()
     print(
-        f"{'':34} {'clips/s':>8} {'min':>7} {'max':>7} {'of torch':>9} {'of tf.signal':>13} {'of librosa':>11} "
-        f"{'max error':>11}"
+        f"{'':34} {'clips/s':>8} {'min':>7} {'max':>7} {'CPU ms':>7} {'of torch':>16} {'of tf.signal':>16} "
+        f"{'of librosa':>16} {'max error':>11}"
     )
     for name, rate in rates.items():
         if not rate:
             print(f"{name:34} torch is not installed")
             continue
-        ratios = [ratio(rate, rates[other]) for other in (TORCH, TENSORFLOW, LIBROSA)]
+        ratios = [
+            f"{ratio(rate, rates[other])} ({ratio(cpu_rates[name], cpu_rates[other])})"
+            for other in (TORCH, TENSORFLOW, LIBROSA)
+        ]
         print(
             f"{name:34} {statistics.median(rate):8.0f} {min(rate):7.0f} {max(rate):7.0f} "
-            f"{ratios[0]:>9} {ratios[1]:>13} {ratios[2]:>11} {f'{errors[name]:.1e} dB' if name in errors else '':>11}"
+            f"{1000 / statistics.median(cpu_rates[name]):7.2f} {ratios[0]:>16} {ratios[1]:>16} {ratios[2]:>16} "
+            f"{f'{errors[name]:.1e} dB' if name in errors else '':>11}"
         )
 
 
