@@ -55,11 +55,12 @@ class YamnetMel(keras.layers.Layer):
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Computes the window and the filters once."""
-        self.window = np.pad(hann_window(FRAME_LENGTH, FRAME_LENGTH), (0, FFT_LENGTH - FRAME_LENGTH))
+        window = np.pad(hann_window(FRAME_LENGTH, FRAME_LENGTH), (0, FFT_LENGTH - FRAME_LENGTH))
+        self.window = window.astype("float32")  # [FFT_LENGTH]
         filters = mel_scale_triangles(
             sample_rate=SAMPLE_RATE, fft_length=FFT_LENGTH, num_bands=NUM_BANDS, low_hz=LOW_HZ, high_hz=HIGH_HZ
         )  # [F, M]
-        self.filters = tuple(filter_groups(filters))
+        self.filters = tuple(filter_groups(filters.astype("float32")))
 
     def call(self, waveform):
         num_frames = self.num_frames(ops.shape(waveform)[1])
