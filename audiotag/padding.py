@@ -35,3 +35,19 @@ def num_repeats(window_samples: Any, clip_samples: Any) -> Any:
         3
     """
     return (window_samples - 1) // clip_samples + 1
+
+
+def num_sliding_windows(clip_samples: Any, window_samples: Any, hop: Any) -> Any:
+    """The number of sliding windows of a clip, at least 1; the last ends with the clip.
+
+    Args:
+        clip_samples: Samples of the clip, an integer, or an array or tensor of them.
+        window_samples: Samples of the window, above 0.
+        hop: Samples from the start of a window to the start of the next, above 0.
+
+    Example:
+        >>> [num_sliding_windows(clip_samples, 4, 3) for clip_samples in (2, 4, 5, 7, 8)]
+        [1, 1, 2, 2, 3]
+    """
+    spare = clip_samples - window_samples
+    return 1 + ((spare + abs(spare)) // 2 + hop - 1) // hop

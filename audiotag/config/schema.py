@@ -22,6 +22,8 @@ if TYPE_CHECKING:  # types made from signatures, which a type checker cannot see
     ImagePreprocess: TypeAlias = Any
     Augment: TypeAlias = Any
     Model: TypeAlias = Any
+    Head: TypeAlias = Any
+    InitialHead: TypeAlias = Any
     Loss: TypeAlias = Any
     Metric: TypeAlias = Any
     Optimizer: TypeAlias = Any
@@ -38,6 +40,10 @@ else:
     )
     Augment = component("audiotag.layers", "IMAGE_AUGMENTATIONS", given=("seed",), **_layer)
     Model = component("audiotag.models", "MODELS", given=("input_shape", "num_classes"))
+    Head = component("audiotag.models.heads", "HEADS", given=("embeddings", "num_logits"))
+    InitialHead = component(
+        "audiotag.models.initial_heads", "INITIAL_HEADS", given=("inputs", "truth", "weights", "folds")
+    )
     Loss = component("audiotag.losses", "LOSSES", base="keras.losses:Loss")
     Metric = component(
         "audiotag.metrics", "METRICS", base="keras.metrics:Metric", given=("num_classes", "num_clips", "name")
@@ -135,7 +141,7 @@ class Stage(Section):
 
     name: str = Field(pattern=r"^[a-z0-9_-]+$", max_length=100)
     subset: OneOrSeveral[Subset]
-    epochs: int = Field(ge=1, le=1_000_000)
+    epochs: int = Field(ge=0, le=1_000_000)  # 0 with an initial_head alone
     batch_size: int = Field(ge=1, le=1_000_000)
     # An epoch uses each clip once. With any of the next three, or with clip weights other than 1, clips are drawn
     # with replacement.
@@ -143,6 +149,8 @@ class Stage(Section):
     subset_sampling_weights: dict[Subset, float] | None = None  # the fraction of draws from each subset
     class_balanced: bool = False  # each class is drawn equally often
     validation_freq: int = Field(default=1, ge=1, le=1_000_000)  # validate every this many epochs
+    # Where training windows are: anywhere in a clip, or at the places of `predict`'s sliding windows.
+    windows: Literal["random", "sliding"] = "random"
     start_from: StageOrSource | None = None  # the initial weights; None draws them
     keep: Literal["best", "last"] = "best"  # the weights that the stage ends with: best by the monitor, or last
     optimizer: Optimizer
@@ -152,6 +160,10 @@ class Stage(Section):
     # Multiplies the learning rate of a backbone layer by this once more than that of the next layer with a kernel; the
     # last has it once. 1 trains all alike.
     layer_lr_decay: float = Field(default=1.0, gt=0, le=1)
+    # Sets the last dense layer before the first epoch, from the embeddings of the training clips.
+    initial_head: InitialHead | None = None
+    # Computes what a frozen backbone makes of each window once, stores it in the run, and trains the head on that.
+    cache_embeddings: bool = False
     loss: Loss
     noisy_loss: Loss | None = None  # for noisy clips; None is `loss`
     # A clip's weight in the training loss is the mean of those of its classes; 1 for a class that is not named.
@@ -207,6 +219,7 @@ class Experiment(Section):
     image_preprocess: tuple[ImagePreprocess, ...] = ()  # from spectrogram to image; augmentations may come in between
     augment: tuple[Augment, ...] = ()  # of the finished image
     model: Model
+    head: Head | None = None  # replaces the network's own output layers, on the mean of what enters them
     task: Literal["multi_label", "single_label"] = "multi_label"  # single_label: softmax, clips with one label only
     trusted: OneOrSeveral[Subset] = ("curated",)  # subsets with reliable labels; the clips of all others are "noisy"
     noisy_head: bool = False  # noisy labels train an output layer of their own, unused at inference

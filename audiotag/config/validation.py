@@ -32,6 +32,7 @@ def check_experiment(experiment: Any) -> None:
         _check_clips(experiment, stage, where)
         _check_learning_rate(stage, where)
         _check_select(experiment, stage, earlier, where)
+        _check_embeddings(experiment, stage, where)
         _check_task(experiment, stage, where)
         earlier.append(stage.name)
     if experiment.noisy_head and not any(experiment.noisy_subsets(stage) for stage in experiment.stages):
@@ -304,6 +305,31 @@ def _check_select(experiment, stage, earlier, where):
             'from the second round on, a model would score clips that it trained on. Add "split_noisy": true to '
             "validation.folds.",
         )
+
+
+def _check_embeddings(experiment, stage, where):
+    """Refuses no epoch without an initial head, and stored embeddings of what differs from epoch to epoch."""
+    if stage.epochs == 0 and stage.initial_head is None:
+        raise error_at(
+            f"{where}.epochs", "is 0, which only a stage with an initial_head may have. Expected at least 1."
+        )
+    if not stage.cache_embeddings:
+        return
+    here = f"{where}.cache_embeddings"
+    if stage.backbone_lr_multiplier != 0:
+        raise error_at(here, 'the backbone must not change. Add "backbone_lr_multiplier": 0 to the stage.')
+    if stage.windows != "sliding":
+        raise error_at(here, 'each epoch must use the same windows. Add "windows": "sliding" to the stage.')
+    augment = experiment.augment if stage.augment is None else stage.augment
+    if augment:
+        what = f"{augment[0].name} changes images at random, before the backbone. "
+        raise error_at(here, f'{what}Add "augment": [] to the stage.')
+    augmentations = signatures.component_names("audiotag.layers", "IMAGE_AUGMENTATIONS")
+    in_preprocess = [layer for layer in experiment.image_preprocess if layer.name in augmentations]
+    for key, layers in (("waveform_augment", experiment.waveform_augment), ("image_preprocess", in_preprocess)):
+        if layers:
+            what = f"{layers[0].name} of {key} is random, before the backbone. Leave it out, or cache_embeddings."
+            raise error_at(here, what)
 
 
 def _check_task(experiment, stage, where):

@@ -11,6 +11,7 @@ import io
 import time
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,28 @@ from audiotag.data.records import schema
 from audiotag.data.records.manifest import Manifest, damage_error, damaged_shards, refuse_replaced
 from audiotag.data.records.offsets import PcmShard
 from audiotag.errors import DataError
-from audiotag.padding import num_repeats, zeros_before
+from audiotag.padding import num_repeats, num_sliding_windows, zeros_before
 
 SHARDS_AT_ONCE = 4
 SHUFFLE_BUFFER = 512  # windows; small, as the hash of the name already assigns clips to shards at random
+
+
+@dataclass(frozen=True, eq=False)
+class WindowFeatures:
+    """Features of the windows of clips, those of one clip after the other.
+
+    Args:
+        values: [windows, ..., D].
+        counts: int [clips], the windows of each clip.
+    """
+
+    values: np.ndarray
+    counts: np.ndarray
+
+    @property
+    def first(self) -> np.ndarray:
+        """The row of `values` of the first window of each clip, int64 [clips]."""
+        return (np.cumsum(self.counts) - self.counts).astype("int64")
 
 
 def training_batches(
@@ -42,11 +61,13 @@ def training_batches(
     probabilities: np.ndarray | None = None,
     num_steps: int | None = None,
     offsets: Mapping[str, PcmShard] | None = None,
+    hop: int | None = None,
+    features: WindowFeatures | None = None,
 ) -> tf.data.Dataset:
     """Batches of random windows, in a new order every epoch.
 
     Every epoch has one window of each clip. With `probabilities`, clips are drawn with replacement instead; a clip
-    drawn twice gives two different windows.
+    drawn twice gives two different windows. With `hop` a window is drawn among the sliding ones.
 
     Args:
         manifest: The records, as `read_manifest` returns them.
@@ -62,10 +83,13 @@ def training_batches(
         num_steps: Batches per epoch; required with `probabilities`.
         offsets: What `find_offsets` returns; windows are then read by position. None reads whole shards. The batches
             are the same.
+        hop: Samples from one sliding window to the next; the last ends with the clip. None starts windows anywhere.
+        features: Those of the sliding windows of each clip, in place of waveforms; needs `hop`. The windows drawn are
+            the same.
 
     Returns:
         A `tf.data.Dataset` of (waveform int16 [B, N], truth float32 [B, K]) with len(clips) // batch_size batches
-        per epoch, or `num_steps`.
+        per epoch, or `num_steps`; with `features` of (features [B, ..., D], truth).
 
     Raises:
         DataError: There are fewer clips than a batch needs, or clips that are not in the records.
@@ -75,9 +99,11 @@ def training_batches(
             f"{len(clips)} clips do not fill a batch of {batch_size}. Give more clips or a smaller batch_size."
         )
     truth = tf.constant(truth, tf.float32)  # [clips, K]
-    options = {"window_samples": window_samples, "pad": pad, "seed": seed}
+    options = {"window_samples": window_samples, "pad": pad, "seed": seed, "hop": hop}
     windows: _Windows
-    if offsets is None:
+    if features is not None:
+        windows = _FeaturesOfWindows(manifest, clips, features, **options)
+    elif offsets is None:
         windows = _SequentialWindows(manifest, clips, **options)
     else:
         windows = _WindowsByOffset(manifest, clips, offsets, **options)
@@ -91,14 +117,61 @@ def training_batches(
         return selected.batch(batch_size, drop_remainder=True)
 
     def finish(row, window):
-        waveform = windows.waveforms(row, window)  # [B, N]
-        return tf.ensure_shape(waveform, [batch_size, window_samples]), tf.gather(truth, row)
+        waveform = windows.waveforms(row, window)  # [B, N], or features [B, ..., D]
+        shape = [window_samples] if features is None else features.values.shape[1:]
+        return tf.ensure_shape(waveform, [batch_size, *shape]), tf.gather(truth, row)
 
     return (
         tf.data.Dataset.range(epochs.start, epochs.stop)
         .flat_map(batches_of)
         .map(finish, num_parallel_calls=tf.data.AUTOTUNE)
         .apply(tf.data.experimental.assert_cardinality(len(epochs) * (num_steps or len(clips) // batch_size)))
+        .prefetch(tf.data.AUTOTUNE)
+    )
+
+
+def window_batches(
+    manifest: Manifest,
+    clips: pd.DataFrame,
+    *,
+    window_samples: int,
+    pad: str,
+    hop: int,
+    batch_size: int,
+    offsets: Mapping[str, PcmShard] | None = None,
+) -> tf.data.Dataset:
+    """Batches of all sliding windows of clips, those of a clip one after the other.
+
+    Args:
+        manifest: The records, as `read_manifest` returns them.
+        clips: Rows of a table of clips.
+        window_samples: As for `training_batches`.
+        pad: As for `training_batches`.
+        hop: As for `training_batches`.
+        batch_size: Windows per batch; the last may have fewer.
+        offsets: As for `training_batches`.
+
+    Returns:
+        A `tf.data.Dataset` of (waveform int16 [B, N], row int [B]): `row` is the position in `clips`, from 0.
+
+    Raises:
+        DataError: Clips are not in the records.
+    """
+    options = {"window_samples": window_samples, "pad": pad, "seed": 0, "hop": hop, "every": True}
+    windows: _Windows
+    if offsets is None:
+        windows = _SequentialWindows(manifest, clips, **options)
+    else:
+        windows = _WindowsByOffset(manifest, clips, offsets, **options)
+    counts = num_sliding_windows(clips["num_samples"].to_numpy(), window_samples, hop)  # [clips]
+
+    def finish(row, window):
+        return tf.ensure_shape(windows.waveforms(row, window), [None, window_samples]), row
+
+    return (
+        windows.in_record_order(tf.constant(0, tf.int64), tf.constant(counts, tf.int32))
+        .batch(batch_size)
+        .map(finish, num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(tf.data.AUTOTUNE)
     )
 
@@ -110,9 +183,10 @@ class _Windows:
     order is that of the records, read from several shards at once, then shuffled in a small buffer.
     """
 
-    def __init__(self, manifest, clips, *, window_samples, pad, seed):
+    def __init__(self, manifest, clips, *, window_samples, pad, seed, hop, every=False):
         self.paths = _paths(manifest, clips)
         self.num_clips, self.window_samples, self.pad, self.seed = len(clips), window_samples, pad, seed
+        self.hop, self.every = hop, every
 
     def one_per_clip(self, epoch):
         """One window of each clip."""
@@ -149,11 +223,22 @@ class _Windows:
 
     def _place(self, name, num_samples, number, *draw):
         """The first sample of a window, or the zeros before a clip that is shorter; or those of several names."""
-        numbers = [tf.strings.as_string(number) for number in (number, *draw)]
-        key = tf.strings.join([str(self.seed), *numbers, name], "/")
         spare = num_samples - self.window_samples  # negative for a short clip
-        place = tf.strings.to_hash_bucket_fast(key, 1 << 52) % (tf.abs(spare) + 1)
+        if self.hop is not None:
+            place = tf.minimum(self._window_number(name, num_samples, number, *draw) * self.hop, spare)
+        else:
+            place = self._hash(name, number, *draw) % (tf.abs(spare) + 1)
         return place if self.pad == "random_zeros" else tf.where(spare >= 0, place, zeros_before(-spare))
+
+    def _window_number(self, name, num_samples, number, *draw):
+        """Which of the sliding windows of a clip it is, or of several clips: the draw itself, or a random one."""
+        if self.every:
+            return tf.cast(draw[0], tf.int64)
+        return self._hash(name, number, *draw) % num_sliding_windows(num_samples, self.window_samples, self.hop)
+
+    def _hash(self, name, number, *draw):
+        numbers = [tf.strings.as_string(number) for number in (number, *draw)]
+        return tf.strings.to_hash_bucket_fast(tf.strings.join([str(self.seed), *numbers, name], "/"), 1 << 52)
 
     def _shuffled(self, windows, number):
         tf.random.set_seed(self.seed + 1)  # of this graph only: the seed of the program must not change the order
@@ -210,29 +295,19 @@ class _SequentialWindows(_Windows):
         return self.cut(record, tf.where(is_short, tf.zeros_like(place), place), place)
 
 
-class _WindowsByOffset(_Windows):
-    """Reads only windows, a batch at a time, after they are shuffled; until then a window is its first sample."""
+class _WindowsByRow(_Windows):
+    """Needs no shard for the order; until the windows are shuffled, a window is its first sample."""
 
-    def __init__(self, manifest, clips, offsets, **options):
+    def __init__(self, manifest, clips, **options):
         super().__init__(manifest, clips, **options)
         row_of = {name: row for row, name in enumerate(clips["name"])}
         paths = set(self.paths)
-        held = [shard for shard in manifest.shards if str(manifest.directory / shard.file) in paths]
-        rows = np.array([row_of.get(name, -1) for shard in held for name in shard.clips])  # [records]
-        ends = np.cumsum([len(shard.clips) for shard in held])  # [shards]
+        self.held = [shard for shard in manifest.shards if str(manifest.directory / shard.file) in paths]
+        rows = np.array([row_of.get(name, -1) for shard in self.held for name in shard.clips])  # [records]
+        ends = np.cumsum([len(shard.clips) for shard in self.held])  # [shards]
         self.rows, self.ends = tf.constant(rows), tf.constant([0, *ends], tf.int64)
         self.names = tf.constant(clips["name"].tolist())  # [clips]
-
-        def per_clip(of_records):
-            values = np.zeros(len(clips), "int64")
-            values[rows[rows >= 0]] = np.concatenate(of_records)[rows >= 0]
-            return values
-
-        shards = [offsets[shard.file] for shard in held]
-        shard_numbers = per_clip([np.full(len(shard.clips), number) for number, shard in enumerate(held)])
-        self.shards = [shards[number] for number in shard_numbers]  # one per clip
-        self.offsets = per_clip([shard.offsets for shard in shards])
-        self.num_samples = per_clip([shard.num_samples for shard in shards])
+        self.num_samples = clips["num_samples"].to_numpy("int64")
 
     def in_record_order(self, number, counts=None):
         num_samples = tf.constant(self.num_samples)
@@ -250,6 +325,40 @@ class _WindowsByOffset(_Windows):
             lambda shard: tf.data.Dataset.range(self.ends[shard], self.ends[shard + 1]), cycle_length=SHARDS_AT_ONCE
         )
         return records.batch(len(self.rows)).flat_map(windows)
+
+
+class _FeaturesOfWindows(_WindowsByRow):
+    """Features of windows in place of waveforms; a window is its number."""
+
+    def __init__(self, manifest, clips, features, **options):
+        super().__init__(manifest, clips, **options)
+        with tf.device("CPU"):
+            self.values, self.first = tf.constant(features.values), tf.constant(features.first)
+
+    def waveforms(self, rows, windows):
+        return tf.gather(self.values, tf.gather(self.first, rows) + windows)
+
+    def _place(self, name, num_samples, number, *draw):
+        return self._window_number(name, num_samples, number, *draw)
+
+
+class _WindowsByOffset(_WindowsByRow):
+    """Reads only windows, a batch at a time."""
+
+    def __init__(self, manifest, clips, offsets, **options):
+        super().__init__(manifest, clips, **options)
+        rows = self.rows.numpy()
+
+        def per_clip(of_records):
+            values = np.zeros(len(clips), "int64")
+            values[rows[rows >= 0]] = np.concatenate(of_records)[rows >= 0]
+            return values
+
+        shards = [offsets[shard.file] for shard in self.held]
+        shard_numbers = per_clip([np.full(len(shard.clips), number) for number, shard in enumerate(self.held)])
+        self.shards = [shards[number] for number in shard_numbers]  # one per clip
+        self.offsets = per_clip([shard.offsets for shard in shards])
+        self.num_samples = per_clip([shard.num_samples for shard in shards])
 
     def waveforms(self, rows, windows):
         return tf.numpy_function(self._read, [rows, windows], tf.int16, stateful=False)
@@ -320,6 +429,30 @@ def evaluation_batches(
         .apply(tf.data.experimental.assert_cardinality(int(np.sum(-(-num_clips // batch_sizes)))))
         .prefetch(tf.data.AUTOTUNE)
     )
+
+
+def feature_batches(features: WindowFeatures, *, batch_size: int) -> tf.data.Dataset:
+    """Batches of all windows of clips, from their features.
+
+    Args:
+        features: Those of the windows of each clip.
+        batch_size: Clips per batch; the last may have fewer.
+
+    Returns:
+        A `tf.data.Dataset` of ({"features": [B, W, ..., D], "mask": bool [B, W]}, row int64 [B]): `row` is the position
+        of the clip, from 0; clips of as many windows share a batch, and `mask` is False beyond the last of a clip.
+    """
+    with tf.device("CPU"):
+        values, first, counts = map(tf.constant, (features.values, features.first, features.counts))
+
+    def gather(rows):
+        number = tf.range(tf.reduce_max(tf.gather(counts, rows)))  # [W]
+        mask = number < tf.gather(counts, rows)[:, None]  # [B, W]
+        places = tf.where(mask, tf.gather(first, rows)[:, None] + number, 0)
+        return {"features": tf.gather(values, places), "mask": mask}, rows
+
+    order = np.argsort(features.counts, kind="stable")
+    return tf.data.Dataset.from_tensor_slices(order).batch(batch_size).map(gather).prefetch(tf.data.AUTOTUNE)
 
 
 # Reading

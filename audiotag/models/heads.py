@@ -72,3 +72,58 @@ def pooled(features: Any) -> Any:
     return (
         keras.ops.mean(features, axis=tuple(range(1, len(features.shape) - 1))) if len(features.shape) > 2 else features
     )
+
+
+def linear(embeddings: Any, num_logits: int) -> Any:
+    """One dense layer on the embeddings.
+
+    Most networks have it already. It replaces other heads, such as the convolution of vgg_gap, with one that
+    `initial_head` can solve for.
+
+    Args:
+        embeddings: Symbolic tensor [B, D].
+        num_logits: Number of logits, L.
+
+    Returns:
+        Symbolic tensor [B, L], float32.
+
+    Example:
+        >>> linear(keras.Input((8,)), 5).shape
+        (None, 5)
+    """
+    return keras.layers.Dense(num_logits, dtype="float32", name="logits")(embeddings)
+
+
+def mlp(embeddings: Any, num_logits: int, *, units: tuple[int, ...] = (512,), dropout: float = 0.3) -> Any:
+    """Dense layers with ReLU and dropout on the embeddings, then a dense layer.
+
+    For a frozen backbone and enough clips; with a few dozen per class, `linear` is as good.
+
+    Args:
+        embeddings: Symbolic tensor [B, D].
+        num_logits: Number of logits, L.
+        units: Units of each hidden layer.
+        dropout: Fraction of the units dropped after each, 0 to below 1.
+
+    Returns:
+        Symbolic tensor [B, L], float32.
+
+    Raises:
+        ValueError: There is no hidden layer, or an option is out of range.
+
+    Example:
+        >>> mlp(keras.Input((8,)), 5, units=(16,)).shape
+        (None, 5)
+    """
+    if not units or min(units) < 1:
+        raise ValueError(f"units must be one or more numbers, each at least 1. Received: units={units}")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout must be from 0 to below 1. Received: dropout={dropout}")
+    x = embeddings
+    for number, width in enumerate(units, start=1):
+        x = keras.layers.Dense(width, activation="relu", name=f"head_hidden_{number}")(x)  # [B, width]
+        x = keras.layers.Dropout(dropout, name=f"head_dropout_{number}")(x)
+    return linear(x, num_logits)
+
+
+HEADS = {"linear": linear, "mlp": mlp}

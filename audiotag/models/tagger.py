@@ -58,6 +58,9 @@ class Tagger(keras.Model):
     Attributes:
         parts: The backbone and the head of the network.
         frozen: Whether the backbone is left as it is in training, see `freeze_backbone`.
+        takes_features: Whether inputs are what `features` returns instead of waveforms. In training they are
+            (features [B, ..., D], labels); at inference the windows of clips, {"features": [B, W, ..., D], "mask":
+            [B, W]}.
         noisy_loss: Replaces the loss for noisy labels, with `separate_subsets`; None does not.
         class_weights: [K]; a clip's weight in the training loss is the mean of those of its labels, and 1 without
             labels. None weights all clips 1.
@@ -102,6 +105,7 @@ class Tagger(keras.Model):
         self.separate_subsets = separate_subsets
         self.parts = NetworkParts(network)
         self.frozen = False
+        self.takes_features = False
         self.noisy_loss = None
         self.class_weights = None
         self.validation_metrics: tuple[keras.metrics.Metric, ...] = ()
@@ -112,6 +116,8 @@ class Tagger(keras.Model):
         self.__dict__["validation_metrics"] = tuple(validation_metrics)  # Keras refuses to track them in a built model
 
     def call(self, inputs, training=False):
+        if self.takes_features:
+            return self._call_on_features(inputs, training)
         waveform, labels = inputs if isinstance(inputs, (tuple, list)) else (inputs, None)
         waveform = windowing.to_float(waveform)
         if training:
@@ -142,6 +148,23 @@ class Tagger(keras.Model):
             flips = range(len(FLIPS)) if self.flip_tta else (0,)
             logits = self._flip_logits(waveform, score, flips=flips)  # [B, F, K]
         return windowing.pool_logits(logits, True, "mean") if self.flip_tta else logits[:, 0]  # [B, K]
+
+    def _call_on_features(self, inputs, training):
+        """As `call`, from what enters the head."""
+        if not isinstance(inputs, dict):
+            features, labels = inputs
+            logits = self.parts.head(features, training=training)
+            return (logits, labels) if training else self._class_logits(logits)
+        features, mask = inputs["features"], inputs["mask"]  # [B, W, ..., D], [B, W]
+        batch, num_windows, *shape = ops.shape(features)
+        logits = self._class_logits(self.parts.head(ops.reshape(features, (-1, *shape)), training=False))
+        logits = ops.reshape(logits, (batch, num_windows, self.num_classes))
+        return windowing.pool_logits(logits, mask[:, :, None], self.pool)
+
+    def _class_logits(self, logits, flip=0):
+        """The columns of a flip among the network's logits: [B, K], log(p / (1 - p)) of each class."""
+        logits = ops.cast(logits[:, flip * self.num_classes : (flip + 1) * self.num_classes], "float32")
+        return log_odds(logits) if self.single_label else logits
 
     def _training_logits(self, image):
         """The logits of images in training: [B, M, T, C] → as many as the preprocessor has labels."""
@@ -271,9 +294,7 @@ class Tagger(keras.Model):
             for layer in flip_layers:
                 layer.flip = flip
             image, _ = self.preprocessor((windows, self._no_labels(windows)), training=False)
-            logits = self.network(image, training=False)
-            logits = ops.cast(logits[:, flip * self.num_classes : (flip + 1) * self.num_classes], "float32")
-            all_logits.append(log_odds(logits) if self.single_label else logits)
+            all_logits.append(self._class_logits(self.network(image, training=False), flip))
         for layer in flip_layers:
             layer.flip = 0
         return ops.concatenate(all_logits, axis=1)  # [B, F K]
@@ -315,9 +336,10 @@ class Tagger(keras.Model):
         Raises:
             ValueError: The network does not tell what its head is.
         """
+        _ = self.parts.backbone, self.parts.head  # made here, not while a graph is traced
         for layer in self.backbone():
             layer.trainable = False
-        self.frozen = self.parts.head is not None
+        self.frozen = True
 
     def embeddings(self, windows: Any) -> Any:
         """What the backbone makes of windows, before the head.
@@ -325,7 +347,7 @@ class Tagger(keras.Model):
         A feature map is averaged over its bands and frames.
 
         Args:
-            windows: [B, n], float32 in -1 to 1.
+            windows: [B, n], float32 in -1 to 1 or int16.
 
         Returns:
             float32 [B, D].
@@ -335,9 +357,25 @@ class Tagger(keras.Model):
         """
         return pooled(ops.cast(self.features(windows), "float32"))
 
+    def clip_embeddings(self, waveform: Any) -> Any:
+        """The mean of the embeddings of the windows of each clip, placed as for predictions.
+
+        Args:
+            waveform: [B, N], with zeros after the end of the shorter clips.
+
+        Returns:
+            float32 [B, D].
+        """
+        windows, mask = self.windows(windowing.to_float(ops.convert_to_tensor(waveform)))  # [B, W, n], [B, W]
+        batch, num_windows, n = ops.shape(windows)
+        embeddings = self.embeddings(ops.reshape(windows, (-1, n)))  # [B * W, D]
+        embeddings = ops.reshape(embeddings, (batch, num_windows, embeddings.shape[-1]))
+        weights = ops.cast(mask, "float32")[:, :, None]
+        return ops.sum(embeddings * weights, axis=1) / ops.sum(weights, axis=1)
+
     def features(self, windows: Any) -> Any:
-        """What enters the head: windows [B, n] → [B, D] or a feature map [B, ..., D]."""
-        windows = ops.convert_to_tensor(windows, "float32")
+        """What enters the head: windows [B, n], float32 or int16 → [B, D] or a feature map [B, ..., D]."""
+        windows = windowing.to_float(ops.convert_to_tensor(windows))
         image, _ = self.preprocessor((windows, self._no_labels(windows)), training=False)
         return self.parts.backbone(image, training=False)
 

@@ -20,6 +20,7 @@ from audiotag.layers import (
     ToImage,
 )
 from audiotag.models import MODELS
+from audiotag.models.heads import HEADS, NetworkParts, pooled
 from audiotag.models.label_groups import NUM_GROUPS, num_grouped_columns
 from audiotag.models.tagger import Tagger
 from audiotag.runs.directory import window_samples
@@ -75,6 +76,9 @@ def build_tagger(experiment: Experiment, *, sample_rate: int, num_classes: int, 
             _check_network(network, num_logits)
             if weights is not None:
                 load_pretrained(network, weights)
+        if experiment.head is not None:
+            with error_context(f"head {experiment.head.name}"), _dtype_policy(experiment.dtype_policy):
+                network = _with_head(network, experiment.head, num_logits)
     tagger = Tagger(
         preprocessor,
         network,
@@ -138,6 +142,16 @@ def _check_output(output, expected, rank):
             f"{output.dtype} {list(output.shape)}" if isinstance(output, keras.KerasTensor) else type(output).__name__
         )
         raise ValueError(f"returns {found}. Expected a float tensor {expected}.")
+
+
+def _with_head(network, head, num_logits):
+    """A network with other output layers."""
+    embeddings = pooled(NetworkParts(network).features)  # [B, D]
+    logits = create(head, HEADS, embeddings=embeddings, num_logits=num_logits)
+    with errors_of(head):
+        replaced = keras.Model(network.input, logits, name=network.name)
+    _check_network(replaced, num_logits)
+    return replaced
 
 
 def _check_network(network, num_logits):

@@ -7,6 +7,7 @@ runs/NAME/
   folds.csv            the fold of every clip that is ever held out
   corrections.csv      a copy of the experiment's corrections
   fold-K/STAGE/        see `StageFiles`
+  embeddings/          embeddings of clips that a stage has stored; may be removed, and are then computed again
   report.html, saved_model/, submission.csv
 """
 
@@ -41,7 +42,7 @@ RETRAIN = "Retrain with --restart."
 MAX_SHOWN = 3  # changed keys in a message
 OWN_FILES = {  # what a run holds beside its folds
     *("experiment.json", "environment.json", "data.json", "folds.csv", "corrections.csv"),
-    *("report.html", "saved_model", "submission.csv"),
+    *("report.html", "saved_model", "submission.csv", "embeddings"),
 }
 PREVIOUS = "previous-"  # before the name of a file: the version before the current one
 DESCRIPTIONS = {"about", "command", "quick_command", "expect"}  # keys of an experiment that may change afterwards
@@ -65,12 +66,13 @@ class StageResult(Section):
     weights: str  # a file name in the stage's folder
     sha256: str  # of that file
     epochs: int
-    best_epoch: int  # from 0: the epoch of these weights
+    best_epoch: int  # from 0: the epoch of these weights; -1 before the first, with 0 epochs
     monitor: str  # the monitor of the experiment, such as val_lwlrap
     value: float  # of the monitor, after that epoch
     seconds: float  # spent on training and validation, over all processes
     resumed: bool  # whether more than one process trained the stage
     round: int | None = None  # the best of several, from 1
+    initial_head: dict[str, Any] | None = None  # what was chosen for it
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,16 @@ class StageFiles:
         return self.folder / "source_clips.csv"
 
     @property
+    def initial_head(self) -> Path:
+        """What was chosen for the head that the stage started with."""
+        return self.folder / "initial_head.json"
+
+    @property
+    def embeddings(self) -> Path:
+        """Which embeddings the stage has stored."""
+        return self.folder / "embeddings.json"
+
+    @property
     def selected_clips(self) -> Path:
         """The noisy clips that the stage's selection kept, as a table of corrections."""
         return self.folder / "selected_clips.csv"
@@ -180,6 +192,11 @@ class Run:
     def corrections_file(self) -> Path:
         """The run's copy of the experiment's corrections."""
         return self.folder / "corrections.csv"
+
+    @property
+    def embeddings_folder(self) -> Path:
+        """Where embeddings of clips are stored, for all folds."""
+        return self.folder / "embeddings"
 
     @property
     def environment_file(self) -> Path:
@@ -423,7 +440,8 @@ def start_run(
         raise DataError(f"{left[0]}: belongs to an incomplete run. Remove {folder}, or choose another --run.")
     place.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(files.Busy), _exclusive_lock(folder):
-        files.delete_unfinished(folder)
+        for place_of_files in (folder, *folder.glob("embeddings/*/")):
+            files.delete_unfinished(place_of_files)
         if not is_run(folder) or not is_trained(folder) and _difference(open_run(folder), experiment, manifest):
             _create(folder, experiment, manifest)
         elif open_run(folder).experiment != experiment and not _difference(
@@ -527,7 +545,7 @@ def _records_difference(run, manifest):
 def _create(folder, experiment, manifest):
     """Writes the first files of a run, in place of those of a run that never finished an epoch."""
     if is_run(folder):
-        for path in [*folder.glob("fold-*"), folder / "folds.csv", folder / "corrections.csv"]:
+        for path in [*folder.glob("fold-*"), folder / "embeddings", folder / "folds.csv", folder / "corrections.csv"]:
             files.remove(path)
     files.write_text(experiment_file(folder), dump(experiment))
     described = environment() | {"components": source_hashes(experiment)}

@@ -216,7 +216,8 @@ def _check_lengths(experiment, stage, sample_rate, where):
     """Refuses lists and arrays that would take hours or all memory before the network can be measured."""
     augment = experiment.augment if stage.augment is None else stage.augment
     lists = [experiment.waveform_augment, experiment.image_preprocess, augment]
-    components = [experiment.model, experiment.frontend, *(component for each in lists for component in each)]
+    single = [experiment.model, experiment.frontend, *([experiment.head] if experiment.head else [])]
+    components = [*single, *(component for each in lists for component in each)]
     lists += [value for component in components for value in dict(component).values() if isinstance(value, tuple)]
     if max(map(len, lists)) > MAX_COMPONENTS:
         raise DataError(f"{where}: has a list of {max(map(len, lists))} entries. Expected at most {MAX_COMPONENTS}.")

@@ -28,6 +28,8 @@ from audiotag.runs.models import without_initial_weights
 from audiotag.runs.warm_start import find_source, load_source
 from audiotag.schedules import SCHEDULES
 from audiotag.training.callbacks import CALLBACKS, CSVLogger, ModelCheckpoint
+from audiotag.training.embedding_cache import check_cache
+from audiotag.training.initial_head import check_initial_head, check_options
 
 MOST_BATCH_VALUES = 1 << 32  # of a batch of images: 16 gigabytes
 
@@ -67,6 +69,8 @@ def check_stages(
         compile_tagger(tagger, experiment, stage, num_steps=stage.steps_per_epoch or 1)
         set_class_weights(tagger, stage, (), manifest.vocabulary)
         stage_callbacks(experiment, stage, StageFiles(Path()), num_classes=len(manifest.vocabulary))
+        if stage.initial_head is not None:
+            check_options(stage.initial_head, sizes["num_classes"], f"stages.{stage.name}.initial_head")
         if stage.select is not None:
             num_classes = sizes["num_classes"]
             build_rule(stage.select.rule)(np.eye(2, num_classes, dtype=bool), np.full((2, num_classes), 0.5))
@@ -119,6 +123,10 @@ def compile_tagger(
     with error_context(f"stages.{stage_of(stage.name)}"):
         if stage.backbone_lr_multiplier == 0:
             tagger.freeze_backbone()
+        if stage.initial_head is not None:
+            check_initial_head(tagger)
+        if stage.cache_embeddings:
+            check_cache(tagger)
         optimizer = build_optimizer(
             stage, tagger.trainable_variables, num_steps=num_steps, multipliers=lr_multipliers(tagger, stage)
         )
@@ -273,7 +281,7 @@ def build_optimizer(
             stage.schedule,
             SCHEDULES,
             learning_rate=stage.optimizer.learning_rate,
-            epochs=stage.epochs,
+            epochs=max(stage.epochs, 1),
             steps_per_epoch=num_steps,
         )
         settings["learning_rate"] = schedule

@@ -3,6 +3,7 @@
 import functools
 import json
 import math
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -29,7 +30,7 @@ from audiotag.crossval.splits import (
 )
 from audiotag.data.clips import read_clips
 from audiotag.data.labels import multi_hot
-from audiotag.data.pipeline import Stopwatch, evaluation_batches, explain_damage, training_batches
+from audiotag.data.pipeline import Stopwatch, evaluation_batches, explain_damage, feature_batches, training_batches
 from audiotag.data.records.manifest import Manifest, read_manifest, refuse_damage
 from audiotag.data.records.offsets import find_offsets
 from audiotag.data.sampling import sampling_probabilities
@@ -39,6 +40,7 @@ from audiotag.models.tagger import Tagger
 from audiotag.runs.directory import (
     RETRAIN,
     Run,
+    StageFiles,
     StageResult,
     find_records,
     is_run,
@@ -64,6 +66,8 @@ from audiotag.training.callbacks import (
     signals_save,
 )
 from audiotag.training.compiling import check_stages, compile_tagger, set_class_weights, stage_callbacks, stage_tagger
+from audiotag.training.embedding_cache import cached_features
+from audiotag.training.initial_head import set_initial_head
 from audiotag.training.state import forget_state, is_saved, restore_callbacks, resume
 
 
@@ -200,10 +204,11 @@ def _fit_group(context, group, say):
             forget_state(at_stage.files.training_state)
             name, value = result["monitor"].removeprefix("val_"), result["value"]
             where = f"{num_validation} validation clips" if num_validation else "the training clips"
-            say(
-                f"{stage.name} stage, fold {fold}: {name} {value:.4f} on {where}, epoch {result['best_epoch'] + 1} of "
-                f"{result['epochs']}."
-            )
+            when = f"epoch {result['best_epoch'] + 1} of {result['epochs']}"
+            if initial := result["initial_head"]:
+                options = ", ".join(f"{key} {number:.4g}" for key, number in initial.items() if key != "name")
+                when += f", initial head {initial['name']} ({options})"
+            say(f"{stage.name} stage, fold {fold}: {name} {value:.4f} on {where}, {when}.")
 
 
 def _num_validation_clips(context):
@@ -228,7 +233,7 @@ def _fit_stage(context: FoldContext, index: int, say: Callable[[str], Any]) -> d
     files.write_text(stage_files.training_clips, files.csv_text(clips[["name", "labels", "weight", "group", "sha256"]]))
     num_steps = steps_per_epoch(stage, len(clips))
     sampling = _sampling(run, clips, stage, num_steps)
-    if not sampling and len(clips) < stage.batch_size:
+    if stage.epochs and not sampling and len(clips) < stage.batch_size:
         raise ConfigError(
             f"stages.{stage_of(stage.name)}.batch_size: {len(clips)} clips do not fill a batch of "
             f"{stage.batch_size}. Give more clips or a smaller one."
@@ -240,8 +245,27 @@ def _fit_stage(context: FoldContext, index: int, say: Callable[[str], Any]) -> d
     tagger = _compiled_tagger(context, index, num_steps, source=source, say=say)
     set_class_weights(tagger, stage, clips["labels"], run.vocabulary)
     callbacks = stage_callbacks(run.experiment, stage, stage_files, num_classes=len(run.vocabulary))
-    batches = _batches(context, clips, index, separate_subsets=tagger.separate_subsets)
-    validation = _validation_batches(context) if run.experiment.validation is not None else None
+    batches = _batches(context, clips, index, tagger)
+    began = time.monotonic()
+    resume(state, tagger)
+    if stage.start_from is None and not resumed:
+        tagger.adapt(lambda: (waveform for waveform, _ in batches(epochs=range(1))))
+    has_new_head = stage.initial_head is not None and not resumed
+    if has_new_head or stage.cache_embeddings:
+        features = cached_features(context, tagger, clips, "training", say=say)
+        if has_new_head:
+            set_initial_head(context, tagger, clips, features, sampling.get("probabilities"))
+        if stage.cache_embeddings:
+            tagger.takes_features = True
+            batches = functools.partial(batches, features=features)
+    is_validated = run.experiment.validation is not None
+    if stage.epochs == 0:
+        evaluated = validation_clips(run, context.clips, context.fold) if is_validated else clips
+        batches = _evaluation_batches(context, tagger, evaluated, say)
+        return _finish_untrained(context, tagger, batches, time.monotonic() - began)
+    validation = None
+    if is_validated:
+        validation = _evaluation_batches(context, tagger, validation_clips(run, context.clips, context.fold), say)
     warn_at_divergence = WarnAtDivergence(stage_of(stage.name), context.fold, len(run.vocabulary))
     while True:
         metadata = resume(state, tagger)
@@ -253,8 +277,6 @@ def _fit_stage(context: FoldContext, index: int, say: Callable[[str], Any]) -> d
             )
         if epochs_done == stage.epochs or metadata["stop_training"]:
             return _finish_stage(context, tagger, callbacks, metadata, resumed)
-        if stage.start_from is None and not epochs_done and not steps_done:
-            tagger.adapt(lambda: (waveform for waveform, _ in batches(epochs=range(1))))
         epochs = epochs_done + 1 if steps_done else stage.epochs  # first the rest of an epoch that was interrupted
         dataset = batches(epochs=range(epochs_done, epochs), **sampling).skip(steps_done)
         dataset = dataset.map(lambda waveform, truth: ((waveform, truth), truth))  # labels are augmented, too
@@ -317,20 +339,22 @@ def _compiled_tagger(
     return tagger
 
 
-def _batches(context, clips, index, *, separate_subsets):
+def _batches(context, clips, index, tagger):
     """`training_batches` of a stage; epochs and sampling are still to be given."""
-    run, stage = context.run, context.stage
+    run, stage, pad = context.run, context.stage, context.run.experiment.window.pad
+    sliding = stage.windows == "sliding"
     truth = multi_hot(clips["labels"], run.vocabulary)
     return functools.partial(
         training_batches,
         context.manifest,
         clips,
-        group_labels(truth, clips["trusted"]) if separate_subsets else truth,
+        group_labels(truth, clips["trusted"]) if tagger.separate_subsets else truth,
         window_samples=run.window_samples,
-        pad=run.experiment.window.pad,
+        pad="zeros" if sliding and pad == "random_zeros" else pad,
         batch_size=stage.batch_size,
         seed=run.experiment.seed + index,
         offsets=context.offsets,
+        hop=tagger.hop if sliding else None,
     )
 
 
@@ -349,15 +373,15 @@ def _sampling(run: Run, clips: pd.DataFrame, stage: Stage, num_steps: int) -> di
     return {"probabilities": probabilities, "num_steps": num_steps}
 
 
-def _validation_batches(context):
-    """Batches of (waveform, truth) of the validation clips."""
-    run = context.run
-    clips = validation_clips(run, context.clips, context.fold).reset_index(drop=True)
+def _evaluation_batches(context, tagger, clips, say):
+    """Batches of (waveform, truth) of complete clips, or of the features of their windows."""
+    run, batch_size, clips = context.run, context.stage.batch_size, clips.reset_index(drop=True)
     truth = tf.constant(multi_hot(clips["labels"], run.vocabulary))  # [clips, K]
-    batches = evaluation_batches(
-        context.manifest, clips, window_samples=run.window_samples, batch_size=context.stage.batch_size
-    )
-    return batches.map(lambda waveform, row: (waveform, tf.gather(truth, row)))
+    if tagger.takes_features:
+        batches = feature_batches(cached_features(context, tagger, clips, "validation", say=say), batch_size=batch_size)
+    else:
+        batches = evaluation_batches(context.manifest, clips, window_samples=run.window_samples, batch_size=batch_size)
+    return batches.map(lambda inputs, row: (inputs, tf.gather(truth, row)))
 
 
 def _finish_stage(
@@ -390,20 +414,36 @@ def _finish_stage(
         weights = stage_files.last_weights
         tagger.optimizer.finalize_variable_values(tagger.trainable_variables)  # their moving average, if it keeps one
         sha256 = save_weights(tagger, weights)
-    result = {
-        "schema_version": SCHEMA_VERSION,
-        "weights": weights.name,
-        "sha256": sha256,
-        "epochs": metadata["epochs_done"],
-        "best_epoch": epoch,
-        "monitor": monitor,
-        "value": history[epoch][monitor],
-        "seconds": round(metadata["seconds"], 1),
-        "resumed": resumed,
-        "round": None,
-    }
-    _write_result(stage_files, result)
-    return result
+    return _write_result(
+        stage_files,
+        weights=weights.name,
+        sha256=sha256,
+        epochs=metadata["epochs_done"],
+        best_epoch=epoch,
+        monitor=monitor,
+        value=history[epoch][monitor],
+        seconds=round(metadata["seconds"], 1),
+        resumed=resumed,
+    )
+
+
+def _finish_untrained(context, tagger, batches, seconds):
+    """Ends a stage of no epoch with its initial head."""
+    stage_files, monitor = context.files, context.run.experiment.monitored
+    value = tagger.evaluate(batches, return_dict=True, verbose=0)[monitor.removeprefix("val_")]
+    if not math.isfinite(value):
+        raise ConfigError(f"{stage_files.folder}: {monitor} is NaN or infinite. Choose another monitor.")
+    return _write_result(
+        stage_files,
+        weights=stage_files.last_weights.name,
+        sha256=save_weights(tagger, stage_files.last_weights),
+        epochs=0,
+        best_epoch=-1,
+        monitor=monitor,
+        value=float(value),
+        seconds=round(seconds, 1),
+        resumed=False,
+    )
 
 
 def _choose_round(run: Run, folds: Sequence[int], stage: Stage, say: Callable[[str], Any]) -> None:
@@ -414,9 +454,14 @@ def _choose_round(run: Run, folds: Sequence[int], stage: Stage, say: Callable[[s
     best = best_round(run, run.experiment.held_out, stage_named(run.experiment, name))
     for fold in folds:
         result = read_section(run.stage_files(fold, f"{name}/{best}").result, StageResult) | {"round": best}
-        _write_result(run.stage_files(fold, name), result)
+        files.write_text(run.stage_files(fold, name).result, json.dumps(result, indent=2) + "\n")
     say(f"{name} stage: round {best} of {number} is the best.")
 
 
-def _write_result(stage_files, result):
+def _write_result(stage_files: StageFiles, **values: Any) -> dict[str, Any]:
+    """Writes result.json, with these and the other keys of a `StageResult`, and returns its content."""
+    initial = stage_files.initial_head
+    chosen = json.loads(initial.read_text(encoding="utf-8")) if initial.is_file() else None
+    result = {"schema_version": SCHEMA_VERSION, **values, "round": None, "initial_head": chosen}
     files.write_text(stage_files.result, json.dumps(result, indent=2) + "\n")
+    return result

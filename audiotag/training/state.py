@@ -5,11 +5,8 @@ checked against the schemas below, and no path is ever read from it.
 """
 
 import contextlib
-import hashlib
-import json
 import math
 import sys
-import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,10 +16,10 @@ import numpy as np
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
-from audiotag import files
 from audiotag.config.components import Section
 from audiotag.config.loading import parse
 from audiotag.errors import ConfigError, DataError, shortened
+from audiotag.runs.arrays import load_arrays, save_arrays
 from audiotag.runs.directory import RETRAIN, previous
 
 # The metadata of a stage before its first step. Metadata is the training state without the variables of the model and
@@ -131,13 +128,7 @@ def save_state(
         "stop_training": bool(model.stop_training),
         "callbacks": {name: get_callback_state(callback) for name, callback in _with_state(callbacks).items()},
     }
-    arrays = [
-        *arrays,
-        *metric_state,
-        np.frombuffer(json.dumps(metadata, default=lambda number: number.item()).encode(), "uint8"),
-    ]
-    with files.atomic_file(path, keep=previous(path)) as unfinished:
-        np.savez(unfinished, *arrays, sha256=np.array(_digest(arrays)))
+    save_arrays(path, [*arrays, *metric_state], metadata, keep=previous(path))
     return metadata | {"metric_state": metric_state}
 
 
@@ -159,10 +150,10 @@ def load_state(path: Path, model: keras.Model) -> dict[str, Any]:
         DataError: Both files are damaged, or belong to another network, or the metadata are not valid.
     """
     try:
-        arrays, content = _read_state(path)
+        arrays, content = load_arrays(path)
     except Exception as error:  # zipfile and NumPy raise a dozen kinds
         try:
-            arrays, content = _read_state(previous(path))
+            arrays, content = load_arrays(previous(path))
         except Exception:
             raise DataError(
                 f"{path}: the training state is damaged ({error}), and there is no usable previous version. {RETRAIN}"
@@ -217,32 +208,6 @@ def is_saved(path: Path) -> bool:
     A kill may have left only the version before.
     """
     return path.exists() or previous(path).exists()
-
-
-def _read_state(path):
-    """The arrays and the metadata in a file of `save_state`, if their SHA-256 is right."""
-    with open(path, "rb") as data:
-        if data.read(4) != b"PK\3\4":  # or NumPy would advise to load it unsafely
-            raise ValueError("it is not a zip archive")
-        data.seek(0)
-        with np.load(data, allow_pickle=False) as file:
-            if any(member.compress_type != zipfile.ZIP_STORED for member in file.zip.infolist()):
-                raise ValueError("it is compressed")
-            arrays = dict(file)
-    expected = str(arrays.pop("sha256"))
-    if expected != _digest(arrays.values()):
-        raise ValueError("its SHA-256 is wrong")
-    *numbers, text = arrays.values()
-    return numbers, json.loads(text.tobytes())
-
-
-def _digest(arrays):
-    """SHA-256 of arrays: their types, shapes and bytes."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(f"{array.dtype.str}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
 
 
 def get_callback_state(callback: keras.callbacks.Callback) -> dict[str, Any]:

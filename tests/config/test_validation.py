@@ -8,6 +8,12 @@ from audiotag.config.loading import load
 from audiotag.errors import ConfigError
 
 DEMO = Path(__file__).parents[2] / "experiments" / "demo.json"
+CACHED = [
+    "stages.noisy.cache_embeddings=true",
+    "stages.noisy.backbone_lr_multiplier=0",
+    "stages.noisy.windows=sliding",
+    "stages.noisy.augment=[]",
+]
 CHECKPOINT = [{"name": "ModelCheckpoint", "monitor": "loss"}]
 
 
@@ -247,6 +253,31 @@ def test_names_without_a_meaning_in_the_file_are_refused(write, place, value, me
             ["validation=null", "stages.noisy.keep=last", "stages.curated.keep=last"],
             'stages[1].callbacks[0].monitor: "validation" is null, so no clip validates and there is no val_lwlrap. '
             "Expected lwlrap or loss.",
+        ),
+        (
+            ["stages.noisy.epochs=0"],
+            "stages[0].epochs: is 0, which only a stage with an initial_head may have. Expected",
+        ),
+        (
+            ["stages.noisy.cache_embeddings=true"],
+            'stages[0].cache_embeddings: the backbone must not change. Add "backbone_lr_multiplier": 0 to the stage.',
+        ),
+        (
+            CACHED[:2],
+            'stages[0].cache_embeddings: each epoch must use the same windows. Add "windows": "sliding" to the stage.',
+        ),
+        (
+            CACHED[:3],
+            "stages[0].cache_embeddings: frequency_mask changes images at random, before the backbone. Add "
+            '"augment": [] to the stage.',
+        ),
+        (
+            [*CACHED, 'waveform_augment=[{"name": "time_roll"}]'],
+            "stages[0].cache_embeddings: time_roll of waveform_augment is random, before the backbone. Leave it out",
+        ),
+        (
+            [*CACHED, 'image_preprocess=[{"name": "random_crop", "num_frames": 64}]'],
+            "stages[0].cache_embeddings: random_crop of image_preprocess is random, before the backbone. Leave it out",
         ),
     ],
 )

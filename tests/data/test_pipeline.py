@@ -16,7 +16,7 @@ from scipy.stats import chisquare
 from audiotag.data import pipeline
 from audiotag.data.audio.decoding import to_pcm
 from audiotag.data.clips import read_clips
-from audiotag.data.pipeline import Stopwatch, evaluation_batches, training_batches
+from audiotag.data.pipeline import Stopwatch, WindowFeatures, evaluation_batches, training_batches, window_batches
 from audiotag.data.records import read_manifest, write_records
 from audiotag.data.records.offsets import find_offsets
 from audiotag.data.sources import find_clips
@@ -282,6 +282,50 @@ def test_windows_by_offset_are_those_of_the_sequential_reader(packed, pad, fract
     sequential = windows((manifest, clips), **options)
     assert equal(windows((manifest, clips), **options, offsets=find_offsets(manifest)), sequential)
     assert len({name for name, _ in sequential}) > len(clips) / 2
+
+
+# Sliding windows
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("pad", ["repeat", "zeros"])
+def test_every_sliding_window_of_a_clip_follows_the_one_before_and_the_last_ends_with_it(packed, sounds, codec, pad):
+    manifest, clips = packed(codec)
+    offsets = find_offsets(manifest) if codec == "pcm" else None
+    options = {"window_samples": WINDOW, "pad": pad, "hop": 30, "batch_size": 7, "offsets": offsets}
+    found = {name: [] for name in clips["name"]}
+    for waveform, rows in window_batches(manifest, clips, **options).as_numpy_iterator():
+        for window, row in zip(waveform, rows):
+            found[clips["name"][row]].append(window)
+    for name, sound in sounds.items():
+        spare = len(sound) - WINDOW
+        starts = [0] if spare <= 0 else [*range(0, spare, 30), spare]
+        assert len(found[name]) == len(starts)
+        for window, start in zip(found[name], starts):
+            if spare >= 0:
+                np.testing.assert_array_equal(window, sound[start : start + WINDOW])
+            elif pad == "repeat":
+                np.testing.assert_array_equal(window, np.resize(sound, WINDOW))
+            else:
+                np.testing.assert_array_equal(window[(-spare) // 2 :][: len(sound)], sound)
+
+
+@pytest.mark.parametrize("probabilities", [None, np.arange(1.0, 46)])
+def test_sliding_windows_in_training_are_drawn_alike_from_records_and_from_features(packed, sounds, probabilities):
+    manifest, clips = packed()
+    sampling = {} if probabilities is None else {"probabilities": probabilities, "num_steps": 60}
+    values, counts = [], []
+    for name in clips["name"]:
+        sound, spare = sounds[name], max(len(sounds[name]) - WINDOW, 0)
+        starts = [*range(0, spare, 30), spare]
+        counts.append(len(starts))
+        values += [np.resize(sound[start:], WINDOW) for start in starts]
+    options = {"epochs": range(2), "hop": 30, **sampling}
+    drawn = windows((manifest, clips), **options)
+    assert equal(windows((manifest, clips), offsets=find_offsets(manifest), **options), drawn)
+    features = WindowFeatures(np.stack(values), np.array(counts))
+    assert equal(windows((manifest, clips), features=features, **options), drawn)
+    assert len({window.tobytes() for _, window in drawn}) > len({name for name, _ in drawn})
 
 
 @pytest.mark.parametrize("threads", [1, 5])

@@ -1,3 +1,5 @@
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -5,10 +7,12 @@ from keras import layers
 from waveforms import noise
 
 from audiotag.config.loading import load
-from audiotag.models.heads import NetworkParts
+from audiotag.errors import ConfigError
+from audiotag.models.heads import NetworkParts, is_head
 from audiotag.models.tagger import Tagger
 from audiotag.runs.building import build_tagger
 
+SIZES = {"sample_rate": 16_000, "num_classes": 5}
 SMALL = ("window.seconds=0.5", "model.filters=[8]", "augment=[]")
 
 
@@ -28,7 +32,7 @@ def tagger():
     x = layers.BatchNormalization(momentum=0.5)(layers.Conv2D(8, 3)(image))
     x = layers.Dropout(0.5)(x)
     logits = layers.Dense(5, name="logits")(layers.GlobalAveragePooling2D()(x))
-    whole = build_tagger(load("demo", SMALL), sample_rate=16_000, num_classes=5)
+    whole = build_tagger(load("demo", SMALL), **SIZES)
     network = keras.Model(image, logits)
     return Tagger(whole.preprocessor, network, num_classes=5, window_samples=8000)
 
@@ -47,7 +51,7 @@ def test_a_network_without_one_head_is_refused(names, found):
 
 def test_embeddings_are_the_mean_of_what_enters_the_head():
     overrides = 'model={"name": "vgg_gap", "width": 4}', "frontend.frame_step=160"
-    vgg = build_tagger(load("demo", overrides), sample_rate=16_000, num_classes=5)
+    vgg = build_tagger(load("demo", overrides), **SIZES)
     windows = noise(2, 32_000)
     features = vgg.features(windows)
     assert len(features.shape) == 4
@@ -74,3 +78,33 @@ def test_a_frozen_backbone_keeps_its_statistics_and_drops_nothing(tagger):
         if "seed" not in weight.path:
             np.testing.assert_array_equal(weight, value)
     np.testing.assert_allclose(frozen, inference, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("head", "layers_of_head"),
+    [
+        ({"name": "linear"}, ["logits"]),
+        (
+            {"name": "mlp", "units": [6, 4], "dropout": 0.1},
+            ["head_hidden_1", "head_dropout_1", "head_hidden_2", "head_dropout_2", "logits"],
+        ),
+    ],
+)
+def test_a_head_of_the_experiment_replaces_that_of_the_network(head, layers_of_head):
+    overrides = 'model={"name": "vgg_gap", "width": 4}', "frontend.frame_step=160", f"head={json.dumps(head)}"
+    network = build_tagger(load("demo", overrides), **SIZES).network
+    assert [layer.name for layer in network.layers if is_head(layer.name)] == layers_of_head
+    assert network.output_shape == (None, 5)
+    assert NetworkParts(network).features.shape == (None, 32)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"units": []}, r"^head mlp: units must be one or more numbers"),
+        ({"dropout": 1.0}, r"^head mlp: dropout must be from 0 to below 1\. Received: dropout=1\.0"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        build_tagger(load("demo", [*SMALL, f"head={json.dumps({'name': 'mlp'} | options)}"]), **SIZES)
