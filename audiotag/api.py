@@ -39,6 +39,7 @@ class Evaluation:
         clips: A row per clip, the worst first: name, labels, lwlrap, chance, top_3.
         calibration: A row per range of probabilities: the mean probability, and the fraction that is right.
         scores: A row per clip: fname, K probabilities, K logits.
+        note: How validation clips were split, if they are what was measured.
 
     Example:
         evaluation = audiotag.evaluate("runs/demo")
@@ -50,11 +51,12 @@ class Evaluation:
     clips: pd.DataFrame
     calibration: pd.DataFrame
     scores: pd.DataFrame
+    note: str = ""
 
     def __str__(self) -> str:
         from audiotag.evaluation.measures import summary
 
-        return summary(vars(self))
+        return "\n".join([summary(vars(self)), *filter(None, [self.note])])
 
     __repr__ = __str__
 
@@ -248,15 +250,18 @@ def evaluate(
     """
     _check_model(run)
     from audiotag.config import custom
-    from audiotag.ensembling.members import open_model, predictions_and_thresholds
+    from audiotag.ensembling.members import EnsemblePredictor, open_model, predictions_and_thresholds
     from audiotag.evaluation.measures import evaluation_tables
+    from audiotag.evaluation.scoring import how_validated
 
     model = open_model(run, _several(overrides))
     with custom.allowed(allow_unsafe):
         clips, logits, thresholds = predictions_and_thresholds(
             model, records=records, stage=stage, out_of_fold=out_of_fold
         )
-    return Evaluation(**evaluation_tables(clips, logits, model.vocabulary, thresholds=thresholds))
+        runs = model.runs if isinstance(model, EnsemblePredictor) else (model,)
+        note = " ".join(dict.fromkeys(map(how_validated, runs))) if out_of_fold else ""
+    return Evaluation(**evaluation_tables(clips, logits, model.vocabulary, thresholds=thresholds), note=note)
 
 
 def sweep(

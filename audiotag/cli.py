@@ -473,7 +473,7 @@ def evaluate(
     if csv_path:
         write_scores(csv_path, evaluation.classes)
     if out:
-        write_tables(out, vars(evaluation))
+        write_tables(out, {name: table for name, table in vars(evaluation).items() if name != "note"})
 
 
 @main.command()

@@ -131,6 +131,47 @@ def _validating(experiment):
     return experiment.validation.subset or " or ".join(experiment.trusted)
 
 
+def how_split(experiment: Experiment, clips: pd.DataFrame) -> str:
+    """How clips were divided into those that train and those that validate.
+
+    Scores on clips of recordings or speakers that a model trained on are higher than on new ones, so this is shown
+    beside every validation score.
+
+    Args:
+        experiment: An experiment with validation.
+        clips: What `training_clips` returns.
+
+    Returns:
+        For example "clip by clip" or "by group: 5 groups".
+    """
+    validation = experiment.validation
+    named = clips["group"][clips["group"] != ""]
+    ways = []
+    if validation is not None and validation.subset is not None:
+        ways.append(f"by the subset {validation.subset}")
+    elif validation is not None and validation.folds is not None and validation.folds.by == "predefined":
+        ways.append("by predefined folds")
+    if len(named):
+        without = len(clips) - len(named)
+        rest = f", and {without} clips without a group one by one" if without else ""
+        ways.append(f"by group: {named.nunique()} group{'s' if named.nunique() > 1 else ''}{rest}")
+    return " and ".join(ways) or "clip by clip"
+
+
+def untrained_classes(run: Run, clips: pd.DataFrame, fold: int) -> list[str]:
+    """The classes of which the models of a fold train on no clip.
+
+    Args:
+        run: A `Run`.
+        clips: What `training_clips` returns.
+        fold: The fold that is held out.
+    """
+    subsets = {subset for stage in run.experiment.stages for subset in stage.subset}
+    trained = clips[clips["subset"].isin(subsets) & (clips["fold"] != fold)]
+    present = {label for labels in usable_clips(run, trained)["labels"] for label in split_labels(labels)}
+    return [label for label in run.vocabulary if label not in present]
+
+
 def keep_corrections(run: Run) -> None:
     """Copies the experiment's corrections into the run.
 

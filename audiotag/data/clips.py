@@ -23,7 +23,7 @@ USAGES = ("", "Public", "Private")
 COLUMNS = {
     "name": str,  # unique; path of the file inside the folder of audio, with "/"
     "subset": str,  # TEST, or any other name of letters, digits, - and _
-    "labels": str,  # joined by ","; "" for a clip of no class, and in a test subset without labels
+    "labels": str,  # joined by ","; "" for background, and in a test subset without labels
     "usage": str,  # one of USAGES: the leaderboard that scores a test clip
     "fold": int,  # the predefined fold, from 1
     "group": str,  # the recording that the clip was cut from
@@ -41,14 +41,18 @@ MEASURES = {
     "sha256": str,
 }
 # Where a clip was found. clips.csv leaves it out: the same clips give the same bytes in any folder.
-LOCATION_COLUMNS = ("path", "row")
 EXCERPT = ("start_seconds", "end_seconds")  # of a clip that is part of a file; the name of such a clip has them, too
+LOCATION_COLUMNS = ("path", "row", *EXCERPT)
 
 CONTROL_CHARACTERS = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 
-def check_clips(table: pd.DataFrame) -> None:
+def check_clips(table: pd.DataFrame, *, background: bool = False) -> None:
     """Raises DataError if a table of clips is invalid, and names the row.
+
+    Args:
+        table: Has the columns `COLUMNS`.
+        background: Whether any clip may have no labels, as in records.
 
     Example:
         >>> check_clips(pd.DataFrame({"name": ["1.wav"], "subset": ["curated"]}))
@@ -61,9 +65,10 @@ def check_clips(table: pd.DataFrame) -> None:
     if table.empty:
         raise DataError("The table of clips is empty: there is nothing to train on or to evaluate.")
     row_of_name: dict[str, str] = {}
+    test_is_labeled = ((table["subset"] == TEST) & (table["labels"] != "")).any()
     for row, clip in zip(rows(table), table[[*COLUMNS]].itertuples(index=False)):
         try:
-            _check_clip(clip)
+            _check_clip(clip, labels_needed=not background and (clip.subset != TEST or test_is_labeled))
         except DataError as error:
             raise DataError(f"{row}: {error}") from None
         if clip.name in row_of_name:
@@ -77,7 +82,7 @@ def check_clips(table: pd.DataFrame) -> None:
                 raise DataError(f"{row}: {column} is {value}. Expected a finite number.")
 
 
-def _check_clip(clip):
+def _check_clip(clip, labels_needed):
     """Raises DataError if one row of a table of clips is invalid."""
     if not _is_plain_path(clip.name):
         raise DataError(
@@ -99,7 +104,12 @@ def _check_clip(clip):
                 f"{column} {value!r} contains a line break or another control character. "
                 "Is a quotation mark missing here, or too many?"
             )
-    split_labels(clip.labels)
+    if not split_labels(clip.labels) and labels_needed:
+        raise DataError(
+            f"labels are empty. A {clip.subset} clip needs at least one. Add it, or remove the row; "
+            "only a test subset may have no labels, then for all of its clips. Of a clip with none of the classes, "
+            "write 'background' and make records with --background background."
+        )
     if clip.fold < 0:
         raise DataError(f"fold is {clip.fold}. Expected a whole number from 1, or 0 for none.")
 
@@ -143,8 +153,8 @@ def write_clips(path: str | Path, table: pd.DataFrame) -> None:
     The columns `path` and `row` are left out. The same clips give the same bytes in any order, and `read_clips`
     restores every number exactly.
     """
-    check_clips(table)
-    kinds = _kinds(table.columns.drop([*LOCATION_COLUMNS, *EXCERPT], errors="ignore"), where=path)
+    check_clips(table, background=True)
+    kinds = _kinds(table.columns.drop(list(LOCATION_COLUMNS), errors="ignore"), where=path)
     table = table.sort_values(["subset", "name"])
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -175,7 +185,7 @@ def read_clips(path: str | Path) -> pd.DataFrame:
         for column, kind in kinds.items()
     }
     table = pd.DataFrame(columns, index=table.index).reset_index()
-    check_clips(table)
+    check_clips(table, background=True)
     return table.drop(columns="row")
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.special import logit
 
 from audiotag.crossval.out_of_fold import read_scores
-from audiotag.crossval.splits import held_out_clips, training_clips
+from audiotag.crossval.splits import held_out_clips, how_split, training_clips
 from audiotag.data.clips import read_clips
 from audiotag.data.records.manifest import Manifest, read_manifest, refuse_damage
 from audiotag.errors import DataError
@@ -99,6 +99,16 @@ def out_of_fold_predictions(run: Run, stage: str | None = None) -> tuple[pd.Data
         else:
             scores.append(score_logits(load_taggers(run, stage, fold), manifest, clips[-1]))
     return pd.concat(clips, ignore_index=True), np.concatenate(scores)
+
+
+def how_validated(run: Run) -> str:
+    """A sentence about how a run's validation clips were split from those that it trained on.
+
+    Raises:
+        DataError: The records are not there, or folds.csv does not fit them.
+    """
+    clips = training_clips(run, read_clips(find_records(run).directory / "clips.csv"))
+    return f"Validation clips were split {how_split(run.experiment, clips)}."
 
 
 def read_out_of_fold(path: Path, names: set[str], vocabulary: Iterable[str]) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from audiotag.data.clips import read_clips, read_table
 from audiotag.data.labels import multi_hot, split_labels
 from audiotag.data.pipeline import evaluation_batches, explain_damage
 from audiotag.evaluation.measures import evaluation_tables, fit_thresholds, out_of_fold_thresholds
-from audiotag.evaluation.scoring import out_of_fold_predictions, score_test_clips
+from audiotag.evaluation.scoring import how_validated, out_of_fold_predictions, score_test_clips
 from audiotag.evaluation.thresholds import calibration_error
 from audiotag.inference.records import mean_logits
 from audiotag.layers import LogMel
@@ -91,6 +91,7 @@ def write_run_page(run: Run, path: str | Path) -> None:
         title=f"Run {run.folder.resolve().name}",
         about=run.experiment.about,
         evaluated_on=f"{len(scored.clips):,} {kind}",
+        validated=how_validated(run) if run.experiment.validation is not None else "No clips validated.",
         decided_at=decided_at,
         records=f"The records hold {clip_counts} clips of {len(run.vocabulary)} classes at {run.sample_rate:,} Hz.",
         cards=_cards(run, tables["overall"], scored),

@@ -24,8 +24,10 @@ from audiotag.crossval.source_clips import check_source, keep_source
 from audiotag.crossval.splits import (
     check_subset_names,
     check_subsets,
+    how_split,
     keep_corrections,
     training_clips,
+    untrained_classes,
     validation_clips,
 )
 from audiotag.data.clips import read_clips
@@ -155,6 +157,12 @@ def _fit_folds(run, manifest, clips, folds, say):
     say = functools.cache(say)  # what is true of several folds is said once
     for context in contexts:
         _check_sources(context)
+        if untrained := untrained_classes(run, clips, context.fold):
+            shown = f"{', '.join(untrained[:5])}{', …' if len(untrained) > 5 else ''}"
+            say(
+                f"Fold {context.fold}: no clip of {len(untrained)} of {len(run.vocabulary)} classes is trained on, as "
+                f"all are held out or there are none: {shown}."
+            )
     if not trained:
         refuse_damage(manifest)
     with explain_damage(manifest):
@@ -204,6 +212,7 @@ def _fit_group(context, group, say):
             forget_state(at_stage.files.training_state)
             name, value = result["monitor"].removeprefix("val_"), result["value"]
             where = f"{num_validation} validation clips" if num_validation else "the training clips"
+            where += f", split {how_split(run.experiment, context.clips)}" if num_validation else ""
             when = f"epoch {result['best_epoch'] + 1} of {result['epochs']}"
             if initial := result["initial_head"]:
                 options = ", ".join(f"{key} {number:.4g}" for key, number in initial.items() if key != "name")

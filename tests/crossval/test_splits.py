@@ -7,7 +7,14 @@ from selection_runs import BOTH, FILTERS, STAGES, TWO_FOLDS, fit, folds_of, sele
 
 from audiotag.config.schema import expand_rounds
 from audiotag.crossval.label_issues import rank_label_issues
-from audiotag.crossval.splits import NO_FOLD, held_out_clips, training_clips, validation_clips
+from audiotag.crossval.splits import (
+    NO_FOLD,
+    held_out_clips,
+    how_split,
+    training_clips,
+    untrained_classes,
+    validation_clips,
+)
 from audiotag.data.clips import read_clips
 from audiotag.errors import DataError
 from audiotag.evaluation.scoring import out_of_fold_predictions
@@ -157,3 +164,31 @@ def test_a_selection_without_noisy_clips_is_refused_before_anything_is_trained(t
     monkeypatch.setattr(loop, "_fit_stage", lambda *args: pytest.fail("trained"))
     with pytest.raises(DataError, match="has no noisy clips for stage 'selected', or none with a weight above 0"):
         fit(tiny(*selected_by_curated("mean_probability", 0.5)), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("validation", "groups", "expected"),
+    [
+        ('{"fraction": 0.2}', ["", "", ""], "clip by clip"),
+        ('{"folds": {"num_folds": 2}}', ["", "", ""], "clip by clip"),
+        ('{"fraction": 0.2}', ["ann", "bob", "ann"], "by group: 2 groups"),
+        ('{"folds": {"num_folds": 2}}', ["ann", "", ""], "by group: 1 group, and 2 clips without a group one by one"),
+        ('{"folds": {"num_folds": 2, "by": "predefined"}}', ["", "", ""], "by predefined folds"),
+        ('{"subset": "valid"}', ["ann", "bob", "bob"], "by the subset valid and by group: 2 groups"),
+    ],
+)
+def test_how_clips_were_split_is_said(tiny, validation, groups, expected):
+    assert how_split(tiny(f"validation={validation}"), pd.DataFrame({"group": groups})) == expected
+
+
+def test_a_class_whose_clips_are_all_held_out_is_named(run, records):
+    clips = training_clips(run, read_clips(records / "clips.csv"))
+    assert [untrained_classes(run, clips, fold) for fold in range(5)] == [[]] * 5
+    rare = run.vocabulary[0]
+    has = clips["labels"].str.split(",").map(lambda labels: rare in labels)
+    first = clips.index[has & (clips["subset"] == "curated")][0]
+    clips = clips.loc[~has | (clips.index == first)]
+    fold = clips["fold"][first]
+    assert [untrained_classes(run, clips, each) for each in range(5)] == [
+        [rare] if each == fold else [] for each in range(5)
+    ]

@@ -87,6 +87,12 @@ def test_an_unusual_but_plain_name_is_accepted(name):
 @pytest.mark.parametrize(
     "bad, message",
     [
+        (clip(labels=""), "labels are empty. A curated clip needs at least one. Add it, or remove the row"),
+        (clip(labels=" ", subset="noisy"), "labels are empty. A noisy clip needs at least one"),
+        (
+            clip(subset="test", labels=""),
+            "labels are empty. A test clip needs at least one.*may have no labels, then for all of its clips",
+        ),
         (clip(labels="Bark,Bark"), "'Bark' is listed twice"),
         (clip(labels="Bark,,Meow"), "a label is empty"),
         (clip(labels="Bark\nb.wav"), r"labels 'Bark\\nb.wav' contains a line break .* Is a quotation mark missing"),
@@ -111,7 +117,8 @@ def test_a_bad_row_is_named(bad, message):
 
 @pytest.mark.parametrize("subset", ["curated", "noisy", "test"])
 def test_a_clip_may_have_no_labels_as_an_example_of_no_class(subset):
-    check_clips(table(clip("ok.wav", "curated"), clip("t.wav", "test"), clip(labels="", subset=subset)))
+    bad = table(clip("ok.wav", "curated"), clip("t.wav", "test"), clip(labels="", subset=subset))
+    check_clips(bad, background=True)
 
 
 @pytest.mark.check("C5", 6)

@@ -143,7 +143,7 @@ def test_a_second_call_does_nothing(run, tiny, no_training):
     assert time.perf_counter() - begun < 2
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert [sentence.split(",")[0] for sentence in sentences] == ["noisy stage", "curated stage"]
-    pattern = r"curated stage, fold 0: lwlrap 0\.\d{4} on \d validation clips, epoch [12] of 2\."
+    pattern = r"curated stage, fold 0: lwlrap 0\.\d{4} on \d validation clips, split clip by clip, epoch [12] of 2\."
     assert re.fullmatch(pattern, sentences[1])
 
 

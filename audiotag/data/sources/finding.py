@@ -168,7 +168,7 @@ def find_clips(
     if vocabulary is not None:
         names = read_vocabulary_file(vocabulary)
         clips, classes = _with_vocabulary(clips, names), tuple(map(class_name, names))
-    check_clips(clips)
+    check_clips(clips, background=True)
     if classes is None:
         classes = _training_labels(clips, source)
         refuse_split_names(classes, source)
@@ -243,6 +243,11 @@ def _clip_notes(clips, classes):
     if absent := [label for label in classes if label not in present]:
         notes.append(f"Classes without a training clip: {len(absent)}, {', '.join(absent[:5])}.")
     subsets = sorted(set(training["subset"]))
+    if "valid" in subsets:
+        notes.append('The subset valid validates with "validation": {"subset": "valid"} in the experiment.')
+    if (num_folds := training["fold"].max()) > 1:
+        validation = f'{{"folds": {{"num_folds": {num_folds}, "by": "predefined"}}}}'
+        notes.append(f'The folds of the dataset are used with "validation": {validation} in the experiment.')
     if subsets and "curated" not in subsets:
         notes.append(
             f"The subsets are {', '.join(subsets)}, and experiments train on curated by default. Call the clips with "
