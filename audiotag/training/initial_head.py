@@ -87,13 +87,7 @@ def set_initial_head(
     assert initial_head is not None
     where = f"stages.{stage_of(context.stage.name)}.initial_head"
     layer = tagger.network.get_layer("logits")
-    before = keras.Model(tagger.parts.features, layer.input)
-    inputs = np.concatenate(
-        [
-            keras.ops.convert_to_numpy(before(features.values[start : start + BATCH_SIZE], training=False))
-            for start in range(0, len(features.values), BATCH_SIZE)
-        ]
-    )  # [windows, D]
+    inputs = _inputs_of(layer, tagger, features.values)  # [windows, D]
     weights = np.ones(len(clips)) if probabilities is None else probabilities / np.mean(probabilities)  # [clips]
     counts = features.counts
     with error_context(where):
@@ -111,6 +105,15 @@ def set_initial_head(
     chosen = {"name": initial_head.name, **chosen}
     files.write_text(context.files.initial_head, json.dumps(chosen, indent=2) + "\n")
     return chosen
+
+
+def _inputs_of(layer, tagger, features):
+    """What enters the last layer of the head, for the features [windows, ...] that enter the head."""
+    if layer.input is tagger.parts.features:
+        return features
+    before = keras.Model(tagger.parts.features, layer.input)
+    batches = (features[start : start + BATCH_SIZE] for start in range(0, len(features), BATCH_SIZE))
+    return np.concatenate([keras.ops.convert_to_numpy(before(batch, training=False)) for batch in batches])
 
 
 def _folds(clips, seed):
