@@ -9,7 +9,7 @@ from scipy.special import expit
 
 from audiotag import progress
 from audiotag.data.audio.decoding import read_waveform
-from audiotag.inference.long_recordings import events, finite_logits, predict_windows, seconds_of
+from audiotag.inference.long_recordings import ahead, events, finite_logits, predict_windows, seconds_of
 from audiotag.inference.predictor import Predictor, pool_windows
 
 LONG_SECONDS = 600  # a longer recording is scored window by window
@@ -31,12 +31,14 @@ def score_files(predictor: Predictor, paths: Sequence[Path]) -> np.ndarray:
     Raises:
         DataError: A file cannot be read, or its logits are not finite.
     """
+    read = lambda path: None if seconds_of(path) > LONG_SECONDS else read_waveform(path, **predictor.audio_config)
+    waveforms = ahead((path, read(path)) for path in paths)
     scores = []
-    for path in progress.bar(paths, total=len(paths), unit="file", label="predict"):
-        if seconds_of(path) > LONG_SECONDS:
+    for path, waveform in progress.bar(waveforms, total=len(paths), unit="file", label="predict"):
+        if waveform is None:
             logits = pool_windows(predict_windows(predictor, path)[2], predictor.pool)
         else:
-            logits = np.asarray(predictor.logits(read_waveform(path, **predictor.audio_config)[None]))[0]
+            logits = np.asarray(predictor.logits(waveform[None]))[0]
         scores.append(finite_logits(logits, path).astype("float64"))
     return np.stack(scores)
 

@@ -5,7 +5,9 @@ They need constant memory.
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -16,6 +18,7 @@ from audiotag.errors import DataError
 from audiotag.inference.predictor import Predictor
 
 WINDOWS_PER_BATCH = 64
+T = TypeVar("T")
 
 
 def predict_windows(predictor: Predictor, path: str | Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -35,19 +38,44 @@ def predict_windows(predictor: Predictor, path: str | Path) -> tuple[np.ndarray,
         DataError: `read_waveform` would refuse the file, apart from its length; or the logits are not finite.
     """
     rate = predictor.audio_config["sample_rate"]
-    gain = _gain(path, rate, predictor.audio_config["peak_db"])
     starts, ends, predictions = [], [], []
-    windows = windows_of(_blocks(path, rate), predictor.window_samples, predictor.hop)
-    while batch := list(itertools.islice(windows, WINDOWS_PER_BATCH)):
-        starts += [start / rate for start, _ in batch]
-        ends += [(start + len(window)) / rate for start, window in batch]
-        if predictor.audio_config["peak_db"] is None:
-            refuse_too_loud(np.concatenate([window for _, window in batch]), path=path)
-        waveform = np.clip(np.stack([gain * window for _, window in batch]), -1, 1)  # [B, N]
-        if waveform.shape[1] == predictor.window_samples:  # trailing zeros would count as padding
-            waveform[:, -1] = np.where(waveform[:, -1] == 0, 1e-30, waveform[:, -1])
+    for batch_starts, waveform in ahead(_batches(predictor, path)):
+        starts += [start / rate for start in batch_starts]
+        ends += [(start + waveform.shape[1]) / rate for start in batch_starts]
         predictions.append(finite_logits(predictor.logits(waveform), path))
     return np.array(starts), np.array(ends), np.concatenate(predictions)
+
+
+def ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, each made in a thread while the caller works with the one before.
+
+    Example:
+        >>> list(ahead(iter("abc")))
+        ['a', 'b', 'c']
+    """
+    end = object()
+    with ThreadPoolExecutor(1) as thread:
+        upcoming = thread.submit(next, items, end)
+        while (item := upcoming.result()) is not end:
+            upcoming = thread.submit(next, items, end)
+            yield item  # type: ignore[misc]  # it is not `end`
+
+
+def _batches(predictor, path):
+    """Yields (starts in samples, windows float32 [B, N]) of a recording."""
+    rate, n = predictor.audio_config["sample_rate"], predictor.window_samples
+    gain = _gain(path, rate, predictor.audio_config["peak_db"])
+    windows = windows_of(_blocks(path, rate), n, predictor.hop)
+    while batch := list(itertools.islice(windows, WINDOWS_PER_BATCH)):
+        waveform = np.stack([window for _, window in batch])  # [B, N]
+        if predictor.audio_config["peak_db"] is None:
+            refuse_too_loud(waveform.ravel(), path=path)
+        if gain != 1:
+            waveform *= gain
+        np.clip(waveform, -1, 1, out=waveform)
+        if waveform.shape[1] == n:  # trailing zeros would count as padding
+            waveform[:, -1] = np.where(waveform[:, -1] == 0, 1e-30, waveform[:, -1])
+        yield [start for start, _ in batch], waveform
 
 
 def finite_logits(logits: np.ndarray, path: str | Path) -> np.ndarray:
