@@ -556,11 +556,18 @@ def label_issues(folder: Path, stage: str | None, top: int, csv_path: Path | Non
 
 @main.command()
 @click.argument("model", metavar="RUN|ENSEMBLE|SAVEDMODEL", type=PATH)
-@click.argument("paths", metavar="FILES...", nargs=-1, required=True, type=FILE)
+@click.argument("paths", metavar="FILES...", nargs=-1, required=True)
 @click.option("--top", default=3, show_default=True, type=click.IntRange(min=1), help="Classes to show per file.")
 @click.option("--csv", "csv_path", type=TABLE, help="Write probabilities and logits of all classes to this file.")
-@click.option("--events", "events_path", type=CSV, help="Write when each class is detected to this CSV file.")
-@click.option("--threshold", default=0.5, show_default=True, type=click.FloatRange(0, 1), help="For --events.")
+@click.option("--labels", "labels_path", type=TABLE, help="Write the predicted classes of each file to this file.")
+@click.option("--events", "events_path", type=TABLE, help="Write when each class is detected to this file.")
+@click.option("--raven", type=FOLDER, help="Write a selection table of Raven per file into this folder.")
+@click.option("--audacity", type=FOLDER, help="Write a label track of Audacity per file into this folder.")
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    help="The probability from which a class is predicted.  [default: the model's own of each class, or 0.5]",
+)
 @click.option(
     "--allow-unsafe",
     is_flag=True,
@@ -569,46 +576,59 @@ def label_issues(folder: Path, stage: str | None, top: int, csv_path: Path | Non
 @predict_overrides
 def predict(
     model: Path,
-    paths: tuple[Path, ...],
+    paths: tuple[str, ...],
     top: int,
     csv_path: Path | None,
+    labels_path: Path | None,
     events_path: Path | None,
-    threshold: float,
+    raven: Path | None,
+    audacity: Path | None,
+    threshold: float | None,
     allow_unsafe: bool,
     overrides: tuple[str, ...],
 ) -> None:
     """Predict the classes in audio FILES.
 
-    They may have any length, sample rate and number of channels.
+    They may have any length, sample rate and number of channels. A folder stands for the audio files below it, a quoted
+    pattern for what matches it, and - for the files that standard input lists. A file that cannot be predicted is a row
+    of a table of rejects beside the first output, and the command ends with 1. After a kill the same command
+    continues.
 
     \b
     Example: audiotag predict runs/demo/saved_model bell.wav street.mp3
+             audiotag predict runs/demo recordings --csv scores.parquet --labels labels.csv
              audiotag predict runs/demo day.flac --events events.csv --set predict.overlap=0
     """
-    if math.isnan(threshold):
+    if threshold is not None and math.isnan(threshold):
         raise click.UsageError("--threshold is not a number. Expected 0 to 1.")
-    if csv_path and events_path and csv_path.resolve() == events_path.resolve():
-        raise click.UsageError("--csv and --events are the same file. Give them different names.")
+    given = [path.resolve() for path in (csv_path, labels_path, events_path) if path]
+    if len(set(given)) < len(given):
+        raise click.UsageError("--csv, --labels and --events: two are the same file. Give them different names.")
     for path in paths:
         if not files.is_utf8(path):
-            raise DataError(f"the name {str(path)!r} has bytes that are not UTF-8. Rename the file.")
+            raise DataError(f"the name {path!r} has bytes that are not UTF-8. Rename the file.")
     check_model(model)
     import_tensorflow()
-    from audiotag.config import custom
-    from audiotag.evaluation.score_tables import scores_table, write_scores
-    from audiotag.inference import audio_files
-    from audiotag.serving.saved_model import load_predictor
+    from audiotag.inference.inputs import LIST, find_files
 
+    names = find_files(paths, map(os.fsdecode, sys.stdin.buffer) if LIST in paths else ())
+    from audiotag.config import custom
+    from audiotag.inference.audio_files import top_classes
+    from audiotag.serving.many_files import Outputs, predict_files
+    from audiotag.serving.saved_model import identity, load_predictor
+
+    outputs = Outputs(csv_path, labels_path, events_path, raven, audacity)
+    decides = outputs.decides and threshold is None
     with custom.allowed(allow_unsafe):
-        predictor = load_predictor(model, overrides, allow_unsafe=allow_unsafe)
-    if events_path:
-        logits, events = audio_files.score_events(predictor, paths, threshold=threshold)
-        write_scores(events_path, events)
-    else:
-        logits = audio_files.score_files(predictor, paths)
-    click.echo(audio_files.top_classes(paths, logits, predictor.vocabulary, top))
-    if csv_path:
-        write_scores(csv_path, scores_table(paths, logits, predictor.vocabulary))
+        predictor = load_predictor(model, overrides, allow_unsafe=allow_unsafe, thresholds=decides)
+    predict_files(
+        predictor,
+        names,
+        outputs,
+        key={"model": identity(model), "overrides": overrides},
+        threshold=threshold,
+        show=lambda name, logits: click.echo(top_classes([name], logits[None], predictor.vocabulary, top)),
+    )
 
 
 @main.command("make-submission")

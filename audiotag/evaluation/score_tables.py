@@ -4,12 +4,14 @@ They have a row per clip, and a probability and a logit per class.
 """
 
 import importlib.util
+import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 from scipy.special import expit
 
 from audiotag import files
@@ -49,6 +51,42 @@ def write_scores(path: str | Path, table: pd.DataFrame) -> None:
     check_parquet(path)
     with files.atomic_file(path) as unfinished:
         table.to_parquet(unfinished, engine="pyarrow", index=False)
+
+
+def write_in_parts(path: str | Path, tables: Iterable[pd.DataFrame]) -> None:
+    """Writes one table, of which a part at a time is in memory.
+
+    Args:
+        path: A file whose name ends in .parquet, or in anything else for CSV.
+        tables: One part or more with the same columns, of numbers and texts.
+
+    Raises:
+        ConfigError: Parquet without pyarrow.
+    """
+    parquet = Path(path).suffix == ".parquet"
+    if parquet:
+        check_parquet(path)
+    with files.atomic_file(path) as unfinished:
+        (_parquet_parts if parquet else _csv_parts)(unfinished, tables)
+
+
+def _csv_parts(path, tables):
+    with open(path, "wb") as file:
+        for number, table in enumerate(tables):
+            text = files.csv_text(table)
+            file.write((text if number == 0 else text.partition("\n")[2]).encode())
+
+
+def _parquet_parts(path, tables):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    tables = iter(tables)
+    first = next(tables)
+    kinds = {column: pa.float64() if is_numeric_dtype(first[column]) else pa.string() for column in first}
+    with pq.ParquetWriter(path, pa.schema(kinds)) as writer:
+        for table in itertools.chain([first], tables):
+            writer.write_table(pa.Table.from_pandas(table, schema=writer.schema, preserve_index=False))
 
 
 def check_parquet(path: str | Path) -> None:

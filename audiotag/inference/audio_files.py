@@ -1,18 +1,118 @@
 """Scores and events of audio files."""
 
-from collections.abc import Sequence
+import collections
+import functools
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from audiotag import progress
+from audiotag import files, progress
 from audiotag.data.audio.decoding import read_waveform
-from audiotag.inference.long_recordings import ahead, events, finite_logits, predict_windows, seconds_of
+from audiotag.errors import DataError
+from audiotag.inference.long_recordings import events, finite_logits, predict_windows, read_recording, seconds_of
 from audiotag.inference.predictor import Predictor, pool_windows
 
 LONG_SECONDS = 600  # a longer recording is scored window by window
+MAX_READERS = 4  # threads that decode files, and decoded files that wait
+EMPTY_EVENTS = pd.DataFrame(
+    {"fname": [], "start": [], "end": [], "class": [], "probability": []}, dtype="float64"
+).astype({"fname": object, "class": object})
+
+
+@dataclass(frozen=True)
+class FileScores:
+    """What was predicted for one file.
+
+    Args:
+        name: The file.
+        logits: float64 [K]; None if the file is rejected.
+        events: A table of the columns start, end (seconds), class, probability; None if not asked for.
+        rejected: Why the file cannot be predicted; None if it was.
+    """
+
+    name: str
+    logits: np.ndarray | None = None
+    events: pd.DataFrame | None = None
+    rejected: str | None = None
+
+
+def score_each(
+    predictor: Predictor, paths: Iterable[str | Path], *, threshold: float | np.ndarray | None = None
+) -> Iterator[FileScores]:
+    """Yields the scores of audio files, in their order.
+
+    The next files are decoded while the model scores one. Each file is scored alone, so its scores do not depend on the
+    others. A file that cannot be read or scored is rejected, and the others go on.
+
+    Args:
+        predictor: A `Predictor`.
+        paths: Audio files of any length, rate and number of channels.
+        threshold: The probability from which a class is detected, for all classes or [K], to find events too. The
+            files are then scored window by window and not trimmed. None finds no events.
+    """
+    read = functools.partial(_read, predictor, whole=threshold is not None)
+    for path, waveform in _read_ahead(read, paths):
+        try:
+            yield _score(predictor, path, waveform.result(), threshold)
+        except DataError as error:
+            yield FileScores(shown(path), rejected=str(error))
+
+
+def shown(path: str | Path) -> str:
+    """A path as text that UTF-8 can hold.
+
+    Example:
+        >>> shown("h\\udce9.wav")
+        'h\\\\udce9.wav'
+    """
+    return str(path).encode(errors="backslashreplace").decode()
+
+
+def _read_ahead(read, paths):
+    """Yields (path, future of `read(path)`) in order; threads read the files to come."""
+    with ThreadPoolExecutor(MAX_READERS) as threads:
+        waiting: collections.deque = collections.deque()
+        try:
+            for path in paths:
+                waiting.append((path, threads.submit(read, path)))
+                if len(waiting) > MAX_READERS:
+                    yield waiting.popleft()
+            while waiting:
+                yield waiting.popleft()
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+
+def _read(predictor, path, *, whole):
+    """The waveform [N] of a file; None for a long recording, which is read when it is scored.
+
+    Trimmed and scaled as clips are, or, if `whole`, as it is.
+    """
+    if not files.is_utf8(path):
+        raise DataError(f"the name {str(path)!r} has bytes that are not UTF-8. Rename the file.")
+    if seconds_of(path) > LONG_SECONDS:
+        return None
+    if whole:
+        return read_recording(path, predictor.audio_config["sample_rate"])
+    return read_waveform(path, **predictor.audio_config)
+
+
+def _score(predictor, path, waveform, threshold):
+    """The `FileScores` of a file that was read."""
+    if threshold is None and waveform is not None:
+        logits = finite_logits(np.asarray(predictor.logits(waveform[None]))[0], path)
+        return FileScores(str(path), logits.astype("float64"))
+    starts, ends, logits = predict_windows(predictor, path, waveform)
+    found = None
+    if threshold is not None:
+        found = events(starts, ends, expit(logits.astype("float64")), predictor.vocabulary, threshold=threshold)
+    return FileScores(str(path), pool_windows(logits, predictor.pool).astype("float64"), found)
 
 
 def score_files(predictor: Predictor, paths: Sequence[Path]) -> np.ndarray:
@@ -31,19 +131,12 @@ def score_files(predictor: Predictor, paths: Sequence[Path]) -> np.ndarray:
     Raises:
         DataError: A file cannot be read, or its logits are not finite.
     """
-    read = lambda path: None if seconds_of(path) > LONG_SECONDS else read_waveform(path, **predictor.audio_config)
-    waveforms = ahead((path, read(path)) for path in paths)
-    scores = []
-    for path, waveform in progress.bar(waveforms, total=len(paths), unit="file", label="predict"):
-        if waveform is None:
-            logits = pool_windows(predict_windows(predictor, path)[2], predictor.pool)
-        else:
-            logits = np.asarray(predictor.logits(waveform[None]))[0]
-        scores.append(finite_logits(logits, path).astype("float64"))
-    return np.stack(scores)
+    return np.stack([scores.logits for scores in _all_scores(predictor, paths, None) if scores.logits is not None])
 
 
-def score_events(predictor: Predictor, paths: Sequence[Path], *, threshold: float) -> tuple[np.ndarray, pd.DataFrame]:
+def score_events(
+    predictor: Predictor, paths: Sequence[Path], *, threshold: float | np.ndarray
+) -> tuple[np.ndarray, pd.DataFrame]:
     """Logits of audio files, and when each class is detected in them.
 
     The files are scored window by window.
@@ -51,7 +144,7 @@ def score_events(predictor: Predictor, paths: Sequence[Path], *, threshold: floa
     Args:
         predictor: A `Predictor`.
         paths: Audio files of any length, rate and number of channels. They are not trimmed.
-        threshold: The probability from which a class is detected.
+        threshold: The probability from which a class is detected, for all classes or [K].
 
     Returns:
         (logits float64 [len(paths), K], table): `table` has the columns fname, start, end (seconds), class,
@@ -60,14 +153,28 @@ def score_events(predictor: Predictor, paths: Sequence[Path], *, threshold: floa
     Raises:
         DataError: A file cannot be read, or its logits are not finite.
     """
-    scores, tables = [], []
-    for path in progress.bar(paths, total=len(paths), unit="file", label="predict"):
-        starts, ends, logits = predict_windows(predictor, path)
-        scores.append(pool_windows(logits, predictor.pool))
-        table = events(starts, ends, expit(logits.astype("float64")), predictor.vocabulary, threshold=threshold)
-        table.insert(0, "fname", str(path))
-        tables.append(table)
-    return np.stack(scores), pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
+    scores = _all_scores(predictor, paths, threshold)
+    return np.stack([each.logits for each in scores if each.logits is not None]), events_table(scores)
+
+
+def _all_scores(predictor, paths, threshold):
+    """The scores of all files; raises if one is rejected."""
+    found = []
+    scores = score_each(predictor, paths, threshold=threshold)
+    for each in progress.bar(scores, total=len(paths), unit="file", label="predict"):
+        if each.rejected is not None:
+            raise DataError(each.rejected)
+        found.append(each)
+    return found
+
+
+def events_table(scores: Iterable[FileScores]) -> pd.DataFrame:
+    """The events of several files: fname, start, end (seconds), class, probability."""
+    tables = [EMPTY_EVENTS]
+    for each in scores:
+        if each.events is not None and len(each.events):
+            tables.append(each.events.assign(fname=each.name)[EMPTY_EVENTS.columns])
+    return pd.concat(tables[1:] or tables, ignore_index=True)
 
 
 def top_classes(names: Sequence[str | Path], logits: np.ndarray, vocabulary: Sequence[str], top: int) -> str:

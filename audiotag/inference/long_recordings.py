@@ -21,7 +21,9 @@ WINDOWS_PER_BATCH = 64
 T = TypeVar("T")
 
 
-def predict_windows(predictor: Predictor, path: str | Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def predict_windows(
+    predictor: Predictor, path: str | Path, waveform: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The logits of each window of a recording, however long.
 
     Windows are placed like "sliding" ones. The recording is not trimmed: times are those of the
@@ -30,6 +32,7 @@ def predict_windows(predictor: Predictor, path: str | Path) -> tuple[np.ndarray,
     Args:
         predictor: A `Predictor`.
         path: An audio file, as for `read_waveform`.
+        waveform: What `read_recording` returns for it, if it was read already.
 
     Returns:
         (starts in seconds float64 [W], ends in seconds float64 [W], logits float32 [W, K]).
@@ -38,11 +41,12 @@ def predict_windows(predictor: Predictor, path: str | Path) -> tuple[np.ndarray,
         DataError: `read_waveform` would refuse the file, apart from its length; or the logits are not finite.
     """
     rate = predictor.audio_config["sample_rate"]
+    blocks = (lambda: _blocks(path, rate)) if waveform is None else (lambda: [waveform])
     starts, ends, predictions = [], [], []
-    for batch_starts, waveform in ahead(_batches(predictor, path)):
+    for batch_starts, windows in ahead(_batches(predictor, path, blocks)):
         starts += [start / rate for start in batch_starts]
-        ends += [(start + waveform.shape[1]) / rate for start in batch_starts]
-        predictions.append(finite_logits(predictor.logits(waveform), path))
+        ends += [(start + windows.shape[1]) / rate for start in batch_starts]
+        predictions.append(finite_logits(predictor.logits(windows), path))
     return np.array(starts), np.array(ends), np.concatenate(predictions)
 
 
@@ -61,11 +65,11 @@ def ahead(items: Iterator[T]) -> Iterator[T]:
             yield item  # type: ignore[misc]  # it is not `end`
 
 
-def _batches(predictor, path):
-    """Yields (starts in samples, windows float32 [B, N]) of a recording."""
-    rate, n = predictor.audio_config["sample_rate"], predictor.window_samples
-    gain = _gain(path, rate, predictor.audio_config["peak_db"])
-    windows = windows_of(_blocks(path, rate), n, predictor.hop)
+def _batches(predictor, path, blocks):
+    """Yields (starts in samples, windows float32 [B, N]) of a recording, whose blocks `blocks()` yields."""
+    n = predictor.window_samples
+    gain = _gain(blocks, predictor.audio_config["peak_db"])
+    windows = windows_of(blocks(), n, predictor.hop)
     while batch := list(itertools.islice(windows, WINDOWS_PER_BATCH)):
         waveform = np.stack([window for _, window in batch])  # [B, N]
         if predictor.audio_config["peak_db"] is None:
@@ -119,7 +123,7 @@ def events(
     probabilities: np.ndarray,
     vocabulary: Sequence[str],
     *,
-    threshold: float = 0.5,
+    threshold: float | Sequence[float] | np.ndarray = 0.5,
 ) -> pd.DataFrame:
     """The events in a recording: when each class is detected.
 
@@ -130,7 +134,7 @@ def events(
         ends: [W], seconds.
         probabilities: [W, K].
         vocabulary: The K class names.
-        threshold: The probability from which a class is detected.
+        threshold: The probability from which a class is detected, for all classes or [K].
 
     Returns:
         A table by time: start, end (seconds), class, probability (the maximum over the windows).
@@ -140,10 +144,10 @@ def events(
         >>> table.to_dict("split")["data"]
         [[0, 3, 'Bark', 0.9], [5, 7, 'Bark', 0.7]]
     """
-    found = []
+    found, detected = [], np.asarray(probabilities) >= np.asarray(threshold)  # [W, K]
     for label, name in enumerate(vocabulary):
         last = None
-        for window in np.flatnonzero(probabilities[:, label] >= threshold).tolist():
+        for window in np.flatnonzero(detected[:, label]).tolist():
             probability = probabilities[window, label]
             if last and starts[window] <= last["end"]:
                 last |= {"end": ends[window], "probability": max(last["probability"], probability)}
@@ -173,9 +177,18 @@ def _blocks(path, rate):
         yield from blocks
 
 
-def _gain(path, rate, peak_db):
+def read_recording(path: str | Path, sample_rate: int) -> np.ndarray:
+    """A recording as mono float32 [N] at a rate in Hz, neither trimmed nor scaled.
+
+    Raises:
+        DataError: As for `predict_windows`.
+    """
+    return np.concatenate([*_blocks(path, sample_rate)])
+
+
+def _gain(blocks, peak_db):
     """The factor that brings the peak of a recording to `peak_db` dBFS; 1 for None."""
     if peak_db is None:
         return np.float32(1)
-    peak = max(float(np.abs(block).max(initial=0.0)) for block in _blocks(path, rate))
+    peak = max(float(np.abs(block).max(initial=0.0)) for block in blocks())
     return np.float32(gain_to(peak_db, peak=peak))

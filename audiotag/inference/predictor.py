@@ -114,12 +114,12 @@ def score_in_blocks(windows: Windows, score: Callable[[Any], Any]) -> Any:
     """
     rows = tf.where(windows.mask)  # [V, 2], the clip and the number of each window
     num_rows = tf.shape(rows)[0]
-    per_block = tf.maximum(SAMPLES_PER_BLOCK // windows.n, 1)
+    most = tf.maximum(SAMPLES_PER_BLOCK // windows.n, 1)
+    per_block = -(-num_rows // -(-num_rows // most))  # blocks of nearly equal size
     num_blocks = -(-num_rows // per_block)
 
     def score_block(block, scores):
-        first, end = block * num_rows // num_blocks, (block + 1) * num_rows // num_blocks
-        clip, number = tf.unstack(tf.cast(rows[first:end], tf.int32), axis=1)
+        clip, number = tf.unstack(tf.cast(rows[block * per_block : (block + 1) * per_block], tf.int32), axis=1)
         return block + 1, scores.write(block, score(windows.cut_some(clip, number)))
 
     scores = tf.TensorArray(tf.float32, num_blocks, element_shape=[None, None], infer_shape=False)
