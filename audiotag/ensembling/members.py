@@ -136,7 +136,9 @@ class TrainedEnsemble:
         return [tagger for member in self.members for tagger in member.taggers]
 
     def embeddings(self, waveform: Any) -> Any:
-        """The embeddings of clips by all models, one after the other: [B, N], from 0 both → float32 [B, D].
+        """The embeddings of clips by all models, one after the other.
+
+        The shapes are waveform [B, N], both from 0, → float32 [B, D].
 
         Raises:
             ValueError: A network does not tell what its head is.

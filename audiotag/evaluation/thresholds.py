@@ -58,9 +58,9 @@ def fit_thresholds(truth: Any, logits: Any) -> np.ndarray:
 
 
 def fit_temperature(truth: Any, logits: Any) -> float:
-    """The number to divide logits by, so that their probabilities fit the labels best.
+    """The number to divide logits by for calibrated probabilities.
 
-    It minimizes the binary cross-entropy. One number for all classes leaves their ranking as it is.
+    It minimizes their binary cross-entropy. One number for all classes leaves their ranking as it is.
 
     Reference: Guo et al., "On Calibration of Modern Neural Networks", 2017.
 

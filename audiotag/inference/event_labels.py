@@ -1,4 +1,4 @@
-"""Events as files of other programs: Raven's selection tables and Audacity's label tracks."""
+"""Events as Raven's selection tables and Audacity's label tracks."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -55,7 +55,7 @@ def _rows(events):
 def write_per_recording(
     folder: Path, scores: Iterable[FileScores], names: Iterable[str], *, ending: str, text: Callable[[FileScores], str]
 ) -> None:
-    """Writes a file for each recording with events into a folder, in the same subfolders.
+    """Writes a file per recording into a folder, in the same subfolders.
 
     Args:
         folder: The folder; a file that is there is replaced.

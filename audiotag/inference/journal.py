@@ -1,4 +1,4 @@
-"""The scores of many files, written as they come, so that a killed command continues.
+"""The scores of many files as they come, so that a killed command continues.
 
 A journal is a text file of a line of JSON per file. Its first line says what predicts them. A line that was not
 written completely, and all after the first file that has changed since, are predicted again.
@@ -27,11 +27,13 @@ def continued(
     names: Sequence[str],
     score: Callable[[Sequence[str]], Iterator[FileScores]],
 ) -> Iterator[Iterator[FileScores]]:
-    """Yields the scores of files, from a journal as far as it goes, then new ones, which it gets.
+    """Yields the scores of files: first those in a journal, then new ones.
+
+    The journal gets the new ones.
 
     Args:
         path: The journal. It is kept; delete it when its content is used.
-        key: What the scores depend on besides the files: a journal with another key begins anew.
+        key: What the scores depend on besides the files: a journal with another key starts again.
         names: The files.
         score: A function: files → their scores, in their order.
 

@@ -64,7 +64,9 @@ def _tagger_logits(tagger, waveform):
 
 
 def predict_embeddings(taggers: Sequence[Tagger], waveform: Any) -> Any:
-    """The embeddings of clips: the mean over their sliding windows, those of several taggers one after the other.
+    """The embeddings of clips, those of several taggers one after the other.
+
+    Each is the mean over the sliding windows of a clip.
 
     The shapes are waveform [B, N] → float32 [B, D].
 
@@ -81,7 +83,9 @@ def predict_embeddings(taggers: Sequence[Tagger], waveform: Any) -> Any:
 
 
 def predict_frames(predictor: Predictor, waveform: Any, length: Any) -> tuple[Any, Any, Any]:
-    """The logits of each window of clips, placed as in `long_recordings.predict_windows`.
+    """The logits of each window of clips.
+
+    Windows are placed as in `long_recordings.predict_windows`.
 
     Args:
         predictor: A `Predictor` whose `logits` is a function of tensors.
@@ -108,7 +112,7 @@ def predict_frames(predictor: Predictor, waveform: Any, length: Any) -> tuple[An
 
 
 def score_in_blocks(windows: Windows, score: Callable[[Any], Any]) -> Any:
-    """As `windowing.score_all`, in constant memory for the windows: `SAMPLES_PER_BLOCK` samples at a time.
+    """As `windowing.score_all`, with at most `SAMPLES_PER_BLOCK` samples at a time.
 
     Windows beyond the end of a shorter clip are not scored; they get zeros.
     """

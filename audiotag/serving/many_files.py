@@ -1,4 +1,4 @@
-"""Predictions for any number of files as tables and label files, in constant memory."""
+"""Tables and label files of any number of recordings, in constant memory."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""The model card of an export: what the model was trained on, how good it is, and where it fails."""
+"""The model card of an export: its data, measures, limits and license."""
 
 from collections.abc import Iterable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A SavedModel for serving: waveforms in, probabilities, logits and embeddings out.
+"""A SavedModel for serving: waveforms in, scores and embeddings out.
 
 It also holds the class names, audio options, thresholds and a model card.
 """
@@ -267,9 +267,10 @@ def _calibrated(trained, held_out):
 
 
 def identity(model: str | Path) -> str:
-    """What identifies a SavedModel, the directory of a run or an ensemble's file: a SHA-256.
+    """What identifies a model on the disk, a SHA-256: it changes with the weights.
 
-    It changes with the weights.
+    Args:
+        model: A SavedModel, the directory of a run, or an ensemble's file.
     """
     model = Path(model)
     if model.is_file():

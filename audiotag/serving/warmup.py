@@ -1,4 +1,4 @@
-"""Requests with which TensorFlow Serving warms a model up before it answers others.
+"""Requests with which TensorFlow Serving warms a model up.
 
 TensorFlow Serving reads them from assets.extra/tf_serving_warmup_requests, a TFRecord file of `PredictionLog` messages.
 Their classes are in tensorflow-serving-api, which audiotag does not need: the few fields are encoded here.
