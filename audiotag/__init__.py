@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Evaluation",
     "compare",
+    "embed",
     "evaluate",
     "explore",
     "fit",
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from audiotag.api import (
         Evaluation,
         compare,
+        embed,
         evaluate,
         explore,
         fit,

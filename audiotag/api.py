@@ -11,11 +11,12 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from audiotag.errors import DataError
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
     from audiotag.config.schema import Experiment
@@ -216,6 +217,48 @@ def predict(
         raise DataError("there are no files to predict. Expected one audio file or more.")
     predictor = model if isinstance(model, Predictor) else load_model(model, allow_unsafe=allow_unsafe)
     return scores_table(paths, score_files(predictor, paths), predictor.vocabulary)
+
+
+def embed(
+    model: Predictor | Run | FilePath,
+    files: FilePath | Iterable[FilePath],
+    *,
+    per: Literal["window", "clip"] = "window",
+    allow_unsafe: bool = False,
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """Computes embeddings of audio files: what the backbone makes of them, before the head.
+
+    They are inputs for classifiers, searches and clusterings of your own. Of a run with several folds they are those
+    of the first; for another, give what `load_model` returns with `fold`.
+
+    Args:
+        model: What `load_model` returns, or what it takes.
+        files: One file or several, of any length, rate and channels; they are not trimmed.
+        per: A row per "window", or per "clip": the mean over the windows of a file.
+        allow_unsafe: As for `load_model`.
+
+    Returns:
+        (table with a row per window or file: fname, start and end in seconds; float32 array [rows, D]).
+
+    Raises:
+        DataError: A file cannot be read, or there is none; or the model has no embeddings or cannot be loaded.
+
+    Example:
+        table, embeddings = audiotag.embed("runs/demo", ["bell.wav", "street.wav"], per="clip")
+        distance = np.linalg.norm(embeddings[0] - embeddings[1])
+    """
+    import numpy as np
+    import pandas as pd
+
+    from audiotag.inference.embedding_files import embed_files
+    from audiotag.inference.predictor import Predictor
+
+    paths = [Path(path) for path in _several(files)]
+    if not paths:
+        raise DataError("there are no files to embed. Expected one audio file or more.")
+    predictor = model if isinstance(model, Predictor) else load_model(model, allow_unsafe=allow_unsafe)
+    tables, vectors = zip(*embed_files(predictor, paths, per=per))
+    return pd.concat(tables, ignore_index=True), np.concatenate(vectors)
 
 
 def evaluate(

@@ -13,7 +13,7 @@ import signal
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -92,7 +92,7 @@ def import_tensorflow() -> None:
 
 
 LAYOUTS = component_names("audiotag.data.sources.finding", "LAYOUTS")  # read from source: pandas stays unloaded
-TABLE = Output(".csv", ".parquet")
+TABLE, ARRAYS = Output(".csv", ".parquet"), Output(".npz", ".parquet")
 CSV, JSON, HTML, PNG = Output(".csv"), Output(".json"), Output(".html"), Output(".png")
 experiment_argument = click.argument("experiment", type=PATH)  # a file, or the name of a shipped experiment
 run_argument = click.argument("folder", metavar="RUN", type=FOLDER)
@@ -629,6 +629,50 @@ def predict(
         threshold=threshold,
         show=lambda name, logits: click.echo(top_classes([name], logits[None], predictor.vocabulary, top)),
     )
+
+
+@main.command()
+@click.argument("model", metavar="RUN|SAVEDMODEL", type=PATH)
+@click.argument("paths", metavar="FILES...", nargs=-1, required=True, type=FILE)
+@click.option("--out", required=True, type=ARRAYS, help="The file to write: NAME.npz or NAME.parquet.")
+@click.option("--per", default="window", show_default=True, type=click.Choice(["window", "clip"]), help="Rows.")
+@click.option("--stage", help="The stage of a run; the last by default.")
+@click.option("--fold", type=int, help="The fold of a run whose model to use; the first that is trained by default.")
+@click.option(
+    "--allow-unsafe",
+    is_flag=True,
+    help="Import components from outside audiotag that the model names.",
+)
+def embed(
+    model: Path,
+    paths: tuple[Path, ...],
+    out: Path,
+    per: Literal["window", "clip"],
+    stage: str | None,
+    fold: int | None,
+    allow_unsafe: bool,
+) -> None:
+    """Write embeddings of audio FILES, for classifiers or searches of your own.
+
+    An embedding is what the network makes of a window before its output layers. Files may have any length,
+    sample rate and number of channels.
+
+    \b
+    Example: audiotag embed runs/demo bell.wav street.mp3 --out embeddings.npz
+             audiotag embed runs/demo/saved_model day.flac --out day.parquet --per clip
+    """
+    for path in paths:
+        if not files.is_utf8(path):
+            raise DataError(f"the name {str(path)!r} has bytes that are not UTF-8. Rename the file.")
+    check_model(model)
+    from audiotag.config import custom
+    from audiotag.inference.embedding_files import embed_files, write_embeddings
+    from audiotag.serving.saved_model import load_predictor
+
+    with custom.allowed(allow_unsafe):
+        predictor = load_predictor(model, stage=stage, fold=fold, allow_unsafe=allow_unsafe)
+    count = write_embeddings(out, embed_files(predictor, paths, per=per))
+    click.echo(f"{out}: {count} embeddings.")
 
 
 @main.command("make-submission")

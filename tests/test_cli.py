@@ -211,6 +211,15 @@ def test_predict_writes_when_each_class_is_detected(run, wavs, tmp_path):
     assert all(float(row[4]) >= 0.05 and float(row[1]) < float(row[2]) for row in rows[1:])
 
 
+def test_embed_writes_a_row_per_clip_or_window(run, wavs, tmp_path):
+    out = tmp_path / "new" / "clips.npz"
+    output = call("embed", run.folder, *wavs[:2], "--out", out, "--per", "clip", "--stage", "noisy", "--fold", 0)
+    assert output.endswith(f"{out}: 2 embeddings.\n")
+    with np.load(out) as file:
+        assert file["fname"].tolist() == [str(path) for path in wavs[:2]]
+        assert file["embeddings"].shape == (2, 16)
+
+
 def test_a_run_can_predict_with_other_settings(run, tmp_path):
     for command in (["evaluate", run.folder], ["make-submission", run.folder, "--out", tmp_path / "out.csv"]):
         assert error_of(*command, "--set", "model.name=resnet50").startswith(
@@ -432,6 +441,7 @@ def test_the_error_of_a_batch_too_large_for_the_memory_recommends_a_smaller_one(
         (["export", "runs/demo"], "Missing argument 'FOLDER'"),
         (["check-records", __file__], "is a file"),
         (["predict", "runs/demo", "a.wav", "--csv", "b.wav"], "b.wav: expected a name that ends in .csv or .parquet."),
+        (["embed", "runs/demo", "a.wav", "--out", "a.csv"], "a.csv: expected a name that ends in .npz or .parquet."),
         (["label-issues", "runs/demo", "--csv", "x.parquet"], "x.parquet: expected a name that ends in .csv."),
         (["predict", "runs/demo", "a.wav", "--csv", "x.csv", "--events", "./x.csv"], "two are the same file"),
         (["predict", "runs/demo", "a.wav", "--threshold", "nan"], "--threshold is not a number"),

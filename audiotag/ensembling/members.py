@@ -128,7 +128,8 @@ class TrainedEnsemble:
             longest.window_samples,
             longest.hop,
             longest.pool,
-            None if self.calibration is None else self.calibration.thresholds,
+            thresholds=None if self.calibration is None else self.calibration.thresholds,
+            embeddings=self.members[0].taggers[0].clip_embeddings if len(self.members) == 1 else None,
         )
 
     def taggers(self) -> list[Tagger]:

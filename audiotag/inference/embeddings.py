@@ -36,9 +36,10 @@ def features_of_clips(
         offsets: What `find_offsets` returns; None reads whole shards.
 
     Yields:
-        (row of the clip from 0, features [W, ..., D]).
+        (row of the clip from 0, features float32 [W, ..., D]).
     """
-    features = tf.function(tagger.features, reduce_retracing=True)
+    # float32, as NumPy's files cannot hold bfloat16
+    features = tf.function(lambda windows: tf.cast(tagger.features(windows), tf.float32), reduce_retracing=True)
     if kind == "training":
         yield from _of_training_windows(tagger, features, manifest, clips, offsets)
     else:

@@ -40,14 +40,47 @@ def predict_windows(
     Raises:
         DataError: `read_waveform` would refuse the file, apart from its length; or the logits are not finite.
     """
+    starts, ends, predictions = [], [], []
+    for batch_starts, batch_ends, windows in ahead(window_batches_of(predictor, path, waveform)):
+        starts.append(batch_starts)
+        ends.append(batch_ends)
+        predictions.append(finite_logits(predictor.logits(windows), path))
+    return np.concatenate(starts), np.concatenate(ends), np.concatenate(predictions)
+
+
+def window_batches_of(
+    predictor: Predictor, path: str | Path, waveform: np.ndarray | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yields the windows of a recording, however long, in batches.
+
+    Args:
+        predictor: A `Predictor`.
+        path: An audio file, as for `read_waveform`.
+        waveform: What `read_recording` returns for it, if it was read already.
+
+    Yields:
+        (starts in seconds float64 [B], ends in seconds float64 [B], waveform float32 [B, N]): N is the model's window,
+        or the length of a shorter recording.
+
+    Raises:
+        DataError: `read_waveform` would refuse the file, apart from its length.
+    """
     rate = predictor.audio_config["sample_rate"]
     blocks = (lambda: _blocks(path, rate)) if waveform is None else (lambda: [waveform])
-    starts, ends, predictions = [], [], []
-    for batch_starts, windows in ahead(_batches(predictor, path, blocks)):
-        starts += [start / rate for start in batch_starts]
-        ends += [(start + windows.shape[1]) / rate for start in batch_starts]
-        predictions.append(finite_logits(predictor.logits(windows), path))
-    return np.array(starts), np.array(ends), np.concatenate(predictions)
+    n = predictor.window_samples
+    gain = _gain(blocks, predictor.audio_config["peak_db"])
+    windows = windows_of(blocks(), n, predictor.hop)
+    while batch := list(itertools.islice(windows, WINDOWS_PER_BATCH)):
+        starts = np.array([start / rate for start, _ in batch])
+        waveforms = np.stack([window for _, window in batch])  # [B, N]
+        if predictor.audio_config["peak_db"] is None:
+            refuse_too_loud(waveforms.ravel(), path=path)
+        if gain != 1:
+            waveforms *= gain
+        np.clip(waveforms, -1, 1, out=waveforms)
+        if waveforms.shape[1] == n:  # trailing zeros would count as padding
+            waveforms[:, -1] = np.where(waveforms[:, -1] == 0, 1e-30, waveforms[:, -1])
+        yield starts, starts + waveforms.shape[1] / rate, waveforms
 
 
 def ahead(items: Iterator[T]) -> Iterator[T]:
@@ -63,23 +96,6 @@ def ahead(items: Iterator[T]) -> Iterator[T]:
         while (item := upcoming.result()) is not end:
             upcoming = thread.submit(next, items, end)
             yield item  # type: ignore[misc]  # it is not `end`
-
-
-def _batches(predictor, path, blocks):
-    """Yields (starts in samples, windows float32 [B, N]) of a recording, whose blocks `blocks()` yields."""
-    n = predictor.window_samples
-    gain = _gain(blocks, predictor.audio_config["peak_db"])
-    windows = windows_of(blocks(), n, predictor.hop)
-    while batch := list(itertools.islice(windows, WINDOWS_PER_BATCH)):
-        waveform = np.stack([window for _, window in batch])  # [B, N]
-        if predictor.audio_config["peak_db"] is None:
-            refuse_too_loud(waveform.ravel(), path=path)
-        if gain != 1:
-            waveform *= gain
-        np.clip(waveform, -1, 1, out=waveform)
-        if waveform.shape[1] == n:  # trailing zeros would count as padding
-            waveform[:, -1] = np.where(waveform[:, -1] == 0, 1e-30, waveform[:, -1])
-        yield [start for start, _ in batch], waveform
 
 
 def finite_logits(logits: np.ndarray, path: str | Path) -> np.ndarray:

@@ -29,6 +29,8 @@ class Predictor:
         hop: Samples from one window to the next in a long recording.
         pool: How the logits of windows are pooled, as in `predict.pool`.
         thresholds: [K], the logit from which each class is predicted; None is 0, probability 1/2.
+        embeddings: A function: waveform float32 [B, N] → float32 [B, D], the mean over the windows of each clip; of a
+            run with several models, those of the first. None if the model cannot tell, such as an ensemble.
     """
 
     logits: Callable[[Any], Any]
@@ -38,6 +40,7 @@ class Predictor:
     hop: int
     pool: str
     thresholds: tuple[float, ...] | None = None
+    embeddings: Callable[[Any], Any] | None = None
 
 
 def predict_logits(taggers: Sequence[Tagger], waveform: Any) -> Any:

@@ -287,8 +287,14 @@ def identity(model: str | Path) -> str:
 def _traced(trained):
     """The `Predictor` of a `TrainedEnsemble`, whose logits are a function of arrays."""
     predictor = trained.predictor()
-    traced = tf.function(predictor.logits, input_signature=[tf.TensorSpec([None, None], tf.float32)])
-    return dataclasses.replace(predictor, logits=lambda waveform: traced(tf.constant(waveform, tf.float32)).numpy())
+    functions = {"logits": predictor.logits, "embeddings": predictor.embeddings}
+    return dataclasses.replace(predictor, **{name: _of_arrays(of) for name, of in functions.items() if of is not None})
+
+
+def _of_arrays(function):
+    """A function of tensors, traced, as one of arrays."""
+    traced = tf.function(function, input_signature=[tf.TensorSpec([None, None], tf.float32)])
+    return lambda waveform: traced(tf.constant(waveform, tf.float32)).numpy()
 
 
 def _load_served(model):

@@ -121,7 +121,7 @@ def _folder(context, origin):
 def _forget_others(context, kind, origin, say):
     """Stores the origin of a stage's embeddings; if it had another before, says so and removes those."""
     path = context.files.embeddings
-    stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    stored = _read_origins(path)
     before = stored.get(kind)
     if before == origin:
         return
@@ -133,11 +133,17 @@ def _forget_others(context, kind, origin, say):
         f"{context.stage.name} stage, fold {context.fold}: its stored embeddings are of {changed}. They are computed "
         "again."
     )
-    others = [
-        json.loads(other.read_text(encoding="utf-8")) for other in context.run.folder.glob("fold-*/**/embeddings.json")
-    ]
-    if not any(before in each.values() for each in others):
-        files.remove(_folder(context, before))
+    others = map(_read_origins, context.run.folder.glob("fold-*/**/embeddings.json"))
+    if not any(before in each.values() for each in others) and (old := _folder(context, before)).is_dir():
+        files.remove(old)
+
+
+def _read_origins(path):
+    """{kind: origin} of what a stage has stored; {} if it has nothing, or the file is damaged."""
+    with contextlib.suppress(OSError, ValueError):
+        if isinstance(content := json.loads(path.read_text(encoding="utf-8")), dict):
+            return content
+    return {}
 
 
 def _read_parts(folder: Path) -> dict[str, np.ndarray]:
