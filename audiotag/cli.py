@@ -209,6 +209,12 @@ def make_demo(folder: Path, seed: int) -> None:
 @click.option("--follow-links", type=FOLDER, help="Read recordings that are links to files below this folder, too.")
 @vocabulary_option
 @group_by_option
+@click.option(
+    "--background",
+    multiple=True,
+    metavar="LABEL",
+    help="A label, or class folder, of clips with none of the classes; may be given several times.",
+)
 def make_records(
     source: Path,
     out: Path | None,
@@ -216,6 +222,7 @@ def make_records(
     follow_links: Path | None,
     vocabulary: Path | None,
     group_by: str | None,
+    background: tuple[str, ...],
     **options: Any,
 ) -> None:
     """Convert the recordings and label tables in SOURCE to records.
@@ -230,7 +237,14 @@ def make_records(
     from audiotag.data.sources import find_clips
 
     out = out or Path("tfrecords") / (source.stem if source.is_file() else source.resolve().name)
-    found = find_clips(source, layout=layout, follow_links=follow_links, vocabulary=vocabulary, group_by=group_by)
+    found = find_clips(
+        source,
+        layout=layout,
+        follow_links=follow_links,
+        vocabulary=vocabulary,
+        group_by=group_by,
+        background=background,
+    )
     for note in found.notes:
         click.echo(note, err=True)
     manifest = write_records(found, out, **options)
@@ -238,6 +252,8 @@ def make_records(
     rejects = out / "rejects.csv"
     num_rejects = sum(1 for _ in csv_lines(rejects)) - 1
     left_out = f"; {num_rejects} left out, see {rejects}" if num_rejects else ""
+    if background:
+        left_out = f", {int((found.clips['labels'] == '').sum())} of them background{left_out}"
     click.echo(
         f"{', '.join(f'{count} {subset}' for subset, count in counts.items())} clips of "
         f"{len(manifest.vocabulary)} classes{left_out}: {out}"

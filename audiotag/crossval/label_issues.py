@@ -26,9 +26,9 @@ def rank_label_issues(run: Run, *, stage: str | None = None) -> pd.DataFrame:
     Only clips with out-of-fold predictions are ranked.
 
     A clip is ranked by its margin: the logit of the most probable class that is not among its labels minus
-    that of the least probable class that is. Above 0 the models predict another label. Only models that did not
-    train on a clip score it: trusted clips as far as they validate; a noisy subset is scored by all models if no
-    stage trained on it, else only with folds for noisy clips (`"split_noisy": true`).
+    that of the least probable class that is, or minus 0 without labels. Above 0 the models predict another label.
+    Only models that did not train on a clip score it: trusted clips as far as they validate; a noisy subset is scored
+    by all models if no stage trained on it, else only with folds for noisy clips (`"split_noisy": true`).
 
     Args:
         run: A `Run` with trained folds.
@@ -79,12 +79,13 @@ def _disagreement(clips, scores, vocabulary):
     truth = multi_hot(clips["labels"], vocabulary) > 0  # [n, K]
     logits = np.clip(logit(scores), -MAX_LOGIT, MAX_LOGIT)
     others, labels = np.where(truth, -np.inf, logits), np.where(truth, logits, np.inf)
-    names = np.array(vocabulary)
+    names, labeled = np.array(vocabulary), truth.any(axis=1)
     reasons = [
-        f"{names[other]} {scores[row, other]:.2f}, {names[label]} {scores[row, label]:.2f}"
+        f"{names[other]} {scores[row, other]:.2f}"
+        + (f", {names[label]} {scores[row, label]:.2f}" if labeled[row] else ", no label")
         for row, (other, label) in enumerate(zip(others.argmax(axis=1), labels.argmin(axis=1)))
     ]
-    margin = others.max(axis=1) - labels.min(axis=1)
+    margin = others.max(axis=1) - np.where(labeled, labels.min(axis=1), 0)
     return pd.DataFrame(
         {"clip": clips["name"], "labels": clips["labels"], "weight": clips["weight"], "reason": reasons}
         | {"subset": clips["subset"], "margin": margin.round(3)}

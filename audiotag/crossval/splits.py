@@ -5,6 +5,8 @@ fraction, the clips that validate are those of fold 0. The model of a fold train
 on no clip of their recordings, in no stage, so its predictions for them are out-of-fold.
 """
 
+from pathlib import Path
+
 import pandas as pd
 
 from audiotag import files
@@ -210,6 +212,26 @@ def check_subset_names(experiment: Experiment, manifest: Manifest) -> None:
                     f"{manifest.directory}: has no {subset} clips, which {place} names. {nearest(subset, accepted)}"
                     f"Its subsets: {', '.join(present)}."
                 )
+
+
+def refuse_background(experiment: Experiment, clips: pd.DataFrame, source: Path) -> None:
+    """Refuses training clips without labels in a single-label task.
+
+    Args:
+        experiment: An `Experiment`.
+        clips: The table of clips of its records.
+        source: The directory of the records, for the message.
+
+    Raises:
+        DataError: Says how many there are.
+    """
+    background = clips["name"][(clips["labels"] == "") & (clips["subset"] != TEST)]
+    if experiment.task == "single_label" and len(background):
+        raise DataError(
+            f"{source}: {len(background)} clips have no label, such as {background.iloc[0]}, and with "
+            '"task": "single_label" every clip has one. Make records without --background, so that background is a '
+            'class, or choose "task": "multi_label".'
+        )
 
 
 def check_subsets(run: Run, clips: pd.DataFrame) -> None:

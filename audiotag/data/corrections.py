@@ -58,11 +58,9 @@ def read_corrections(path: str | Path, vocabulary: Sequence[str]) -> pd.DataFram
         except DataError as error:
             raise DataError(f"{row}: {error}") from None
     weights = numbers(table["weight"], float)
-    for row, labels, weight in zip(table.index, table["labels"], weights):
+    for row, weight in zip(table.index, weights):
         if not 0 <= weight < float("inf"):
             raise DataError(f"{row}: weight is {weight}. Expected a finite number, at least 0; 0 leaves the clip out.")
-        if weight and not labels:
-            raise DataError(f"{row}: labels are empty. Add one, or give the clip weight 0 to leave it out.")
     texts = {column: table.get(column, "") for column in COLUMNS[3:]}
     return table.assign(weight=weights, **texts)[[*COLUMNS]].reset_index(drop=True)
 
@@ -79,13 +77,18 @@ def corrected(clips: pd.DataFrame, corrections: pd.DataFrame, *, source: str | P
         The same rows in the same order, those of weight 0 included.
 
     Raises:
-        DataError: A corrected clip is not in `clips`.
+        DataError: A corrected clip is not in `clips`, or loses all its labels.
     """
     unknown = sorted(set(corrections["clip"]) - set(clips["name"]))
     if unknown:
         raise DataError(f"{source}: there is no training clip {unknown[0]!r} ({len(unknown)} such rows in all).")
     rows = corrections.set_index("clip")
     labels, weights = rows["labels"].to_dict(), rows["weight"].to_dict()
+    for name, label in zip(clips["name"], clips["labels"]):
+        if label and labels.get(name) == "" and weights[name]:
+            raise DataError(
+                f"{source}: the labels of clip {name!r} are empty. Add one, or give it weight 0 to leave it out."
+            )
     previous = clips["weight"] if "weight" in clips else [1.0] * len(clips)
     return clips.assign(
         labels=[labels.get(name, label) for name, label in zip(clips["name"], clips["labels"])],

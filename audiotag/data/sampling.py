@@ -31,6 +31,7 @@ def sampling_probabilities(
         subset_weights: {subset: relative frequency of its clips}, at least 0, in any unit; None draws from all clips
             alike.
         class_balanced: Draws a class uniformly and then one of its clips; with `subset_weights`, within each subset.
+            Clips without labels are a class of their own.
 
     Returns:
         float64 [len(clips)], sum 1.
@@ -56,7 +57,9 @@ def sampling_probabilities(
             )
         weights = clips["weight"][inside].to_numpy() if "weight" in clips else np.ones(inside.sum())
         if class_balanced:
-            of_class = multi_hot(clips["labels"][inside], vocabulary) * weights[:, None]  # [n, K]
+            of_class = multi_hot(clips["labels"][inside], vocabulary)  # [n, K]
+            background = of_class.sum(axis=1, keepdims=True) == 0
+            of_class = np.concatenate([of_class, background], axis=1) * weights[:, None]  # [n, K + 1]
             totals = of_class.sum(axis=0)  # [K]
             weights = (of_class / np.where(totals > 0, totals, 1)).sum(axis=1)  # sum 1 per class
         probabilities[inside] = subset_weight * weights / weights.sum()

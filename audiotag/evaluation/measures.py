@@ -175,7 +175,7 @@ def measure_split(
     chance = [
         chance_lwlrap(truth),
         chance_map_at_k(truth),
-        truth.mean(),
+        truth.sum() / max(1, truth.any(axis=1).sum() * truth.shape[1]),
         _nanmean(chance_precision(truth.sum(axis=0)[present], num_clips)),
         0.5,
         _nanmean(chance_f.to_numpy()[present]),
@@ -215,7 +215,7 @@ def weighted_measures(
         columns = [
             weights @ precision / np.maximum(1, weights @ label_counts),
             weights @ at_k / np.maximum(1, weights @ labeled_clips),
-            weights @ top_1 / weights.sum(axis=1),
+            weights @ top_1 / np.maximum(1, weights @ labeled_clips),
             _nanmean(average_precision),
             _nanmean(auc),
             _nanmean(f[:, present]),

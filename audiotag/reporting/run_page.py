@@ -240,7 +240,7 @@ def _worst_clips(run, scored, oof):
     missed = np.argsort(lwlraps + 1e-3 * expit(logits.max(axis=1)))
     other = np.where(truth, -np.inf, logits).max(axis=1)  # [clips], the logit of the most probable class not given
     false_alarms = np.argsort(-other)
-    is_alarm = labeled & (other > np.where(truth, logits, -np.inf).max(axis=1))
+    is_alarm = other > np.where(labeled, np.where(truth, logits, -np.inf).max(axis=1), 0)
     kinds = [
         ("Missed", "The given labels are ranked lowest.", clips, logits, missed[(labeled & (lwlraps < 1))[missed]]),
         (
@@ -253,9 +253,10 @@ def _worst_clips(run, scored, oof):
     ]
     if oof is not None:
         clips, logits = oof
-        lwlraps = per_clip_lwlrap(multi_hot(clips["labels"], run.vocabulary), logits)
+        truth = multi_hot(clips["labels"], run.vocabulary)
+        order = np.argsort(per_clip_lwlrap(truth, logits), kind="stable")
         what = "Clips that models rank worst without having trained on them: their labels may be wrong."
-        kinds.append(("Disputed labels", what, clips, logits, np.argsort(lwlraps, kind="stable")))
+        kinds.append(("Disputed labels", what, clips, logits, order[truth.any(axis=1)[order]]))
     names = {name for *_, clips, _, order in kinds for name in clips["name"].iloc[order[:NUM_WORST]]}
     waveforms = _waveforms(run, names)
     return [
@@ -282,9 +283,9 @@ def _clip_card(run, clip, logits, waveform):
     )  # fmt: skip
     return {
         "name": clip["name"],
-        "given": clip["labels"].replace(",", ", "),
+        "given": clip["labels"].replace(",", ", ") or "no class",
         "predicted": ", ".join(f"{run.vocabulary[label]} {expit(logits[label]):.2f}" for label in top),
-        "lwlrap": f"{per_clip_lwlrap(truth, logits[None])[0]:.2f}",
+        "lwlrap": f"{per_clip_lwlrap(truth, logits[None])[0]:.2f}" if truth.any() else "undefined",
         "cut": f"{SOUND_SECONDS:g}" if len(waveform) > limit else "",
         "image": image_url(mel(waveform[None, :limit])[0]),
         "sound": sound_url(waveform[:limit], run.sample_rate),

@@ -26,6 +26,7 @@ from audiotag.crossval.splits import (
     check_subsets,
     how_split,
     keep_corrections,
+    refuse_background,
     training_clips,
     untrained_classes,
     validation_clips,
@@ -111,6 +112,7 @@ def fit(
     manifest = _read_records(experiment, folder, restart, say)
     clips = read_clips(manifest.directory / "clips.csv")
     check_subset_names(experiment, manifest)
+    refuse_background(experiment, clips, manifest.directory)
     with custom.allowed():
         experiment = custom.with_checked_options(experiment)
         if restart or not is_trained(folder):

@@ -35,7 +35,6 @@ def test_three_columns_are_enough(tmp_path):
         ("1.wav,Bark,much", r"corrections\.csv line 3: weight is 'much'\. Expected a number"),
         ("1.wav,Bark,-1", r"corrections\.csv line 3: weight is -1\.0\. Expected a finite number, at least 0"),
         ("1.wav,Bark,nan", r"corrections\.csv line 3: weight is nan\. Expected a finite number, at least 0"),
-        ("1.wav,,1", r"corrections\.csv line 3: labels are empty\. Add one, or give the clip weight 0"),
     ],
 )
 def test_a_wrong_row_is_named(tmp_path, row, message):
@@ -53,6 +52,16 @@ def test_only_labels_and_weights_change():
     assert result["fold"].tolist() == [1, 2, 3]
     assert corrected(result, TABLE[:0])["weight"].tolist() == [0.0, 0.1, 1.0]
     assert corrected(result, TABLE)["weight"].tolist() == pytest.approx([0.0, 0.01, 1.0])
+
+
+def test_a_clip_loses_all_its_labels_only_with_weight_0_and_background_stays_so():
+    clips = pd.DataFrame({"name": ["1.wav", "2.wav"], "labels": ["Bark", ""]})
+    empty = pd.DataFrame({"clip": ["2.wav", "1.wav"], "labels": ["", ""], "weight": [1.0, 0.0]})
+    assert corrected(clips, empty)["weight"].tolist() == [0.0, 1.0]
+    with pytest.raises(
+        DataError, match=r"^a\.csv: the labels of clip '1\.wav' are empty\. Add one, or give it weight 0"
+    ):
+        corrected(clips, empty.assign(weight=1.0), source="a.csv")
 
 
 def test_a_correction_of_an_absent_clip_is_named():

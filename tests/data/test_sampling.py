@@ -31,6 +31,12 @@ def test_class_balanced_draws_every_class_equally_often():
     np.testing.assert_allclose(probabilities, expected)
 
 
+def test_class_balanced_draws_clips_without_labels_like_those_of_a_class():
+    clips = CLIPS.assign(labels=["Bark", "Bark", "Meow", "", "", ""])
+    probabilities = sampling_probabilities(clips, VOCABULARY, class_balanced=True)
+    np.testing.assert_allclose(probabilities, np.array([1 / 2, 1 / 2, 1, 1 / 3, 1 / 3, 1 / 3]) / 3)
+
+
 def test_classes_are_balanced_within_each_subset():
     probabilities = sampling_probabilities(
         CLIPS, VOCABULARY, subset_weights={"noisy": 0.25, "curated": 0.75}, class_balanced=True

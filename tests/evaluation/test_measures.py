@@ -91,6 +91,20 @@ def test_intervals_are_those_of_a_plain_loop_over_draws():
     np.testing.assert_allclose([*rows["high"], *classes["high"]], high, atol=1e-12)
 
 
+def test_background_clips_count_only_where_classes_are_told_apart_over_clips():
+    clips, scores = labeled_clips()
+    background = clips.assign(labels="", name="background " + clips["name"])
+    both, all_scores = pd.concat([clips, background], ignore_index=True), np.concatenate([scores, scores[::-1]])
+    overall, _ = evaluate(both, all_scores, VOCABULARY)
+    without, _ = evaluate(clips, scores, VOCABULARY)
+    for measure in ("lwlrap", "MAP@3", "top_1"):
+        for key in ("value", "chance"):
+            assert getattr(row_of(overall, measure), key) == getattr(row_of(without, measure), key)
+    truth = multi_hot(both["labels"], VOCABULARY)
+    assert row_of(overall, "mAP").value == pytest.approx(average_precision_score(truth, all_scores), abs=1e-9)
+    assert row_of(overall, "AUC").value == pytest.approx(roc_auc_score(truth, all_scores), abs=1e-9)
+
+
 def test_without_splits_there_is_one_row_per_measure():
     clips, scores = labeled_clips()
     overall, _ = evaluate(clips.assign(usage=""), scores, VOCABULARY)

@@ -1,11 +1,11 @@
 """Finds the clips of a dataset: recognizes, reads and checks its source.
 
 A source only reads names and labels. What holds for all sources is checked here once: every clip has labels of the
-vocabulary and a file.
+vocabulary, or is background, and a file.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,7 +43,7 @@ from audiotag.data.sources.fsdkaggle2019 import (
 from audiotag.data.sources.selections import is_selections, read_selections
 from audiotag.data.sources.speech_commands import is_speech_commands, read_speech_commands
 from audiotag.data.sources.urbansound8k import is_urbansound8k, read_urbansound8k
-from audiotag.errors import AudiotagError, ConfigError, DataError
+from audiotag.errors import AudiotagError, ConfigError, DataError, shortened
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,6 +121,7 @@ def find_clips(
     follow_links: str | Path | None = None,
     vocabulary: str | Path | None = None,
     group_by: str | None = None,
+    background: Collection[str] = (),
 ) -> Source:
     """Finds the recordings of a dataset and their labels; reads no audio.
 
@@ -135,6 +136,8 @@ def find_clips(
             `class_names.resolve` reads it.
         group_by: A regular expression that is searched for in the name of each clip: what its first group, or all of
             it, matches is the group of the clip, such as the speaker or the recorder.
+        background: Labels, or folders that are labels, that are no classes: their clips have no label unless they
+            have others, and teach what none of the classes sounds like.
 
     Returns:
         A `Source`. If no file lists the vocabulary, it is the labels of all clips but test clips, sorted.
@@ -169,6 +172,9 @@ def find_clips(
         names = read_vocabulary_file(vocabulary)
         clips, classes = _with_vocabulary(clips, names), tuple(map(class_name, names))
     check_clips(clips, background=True)
+    if background:
+        clips = _without_labels(clips, background, source)
+        classes = classes and tuple(label for label in classes if label not in background)
     if classes is None:
         classes = _training_labels(clips, source)
         refuse_split_names(classes, source)
@@ -307,6 +313,19 @@ def _read_custom(name, layout, source):
         if isinstance(error, AudiotagError):
             raise
         raise ConfigError(f"{name}: {described(error)}") from error
+
+
+def _without_labels(clips, background, source):
+    """The table of clips without the labels of background."""
+    labels = clips["labels"].map(split_labels)
+    present = sorted({label for each in labels for label in each})
+    for name in background:
+        if name not in present:
+            raise DataError(
+                f"{source}: no clip has the label {name!r}, which is to be background. {nearest(name, present)}"
+                f"Its labels: {shortened(', '.join(present))}."
+            )
+    return clips.assign(labels=labels.map(lambda each: ",".join(label for label in each if label not in background)))
 
 
 def _training_labels(clips, source):

@@ -69,3 +69,34 @@ def test_a_file_is_not_a_folder(tmp_path):
             DataError, match=f"{file}: a file. Expected a folder, or for the layout csv a file that ends in .csv"
         ):
             find_clips(tmp_path / file, layout=layout)
+
+
+# Background
+
+
+def test_a_folder_of_background_has_clips_without_labels(tmp_path):
+    source = make(tmp_path, FOLDERS)
+    classes = find_clips(source).vocabulary
+    found = find_clips(source, background=classes[:1])
+    assert found.vocabulary == classes[1:]
+    before = find_clips(source).clips["labels"]
+    assert found.clips["labels"].tolist() == ["" if label == classes[0] else label for label in before]
+    assert (found.clips["labels"] == "").any()
+    write_clips(tmp_path / "clips.csv", found.clips)
+    assert sorted(read_clips(tmp_path / "clips.csv")["labels"]) == sorted(found.clips["labels"])
+
+
+def test_a_label_of_background_is_taken_from_clips_that_have_others_too(tmp_path):
+    table = 'fname,labels\na.wav,"Bark,street"\nb.wav,street\nc.wav,Meow\n'
+    source = make(tmp_path, {"labels.csv": table, "a.wav": None, "b.wav": None, "c.wav": None})
+    assert find_clips(source, background=["street"]).clips["labels"].tolist() == ["Bark", "", "Meow"]
+
+
+def test_a_label_of_background_that_no_clip_has_is_refused(tmp_path):
+    table = "fname,labels\na.wav,Bark\nb.wav,street\n"
+    source = make(tmp_path, {"labels.csv": table, "a.wav": None, "b.wav": None})
+    message = (
+        r"no clip has the label 'streat', which is to be background\. Did you mean 'street'\? Its labels: Bark, street"
+    )
+    with pytest.raises(DataError, match=message):
+        find_clips(source, background=["streat"])
