@@ -10,7 +10,8 @@ from pydantic_core import PydanticCustomError
 from audiotag.config import signatures
 from audiotag.config.components import CustomComponent, options
 
-PRETRAINED = {"yamnet": "yamnet_mel"}  # networks with published weights, and the front end of their training
+# Networks with published weights, and the front end of their training.
+PRETRAINED = {"yamnet": "yamnet_mel", "mn04": "efficientat_mel", "mn10": "efficientat_mel"}
 
 
 def check_experiment(experiment: Any) -> None:

@@ -13,6 +13,7 @@ from audiotag.layers.augmentation.mixing import ConcatMix, MixUp
 from audiotag.layers.augmentation.random_augmentation import RandomAugmentation
 from audiotag.layers.augmentation.shifts import TimeRoll
 from audiotag.layers.augmentation.zoom import Zoom
+from audiotag.layers.frontends.efficientat_mel import EfficientATMel
 from audiotag.layers.frontends.filterbank import LogFilterbank
 from audiotag.layers.frontends.mfcc import Mfcc
 from audiotag.layers.frontends.pcen import PcenMel
@@ -47,6 +48,7 @@ FRONTENDS = {
     "pcen_mel": PcenMel,
     "raw_waveform": RawWaveform,
     "yamnet_mel": YamnetMel,
+    "efficientat_mel": EfficientATMel,
 }
 IMAGE_PREPROCESSING = {
     "standardize": Standardize,
@@ -85,6 +87,7 @@ __all__ = [
     "ConcatMix",
     "DatasetStandardize",
     "Deltas",
+    "EfficientATMel",
     "FixFrames",
     "FlipBands",
     "FlipsAsClasses",

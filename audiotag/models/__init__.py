@@ -9,6 +9,7 @@ from audiotag.models import (
     conv_skip,
     convnext,
     densenet,
+    efficientat,
     mobilenet,
     resnet,
     vgg_gap,
@@ -31,6 +32,8 @@ MODELS = {
     "mobilenet_v2": mobilenet.mobilenet_v2,
     "convnext_tiny": convnext.convnext_tiny,
     "yamnet": yamnet.yamnet,
+    "mn04": efficientat.mn04,
+    "mn10": efficientat.mn10,
 }
 
 __all__ = ["MODELS"]

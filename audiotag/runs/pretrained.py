@@ -13,12 +13,21 @@ from audiotag.errors import ConfigError, DataError, shortened
 from audiotag.layers import FRONTENDS, ToImage
 from audiotag.models import MODELS
 from audiotag.models.backbones import LOADED_LATER
-from audiotag.runs.tensor_files import file_format, read_hdf5, read_tflite
+from audiotag.runs.tensor_files import file_format, read_hdf5, read_tflite, read_torch
 
 # The weights of layers by name: kernel and bias, or what else `layer.weights` holds.
 Weights = dict[str, list[np.ndarray]]
 
-YAMNET_EPSILON = 1e-4  # of its batch normalization
+YAMNET_EPSILON, EFFICIENTAT_EPSILON = 1e-4, 1e-3  # of their batch normalization
+# The classes of AudioSet that YAMNet leaves out, and their places among the 527.
+OTHER_CLASSES = {
+    1: "Male speech, man speaking",
+    2: "Female speech, woman speaking",
+    12: "Battle cry",
+    32: "Male singing",
+    33: "Female singing",
+    277: "Funny music",
+}
 
 
 @dataclass(frozen=True)
@@ -31,7 +40,8 @@ class Published:
         frontend: The name of its front end.
         sample_rate: Of its waveforms, in Hz.
         input_shape: Of its images, [M, T, C].
-        classes: The file of the names of its classes, beside this one.
+        embeddings: The name of the layer that returns the embeddings, [B, D] or [B, W, D].
+        other_classes: {place: name} of the classes that it has and YAMNet does not.
         formats: {format of a file: function of (path, layers of the network) that returns the weights in it}.
         expected: The files that the network accepts, for messages.
     """
@@ -41,7 +51,8 @@ class Published:
     frontend: str
     sample_rate: int
     input_shape: tuple[int | None, ...]
-    classes: str
+    embeddings: str
+    other_classes: Mapping[int, str]
     formats: Mapping[str, Callable[[str, Sequence[keras.layers.Layer]], Weights]]
     expected: str
 
@@ -113,7 +124,8 @@ def published_tagger(name: str, weights: str = "audioset") -> tuple[keras.Model,
 
     Returns:
         (model, class names): a `keras.Model` from waveforms [B, N] at the network's sample rate to {"embeddings":
-        [B, W, D], "scores": [B, W, K]}, probabilities of each class in each of W patches; and the K names.
+        [B, W, D], "scores": [B, W, K]}, probabilities of each class in each of W patches, one for networks that read
+        the whole clip; and the K names.
 
     Raises:
         ConfigError, DataError: As for `load_pretrained`.
@@ -123,11 +135,13 @@ def published_tagger(name: str, weights: str = "audioset") -> tuple[keras.Model,
     make: Any = MODELS[name]
     network = make(published.input_shape, len(names))
     load_pretrained(network, weights, top=True)
-    backbone = keras.Model(network.input, network.get_layer("patch_embeddings").output, name="backbone")
+    backbone = keras.Model(network.input, network.get_layer(published.embeddings).output, name="backbone")
     waveform = keras.Input((None,), name="waveform")  # [B, N]
     front_end: Any = FRONTENDS[published.frontend]
     image = ToImage()(front_end(sample_rate=published.sample_rate)(waveform))  # [B, M, T, 1]
-    embeddings = backbone(image)  # [B, W, D]
+    embeddings = backbone(image)  # [B, W, D], or [B, D]
+    if len(embeddings.shape) == 2:
+        embeddings = keras.layers.Reshape((1, -1))(embeddings)
     scores = keras.layers.Activation("sigmoid", name="scores")(network.get_layer("logits")(embeddings))  # [B, W, K]
     return keras.Model(waveform, {"embeddings": embeddings, "scores": scores}, name=name), names
 
@@ -141,8 +155,11 @@ def class_names(name: str) -> list[str]:
         >>> class_names("yamnet")[:2], len(class_names("yamnet"))
         (['Speech', 'Child speech, kid speaking'], 521)
     """
-    with open(Path(__file__).with_name(PUBLISHED[name].classes), newline="", encoding="utf-8") as file:
-        return [row["display_name"] for row in csv.DictReader(file)]
+    with open(Path(__file__).with_name("yamnet_class_map.csv"), newline="", encoding="utf-8") as file:
+        names = [row["display_name"] for row in csv.DictReader(file)]
+    for place, other in PUBLISHED[name].other_classes.items():  # in ascending order
+        names.insert(place, other)
+    return names
 
 
 def _download(name):
@@ -196,10 +213,7 @@ def _yamnet_hdf5(path, layers):
         names += [f"{place}/bn/{place}/bn/{key}:0" for key in ("beta", "moving_mean", "moving_variance")]
         channels = layer.weights[1].shape
         shapes = [tuple(layer.weights[0].shape), channels, channels, channels]
-        for name, shape in zip(names, shapes, strict=True):
-            if name not in arrays or arrays[name].shape != shape:
-                other = f"has the shape {arrays[name].shape}" if name in arrays else "is missing"
-                raise DataError(f"{path}: no weights of yamnet: {name} {other}. Expected the shape {shape}.")
+        _check_shapes(path, arrays, dict(zip(names, shapes, strict=True)))
         found[layer.name] = fold_batch_norm(*(arrays[name] for name in names), epsilon=YAMNET_EPSILON)
     return found
 
@@ -250,6 +264,58 @@ def _yamnet_tflite(path, layers):
     return found
 
 
+def _keras_hdf5(path, layers):
+    """The weights of a .weights.h5 of audiotag."""
+    return _keras_weights(read_hdf5(path), layers)
+
+
+def _efficientat_torch(path, layers):
+    """The weights of a checkpoint of EfficientAT, whose batch normalization is folded into its convolutions."""
+    arrays, found = read_torch(path), {}
+    for layer in layers:
+        place = {"embedding": "classifier.2", "logits": "classifier.5"}.get(layer.name, layer.name.replace("_", "."))
+        dense = layer.name in ("embedding", "logits") or "fc" in layer.name
+        place = place.replace(".fc", ".conc_se_layers.0.fc")
+        keys = ("weight", "bias") if dense else ("0.weight", "1.bias", "1.running_mean", "1.running_var", "1.weight")
+        names = [f"{place}.{key}" for key in keys]
+        kernel, channels = tuple(layer.weights[0].shape), tuple(layer.weights[1].shape)
+        depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
+        axes = (1, 0) if dense else (2, 3, 0, 1) if depthwise else (2, 3, 1, 0)  # from PyTorch's order to that of Keras
+        shape = tuple(np.array(kernel)[np.argsort(axes)].tolist())
+        _check_shapes(path, arrays, dict(zip(names, [shape, *[channels] * (len(names) - 1)], strict=True)))
+        weight, *others = (arrays[name] for name in names)
+        weight = weight.transpose(axes)
+        if dense:
+            found[layer.name] = [weight, *others]
+        else:
+            beta, mean, variance, gamma = others
+            found[layer.name] = fold_batch_norm(weight, beta, mean, variance, gamma=gamma, epsilon=EFFICIENTAT_EPSILON)
+    return found
+
+
+def _check_shapes(path, arrays, shapes):
+    """Refuses a file in which an array of {name: shape} is missing or has another shape."""
+    for name, shape in shapes.items():
+        if name not in arrays or arrays[name].shape != shape:
+            other = f"has the shape {arrays[name].shape}" if name in arrays else "is missing"
+            raise DataError(f"{path}: no weights of this network: {name} {other}. Expected the shape {shape}.")
+
+
+def _efficientat(file, sha256):
+    """What is published of one of EfficientAT's networks."""
+    return Published(
+        url=f"https://github.com/fschmid56/EfficientAT/releases/download/v0.0.1/{file}",
+        sha256=sha256,
+        frontend="efficientat_mel",
+        sample_rate=32_000,
+        input_shape=(128, None, 1),
+        embeddings="embedding",
+        other_classes=OTHER_CLASSES,
+        formats={"hdf5": _keras_hdf5, "zip": _efficientat_torch},
+        expected=f"{file} or of a .weights.h5 file of audiotag",
+    )
+
+
 PUBLISHED = {
     "yamnet": Published(
         url="https://storage.googleapis.com/audioset/yamnet.h5",
@@ -257,8 +323,11 @@ PUBLISHED = {
         frontend="yamnet_mel",
         sample_rate=16_000,
         input_shape=(64, None, 1),
-        classes="yamnet_class_map.csv",
+        embeddings="patch_embeddings",
+        other_classes={},
         formats={"hdf5": _yamnet_hdf5, "tflite": _yamnet_tflite},
         expected="yamnet.h5, of its .tflite version or of a .weights.h5 file of audiotag",
     ),
+    "mn04": _efficientat("mn04_as_mAP_432.pt", "899a8c6217063f6941793102a2780b3dd788ab11fce468d9cf5f0577c453321c"),
+    "mn10": _efficientat("mn10_as_mAP_471.pt", "0bd7dc2443af498c289a2e739f02ebb515d6aa3fd3ab9db539c86123ae368a4e"),
 }

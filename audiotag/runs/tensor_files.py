@@ -1,14 +1,17 @@
 """Reads files of weights that other programs wrote.
 
-The formats are HDF5 and TensorFlow Lite. Nothing of a file is run, and nothing outside it is read.
+The formats are HDF5, TensorFlow Lite and PyTorch. Nothing of a file is run, and nothing outside it is read.
 """
 
 import contextlib
+import io
 import math
+import pickle
 import struct
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -19,6 +22,9 @@ from audiotag.runs.weights import check_weights
 # The types of tensors by their number in TensorFlow Lite's schema, tensorflow/lite/schema/schema.fbs. Other types, such
 # as int32, hold shapes and indices.
 TFLITE_TYPES = {0: "<f4", 1: "<f2", 3: "u1", 9: "i1"}
+
+TORCH_TYPES = {"FloatStorage": "<f4", "HalfStorage": "<f2", "DoubleStorage": "<f8", "LongStorage": "<i8"}
+MAX_PICKLE_BYTES = 10_000_000  # of names and shapes; the numbers are beside it
 
 
 def file_format(path: str | Path) -> str:
@@ -110,6 +116,73 @@ def _constant(tensor, buffers):
     return (array - (zero.reshape(along) if zero.size else 0)) * scale.reshape(along)
 
 
+def read_torch(path: str | Path) -> dict[str, np.ndarray]:
+    """The arrays of a file that `torch.save` wrote of a state dict.
+
+    Such a file holds a pickle, which can call any function of any package. Here it can name only what a dict of
+    tensors consists of.
+
+    Returns:
+        {name: array}.
+
+    Raises:
+        DataError: The file is damaged, or its pickle holds anything but tensors.
+    """
+    with _damaged(path), zipfile.ZipFile(path) as archive:
+        members = {info.filename.partition("/")[2]: info for info in archive.infolist()}
+        if any(info.compress_type != zipfile.ZIP_STORED for info in members.values()):
+            raise ValueError("it is compressed")
+        if members["data.pkl"].file_size > MAX_PICKLE_BYTES:
+            raise ValueError(f"its pickle has {members['data.pkl'].file_size} bytes")
+        storages = {name[5:]: info for name, info in members.items() if name.startswith("data/")}
+        content = _TensorUnpickler(archive.read(members["data.pkl"]), archive, storages).load()
+        if not isinstance(content, dict) or not all(isinstance(value, _Tensor) for value in content.values()):
+            raise ValueError("it is no dict of tensors")
+        return {str(name): tensor.array for name, tensor in content.items()}
+
+
+class _Tensor(NamedTuple):
+    """An array of a PyTorch file; what a pickle may hold of it."""
+
+    array: np.ndarray
+
+
+class _TensorUnpickler(pickle.Unpickler):
+    """Reads a pickle of a dict of tensors and refuses all other names."""
+
+    def __init__(self, content: bytes, archive: zipfile.ZipFile, storages: dict[str, zipfile.ZipInfo]):
+        super().__init__(io.BytesIO(content))
+        self.archive, self.storages = archive, storages
+
+    def find_class(self, module: str, name: str) -> Any:
+        """What a name of the pickle stands for: never what Python would import."""
+        if (module, name) == ("collections", "OrderedDict"):
+            return type("StateDict", (dict,), {})  # of its own, as the pickle may set attributes of it
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return lambda *arguments: _Tensor(_strided(*arguments[:4]))
+        if module == "torch" and name in TORCH_TYPES:
+            return TORCH_TYPES[name]
+        raise ValueError(f"its pickle names {module}.{name}, which is no tensor")
+
+    def persistent_load(self, pid: Any) -> np.ndarray:
+        """The numbers of a storage: ("storage", type, key, device, count)."""
+        _, kind, key, *_ = pid
+        if kind not in TORCH_TYPES.values():
+            raise ValueError(f"a storage of type {kind!r}")
+        return np.frombuffer(self.archive.read(self.storages[key]), kind)
+
+
+def _strided(storage, offset, shape, strides):
+    """A tensor that lies in a storage, as an array of its own."""
+    last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+    if offset < 0 or min((*shape, *strides), default=1) < 0 or 0 not in shape and last >= len(storage):
+        raise ValueError(f"a tensor of shape {shape} exceeds its storage")
+    if math.prod(shape) > len(storage):
+        raise ValueError(f"a tensor of shape {shape} repeats its storage")
+    strides = [stride * storage.itemsize for stride in strides]
+    return np.lib.stride_tricks.as_strided(storage[offset:], shape, strides).copy()
+
+
 class _Table:
     """A table of a FlatBuffers file: fields by their number in the schema."""
 
@@ -163,5 +236,7 @@ def _damaged(path: str | Path) -> Iterator[None]:
     """Turns the errors of a damaged file into a `DataError`."""
     try:
         yield
-    except (OSError, ValueError, KeyError, IndexError, OverflowError, RuntimeError, struct.error) as error:
-        raise DataError(f"{path}: is damaged or incomplete: {shortened(str(error))}. Download it again.") from error
+    except DataError:
+        raise
+    except Exception as error:  # zipfile, pickle, struct, h5py and NumPy raise many kinds
+        raise DataError(f"{path}: is damaged, or no file of weights: {shortened(str(error))}.") from error

@@ -1,4 +1,4 @@
-"""Writes the outputs of every layer, loss and metric and of a small tagger on the backend that KERAS_BACKEND names.
+"""Writes the outputs of layers, losses, metrics, published networks and a tagger on the backend in KERAS_BACKEND.
 
 KERAS_BACKEND=jax python tests/conformance/backend_outputs.py outputs.npz
 """
@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from audiotag.config.loading import load
-from audiotag.layers import RandomAugmentation
+from audiotag.layers import FRONTENDS, RandomAugmentation, ToImage
 from audiotag.losses import LOSSES
 from audiotag.metrics import (
     AreaUnderRoc,
@@ -23,7 +23,9 @@ from audiotag.metrics import (
     MeanAveragePrecision,
     MeanAveragePrecisionAtK,
 )
+from audiotag.models import MODELS
 from audiotag.runs.building import build_tagger
+from audiotag.runs.pretrained import PUBLISHED
 
 ROOT = Path(__file__).parents[2]
 AUGMENT = (
@@ -97,6 +99,24 @@ def loss_outputs():
         yield f"metric {metric.name}", keras.ops.convert_to_numpy(metric.result())
 
 
+def published_outputs():
+    """(name, array): embeddings and scores of the networks with published weights, here with others."""
+    for name in ("yamnet", "mn04"):  # mn10 has the same layers, and more of them
+        published = PUBLISHED[name]
+        front_end = FRONTENDS[published.frontend](sample_rate=published.sample_rate)
+        network = MODELS[name](published.input_shape, 5)
+        rng = np.random.default_rng(1)
+        for variable in network.variables:  # activations keep their scale
+            scale = np.prod(variable.shape[:-1]) ** -0.5 if variable.shape[-1] > 1 else 0.5
+            variable.assign(scale * rng.standard_normal(variable.shape))
+        outputs = [network.get_layer(published.embeddings).output, network.output]
+        waveform = keras.Input((None,))
+        model = keras.Model(waveform, keras.Model(network.input, outputs)(ToImage()(front_end(waveform))))
+        noise = rng.uniform(-1, 1, (2, 2 * published.sample_rate)).astype("float32")
+        for number, array in enumerate(model.predict_on_batch(noise)):
+            yield f"published {name}.{number}", array
+
+
 def tagger_outputs():
     """(name, array): the logits of a small tagger with fixed weights, and whether its training is finite."""
     overrides = ["window.seconds=0.5", "model.filters=[8,16]", AUGMENT]
@@ -122,4 +142,4 @@ def tagger_outputs():
 
 
 if __name__ == "__main__":
-    np.savez(sys.argv[1], **dict([*layer_outputs(), *loss_outputs(), *tagger_outputs()]))
+    np.savez(sys.argv[1], **dict([*layer_outputs(), *loss_outputs(), *published_outputs(), *tagger_outputs()]))

@@ -246,7 +246,7 @@ def test_any_truncated_or_changed_tensorflow_lite_file_is_refused_or_loads(tmp_p
             pretrained.read_tflite(path)
         except DataError as error:
             num_refused += 1
-            assert str(error).startswith(f"{path}: is damaged or incomplete: ")
+            assert str(error).startswith(f"{path}: is damaged, or no file of weights: ")
     assert num_refused > len(damaged) / 4
 
 
