@@ -18,8 +18,10 @@ from audiotag.errors import ConfigError, DataError
 from audiotag.models import MODELS
 from audiotag.runs import pretrained
 from audiotag.runs.building import build_tagger
+from audiotag.runs.models import load_taggers
 from audiotag.runs.pretrained import class_names, load_pretrained, published_tagger
 from audiotag.runs.weights import save_weights
+from audiotag.training.loop import fit
 
 SHARED = Path(__file__).parents[2] / ".." / "shared" / "data"
 # Kind of layer, stride and filters, as published (tensorflow/models, research/audioset/yamnet/yamnet.py).
@@ -159,6 +161,30 @@ def test_an_experiment_starts_with_published_weights(yamnet_h5, tiny, tmp_path, 
         np.testing.assert_array_equal(ours, theirs)
     with pytest.raises(ConfigError, match="frontend yamnet_mel: .*Received: sample_rate=44100.*--sample-rate 16000"):
         build_tagger(tiny(*overrides), sample_rate=44_100, num_classes=5)
+
+
+def test_a_run_trains_without_a_network_and_its_models_load_without_the_file(yamnet_h5, tiny, tmp_path, monkeypatch):
+    def offline(*arguments, **options):
+        raise OSError("Network is unreachable")
+
+    monkeypatch.setattr(socket.socket, "connect", offline)
+    monkeypatch.setattr(socket, "getaddrinfo", offline)
+    path = tmp_path / "yamnet.h5"
+    path.write_bytes(yamnet_h5.read_bytes())
+    stage = {"name": "head", "subset": "curated", "epochs": 1, "steps_per_epoch": 2, "batch_size": 4}
+    stage |= {"optimizer": {"name": "adam", "learning_rate": 0.01}, "loss": {"name": "binary_crossentropy"}}
+    stage |= {"backbone_lr_multiplier": 0}
+    overrides = ['frontend={"name": "yamnet_mel"}', "image_preprocess=[]", "augment=[]", "window.seconds=1.455"]
+    overrides += [f"stages={json.dumps([stage])}", f"model={json.dumps({'name': 'yamnet', 'weights': str(path)})}"]
+    run = fit(tiny(*overrides), tmp_path / "run", say=lambda sentence: None)
+    path.unlink()
+    [tagger] = load_taggers(run)
+    expected = MODELS["yamnet"]((64, None, 1), 5)
+    load_pretrained(expected, str(yamnet_h5))
+    for ours, theirs in zip(backbone_weights(tagger.network), backbone_weights(expected), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    waveform = np.random.default_rng(0).uniform(-1, 1, (2, 40_000)).astype("float32")
+    assert np.isfinite(tagger(waveform)).all()
 
 
 def test_the_class_names_are_those_of_audioset():
