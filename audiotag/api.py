@@ -316,7 +316,8 @@ def sweep(
 
     Args:
         path: A JSON file: an experiment, and its seeds, folds and variations.
-        folder: The directory of the runs. table.csv, runs.csv, differences.csv and table.txt are written into it.
+        folder: The directory of the runs. table.csv, runs.csv, differences.csv, table.txt and report.html are written
+            into it.
         quick: Make the changes of the file's "quick", too.
         test: Measure all variations on the test clips. False measures only the best by validation clips on them.
         quiet: Print no results of stages.
@@ -341,7 +342,11 @@ def sweep(
     from audiotag.sweeps.training import run_sweep
 
     say = (lambda sentence: None) if quiet else functools.partial(print, flush=True)
-    return run_sweep(config, folder, path, quick=quick, test=test, say=say)
+    comparison = run_sweep(config, folder, path, quick=quick, test=test, say=say)
+    from audiotag.reporting.comparison_page import write_comparison_page
+
+    write_comparison_page(comparison, Path(folder) / "report.html", title=f"Sweep {Path(folder).resolve().name}")
+    return comparison
 
 
 def compare(

@@ -504,7 +504,7 @@ def sweep(path: Path, folder: Path | None, quick: bool, test: bool) -> None:
     sweep that was killed continues with the same command. Several machines may
     share the directory: each trains what no other does. Differences to the
     first variation come with 95% intervals over seeds and recordings. Tables
-    are written into the directory.
+    and the page report.html are written into the directory.
 
     Example: audiotag sweep sweeps/esc10.json
     """
@@ -520,7 +520,7 @@ def sweep(path: Path, folder: Path | None, quick: bool, test: bool) -> None:
 @main.command()
 @click.argument("folders", metavar="RUN...", nargs=-1, required=True, type=FOLDER)
 @click.option("--measure", default="lwlrap", show_default=True, help="Or MAP@3, top_1, mAP, AUC, F: what decides.")
-@click.option("--out", type=FOLDER, help="Write table.csv, runs.csv, differences.csv and table.txt into this folder.")
+@click.option("--out", type=FOLDER, help="Write the tables as CSV and text, and a page, into this folder.")
 @test_option
 @allow_unsafe_option
 def compare(folders: tuple[Path, ...], measure: str, out: Path | None, test: bool) -> None:
@@ -538,7 +538,10 @@ def compare(folders: tuple[Path, ...], measure: str, out: Path | None, test: boo
     comparison = api.compare(folders, measure=measure, test=test)
     click.echo(comparison)
     if out:
+        from audiotag.reporting.comparison_page import write_comparison_page
+
         comparison.write(out)
+        write_comparison_page(comparison, out / "report.html", title="Comparison")
 
 
 @main.command("label-issues")

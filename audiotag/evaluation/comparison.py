@@ -2,10 +2,11 @@
 
 Two things make a score of few seeds and few recordings uncertain: other seeds train other models, and other
 recordings are easier or harder. An interval over seeds alone, or over recordings alone, is too narrow. The variances
-of both are added, as in studies of several readers and cases, with the degrees of freedom of Satterthwaite.
+of both are added, as in studies of several readers and cases, and the quantile of t is the mean of those for so many
+seeds and recordings, weighted by the variances.
 
 References: Obuchowski and Rockette, "Hypothesis Testing of Diagnostic Accuracy for Multiple Readers and Multiple
-Tests", 1995; Hillis, "A Comparison of Denominator Degrees of Freedom Methods for Multiple Observer ROC Analysis", 2007.
+Tests", 1995; Cochran and Cox, "Experimental Designs", 1950, section 4.14.
 """
 
 import zlib
@@ -141,6 +142,6 @@ def estimate_of_arrays(values: np.ndarray, influences: np.ndarray) -> Estimate:
     variance = of_recordings + of_seeds
     if not variance > 0:  # NaN, too
         return Estimate(mean, mean + 0 * variance, mean + 0 * variance)
-    freedom = variance**2 / (of_recordings**2 / (num_recordings - 1) + of_seeds**2 / max(1, num_seeds - 1))
-    half = stats.t.ppf(0.975, freedom) * np.sqrt(variance)
+    quantiles = stats.t.ppf(0.975, [num_recordings - 1, max(1, num_seeds - 1)])
+    half = float(quantiles @ [of_recordings, of_seeds]) / variance**0.5
     return Estimate(mean, float(mean - half), float(mean + half))

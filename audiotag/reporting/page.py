@@ -139,6 +139,26 @@ def interval_bar(value: float, low: float, high: float, chance: float) -> str:
     )
 
 
+def difference_bar(value: float, low: float, high: float, widest: float) -> str:
+    """A difference as a dot with its interval, and a tick at 0; "" for NaN.
+
+    Args:
+        value: The difference.
+        low: The lower end of its interval.
+        high: The upper end.
+        widest: The difference at the right end of the bar.
+    """
+    if np.isnan([value, low, high]).any():
+        return ""
+    to_x = lambda difference: 80 + 74 * difference / widest
+    return Markup(
+        f'<svg class="bar" viewBox="0 0 160 14" role="img" aria-label="{value:+.3f}, {low:+.3f} to {high:+.3f}">'
+        '<line class="tick" x1="80" x2="80" y1="0" y2="14" />'
+        f'<line class="whisker" x1="{to_x(low):.1f}" x2="{to_x(high):.1f}" y1="7" y2="7" />'
+        f'<circle class="dot" cx="{to_x(value):.1f}" cy="7" r="3.5" /></svg>'
+    )
+
+
 def count_bar(counts: Sequence[int], largest: int) -> str:
     """Counts as one stacked bar, whose full width is `largest`."""
     shapes, left = [], 0.0

@@ -16,7 +16,7 @@ MAX_VALUE = 60  # characters of a value
 def comparison_text(comparison: "Comparison") -> str:
     """The tables of a comparison, its notes and commands."""
     blocks = [
-        f"{_caption(rows)}\n{_printed(_summary(rows, comparison.measure))}"
+        f"{caption(rows)}\n{_printed(summary_table(rows, comparison.measure))}"
         for _, rows in comparison.table.groupby("on", sort=False)
     ]
     if len(comparison.differences):
@@ -29,7 +29,7 @@ def comparison_text(comparison: "Comparison") -> str:
     return "\n\n".join(blocks)
 
 
-def _caption(rows):
+def caption(rows: pd.DataFrame) -> str:
     """What a table was measured on."""
     first = rows.iloc[0]
     counts = [_numbered(first["seeds"], "seed"), _numbered(rows["setting"].nunique(), "setting")]
@@ -43,7 +43,7 @@ def _numbered(number, unit):
     return f"{number} {unit}{'' if number == 1 else 's'}"
 
 
-def _summary(rows, measure):
+def summary_table(rows: pd.DataFrame, measure: str) -> pd.DataFrame:
     """A row per setting: the first measure in full, the means of the others."""
     full = rows[rows["measure"] == measure]
     shown = pd.DataFrame({"": full["setting"]})
