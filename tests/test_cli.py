@@ -120,6 +120,24 @@ def test_components_lists_all_or_explains_one():
 
 def test_schema_prints_a_json_schema():
     assert set(json.loads(call("schema"))["required"]) == {"records", "window", "frontend", "model", "stages"}
+    assert set(json.loads(call("schema", "sweep"))["required"]) == {"experiment", "seeds", "variations"}
+
+
+def test_sweep_and_compare_print_and_write_the_same_table(tiny_file, own_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sweep = {"experiment": str(tiny_file), "seeds": [2019], "variations": {"as it is": {}}}
+    (tmp_path / "small.json").write_text(json.dumps(sweep))
+    shutil.copytree(own_run, tmp_path / "runs" / "small" / "as-it-is-2019")
+    printed = call("sweep", "small.json")
+    row = next(line for line in printed.splitlines() if line.startswith("as it is"))
+    out = tmp_path / "comparison"
+    assert row.split("(")[0].split()[-1] in call("compare", "runs/small/as-it-is-2019", "--out", out)
+    for folder in (tmp_path / "runs" / "small", out):
+        names = {path.name for path in folder.iterdir() if path.is_file()}
+        assert names == {"table.csv", "runs.csv", "differences.csv", "table.txt", "report.html"}
+    message = error_of("compare", "runs/small/as-it-is-2019", "--measure", "map")
+    assert message.startswith("Error: there is no measure 'map'.")
+    assert error_of("sweep", "none.json") == "Error: none.json: cannot be read: No such file or directory."
 
 
 def test_fit_names_the_run_after_a_shipped_experiment(tmp_path, monkeypatch):

@@ -16,6 +16,8 @@ from audiotag.runs.directory import Run, open_run
 from audiotag.sweeps.results import Comparison
 from audiotag.sweeps.text import caption, summary_table
 
+NO_BREAK = "\u00a0"  # a space
+
 
 def write_comparison_page(comparison: Comparison, path: str | Path, *, title: str) -> None:
     """Writes the page of a comparison.
@@ -42,10 +44,11 @@ def write_comparison_page(comparison: Comparison, path: str | Path, *, title: st
 
 
 def _with_bars(rows, measure):
-    """The printed table with a bar per difference."""
+    """The printed table, its cells with few line breaks, with a bar per difference."""
     table, full = summary_table(rows, measure), rows[rows["measure"] == measure]
-    widest = full[["difference_low", "difference_high"]].abs().max(axis=None)
-    if "difference" in table and widest > 0:
+    table.iloc[:, 1:] = table.iloc[:, 1:].map(lambda text: text.replace(" ", NO_BREAK).replace(f"{NO_BREAK}(", " ("))
+    if "difference" in table:
+        widest = max(full[["difference_low", "difference_high"]].abs().max(axis=None), 1e-9)  # 0: of equal runs
         bars = [
             difference_bar(row.difference, row.difference_low, row.difference_high, widest) for row in full.itertuples()
         ]
@@ -65,7 +68,7 @@ def _curves(comparison: Comparison) -> Iterator[dict[str, str | Markup]]:
             lines = {
                 setting: (mean.index + 1, mean[column])
                 for setting, mean in means.items()
-                if column in mean and mean[column].notna().any()
+                if column in mean and mean[column].notna().sum() > 1  # with one epoch there is no curve
             }
             name = column.replace("val_", "validation ").replace("_", " ")
             if lines:

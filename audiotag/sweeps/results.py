@@ -290,7 +290,7 @@ def _notes(table, measured, settings, best, measure, num_trials):
         return (*notes, "There are no validation clips, so none of the settings is the best.")
     tested = {entry.setting for entry in measured.get(TEST_CLIPS, ())}
     if not tested:
-        more = f"There are no test clips, and the best of {num_trials} scores too well by chance."
+        more = f"There are no test clips to measure it on; the score of the best of {num_trials} is too good by chance."
     elif tested == {best}:
         more = "It alone was measured on the test clips."
     else:

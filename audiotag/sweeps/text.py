@@ -35,7 +35,7 @@ def caption(rows: pd.DataFrame) -> str:
     counts = [_numbered(first["seeds"], "seed"), _numbered(rows["setting"].nunique(), "setting")]
     return (
         f"On {first['clips']:,} {first['on']} of {first['recordings']:,} recordings, {', '.join(counts)}; "
-        "± is the standard deviation over seeds, in brackets are 95% intervals"
+        "± is the standard deviation over seeds, in brackets are 95% intervals over seeds and recordings"
     )
 
 
@@ -45,7 +45,7 @@ def _numbered(number, unit):
 
 def summary_table(rows: pd.DataFrame, measure: str) -> pd.DataFrame:
     """A row per setting: the first measure in full, the means of the others."""
-    full = rows[rows["measure"] == measure]
+    full = rows[rows["measure"] == measure].reset_index(drop=True)
     shown = pd.DataFrame({"": full["setting"]})
     shown[measure] = [
         f"{row.mean:.3f}{_signed_sd(row.sd)} ({row.low:.3f} to {row.high:.3f})" for row in full.itertuples()

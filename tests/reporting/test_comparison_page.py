@@ -25,7 +25,10 @@ def test_it_shows_the_printed_tables_and_overlaid_curves(comparison, run, tmp_pa
         for number, (_, rows) in enumerate(comparison.table.groupby("on", sort=False)):
             expected = summary_table(rows, comparison.measure)
             shown = page.locator("table").nth(number).locator("tbody tr").all_inner_texts()
-            assert [text.split("\t")[:2] for text in shown] == expected.iloc[:, :2].to_numpy().tolist()
+            assert [text.replace("\xa0", " ").split("\t")[:2] for text in shown] == expected.iloc[
+                :, :2
+            ].to_numpy().tolist()
+        assert page.locator("svg.bar .dot").count() == 2  # a difference on each set of clips
         chart = page.locator("section", has_text="curated: validation lwlrap")
         assert chart.locator("polyline.line").count() == 2
         assert chart.locator(".legend li").all_inner_texts() == ["tiny", HOSTILE]
