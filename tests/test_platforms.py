@@ -67,12 +67,11 @@ def test_the_commands_work_without_what_only_linux_has(tmp_path):
 
 
 @pytest.mark.check("A12")
-def test_make_records_works_on_a_file_system_without_locks_and_says_so(recordings, start, tmp_path):
+def test_make_records_works_on_a_file_system_without_locks_and_says_so(recordings, tmp_path):
     recordings(tmp_path / "in", [4_000] * 6)
-    out, script = tmp_path / "out", tmp_path / "refusing.py"
-    script.write_text(REFUSING_LOCKS)
-    job = start("make-records", tmp_path / "in", "--out", out, "--sample-rate", 8_000, script=script)
-    assert job.wait() == 0, job.output()
-    assert job.output().splitlines()[-1] == f"6 curated clips of 2 classes: {out}"
-    assert job.output().count("no file locks") == 1 and WARNING.format(lock=out / ".work" / "lock") in job.output()
+    out = tmp_path / "out"
+    done = run_python(REFUSING_LOCKS, "make-records", tmp_path / "in", "--out", out, "--sample-rate", 8_000)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"6 curated clips of 2 classes: {out}\n"
+    assert done.stderr.count("no file locks") == 1 and WARNING.format(lock=out / ".work" / "lock") in done.stderr
     assert not (out / ".work").exists()
