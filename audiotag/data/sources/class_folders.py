@@ -9,10 +9,20 @@ import pandas as pd
 
 from audiotag.data.clips import COLUMNS
 from audiotag.data.sources.class_names import FOLD, split_subset
-from audiotag.data.sources.files import AUDIO_SUFFIXES, Found, audio_names, audio_suffixes, files_below, other_files
+from audiotag.data.sources.files import (
+    AUDIO_SUFFIXES,
+    Found,
+    audio_names,
+    audio_suffixes,
+    files_below,
+    header_of,
+    other_files,
+)
 from audiotag.errors import DataError
 
 MOST_LINES = 1_000  # of a table that is looked through for the names of recordings
+LABEL_COLUMNS = ("label", "labels", "class", "classes", "category", "species", "annotation", "tag", "tags", "target")
+LABEL_COLUMNS += ("sound", "scene", "event", "primary_label", "scene_label", "classid", "class_id")
 UNREAD = (".xlsx", ".xls", ".ods", ".parquet", ".arff", ".pkl", ".mat")
 
 
@@ -92,7 +102,7 @@ def refuse_unread_tables(source: Path, names: Iterable[str]) -> None:
     known = files | {PurePosixPath(name).stem for name in files if not PurePosixPath(name).stem.isdigit()}
     near = [Path(entry.path) for _, entry in files_below(source, 2) if os.path.isfile(entry.path)]
     above = source.resolve().parent
-    near += [path for path in above.glob("*.[cCtT][sS][vV]") if path.is_file()]
+    near += [path for path in above.glob("*.[cCtT][sS][vV]") if path.is_file() and _has_labels(path)]
     for path in sorted(near):
         suffix = path.suffix.lower()
         if suffix in UNREAD or suffix in (".csv", ".tsv", ".json", ".jsonl", ".txt") and lists_any(path, known, files):
@@ -100,6 +110,12 @@ def refuse_unread_tables(source: Path, names: Iterable[str]) -> None:
                 f"{path}: may be a table of labels, and is not read. Give it the columns fname,labels and name it as "
                 "the source; if the folders are the labels, say so with --layout folders."
             )
+
+
+def _has_labels(path):
+    """Whether a table has a column of labels, and is none that audiotag wrote: of corrections, or of scores."""
+    header = {column.lower() for column in header_of(path)}
+    return bool(header & {*LABEL_COLUMNS}) and not {"clip", "weight"} <= header
 
 
 def lists_any(path: Path, known: set[str], files: set[str]) -> bool:

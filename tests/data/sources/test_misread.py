@@ -93,8 +93,9 @@ def test_a_table_above_the_class_folders_is_not_passed_over(tmp_path):
     make(tmp_path, {"labels.csv": "file,label\n2.FLAC,Bark\n"})
     with pytest.raises(DataError, match="labels.csv: may be a table of labels, and is not read"):
         find_clips(source)
-    make(tmp_path, {"labels.csv": "price,date\n2,3\n"})
-    assert find_clips(source).layout == "folders"
+    for text in ("price,date\n2,3\n", "fname,Bark,Bark logit\n2.FLAC,1,9\n", "clip,labels,weight\ndog/2.FLAC,Bark,1\n"):
+        make(tmp_path, {"labels.csv": text})
+        assert find_clips(source).layout == "folders"
 
 
 def test_numbered_folders_with_names_of_esc_are_not_esc10(tmp_path):
