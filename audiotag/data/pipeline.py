@@ -27,6 +27,7 @@ from audiotag.errors import DataError
 from audiotag.padding import num_repeats, num_sliding_windows, zeros_before
 
 SHARDS_AT_ONCE = 4
+CACHED_BYTES = 1 << 28  # of batches that are read in every epoch
 SHUFFLE_BUFFER = 512  # windows; small, as the hash of the name already assigns clips to shards at random
 
 
@@ -386,7 +387,7 @@ def _aligned(shape):
 
 
 def evaluation_batches(
-    manifest: Manifest, clips: pd.DataFrame, *, window_samples: int, batch_size: int
+    manifest: Manifest, clips: pd.DataFrame, *, window_samples: int, batch_size: int, repeated: bool = False
 ) -> tf.data.Dataset:
     """Batches of complete clips, each exactly once, grouped by length.
 
@@ -395,6 +396,7 @@ def evaluation_batches(
         clips: The rows of a table of clips to evaluate.
         window_samples: Samples per window.
         batch_size: A batch has at most as many samples as this many windows, or one clip.
+        repeated: The batches are read several times; up to 256 MB of audio then stay in memory.
 
     Returns:
         A `tf.data.Dataset` of (waveform float32 [B, N], row int64 [B]): `row` is the position in `clips`, from 0.
@@ -405,19 +407,23 @@ def evaluation_batches(
     """
     find_row = _rows_by_name(clips)
 
-    def clip_and_row(serialized):
+    def record_and_row(serialized):
         record = schema.decode(serialized)
-        return _decode_clip(record, manifest.options["codec"]), find_row(record["name"])  # [N], []
+        return record, find_row(record["name"])
 
     # Few different lengths, so that a compiled model sees few shapes; the longer the clips, the fewer in a batch.
     steps = np.arange(1 + int(np.ceil(2 * np.log2(max(clips["num_samples"].max() / window_samples, 1)))))
     lengths = np.ceil(window_samples * 2 ** (steps / 2)).astype("int64")
     batch_sizes = np.maximum(1, batch_size * window_samples // lengths)
     num_clips = np.bincount(np.searchsorted(lengths, clips["num_samples"]), minlength=len(lengths))
-    return (
+    batches = (
         _read(tf.data.Dataset.from_tensor_slices(_paths(manifest, clips)))
-        .map(clip_and_row, num_parallel_calls=tf.data.AUTOTUNE)
+        .map(record_and_row, num_parallel_calls=tf.data.AUTOTUNE)
         .filter(lambda _, row: row >= 0)
+        .map(
+            lambda record, row: (_decode_clip(record, manifest.options["codec"]), row),  # [N], []
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
         .apply(tf.data.experimental.assert_cardinality(len(clips)))
         .bucket_by_sequence_length(
             lambda pcm, _: tf.shape(pcm)[0],
@@ -425,7 +431,11 @@ def evaluation_batches(
             bucket_batch_sizes=[*batch_sizes.tolist(), 1],
             pad_to_bucket_boundary=True,
         )
-        .map(lambda pcm, row: (tf.cast(pcm, tf.float32) / decoding.FULL_SCALE, row))
+    )
+    if repeated and 2 * clips["num_samples"].sum() <= CACHED_BYTES:
+        batches = batches.cache()
+    return (
+        batches.map(lambda pcm, row: (tf.cast(pcm, tf.float32) / decoding.FULL_SCALE, row))
         .apply(tf.data.experimental.assert_cardinality(int(np.sum(-(-num_clips // batch_sizes)))))
         .prefetch(tf.data.AUTOTUNE)
     )

@@ -63,7 +63,6 @@ def test_a_network_has_every_property_of_its_kind(name):
     check_model(MODELS[name], shape, options, lengths=lengths(name), half_precisions=half_precisions)
 
 
-<<<<<<< ours
 # Of the large networks, which add their head with the same function, one.
 @pytest.mark.parametrize(
     "name", [name for name in NETWORKS if "weights" not in NETWORKS[name][0] or name == "mobilenet"]
@@ -78,7 +77,8 @@ def test_backbone_and_head_together_are_the_network(name):
     assert len(pooled(features).shape) == 2
     in_head = sum(keras.ops.size(weight) for weight in parts.head.weights)
     assert in_head + sum(keras.ops.size(weight) for weight in parts.backbone.weights) >= network.count_params()
-=======
+
+
 @pytest.mark.parametrize("name", sorted(LARGER))
 def test_a_training_step_of_a_larger_network_changes_its_weights_and_gives_finite_logits(name):
     options, shape = NETWORKS[name]
@@ -90,4 +90,3 @@ def test_a_training_step_of_a_larger_network_changes_its_weights_and_gives_finit
     assert any(np.any(weight.numpy() != old) for weight, old in zip(model.trainable_variables, before, strict=True))
     logits = model(images, training=True)  # by its batch statistics: the others are hardly begun
     assert (tuple(logits.shape), logits.dtype) == ((2, NUM_CLASSES), "float32") and np.isfinite(logits.numpy()).all()
->>>>>>> theirs

@@ -397,6 +397,18 @@ def test_a_row_is_the_position_in_the_given_table(packed, sounds):
         np.testing.assert_array_equal(pcm, sounds[name])
 
 
+@pytest.mark.parametrize("limit", [0, 1 << 28], ids=["read again", "in memory"])
+def test_batches_that_are_read_several_times_are_the_same_each_time(packed, limit, monkeypatch):
+    monkeypatch.setattr(pipeline, "CACHED_BYTES", limit)
+    options = {"window_samples": WINDOW, "batch_size": 7}
+    expected = [[tensor.numpy() for tensor in batch] for batch in evaluation_batches(*packed(), **options)]
+    repeated = evaluation_batches(*packed(), **options, repeated=True)
+    for _ in range(3):
+        for batch, again in zip(expected, repeated, strict=True):
+            for array, tensor in zip(batch, again):
+                np.testing.assert_array_equal(array, tensor)
+
+
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
 def test_batches_have_few_lengths_and_no_more_samples_than_a_batch_of_windows(packed, batch_size):
     manifest, clips = packed()
