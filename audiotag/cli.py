@@ -391,6 +391,29 @@ def fit(
 
 @main.command()
 @experiment_argument
+@experiment_overrides
+@click.option("--stage", help="The stage to measure; the first by default.")
+@click.option("--steps", default=10, show_default=True, type=click.IntRange(min=1), help="Steps per measurement.")
+@click.option("--rounds", default=5, show_default=True, type=click.IntRange(min=1), help="Measurements of each part.")
+def bench(experiment: Path, overrides: tuple[str, ...], stage: str | None, steps: int, rounds: int) -> None:
+    """Measure where a training step of EXPERIMENT spends its time.
+
+    The parts are data, front end, augmentation, network, optimizer and validation. They are
+    measured on this machine with the records of EXPERIMENT; nothing is kept.
+
+    Example: audiotag bench experiments/densenet.json
+    """
+    from audiotag import api
+
+    config = api.load_experiment(experiment, overrides)
+    import_tensorflow()
+    from audiotag.training import bench as benchmark
+
+    click.echo(benchmark.bench(config, stage=stage, num_steps=steps, num_rounds=rounds))
+
+
+@main.command()
+@experiment_argument
 @click.argument("paths", metavar="FILES...", nargs=-1, required=True, type=FILE)
 @experiment_overrides
 @click.option("--out", default="sheet.png", show_default=True, type=PNG, help="The image file to write.")
