@@ -358,7 +358,7 @@ def compare(
 
     Args:
         runs: Runs, or their directories. The others are compared with the setting of the first.
-        measure: The measure that decides which setting is best: lwlrap, MAP@3, top_1, mAP, AUC or F.
+        measure: The measure that decides which setting is best: lwlrap, MAP@3, top_1_accuracy, mAP, AUC, F or F_top_1.
         test: Measure all settings on the test clips. False measures only the best by validation clips on them.
         allow_unsafe: Import components from outside audiotag that a run names.
 

@@ -542,7 +542,12 @@ def sweep(path: Path, folder: Path | None, quick: bool, test: bool) -> None:
 
 @main.command()
 @click.argument("folders", metavar="RUN...", nargs=-1, required=True, type=FOLDER)
-@click.option("--measure", default="lwlrap", show_default=True, help="Or MAP@3, top_1, mAP, AUC, F: what decides.")
+@click.option(
+    "--measure",
+    default="lwlrap",
+    show_default=True,
+    help="Or MAP@3, top_1_accuracy, mAP, AUC, F, F_top_1: what decides.",
+)
 @click.option("--out", type=FOLDER, help="Write the tables as CSV and text, and a page, into this folder.")
 @test_option
 @allow_unsafe_option

@@ -74,8 +74,8 @@ def measure_recordings(
         blocks = recordings.map(lambda name: f"block {zlib.crc32(name.encode()) % MAX_BLOCKS}")
     names, block = np.unique(blocks, return_inverse=True)
     without = measure((block != np.arange(len(names))[:, None]).astype("float64"))  # [blocks, measures]
-    influences = pd.DataFrame(without.mean(axis=0) - without, index=names, columns=MEASURES)
-    values = pd.Series(measure(np.ones((1, len(clips))))[0], index=MEASURES)
+    influences = pd.DataFrame(without.mean(axis=0) - without, index=names, columns=[*MEASURES])
+    values = pd.Series(measure(np.ones((1, len(clips))))[0], index=[*MEASURES])
     return Measured(values, influences, frozenset(clips["name"] + " " + clips["sha256"]), frozenset(recordings))
 
 

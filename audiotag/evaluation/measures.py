@@ -32,7 +32,15 @@ from audiotag.metrics import (
     precisions,
 )
 
-MEASURES = ("lwlrap", "MAP@3", "top_1", "mAP", "AUC", "F")  # of `measure_split`, in its order
+MEASURES = {  # of `measure_split`, in its order: what each is, for reports
+    "lwlrap": "label-weighted label-ranking average precision: how high a clip's labels rank among its classes",
+    "MAP@3": "mean average precision of the three most probable classes of a clip",
+    "top_1_accuracy": "fraction of clips whose most probable class is one of their labels",
+    "mAP": "average precision of a class, in the ranking of all clips by its score; mean over classes",
+    "AUC": "probability that a clip with a class scores above one without, the area under ROC; mean over classes",
+    "F": "F1 of a class at its threshold, the harmonic mean of precision and recall; mean over classes",
+    "F_top_1": "the same F1 if the most probable class alone is predicted",
+}
 WITHOUT_GROUP = "clip "  # before the name of a clip that is a recording itself
 
 
@@ -71,13 +79,18 @@ def evaluation_tables(
 def summary(tables: dict[str, pd.DataFrame]) -> str:
     """The tables of `evaluation_tables` as text for a terminal."""
     shown = ["class", "clips", "lwlrap", "low", "high", "chance", "threshold", "precision", "recall", "f", "chance_f"]
-    texts = [
-        table.to_string(index=False, float_format="%.4f") for table in (tables["classes"][shown], tables["overall"])
-    ]
+    classes = tables["classes"][shown].to_string(index=False, float_format="%.4f")
+    values = tables["overall"].pivot(index="measure", columns="split", values="value")
+    overall = tables["overall"].query("split == 'all'").set_index("measure")[["value", "low", "high", "chance"]]
+    splits = [split for split in tables["overall"]["split"].unique() if split != "all"]
+    measures = overall.join(values[splits]).reset_index().to_string(index=False, float_format="%.4f")
     error = thresholding.calibration_error(tables["calibration"])
-    return "\n\n".join(
-        [*texts, f"expected calibration error {error:.4f}, 0 is best; intervals are 95%, over recordings"]
+    meanings = "\n".join(f"{name}: {MEASURES[name]}" for name in overall.index)
+    end = (
+        f"expected calibration error {error:.4f}, 0 is best; "
+        "low and high: 95% interval over recordings; chance: of random scores"
     )
+    return "\n\n".join([classes, measures, meanings, end])
 
 
 def write_tables(folder: Path, tables: dict[str, pd.DataFrame]) -> None:
@@ -171,18 +184,22 @@ def measure_split(
     """
     num_clips = len(truth)
     present = truth.any(axis=0)  # [K]
-    chance_f = thresholding.measure_decisions(truth, logits >= thresholds)["chance_f"]
+    decisions = (logits >= thresholds, _most_probable(logits))
+    chance_f, chance_f_top_1 = (
+        thresholding.measure_decisions(truth, each)["chance_f"].to_numpy() for each in decisions
+    )
     chance = [
         chance_lwlrap(truth),
         chance_map_at_k(truth),
         truth.sum() / max(1, truth.any(axis=1).sum() * truth.shape[1]),
         _nanmean(chance_precision(truth.sum(axis=0)[present], num_clips)),
         0.5,
-        _nanmean(chance_f.to_numpy()[present]),
+        _nanmean(chance_f[present]),
+        _nanmean(chance_f_top_1[present]),
     ]
     measure = weighted_measures(truth, logits, thresholds)
     (value,), (low, high) = measure(np.ones((1, num_clips))), bootstrap(measure, num_clips, groups=_groups(recordings))
-    return pd.DataFrame({"measure": MEASURES, "value": value, "low": low, "high": high, "chance": chance})
+    return pd.DataFrame({"measure": [*MEASURES], "value": value, "low": low, "high": high, "chance": chance})
 
 
 def _groups(recordings):
@@ -208,10 +225,13 @@ def weighted_measures(
     predicted = (logits >= thresholds).astype("float64")  # [clips, K]
     # Few are not 0, [clips, K]; F1 = 2 sum(hits) / sum(chosen_or_true).
     hits, chosen_or_true = csr_array(predicted * truth), csr_array(predicted + truth)
+    first = _most_probable(logits).astype("float64")
+    first_hits, first_or_true = csr_array(first * truth), csr_array(first + truth)
 
     def measure(weights: np.ndarray) -> np.ndarray:
         average_precision, auc = areas(weights)
         f = 2 * (weights @ hits) / np.maximum(1, weights @ chosen_or_true)
+        f_top_1 = 2 * (weights @ first_hits) / np.maximum(1, weights @ first_or_true)
         columns = [
             weights @ precision / np.maximum(1, weights @ label_counts),
             weights @ at_k / np.maximum(1, weights @ labeled_clips),
@@ -219,6 +239,7 @@ def weighted_measures(
             _nanmean(average_precision),
             _nanmean(auc),
             _nanmean(f[:, present]),
+            _nanmean(f_top_1[:, present]),
         ]
         return np.stack(columns, axis=1)
 
@@ -235,7 +256,8 @@ def measure_classes(
     """A row of measures per class; the arguments are those of `measure_split`.
 
     The columns are clips, lwlrap with its interval, average precision, AUC, threshold, and
-    accuracy, precision, recall and F1 at that threshold, with chance levels. A class without clips has the lwlrap NaN.
+    accuracy, precision, recall and F1 at that threshold, with chance levels, and F1 if the most probable class alone is
+    predicted. A class without clips has the lwlrap NaN.
     """
     num_clips, num_classes = truth.shape
     counts = truth.sum(axis=0).astype(int)  # [K]
@@ -261,7 +283,8 @@ def measure_classes(
             "threshold": expit(thresholds.mean(axis=0)),
         }
     )
-    return pd.concat([table, thresholding.measure_decisions(truth, logits >= thresholds)], axis=1)
+    f_top_1 = thresholding.measure_decisions(truth, _most_probable(logits))["f"].rename("f_top_1")
+    return pd.concat([table, thresholding.measure_decisions(truth, logits >= thresholds), f_top_1], axis=1)
 
 
 def measure_clips(clips: pd.DataFrame, logits: np.ndarray, vocabulary: Sequence[str]) -> pd.DataFrame:
@@ -281,6 +304,11 @@ def measure_clips(clips: pd.DataFrame, logits: np.ndarray, vocabulary: Sequence[
         }
     )
     return table[truth.any(axis=1)].sort_values(["lwlrap", "name"], ignore_index=True)
+
+
+def _most_probable(logits):
+    """True at the most probable class of each clip: bool [clips, K]."""
+    return np.arange(logits.shape[1]) == logits.argmax(axis=1)[:, None]
 
 
 def _nanmean(values):

@@ -6,7 +6,7 @@ escape their texts here, so a label may hold any text.
 
 import base64
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import soxr
 from markupsafe import Markup, escape
 from matplotlib import colormaps
 from matplotlib.image import imsave
+from matplotlib.ticker import MaxNLocator
 
 from audiotag import files
 
@@ -67,51 +68,124 @@ def _cell(value, digits):
 
 
 def line_chart(
-    lines: Mapping[str, tuple], *, x: str, y: str, low: float | None = None, high: float | None = None
+    lines: Mapping[str, tuple],
+    *,
+    x: str,
+    y: str,
+    low: float | None = None,
+    high: float | None = None,
+    marks: Mapping[str, float] | None = None,
 ) -> str:
     """Lines over a common horizontal axis.
 
     Args:
-        lines: {name: (xs, ys)}; points with NaN are left out.
+        lines: {name: (xs, ys)}, or (xs, ys, deviations) with a band of one deviation to either side; points with NaN
+            are left out.
         x: The name of the horizontal axis.
         y: The name of the vertical axis, for screen readers.
         low: The lower end of the vertical axis; None is the least value.
         high: Its upper end; None is the greatest value.
+        marks: {name: x}, vertical lines.
 
     Returns:
         A figure with a legend; "" without points.
     """
-    curves = {name: np.stack([np.asarray(xs, float), np.asarray(ys, float)]) for name, (xs, ys) in lines.items()}
-    curves = {name: points[:, ~np.isnan(points).any(axis=0)] for name, points in curves.items()}
+    curves = {name: _points(*line) for name, line in lines.items()}
     curves = {name: points for name, points in curves.items() if points.size}
     if not curves:
         return ""
-    all_points = np.concatenate([*curves.values()], axis=1)
-    (left, bottom), (right, top) = all_points.min(axis=1), all_points.max(axis=1)
-    bottom, top = bottom if low is None else low, top if high is None else high
-    to_x = lambda value: 48 + 580 * (value - left) / max(right - left, 1e-9)
-    to_y = lambda value: 210 - 195 * (value - bottom) / max(top - bottom, 1e-9)
-    shapes = [_grid_lines(bottom, top, to_y)]
-    shapes += [_text(to_x(value), 228, f"{value:g}", "middle") for value in dict.fromkeys((left, right))]
-    shapes.append(_text(338, 228, x, "middle"))
-    for index, (name, points) in enumerate(curves.items()):
-        path = " ".join(f"{to_x(a):.1f},{to_y(b):.1f}" for a, b in points.T)
+    all_points = np.concatenate([*curves.values()], axis=1)  # [3, points]
+    left, right = all_points[0].min(), all_points[0].max()
+    bottom = (all_points[1] - all_points[2]).min() if low is None else low
+    top = (all_points[1] + all_points[2]).max() if high is None else high
+    to_x = lambda value: 56 + 372 * (value - left) / max(right - left, 1e-9)
+    to_y = lambda value: 204 - 190 * (value - bottom) / max(top - bottom, 1e-9)
+    shapes = [_grid_lines(_ticks(bottom, top), to_y, left=52, right=432)]
+    shapes += [_text(to_x(value), 222, f"{value:g}", "middle") for value in _ticks(left, right, whole=True)]
+    shapes.append(_text(242, 242, x, "middle"))
+    for name, position in (marks or {}).items():
+        shapes.append(
+            f'<line class="faint" x1="{to_x(position):.1f}" x2="{to_x(position):.1f}" y1="14" y2="204">'
+            f"<title>{escape(name)}</title></line>"
+        )
+    for index, (name, (xs, ys, deviations)) in enumerate(curves.items()):
         style = f'class="line line-{index % 6}"'
         title = f"<title>{escape(name)}</title>"
-        if points.shape[1] == 1:
-            center = f'cx="{to_x(points[0, 0]):.1f}" cy="{to_y(points[1, 0]):.1f}"'
-            shapes.append(f'<circle {style} {center} r="3">{title}</circle>')
+        if deviations.any():
+            edges = [*zip(xs, ys + deviations), *zip(xs[::-1], (ys - deviations)[::-1])]
+            outline = " ".join(f"{to_x(a):.1f},{to_y(b):.1f}" for a, b in edges)
+            shapes.append(f'<polygon class="band line-{index % 6}" points="{outline}" />')
+        if len(xs) == 1:
+            shapes.append(f'<circle {style} cx="{to_x(xs[0]):.1f}" cy="{to_y(ys[0]):.1f}" r="3">{title}</circle>')
+        path = " ".join(f"{to_x(a):.1f},{to_y(b):.1f}" for a, b in zip(xs, ys))
         shapes.append(f'<polyline {style} points="{path}">{title}</polyline>')
     legend = "".join(f'<li class="line-{i % 6}">{escape(name)}</li>' for i, name in enumerate(curves))
-    chart = f'<svg viewBox="0 0 640 234" role="img" aria-label="{escape(y)} over {escape(x)}">{"".join(shapes)}</svg>'
+    legend += "".join(f'<li class="mark">{escape(name)}</li>' for name in marks or {})
+    chart = f'<svg viewBox="0 0 440 250" role="img" aria-label="{escape(y)} over {escape(x)}">{"".join(shapes)}</svg>'
     return Markup(f'<figure>{chart}<figcaption><ul class="legend">{legend}</ul></figcaption></figure>')
+
+
+def _points(xs, ys, deviations=None):
+    """The points of a line without NaN: float64 [3, N], x, y and deviation."""
+    ys = np.asarray(ys, float)
+    deviations = np.zeros_like(ys) if deviations is None else np.nan_to_num(np.asarray(deviations, float))
+    points = np.stack([np.asarray(xs, float), ys, deviations])
+    return points[:, ~np.isnan(points).any(axis=0)]
+
+
+def confusion_matrix(counts: np.ndarray, names: Sequence[str]) -> str:
+    """A table of how often clips of one class were given each class, colored by the fraction of their row.
+
+    Args:
+        counts: int [K, K], rows are the given labels, columns the most probable classes.
+        names: Of the classes.
+    """
+    head = "".join(f'<th scope="col"><span>{escape(name)}</span></th>' for name in names)
+    rows = []
+    for name, row in zip(names, counts):
+        total = max(1, row.sum())
+        cells = []
+        for other, count in zip(names, row):
+            kind = "right" if other == name else "wrong"
+            title = f"{name} → {other}: {count} of {row.sum()}"
+            style = f' class="{kind}" style="--share: {100 * count / total:.0f}%"' if count else ""
+            cells.append(f'<td{style} title="{escape(title)}">{count or ""}</td>')
+        rows.append(f'<tr><th scope="row">{escape(name)}</th>{"".join(cells)}</tr>')
+    return Markup(
+        f'<table class="confusion"><thead><tr><td></td>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    )
+
+
+def spectrogram_axes(seconds: float, low_hz: float, high_hz: float, position: Callable[[float], float]) -> dict:
+    """The labels along a spectrogram.
+
+    Args:
+        seconds: Its length.
+        low_hz: Frequency at its lower edge.
+        high_hz: Frequency at its upper edge.
+        position: Converts Hz to an axis on which the image is even, such as mel.
+
+    Returns:
+        {"hz": [(text, percent from the bottom)], "seconds": [(text, percent from the left)]}.
+    """
+    bottom, top = position(low_hz), position(high_hz)
+    hz = [
+        (f"{value // 1000} kHz" if value >= 1000 else f"{value} Hz", 100 * (position(value) - bottom) / (top - bottom))
+        for value in (200, 500, 1_000, 2_000, 4_000, 8_000, 16_000)
+        if low_hz < value <= 0.95 * high_hz
+    ]
+    times = [(f"{value:g} s", 100 * value / seconds) for value in _ticks(0, seconds, count=4) if value < seconds * 0.97]
+    return {"hz": hz, "seconds": times}
 
 
 def reliability_chart(table: pd.DataFrame) -> str:
     """The reliability curve of `thresholds.calibration`, beside the diagonal."""
     to_x, to_y = lambda value: 40 + 200 * value, lambda value: 210 - 200 * value
     largest = max(table["predictions"].max(), 1)
-    shapes = [_grid_lines(0, 1, to_y, right=240), '<line class="faint" x1="40" y1="210" x2="240" y2="10" />']
+    shapes = [
+        _grid_lines(np.linspace(0, 1, 5), to_y, left=40, right=240),
+        '<line class="faint" x1="40" y1="210" x2="240" y2="10" />',
+    ]
     for row in table.itertuples():
         radius = 2 + 5 * np.sqrt(row.predictions / largest)
         title = f"<title>{row.predictions:,} predictions of {row.probability:.2f}: {row.fraction:.2f} correct</title>"
@@ -194,12 +268,19 @@ def violin(seconds: Sequence[float], longest: float) -> str:
     )
 
 
-def _grid_lines(bottom, top, to_y, *, right=628):
+def _ticks(low, high, *, count=5, whole=False):
+    """About `count` round numbers from low to high."""
+    values = MaxNLocator(nbins=count, integer=whole, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    inside = values[(values >= low - 1e-9) & (values <= high + 1e-9)]
+    return inside if len(inside) else np.array([low])
+
+
+def _grid_lines(values, to_y, *, left, right):
     """Horizontal lines with their values."""
     shapes = []
-    for value in np.linspace(bottom, top, 5):
-        shapes.append(f'<line class="grid" x1="40" x2="{right}" y1="{to_y(value):.1f}" y2="{to_y(value):.1f}" />')
-        shapes.append(_text(36, to_y(value) + 4, f"{value:.3g}", "end"))
+    for value in values:
+        shapes.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{to_y(value):.1f}" y2="{to_y(value):.1f}" />')
+        shapes.append(_text(left - 4, to_y(value) + 4, f"{value:.3g}", "end"))
     return "".join(shapes)
 
 

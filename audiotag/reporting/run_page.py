@@ -17,20 +17,23 @@ from audiotag.config.schema import Stage, expand_rounds
 from audiotag.data.clips import read_clips, read_table
 from audiotag.data.labels import multi_hot, split_labels
 from audiotag.data.pipeline import evaluation_batches, explain_damage
-from audiotag.evaluation.measures import evaluation_tables, fit_thresholds, out_of_fold_thresholds
+from audiotag.evaluation.measures import MEASURES, evaluation_tables, fit_thresholds, out_of_fold_thresholds
 from audiotag.evaluation.scoring import how_validated, out_of_fold_predictions, score_test_clips
 from audiotag.evaluation.thresholds import calibration_error
 from audiotag.inference.records import mean_logits
 from audiotag.layers import LogMel
+from audiotag.layers.frontends.filters import hz_to_mel
 from audiotag.metrics import lwlrap, per_clip_lwlrap
 from audiotag.reporting.page import (
     cells,
     chart_column,
+    confusion_matrix,
     image_url,
     interval_bar,
     line_chart,
     reliability_chart,
     sound_url,
+    spectrogram_axes,
     write_page,
 )
 from audiotag.runs.directory import Run, find_records, steps_per_epoch
@@ -39,6 +42,13 @@ from audiotag.runs.metrics import direction
 NUM_WORST = 6  # clips of each kind
 SOUND_SECONDS = 10.0  # of audio per clip
 MAX_PAIRS = 20
+MAX_CLASSES = 50  # of the confusion matrix
+OVERFITTING = 1.05  # a validation loss this many times its least value has risen
+LOW_HZ = 50  # of the spectrograms
+HEADLINES = {  # the measures on top of the page, by task
+    "multi_label": ("lwlrap", "mAP", "F", "AUC"),
+    "single_label": ("top_1_accuracy", "F_top_1", "lwlrap", "mAP"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +92,7 @@ def write_run_page(run: Run, path: str | Path) -> None:
     else:
         thresholds, kind = fit_thresholds(*oof, run.vocabulary) if oof else None, "test clips"
     tables = evaluation_tables(scored.clips, scored.logits, run.vocabulary, thresholds=thresholds)
+    matrix, left_out = _confusion_matrix(scored, run.vocabulary)
     counts = find_records(run).count_clips()
     clip_counts = ", ".join(f"{count:,} {subset}" for subset, count in counts.items())
     write_page(
@@ -97,8 +108,11 @@ def write_run_page(run: Run, path: str | Path) -> None:
         cards=_cards(run, tables["overall"], scored),
         stages=cells(_stages(run)),
         curves=_curves(run),
-        overall=cells(tables["overall"]),
-        classes=cells(_classes(tables["classes"])),
+        measures=_measures(tables["overall"]),
+        meanings=[(name.replace("_", " "), meaning) for name, meaning in MEASURES.items()],
+        classes=cells(_classes(tables["classes"], run.experiment.task)),
+        confusion_matrix=matrix,
+        left_out=left_out,
         confusions=cells(_confusions(scored, run.vocabulary)),
         calibration_error=f"{calibration_error(tables['calibration']):.3f}",
         reliability=reliability_chart(tables["calibration"]),
@@ -124,11 +138,15 @@ def _score_test_clips(run):
 
 
 def _cards(run, overall, scored):
+    """The headline measures of the task, the time of training, and the speed of scoring."""
+    shown = HEADLINES[run.experiment.task]
+    everything = overall[overall["split"] == "all"].set_index("measure")
     cards = [
-        {"name": row.measure, "value": f"{row.value:.3f}"}
-        | {"more": f"{row.low:.3f} to {row.high:.3f}, chance {row.chance:.3f}"}
-        for row in overall[overall["split"] == "all"].itertuples()
-        if row.measure in ("lwlrap", "MAP@3", "mAP", "F")
+        {"name": name.replace("_", " "), "value": f"{row.value:.3f}"}
+        | {"more": f"{row.low:.3f} to {row.high:.3f}, chance {row.chance:.3f}", "meaning": MEASURES[name]}
+        for name in shown
+        if name in everything.index
+        for row in [everything.loc[name]]
     ]
     minutes = sum(result["seconds"] for _, _, result in _results(run)) / 60
     cards.append({"name": "minutes of training", "value": f"{minutes:.1f}", "more": "all folds and stages"})
@@ -136,6 +154,18 @@ def _cards(run, overall, scored):
         rate = f"{scored.clips_per_second:.0f}"
         cards.append({"name": "clips/s scored", "value": rate, "more": "on the machine that wrote this page"})
     return cards
+
+
+def _measures(overall):
+    """Measures as columns, splits as rows: {"names": [...], "rows": [(split, clips, [(value, interval)])]}."""
+    names, rows = overall["measure"].unique().tolist(), []
+    for split, table in overall.groupby("split", sort=False):
+        by_name = table.set_index("measure").loc[names]
+        cells = [(f"{row.value:.3f}", f"{row.low:.3f} to {row.high:.3f}") for row in by_name.itertuples()]
+        rows.append((split, f"{table['clips'].iloc[0]:,}", cells))
+    chance = overall[overall["split"] == "all"].set_index("measure")["chance"].loc[names]
+    rows.append(("chance", "", [(f"{value:.3f}", "") for value in chance]))
+    return {"names": [name.replace("_", " ") for name in names], "rows": rows}
 
 
 def _results(run: Run) -> Iterator[tuple[int, Stage, dict[str, Any]]]:
@@ -171,35 +201,85 @@ def _stages(run):
 
 
 def _curves(run):
-    """The monitored value and the loss of each stage over the epochs, a line per fold."""
-    curves = []
+    """Charts of each stage: the monitored metric and the loss while training and on validation clips.
+
+    With several folds the lines are means over them, with a band of one standard deviation.
+    """
+    charts = []
     monitor = run.experiment.monitored
-    bounds = {"high": 1} if direction(run.experiment, monitor, len(run.vocabulary)) == "max" else {}
-    columns = {monitor: bounds, "val_loss": {}}
+    rises = direction(run.experiment, monitor, len(run.vocabulary)) == "max"
     for stage in expand_rounds(run.experiment):
-        folds = range(run.experiment.num_folds)
-        paths = {fold: run.stage_files(fold, stage.name).history for fold in folds}
-        histories = {fold: pd.read_csv(path) for fold, path in paths.items() if path.is_file()}
-        for column, ends in columns.items():
-            name = f"validation {column.removeprefix('val_').replace('_', ' ')}"
-            lines = {
-                f"fold {fold}": (history["epoch"] + 1, history[column])
-                for fold, history in histories.items()
-                if column in history
-            }
-            if lines:
-                chart = line_chart(lines, x="epoch", y=name, **ends)
-                curves.append({"title": f"{stage.name}: {name}", "chart": chart})
-    return curves
+        folds = [
+            fold for fold in range(run.experiment.num_folds) if run.stage_files(fold, stage.name).history.is_file()
+        ]
+        histories = [pd.read_csv(run.stage_files(fold, stage.name).history) for fold in folds]
+        results = [result for fold in folds if (result := run.result(fold, stage.name))]
+        best = float(np.mean([result["best_epoch"] + 1 for result in results])) if results else None
+        marks = {f"epoch {best:g}, which was kept": best} if best is not None else {}
+        for column in dict.fromkeys((monitor, "val_loss")):
+            name = column.removeprefix("val_")
+            lines = {"training": _mean_line(histories, name), "validation": _mean_line(histories, f"val_{name}")}
+            bounds = {"high": 1} if rises and column == monitor else {}
+            title = f"{name.replace('_', ' ')} of the {stage.name} stage"
+            chart = line_chart(
+                {key: line for key, line in lines.items() if line}, x="epoch", y=title, marks=marks, **bounds
+            )
+            if chart:
+                of_folds = f", mean of {len(folds)} folds" if len(folds) > 1 else ""
+                charts.append({"title": title + of_folds, "chart": chart, "comment": ""})
+        if charts and results:
+            charts[-1]["comment"] = _comment(histories, best)
+    return charts
 
 
-def _classes(classes):
+def _mean_line(histories, column):
+    """The mean over folds of a column of their histories, (epochs, means, standard deviations); None without it."""
+    columns = [history.set_index("epoch")[column] for history in histories if column in history]
+    if not columns:
+        return None
+    values = pd.concat(columns, axis=1)
+    return values.index + 1, values.mean(axis=1), values.std(axis=1) if len(columns) > 1 else np.zeros(len(values))
+
+
+def _comment(histories, best):
+    """One sentence on over- and underfitting, from the mean loss over folds; "" without validation."""
+    validation, training = _mean_line(histories, "val_loss"), _mean_line(histories, "loss")
+    if validation is None or validation[1].notna().sum() < 3:
+        return ""
+    losses = validation[1].dropna()
+    least, last, epochs = losses.min(), losses.iloc[-1], int(losses.index[-1]) + 1
+    if best > 0.9 * epochs:
+        return f"The weights of epoch {best:g} of {epochs} were kept: more epochs may improve it further."
+    if last > OVERFITTING * least and training[1].iloc[-1] < training[1].loc[losses.idxmin()]:
+        return (
+            f"Overfitting: after epoch {losses.idxmin() + 1} the validation loss rose by "
+            f"{100 * (last / least - 1):.0f} % while the training loss fell. More augmentation, more data or a "
+            "smaller network may help."
+        )
+    return (
+        f"It stopped improving after epoch {best:g} of {epochs}, without overfitting: the validation loss did not rise."
+    )
+
+
+def _classes(classes, task):
     classes = classes.sort_values("lwlrap", kind="stable", ignore_index=True)
-    shown = ["class", "clips", "lwlrap", "low", "high", "chance", "average_precision", "auc", "threshold", "precision"]
-    table = classes[[*shown, "recall", "f", "chance_f"]].copy()
     bars = [interval_bar(row.lwlrap, row.low, row.high, row.chance) for row in classes.itertuples()]
+    columns = ["class", "clips", "lwlrap", "average_precision", "auc", "threshold", "precision", "recall", "f"]
+    table = classes[[*columns, *(["f_top_1"] if task == "single_label" else [])]].copy()
     table.insert(2, "", chart_column(bars))
     return table
+
+
+def _confusion_matrix(scored, vocabulary):
+    """The matrix of given labels and most probable classes, and what it leaves out."""
+    truth = multi_hot(scored.clips["labels"], vocabulary).astype(int)
+    top = np.eye(len(vocabulary), dtype=int)[scored.logits.argmax(axis=1)]  # [clips, K]
+    right = truth * top
+    counts = np.diag(right.sum(axis=0)) + (truth * (1 - right.sum(axis=1, keepdims=True))).T @ top  # [K, K]
+    wrong = counts - np.diag(np.diag(counts))
+    shown = np.sort(np.argsort(-(wrong.sum(axis=0) + wrong.sum(axis=1)), kind="stable")[:MAX_CLASSES])
+    left_out = f" The {len(shown)} classes with the most confusions." if len(shown) < len(vocabulary) else ""
+    return confusion_matrix(counts[np.ix_(shown, shown)], [vocabulary[label] for label in shown]), left_out
 
 
 def _confusions(scored, vocabulary):
@@ -279,7 +359,7 @@ def _clip_card(run, clip, logits, waveform):
     limit = round(SOUND_SECONDS * run.sample_rate)
     mel = LogMel(
         sample_rate=run.sample_rate, num_bands=96, fft_length=1024, frame_step=max(64, len(waveform[:limit]) // 400),
-        low_hz=50, high_hz=run.sample_rate / 2,
+        low_hz=LOW_HZ, high_hz=run.sample_rate / 2,
     )  # fmt: skip
     return {
         "name": clip["name"],
@@ -288,6 +368,12 @@ def _clip_card(run, clip, logits, waveform):
         "lwlrap": f"{per_clip_lwlrap(truth, logits[None])[0]:.2f}" if truth.any() else "undefined",
         "cut": f"{SOUND_SECONDS:g}" if len(waveform) > limit else "",
         "image": image_url(mel(waveform[None, :limit])[0]),
+        "axes": spectrogram_axes(
+            min(len(waveform), limit) / run.sample_rate,
+            LOW_HZ,
+            run.sample_rate / 2,
+            lambda hz: hz_to_mel(np.array(hz), "slaney"),
+        ),
         "sound": sound_url(waveform[:limit], run.sample_rate),
     }
 

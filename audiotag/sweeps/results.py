@@ -80,7 +80,7 @@ class Comparison:
 
 
 def compare(
-    entries: Sequence[Entry], *, measure: str = MEASURES[0], test: bool = False, num_trials: int | None = None
+    entries: Sequence[Entry], *, measure: str = "lwlrap", test: bool = False, num_trials: int | None = None
 ) -> Comparison:
     """Compares trained runs.
 
@@ -120,7 +120,7 @@ def check_measure(measure: str) -> None:
     """Raises ConfigError if there is no such measure."""
     if measure not in MEASURES:
         raise ConfigError(
-            f"there is no measure {measure!r}. {nearest(measure, MEASURES)}Accepted: {', '.join(MEASURES)}."
+            f"there is no measure {measure!r}. {nearest(measure, [*MEASURES])}Accepted: {', '.join(MEASURES)}."
         )
 
 

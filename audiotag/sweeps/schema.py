@@ -18,7 +18,9 @@ from audiotag.config.schema import SCHEMA_VERSION, Experiment, SchemaVersion
 from audiotag.config.validation import error_at
 from audiotag.errors import ConfigError
 
-Measure = Literal["lwlrap", "MAP@3", "top_1", "mAP", "AUC", "F"]  # as `evaluate` reports them; 1 is best
+Measure = Literal[
+    "lwlrap", "MAP@3", "top_1_accuracy", "mAP", "AUC", "F", "F_top_1"
+]  # as `evaluate` reports them; 1 is best
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Changes = dict[str, Any]  # {key: value}, as --set KEY=VALUE
 

@@ -65,9 +65,9 @@ def test_two_clips_of_a_recording_count_as_one_when_they_are_alike():
     twice = pd.concat([clips, clips.assign(name="again " + clips["name"])], ignore_index=True)
     both = [measure_recordings(clips, logits, VOCABULARY)]
     doubled = [measure_recordings(twice, np.concatenate([logits, logits]), VOCABULARY)]
-    assert estimate(doubled, "top_1") == estimate(both, "top_1")
+    assert estimate(doubled, "top_1_accuracy") == estimate(both, "top_1_accuracy")
     ungrouped = [measure_recordings(twice.assign(group="", sha256=twice["name"]), np.tile(logits, (2, 1)), VOCABULARY)]
-    assert estimate(ungrouped, "top_1").high < estimate(both, "top_1").high
+    assert estimate(ungrouped, "top_1_accuracy").high < estimate(both, "top_1_accuracy").high
 
 
 def test_a_model_does_not_differ_from_itself():
@@ -82,9 +82,9 @@ def test_test_sets_of_other_recordings_are_averaged():
     halves = [measure_recordings(clips[rows], logits[rows], VOCABULARY) for rows in (first, ~first)]
     whole = measure_recordings(clips, logits, VOCABULARY)
     both = mean_of(halves)
-    assert both.values["top_1"] == pytest.approx(whole.values["top_1"])
+    assert both.values["top_1_accuracy"] == pytest.approx(whole.values["top_1_accuracy"])
     assert len(both.recordings) == 40 and both.clips == whole.clips
-    one, other = (estimate([found], "top_1") for found in (both, whole))
+    one, other = (estimate([found], "top_1_accuracy") for found in (both, whole))
     assert one.high - one.low == pytest.approx(other.high - other.low, rel=0.1)
 
 
@@ -103,8 +103,9 @@ def coverage(*, seeds, recordings, of_recordings, of_seeds, of_both, difference,
 
 
 # Standard deviations of differences: of recordings, of seeds, and of both together. The first two rows are those of
-# lwlrap and top_1 on fold 1 of ESC-10, 80 clips of 61 recordings, with and without mixup, three seeds; without and with
-# the deviations of unpaired seeds. The third is all of ESC-10, the last two are those of benchmarks/noisy_labels.py.
+# lwlrap and top_1_accuracy on fold 1 of ESC-10, 80 clips of 61 recordings, with and without mixup, three seeds; without
+# and with the deviations of unpaired seeds. The third is all of ESC-10, the last two are those of
+# benchmarks/noisy_labels.py.
 REAL = {
     "one fold of ESC-10": {"recordings": 61, "of_recordings": 0.05, "of_seeds": 0.0, "of_both": 0.22},
     "one fold, unpaired seeds": {"recordings": 61, "of_recordings": 0.05, "of_seeds": 0.037, "of_both": 0.22},

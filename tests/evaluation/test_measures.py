@@ -52,10 +52,11 @@ def test_every_measure_agrees_with_its_own_function():
     expected = {
         "lwlrap": lwlrap(truth, scores),
         "MAP@3": mean_average_precision_at_k(truth, scores),
-        "top_1": np.mean([truth[i, scores[i].argmax()] for i in range(60)]),
+        "top_1_accuracy": np.mean([truth[i, scores[i].argmax()] for i in range(60)]),
         "mAP": average_precision_score(truth, scores),
         "AUC": roc_auc_score(truth, scores),
         "F": f1_score(truth, scores >= [0.5, 0.2, 0.4, 0.7], average="macro"),
+        "F_top_1": f1_score(truth, np.eye(4)[scores.argmax(axis=1)], average="macro"),
     }
     assert overall["measure"][overall["split"] == "all"].tolist() == list(expected)
     for measure, value in expected.items():
@@ -63,6 +64,7 @@ def test_every_measure_agrees_with_its_own_function():
     assert classes["auc"].mean() == pytest.approx(expected["AUC"], abs=1e-9)
     assert classes["average_precision"].mean() == pytest.approx(expected["mAP"], abs=1e-9)
     assert classes["f"].mean() == pytest.approx(expected["F"], abs=1e-9)
+    assert classes["f_top_1"].mean() == pytest.approx(expected["F_top_1"], abs=1e-9)
 
 
 def test_intervals_are_those_of_a_plain_loop_over_draws():
@@ -79,6 +81,7 @@ def test_intervals_are_those_of_a_plain_loop_over_draws():
             average_precision_score(of, by),
             roc_auc_score(of, by),
             f1_score(of, by >= limits, average="macro"),
+            f1_score(of, np.eye(4)[by.argmax(axis=1)], average="macro"),
         ]
         return [*overall, *per_class_lwlrap(of, by)]
 
@@ -97,9 +100,9 @@ def test_background_clips_count_only_where_classes_are_told_apart_over_clips():
     both, all_scores = pd.concat([clips, background], ignore_index=True), np.concatenate([scores, scores[::-1]])
     overall, _ = evaluate(both, all_scores, VOCABULARY)
     without, _ = evaluate(clips, scores, VOCABULARY)
-    for measure in ("lwlrap", "MAP@3", "top_1"):
+    for measure in ("lwlrap", "MAP@3", "top_1_accuracy"):
         for key in ("value", "chance"):
-            assert getattr(row_of(overall, measure), key) == getattr(row_of(without, measure), key)
+            assert getattr(row_of(overall, measure), key) == pytest.approx(getattr(row_of(without, measure), key))
     truth = multi_hot(both["labels"], VOCABULARY)
     assert row_of(overall, "mAP").value == pytest.approx(average_precision_score(truth, all_scores), abs=1e-9)
     assert row_of(overall, "AUC").value == pytest.approx(roc_auc_score(truth, all_scores), abs=1e-9)

@@ -10,12 +10,14 @@ import soundfile as sf
 from audiotag.reporting.page import (
     cells,
     chart_column,
+    confusion_matrix,
     count_bar,
     image_url,
     interval_bar,
     line_chart,
     reliability_chart,
     sound_url,
+    spectrogram_axes,
     violin,
     write_page,
 )
@@ -57,7 +59,33 @@ def test_texts_in_charts_are_escaped():
 
 def test_a_line_passes_through_its_points():
     chart = line_chart({"fold 0": ([1, 2, 3], [0.0, 0.5, 1.0])}, x="epoch", y="lwlrap")
-    assert 'points="48.0,210.0 338.0,112.5 628.0,15.0"' in chart
+    assert 'points="56.0,204.0 242.0,109.0 428.0,14.0"' in chart
+
+
+def test_several_folds_have_a_band_and_an_epoch_can_be_marked():
+    chart = line_chart(
+        {"validation": ([1, 2, 3], [0.0, 0.5, 1.0], [0.0, 0.1, np.nan])}, x="epoch", y="lwlrap", low=0, high=1,
+        marks={"epoch 2, which was kept": 2.0},
+    )  # fmt: skip
+    assert (
+        '<polygon class="band line-0" points="56.0,204.0 242.0,90.0 428.0,14.0 428.0,14.0 242.0,128.0 56.0,204.0"'
+        in chart
+    )
+    assert 'x1="242.0" x2="242.0"' in chart and '<li class="mark">epoch 2, which was kept</li>' in chart
+
+
+def test_a_confusion_matrix_is_colored_by_the_fraction_of_its_row():
+    table = confusion_matrix(np.array([[3, 1], [0, 0]]), ["Bark", HOSTILE])
+    assert "<script" not in table and table.count("<tr>") == 3
+    assert '<td class="right" style="--share: 75%" title="Bark → Bark: 3 of 4">3</td>' in table
+    assert '<td class="wrong" style="--share: 25%"' in table and "0 of 0" in table
+
+
+def test_the_axes_of_a_spectrogram_have_round_numbers():
+    axes = spectrogram_axes(2.0, 50, 4_000, lambda hz: hz)
+    assert [text for text, _ in axes["hz"]] == ["200 Hz", "500 Hz", "1 kHz", "2 kHz"]
+    assert axes["hz"][2][1] == pytest.approx(100 * 950 / 3950)
+    assert axes["seconds"] == [("0 s", 0), ("0.5 s", 25), ("1 s", 50), ("1.5 s", 75)]
 
 
 def test_bars_are_as_long_as_their_values():

@@ -41,7 +41,11 @@ def page_path(run, scored, tmp_path_factory):
 def test_it_shows_the_values_of_evaluate(run, scored, page_path, open_page):
     page = open_page(page_path)
     overall, classes = evaluate(scored.clips, scored.logits, run.vocabulary)
-    assert page.locator(".cards b").all_inner_texts()[:2] == [f"{value:.3f}" for value in overall["value"][:2]]
+    values = overall[overall["split"] == "all"].set_index("measure")["value"]
+    assert page.locator(".cards b").all_inner_texts()[:2] == [f"{values[name]:.3f}" for name in ("lwlrap", "mAP")]
+    shown = page.locator("[aria-label^='Measures of all clips'] tbody tr").first.locator("td").all_inner_texts()
+    assert [text.split()[0] for text in shown[1:]] == [f"{value:.3f}" for value in values]
+    assert page.locator(".meanings dt").count() == len(values)
     rows = page.locator("[aria-label^='lwlrap per class'] tbody tr").all_inner_texts()
     assert sorted(row.split("\t")[0].strip() for row in rows) == sorted(run.vocabulary)
     worst = classes.sort_values("lwlrap", kind="stable")["class"].iloc[0]
@@ -86,6 +90,19 @@ def test_it_can_be_used_with_the_keyboard(page_path, open_page):
     page.keyboard.press("Enter")
     assert page.locator("details").first.get_attribute("open") is not None
     assert '"seed": 2019' in page.locator("pre").first.inner_text()
+
+
+@pytest.mark.parametrize("width", [390, 1280, 1920])
+def test_nothing_is_cut_and_no_text_is_small(page_path, open_page, width):
+    page = open_page(page_path, width=width)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    cut = """[...document.querySelectorAll('main *')].filter(e => e.clientWidth && e.scrollWidth > e.clientWidth + 1
+        && getComputedStyle(e).overflowX !== 'auto' && !e.closest('.scroll, pre, .spectrogram, svg, audio')).length"""
+    assert page.evaluate(cut) == 0
+    sizes = """[...document.querySelectorAll('main *')]
+        .filter(e => [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()))
+        .map(e => parseFloat(getComputedStyle(e).fontSize) * (e.tagName === 'text' ? e.getScreenCTM().a : 1))"""
+    assert min(page.evaluate(sizes)) >= 11
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -150,6 +167,43 @@ def test_confusions_as_counted_by_hand():
         {"given": "Meow", "predicted": "Bark", "clips": 1, "fraction_of_given": 1.0},
         {"given": "Rain", "predicted": "Meow", "clips": 1, "fraction_of_given": 0.5},
     ]
+
+
+def test_a_confusion_matrix_as_counted_by_hand(monkeypatch):
+    clips = pd.DataFrame({"labels": ["Bark", "Bark", "Bark,Rain", "Bark,Rain", "Rain", "Meow"]})
+    logits = np.array([[1, 0, 0], [0, 1, 0], [0, 1, 0], [1, 0, 0], [0, 0, 1], [1, 0, 0]], float)
+    monkeypatch.setattr(run_page, "confusion_matrix", lambda counts, names: (counts.tolist(), names))
+    scored = ScoredClips(clips, logits, None, 1.0)
+    matrix, left_out = run_page._confusion_matrix(scored, ("Bark", "Meow", "Rain"))
+    assert matrix == ([[2, 2, 0], [1, 0, 0], [0, 1, 1]], ["Bark", "Meow", "Rain"]) and left_out == ""
+    monkeypatch.setattr(run_page, "MAX_CLASSES", 2)
+    matrix, left_out = run_page._confusion_matrix(scored, ("Bark", "Meow", "Rain"))
+    assert matrix == ([[2, 2], [1, 0]], ["Bark", "Meow"]) and "2 classes with the most confusions" in left_out
+
+
+@pytest.mark.parametrize(
+    ("validation", "training", "best", "expected"),
+    [
+        (
+            [0.9, 0.5, 0.4, 0.3],
+            [0.9, 0.6, 0.5, 0.4],
+            4,
+            "The weights of epoch 4 of 4 were kept: more epochs may improve",
+        ),
+        ([0.9, 0.5, 0.6, 0.7], [0.9, 0.6, 0.5, 0.4], 2, "Overfitting: after epoch 2 the validation loss rose by 40 %"),
+        (
+            [0.9, 0.5, 0.51, 0.5],
+            [0.9, 0.6, 0.5, 0.4],
+            2,
+            "It stopped improving after epoch 2 of 4, without overfitting",
+        ),
+        ([np.nan, np.nan, np.nan, 0.3], [0.9, 0.6, 0.5, 0.4], 4, ""),
+    ],
+)
+def test_a_sentence_says_whether_a_stage_overfits(validation, training, best, expected):
+    history = pd.DataFrame({"epoch": range(4), "loss": training, "val_loss": validation})
+    comment = run_page._comment([history, history], best)
+    assert comment.startswith(expected) and bool(comment) == bool(expected)
 
 
 def test_the_worst_clips_are_the_worst(run, scored):
