@@ -125,12 +125,11 @@ class Windows(NamedTuple):
             row = ops.arange(batch * num_windows, dtype="int32")
             return ops.reshape(self.cut_some(row // num_windows, row % num_windows), (batch, num_windows, self.n))
 
-        if _differ(size, self.n) or _differ(num_windows, 1):
+        if not (isinstance(size, int) and size == self.n and num_windows == 1):
             return gather()
         # Clips of exactly one window, such as those of a long recording that is already cut, are their own windows.
-        whole = ops.logical_and(ops.all(self.length == self.n), ops.all(self.start == 0))
-        whole = ops.logical_and(whole, ops.logical_and(size == self.n, num_windows == 1))
-        return ops.cond(whole, lambda: ops.reshape(self.waveform, (-1, 1, self.n)), gather)
+        whole = ops.logical_and(ops.all(self.length == size), ops.all(self.start == 0))
+        return ops.cond(whole, lambda: self.waveform[:, None], gather)
 
     def cut_some(self, clip: Any, window: Any) -> Any:
         """Some windows: int [V] clips, and int [V] the window of each → [V, n]."""
@@ -144,11 +143,6 @@ class Windows(NamedTuple):
         inside = (place >= 0) & (place < length)
         place = ops.where(inside, place, 0) + clip[:, None] * ops.shape(self.waveform)[1]
         return ops.where(inside, ops.take(ops.reshape(self.waveform, (-1,)), place), 0.0)
-
-
-def _differ(size, expected):
-    """Whether two sizes are known while a graph is traced, and differ."""
-    return isinstance(size, int) and isinstance(expected, int) and size != expected
 
 
 def score_all(windows: Windows, score: Callable[[Any], Any]) -> Any:

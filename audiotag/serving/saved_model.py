@@ -288,13 +288,24 @@ def _traced(trained):
     """The `Predictor` of a `TrainedEnsemble`, whose logits are a function of arrays."""
     predictor = trained.predictor()
     functions = {"logits": predictor.logits, "embeddings": predictor.embeddings}
-    return dataclasses.replace(predictor, **{name: _of_arrays(of) for name, of in functions.items() if of is not None})
+    return dataclasses.replace(
+        predictor,
+        **{name: _of_arrays(of, predictor.window_samples) for name, of in functions.items() if of is not None},
+    )
 
 
-def _of_arrays(function):
-    """A function of tensors, traced, as one of arrays."""
-    traced = tf.function(function, input_signature=[tf.TensorSpec([None, None], tf.float32)])
-    return lambda waveform: traced(tf.constant(waveform, tf.float32)).numpy()
+def _of_arrays(function, window_samples):
+    """A function of tensors as one of arrays, traced once for single windows and once for other lengths."""
+    one_window, others = (
+        tf.function(function, input_signature=[tf.TensorSpec([None, samples], tf.float32)])
+        for samples in (window_samples, None)
+    )
+
+    def of_arrays(waveform):
+        traced = one_window if waveform.shape[1] == window_samples else others
+        return traced(tf.constant(waveform, tf.float32)).numpy()
+
+    return of_arrays
 
 
 def _load_served(model):

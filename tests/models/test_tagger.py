@@ -77,8 +77,8 @@ def test_a_short_clip_fills_the_window_as_it_does_in_training(records, pad):
 def test_clips_of_one_window_are_their_windows_unless_one_ends_early(layout):
     tagger = Tagger(None, None, num_classes=5, window_samples=8, window_layout=layout, num_windows=2)
     full, short = np.arange(1.0, 17, dtype="float32").reshape(2, 8), np.float32([[1, 2, 3, 0, 0, 0, 0, 0]])
-    traced = tf.function(tagger.windows, input_signature=[tf.TensorSpec([None, None], tf.float32)])
-    for windows in (tagger.windows, traced):
+    traced = tf.function(tagger.windows, input_signature=[tf.TensorSpec([None, 8], tf.float32)])
+    for windows in (tagger.windows, traced, tf.function(tagger.windows, jit_compile=True)):
         for clips, expected in (
             (full, full),
             (np.append(full[:1], short, axis=0), [full[0], [1, 2, 3, 1, 2, 3, 1, 2]]),

@@ -21,8 +21,10 @@ from audiotag.data.sources.files import (
 from audiotag.errors import DataError
 
 MOST_LINES = 1_000  # of a table that is looked through for the names of recordings
-LABEL_COLUMNS = ("label", "labels", "class", "classes", "category", "species", "annotation", "tag", "tags", "target")
-LABEL_COLUMNS += ("sound", "scene", "event", "primary_label", "scene_label", "classid", "class_id")
+LABEL_COLUMNS = (
+    *("label", "labels", "class", "classes", "category", "species", "annotation", "tag", "tags", "target"),
+    *("sound", "scene", "event", "primary_label", "scene_label", "classid", "class_id"),
+)
 UNREAD = (".xlsx", ".xls", ".ods", ".parquet", ".arff", ".pkl", ".mat")
 
 
