@@ -226,10 +226,11 @@ def embed(
     per: Literal["window", "clip"] = "window",
     allow_unsafe: bool = False,
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """Computes embeddings of audio files: what the backbone makes of them, before the head.
+    """Computes embeddings of audio files.
 
-    They are inputs for classifiers, searches and clusterings of your own. Of a run with several folds they are those
-    of the first; for another, give what `load_model` returns with `fold`.
+    They are what the backbone makes of windows, before the head: inputs for classifiers, searches and clusterings of
+    your own. Of a run with several folds they are those of the first; for another, give what `load_model` returns with
+    `fold`.
 
     Args:
         model: What `load_model` returns, or what it takes.

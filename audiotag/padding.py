@@ -38,7 +38,9 @@ def num_repeats(window_samples: Any, clip_samples: Any) -> Any:
 
 
 def num_sliding_windows(clip_samples: Any, window_samples: Any, hop: Any) -> Any:
-    """The number of sliding windows of a clip, at least 1; the last ends with the clip.
+    """The number of sliding windows of a clip, at least 1.
+
+    The last one ends with the clip.
 
     Args:
         clip_samples: Samples of the clip, an integer, or an array or tensor of them.

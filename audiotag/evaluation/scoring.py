@@ -102,7 +102,7 @@ def out_of_fold_predictions(run: Run, stage: str | None = None) -> tuple[pd.Data
 
 
 def how_validated(run: Run) -> str:
-    """A sentence about how a run's validation clips were split from those that it trained on.
+    """A sentence about how a run's clips were split for validation.
 
     Raises:
         DataError: The records are not there, or folds.csv does not fit them.

@@ -63,7 +63,9 @@ class NetworkParts:
 
 
 def pooled(features: Any) -> Any:
-    """The embeddings of a feature map, its mean over all axes but the first and the last: [B, ..., D] → [B, D].
+    """The embeddings of a feature map: [B, ..., D] → [B, D].
+
+    They are its mean over all axes but the first and the last.
 
     Example:
         >>> pooled(keras.ops.ones((2, 4, 5, 8))).shape

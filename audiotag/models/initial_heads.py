@@ -14,10 +14,11 @@ def ridge(
     alpha: float | tuple[float, ...] = (1.0, 10.0, 100.0, 1e3, 1e4, 1e5),
     scale: float = 5.0,
 ) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
-    """Ridge regression from standardized embeddings to -1 for absent and 1 for present.
+    """Ridge regression from standardized embeddings to -1 and 1.
 
-    With few clips it is a strong classifier on the embeddings of a pretrained backbone, and it takes seconds. As the
-    start of training all layers it keeps what the backbone knows, where a random head would overwrite it.
+    A class that is present is 1. With few clips it is a strong classifier on the embeddings of a pretrained backbone,
+    and it takes seconds. As the start of training all layers it keeps what the backbone knows, where a random head
+    would overwrite it.
 
     The head minimizes sum of w (y - b - x' k)^2 + alpha |k|^2, with x scaled to mean 0 and standard deviation 1 over
     the rows; the scaling is then folded into kernel and bias, and both are multiplied by `scale`. Of several alpha it

@@ -358,7 +358,9 @@ class Tagger(keras.Model):
         return pooled(ops.cast(self.features(windows), "float32"))
 
     def clip_embeddings(self, waveform: Any) -> Any:
-        """The mean of the embeddings of the windows of each clip, placed as for predictions.
+        """The mean of the embeddings of the windows of each clip.
+
+        Windows are placed as for predictions.
 
         Args:
             waveform: [B, N], with zeros after the end of the shorter clips.
@@ -374,7 +376,10 @@ class Tagger(keras.Model):
         return ops.sum(embeddings * weights, axis=1) / ops.sum(weights, axis=1)
 
     def features(self, windows: Any) -> Any:
-        """What enters the head: windows [B, n], float32 or int16 → [B, D] or a feature map [B, ..., D]."""
+        """What enters the head.
+
+        The shapes are windows [B, n], float32 or int16 → [B, D] or a feature map [B, ..., D].
+        """
         windows = windowing.to_float(ops.convert_to_tensor(windows))
         image, _ = self.preprocessor((windows, self._no_labels(windows)), training=False)
         return self.parts.backbone(image, training=False)

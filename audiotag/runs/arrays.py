@@ -1,4 +1,7 @@
-"""Arrays and a description of them in one file, written atomically and read safely."""
+"""Arrays and a description of them in one file.
+
+It is written atomically and read safely.
+"""
 
 import hashlib
 import json

@@ -139,18 +139,18 @@ def rebuild(saved_model: Path) -> TrainedEnsemble:
         raise DataError(f"{folder / MODEL}: audio_config.sample_rate: expected at most {MAX_SAMPLE_RATE}.")
     if len(set(content.vocabulary) - {""}) < len(content.vocabulary):
         raise DataError(f"{folder / MODEL}: vocabulary: a class is listed twice, or has no name.")
-    calibration = content.calibration
-    if calibration is not None and len(calibration.thresholds) != len(content.vocabulary):
-        raise DataError(
-            f"{folder / MODEL}: calibration.thresholds: has {len(calibration.thresholds)} numbers. Expected one for "
-            f"each of the {len(content.vocabulary)} classes."
-        )
     try:
         members = tuple(_rebuild_member(content, index, folder) for index in range(len(content.members)))
         combine = None if content.combiner is None else _read_combiner(content, folder / COMBINER)
     except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:  # of Keras and its layers
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise DataError(f"{folder / MODEL}: its model cannot be built: {reason}") from error
+    calibration = content.calibration
+    if calibration is not None and len(calibration.thresholds) != len(content.vocabulary):
+        raise DataError(
+            f"{folder / MODEL}: calibration.thresholds: has {len(calibration.thresholds)} numbers. Expected one for "
+            f"each of the {len(content.vocabulary)} classes."
+        )
     return TrainedEnsemble(
         members,
         content.combiner,

@@ -48,9 +48,10 @@ class Comparison:
     """What `compare` found, as tables. Printed, it is what the commands print.
 
     Args:
-        table: A row per set of clips, setting and measure: the numbers of runs, seeds, clips and recordings; the mean,
-            standard deviation, least and greatest value over the seeds; the 95% interval of the mean (low, high); the
-            paired difference to the first setting with its 95% interval; minutes per run.
+        table: A row per set of clips, setting and measure: the numbers of settings that were tried, and of runs, seeds,
+            clips and recordings; over the seeds the mean, standard deviation, least and greatest value; the 95%
+            interval of the mean (low, high); the paired difference to the first setting with its interval; minutes per
+            run.
         runs: A row per set of clips and run: its setting, seed, folder, minutes, command and measures.
         differences: A row per key of the experiment that differs: its value in each setting, as JSON.
         measure: The measure that is printed first, and decides.
@@ -98,13 +99,13 @@ def compare(
     measured: dict[str, dict[Entry, Measured]] = {}
     if all(entry.run.experiment.validation is not None for entry in entries):
         measured[VALIDATION_CLIPS] = {entry: _measure(entry.run, out_of_fold=True) for entry in entries}
-    tables = [_table(clips, found, settings) for clips, found in measured.items()]
+    tables = [_table(clips, found, settings, num_trials) for clips, found in measured.items()]
     best = _best(tables[0], measure) if tables and len(settings) > 1 else None
     chosen = settings if test or len(settings) == 1 else [best] if best else []
     with_test = [entry for entry in entries if entry.setting in chosen and _has_test_clips(entry.run)]
     if with_test:
         measured[TEST_CLIPS] = {entry: _measure(entry.run, out_of_fold=False) for entry in with_test}
-        tables.append(_table(TEST_CLIPS, measured[TEST_CLIPS], chosen))
+        tables.append(_table(TEST_CLIPS, measured[TEST_CLIPS], chosen, num_trials))
     if not tables:
         raise DataError(
             "no run has validation clips, so there is nothing to choose the best setting by. Measure all of them on "
@@ -125,7 +126,7 @@ def check_measure(measure: str) -> None:
 
 
 def entries_of(runs: Sequence[Run]) -> list[Entry]:
-    """The entries of runs; those that differ only in seed and records are one setting.
+    """Entries of runs; those that differ only in seed and records are one setting.
 
     A setting has the name of the folder of its first run.
     """
@@ -152,7 +153,7 @@ def _has_test_clips(run):
     return bool(((clips["subset"] == TEST) & (clips["labels"] != "")).any())
 
 
-def _table(clips, measured, settings):
+def _table(clips, measured, settings, num_trials):
     """The rows of `Comparison.table` for one set of clips."""
     by_seed = {setting: _by_seed(measured, setting) for setting in settings}
     rows = []
@@ -162,6 +163,7 @@ def _table(clips, measured, settings):
         about = {
             "on": clips,
             "setting": setting,
+            "trials": num_trials,
             "runs": len(entries),
             "seeds": len(seeds),
             "clips": len(frozenset().union(*(found.clips for found in seeds.values()))),
@@ -228,7 +230,7 @@ def _runs(clips, measured):
 
 
 def minutes_of(run: Run) -> float:
-    """The minutes that all stages of all folds of a run took, training and validation."""
+    """The minutes that all stages and folds of a run took, with validation."""
     stages = [stage.name for stage in expand_rounds(run.experiment)]
     results = [run.result(fold, stage) for fold in range(run.experiment.num_folds) for stage in stages]
     return sum(result["seconds"] for result in results if result) / 60

@@ -32,7 +32,12 @@ def comparison_text(comparison: "Comparison") -> str:
 def caption(rows: pd.DataFrame) -> str:
     """What a table was measured on."""
     first = rows.iloc[0]
-    counts = [_numbered(first["seeds"], "seed"), _numbered(rows["setting"].nunique(), "setting")]
+    settings = rows["setting"].nunique()
+    shown = (
+        _numbered(settings, "setting") if settings == first["trials"] else f"{settings} of {first['trials']} settings"
+    )
+    runs = rows.drop_duplicates("setting")["runs"].sum()
+    counts = [shown, _numbered(runs, "run"), _numbered(first["seeds"], "seed")]
     return (
         f"On {first['clips']:,} {first['on']} of {first['recordings']:,} recordings, {', '.join(counts)}; "
         "± is the standard deviation over seeds, in brackets are 95% intervals over seeds and recordings"

@@ -144,7 +144,7 @@ def compile_tagger(
 
 
 def lr_multipliers(tagger: Tagger, stage: Stage) -> dict[int, float]:
-    """What the learning rate of the backbone's trainable weights is multiplied by in a stage.
+    """What the learning rate of the backbone's weights is multiplied by.
 
     The decay from layer to layer is that of ELECTRA (Clark et al., 2020) and BEiT (Bao et al., 2021).
 

@@ -45,7 +45,9 @@ KEY_DIGITS = 24  # of the SHA-256 that names a folder
 def cached_features(
     context: FoldContext, tagger: Tagger, clips: pd.DataFrame, kind: Kind, *, say: Callable[[str], Any] = print
 ) -> WindowFeatures:
-    """What enters the head of a stage's model for the windows of clips, from the cache or into it.
+    """What enters the head for the windows of clips.
+
+    It is read from the cache, or computed and stored in it.
 
     Args:
         context: The fold and the stage.

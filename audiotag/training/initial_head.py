@@ -1,4 +1,7 @@
-"""The head that a stage starts with, solved for from the embeddings of its training clips."""
+"""The head that a stage starts with.
+
+It is solved for, from the embeddings of the training clips.
+"""
 
 import json
 from typing import Any
@@ -24,7 +27,9 @@ BATCH_SIZE = 1024  # windows
 
 
 def check_initial_head(tagger: Tagger) -> None:
-    """Refuses a network whose last layer is not a dense layer with one output per class.
+    """Refuses a network whose last layer cannot be solved for.
+
+    It must be a dense layer with one output per class.
 
     Raises:
         ValueError: It is another.
@@ -43,7 +48,9 @@ def check_initial_head(tagger: Tagger) -> None:
 
 
 def check_options(initial_head: Section, num_classes: int, where: str) -> None:
-    """Solves for the initial head of a stage on four made-up rows, so that a wrong option fails early.
+    """Solves for the initial head of a stage on four made-up rows.
+
+    A wrong option thus fails early.
 
     Raises:
         ConfigError: The component refuses an option, or returns what is no kernel and bias.

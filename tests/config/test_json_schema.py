@@ -20,7 +20,7 @@ OUT_OF_RANGE = {
     "schema_version": 3,
     "seed": -1,
     "seconds": 0,
-    "epochs": 0,
+    "epochs": -1,
     "batch_size": 0,
     "steps_per_epoch": 0,
     "validation_freq": 0,

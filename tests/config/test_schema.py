@@ -245,7 +245,7 @@ def test_an_unknown_word_is_refused_with_the_nearest_and_the_accepted_ones(write
             "No Spaces",
             "stages[0].name: String should match pattern '^[a-z0-9_-]+$', found 'No Spaces'.",
         ),
-        ("stages.0.epochs", 0, "stages[0].epochs: Input should be greater than or equal to 1, found 0."),
+        ("stages.0.epochs", 0, "stages[0].epochs: is 0, which only a stage with an initial_head may have."),
         ("stages.0.batch_size", None, "stages[0].batch_size: Input should be a valid integer, found None."),
         ("stages.0.optimizer.learning_rate", "x", "optimizer.learning_rate: Input should be a valid number, found 'x'"),
         (

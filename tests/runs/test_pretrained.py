@@ -106,6 +106,17 @@ def network():
     return MODELS["yamnet"]((64, None, 1), 4)
 
 
+@pytest.fixture
+def offline(monkeypatch):
+    """There is no network."""
+
+    def refuse(*arguments, **options):
+        raise OSError("Network is unreachable")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
 def backbone_weights(network):
     return [array for layer in network.layers[:-1] for array in layer.get_weights()]
 
@@ -163,12 +174,7 @@ def test_an_experiment_starts_with_published_weights(yamnet_h5, tiny, tmp_path, 
         build_tagger(tiny(*overrides), sample_rate=44_100, num_classes=5)
 
 
-def test_a_run_trains_without_a_network_and_its_models_load_without_the_file(yamnet_h5, tiny, tmp_path, monkeypatch):
-    def offline(*arguments, **options):
-        raise OSError("Network is unreachable")
-
-    monkeypatch.setattr(socket.socket, "connect", offline)
-    monkeypatch.setattr(socket, "getaddrinfo", offline)
+def test_a_run_trains_without_a_network_and_its_models_load_without_the_file(yamnet_h5, tiny, tmp_path, offline):
     path = tmp_path / "yamnet.h5"
     path.write_bytes(yamnet_h5.read_bytes())
     stage = {"name": "head", "subset": "curated", "epochs": 1, "steps_per_epoch": 2, "batch_size": 4}
@@ -281,14 +287,8 @@ def test_a_missing_file_is_refused(network):
         load_pretrained(network, "gone.h5")
 
 
-def test_audioset_weights_without_a_network_are_one_clear_error(network, monkeypatch, tmp_path):
-    def offline(*arguments, **options):
-        raise OSError("Network is unreachable")
-
-    monkeypatch.setattr(socket, "getaddrinfo", offline)
-    monkeypatch.setattr(socket.socket, "connect", offline)
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    monkeypatch.setattr(keras.config, "keras_home", lambda: str(tmp_path), raising=False)
+def test_audioset_weights_without_a_network_are_one_clear_error(network, offline, monkeypatch, tmp_path):
+    monkeypatch.setattr("keras.src.utils.file_utils.config.keras_home", lambda: str(tmp_path))  # nothing downloaded
     with pytest.raises(ConfigError) as error:
         load_pretrained(network, "audioset")
     assert 'weights="audioset" of yamnet could not be downloaded from https://storage.googl' in str(error.value)

@@ -131,6 +131,7 @@ def changed(folder, **changes):
         ({"export_version": 2}, "model.json: export_version: .*found 2"),
         ({"vocabulary": ["a", "a"]}, "model.json: vocabulary: a class is listed twice, or has no name"),
         ({"vocabulary": ["a", "b"]}, "0-0.weights.h5: no weights for this network"),
+        ({"calibration": {"thresholds": [0.5], "temperature": 1}}, "calibration.thresholds: has 1 numbers"),
         ({"stage": "third"}, r"members\[0\].stage: the experiment has no such stage"),
         ({"weights": ["0" * 64]}, "0-0.weights.h5: damaged: its SHA-256 is not that in model.json"),
         ({"weights": ["../../../outside"]}, r"members\[0\].weights\[0\]: string should match pattern"),

@@ -92,7 +92,7 @@ def test_the_printed_table_states_clips_recordings_seeds_and_commands(swept):
     text = str(comparison)
     first = rows_of(comparison, on="validation clips").iloc[0]
     assert text.startswith(
-        f"On {first['clips']} validation clips of {first['recordings']} recordings, 2 seeds, 2 settings;"
+        f"On {first['clips']} validation clips of {first['recordings']} recordings, 2 settings, 4 runs, 2 seeds;"
     )
     row = rows_of(comparison, on="validation clips", setting="no masks", measure="lwlrap").iloc[0]
     assert f"{row['mean']:.3f} ± {row['sd']:.3f} ({row['low']:.3f} to {row['high']:.3f})" in text

@@ -163,7 +163,7 @@ def header_at(path: str | Path) -> Header:
     with opened(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         if kind := needs_libsndfile(data):
             raise DataError(f"{path}: only a decoder reads the header of {kind}.")
-        return checked_header(data, path=Path(path))
+        return checked_header(data, path=Path(path), whole=False)
 
 
 def decode_file(data: bytes, *, path: Path) -> tuple[np.ndarray, int]:
@@ -225,10 +225,10 @@ def open_recording(path: str | Path, start_seconds: float = 0.0) -> Iterator[tup
         yield header, mono_blocks(file, header, path=path, start=round(start_seconds * header.sample_rate))
 
 
-def checked_header(data: bytes | mmap.mmap, *, path: Path, any_length: bool = False) -> Header:
+def checked_header(data: bytes | mmap.mmap, *, path: Path, any_length: bool = False, whole: bool = True) -> Header:
     """`read_header` that also checks that the suffix of the file matches."""
     try:
-        header = read_header(data, any_length=any_length)
+        header = read_header(data, any_length=any_length, whole=whole)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     expected = SUFFIXES.get(path.suffix.lower(), header.kind)

@@ -119,12 +119,13 @@ def is_decoded_as_it_is(data: bytes) -> bool:
     return not header.prefix and not header.skip
 
 
-def read_header(data: bytes | mmap.mmap, *, any_length: bool = False) -> Header:
+def read_header(data: bytes | mmap.mmap, *, any_length: bool = False, whole: bool = True) -> Header:
     """Reads the `Header` of a file and checks its format and size.
 
     Args:
         data: The bytes of the file, or an `mmap` of it.
         any_length: Whether it may be longer than a clip, as a recording that is decoded block by block.
+        whole: Whether compressed files are looked through for further streams, which reads all of them.
 
     Raises:
         DataError: Another format or encoding, a sample rate out of range, too many channels or samples, or fewer
@@ -136,7 +137,8 @@ def read_header(data: bytes | mmap.mmap, *, any_length: bool = False) -> Header:
         Header(kind='WAV', sample_rate=16000, channels=1, num_samples=1, ...)
     """
     try:
-        header = _reader(data)(data)
+        reader = _reader(data)
+        header = reader(data, whole) if reader in (_flac, _ogg, _mp3) else reader(data)
     except struct.error:
         raise DataError("its header is cut short. Download it again, or leave this file out.") from None
     check_size(header, any_length=any_length)
@@ -300,7 +302,7 @@ def _aiff(data):
 # Compressed formats
 
 
-def _flac(data):
+def _flac(data, whole):
     start = _tag_length(data) + 4
     kind, _, _, size, _, packed = struct.unpack_from(">BBBB10sQ", data, start)
     if kind & 0x7F or size < 34:
@@ -309,19 +311,19 @@ def _flac(data):
     num_samples = packed & (1 << 36) - 1
     if not num_samples:
         raise DataError("a FLAC file whose header has no length: a stream, or cut short. Export it again.")
-    if data.find(b'fLaC\0\0\0"', start) > 0 or data.find(b'fLaC\x80\0\0"', start) > 0:
+    if whole and (data.find(b'fLaC\0\0\0"', start) > 0 or data.find(b'fLaC\x80\0\0"', start) > 0):
         raise DataError(SEVERAL)
     return Header("FLAC", sample_rate, channels, num_samples, skip=_tags_to_skip(data))
 
 
-def _ogg(data):
+def _ogg(data, whole):
     first = data[27 + data[26] : 57 + data[26]] if len(data) > 26 else b""
     last = data.rfind(b"OggS")
     flags, granule = struct.unpack_from("<Bq", data, last + 5)
     lengths = data[last + 27 : last + 27 + data[last + 26]]
     if not flags & 4 or last + 27 + len(lengths) + sum(lengths) > len(data):
         raise DataError("its last page is not marked as the end: the file is cut short. Download it again.")
-    if _several_streams(data):
+    if whole and _several_streams(data):
         raise DataError(SEVERAL)
     if first[:7] == b"\x01vorbis":
         channels, sample_rate = struct.unpack_from("<BI", first, 11)
@@ -385,9 +387,12 @@ def _mp3_streams(data, start):
     """Yields (start, number of frames) of each stretch of frames: one, unless the file is damaged or has several."""
     number, end = _mp3_frames(data, start)
     yield start, number
-    for _ in range(MOST_CHUNKS):
+    tried = 0
+    while tried < MOST_CHUNKS:
         for found in re.compile(rb"\xff[\xe0-\xff]").finditer(data, end):
-            at = found.start()
+            at, tried = found.start(), tried + 1
+            if tried >= MOST_CHUNKS:
+                return
             if _mp3_frame(data, at) and (frames := _mp3_frames(data, at))[0] >= 3:
                 number, end = frames
                 yield at, number
@@ -406,10 +411,12 @@ def _mp3_length(data, start):
     return frames if flags & 1 else 0
 
 
-def _mp3(data):
+def _mp3(data, whole):
     start = _first_frame(data)
     sample_rate, channels = _mp3_frame(data, start)
     promised, total = _mp3_length(data, start), 0
+    if not whole:
+        return Header("MP3", sample_rate, channels, None, guessed=promised is None)
     for at, number in _mp3_streams(data, start):
         total += number
         other = _mp3_frame(data, at)[0] != sample_rate or at > start and _mp3_length(data, at) is not None

@@ -268,3 +268,11 @@ def test_a_file_of_several_audio_streams_is_refused(tmp_path):
 def test_the_suffix_must_fit_the_content(decoded, name):
     with pytest.raises(DataError, match=f"the name says {name[1:]}, but the content is WAV"):
         decoded(WAV, name)
+
+
+@pytest.mark.parametrize("kind", ["OGG", "MP3", "FLAC", "WAV"])
+def test_a_long_recording_of_several_streams_is_refused_too(tmp_path, kind):
+    path = tmp_path / f"a.{kind.lower()}"
+    path.write_bytes(written(1, kind) + bytes(50) * (kind == "MP3") + written(2, kind))
+    with pytest.raises(DataError, match="several streams"), open_recording(path):
+        pass
