@@ -5,7 +5,7 @@ from scipy.sparse import csr_array
 
 
 class WeightedAreas:
-    """Average precisions and areas under the ROC curve of many weightings of the same clips.
+    """Average precisions and AUCs of many weightings of the same clips.
 
     A weight is how often a clip counts. The scores of a class are sorted once; each weighting then costs one sum over
     its clips. With weights of 1 the values are those of `audiotag.metrics.average_precisions` and `areas_under_roc`.

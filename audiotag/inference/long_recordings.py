@@ -84,7 +84,7 @@ def window_batches_of(
 
 
 def ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items, each made in a thread while the caller works with the one before.
+    """The same items; a thread makes the next while the caller uses one.
 
     Example:
         >>> list(ahead(iter("abc")))

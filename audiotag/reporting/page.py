@@ -134,7 +134,9 @@ def _points(xs, ys, deviations=None):
 
 
 def confusion_matrix(counts: np.ndarray, names: Sequence[str]) -> str:
-    """A table of how often clips of one class were given each class, colored by the fraction of their row.
+    """How often clips of one class were given each class, as a table.
+
+    A cell is colored by its fraction of the row.
 
     Args:
         counts: int [K, K], rows are the given labels, columns the most probable classes.

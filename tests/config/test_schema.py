@@ -28,6 +28,7 @@ def test_defaults_are_those_of_the_components_themselves(write):
         "reference": "max",
         "silence": 1e-10,
         "dynamic_range_db": 80.0,
+        "dtype": None,
     }
     assert options(experiment.augment[0]) == {
         "max_width": 8,

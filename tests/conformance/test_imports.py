@@ -22,6 +22,7 @@ ORDER = [
     "errors",
     "files",
     "progress",
+    "quiet",
     "padding",
     "config",
     "data",
