@@ -38,6 +38,7 @@ from audiotag.reporting.page import (
 )
 from audiotag.runs.directory import Run, find_records, steps_per_epoch
 from audiotag.runs.metrics import direction
+from audiotag.training.baselines import read_baselines
 
 NUM_WORST = 6  # clips of each kind
 SOUND_SECONDS = 10.0  # of audio per clip
@@ -182,6 +183,7 @@ def _stages(run):
     for fold, stage, result in _results(run):
         path, seconds = run.stage_files(fold, stage.name).training_clips, result["seconds"]
         num_clips = len(read_table(path, ["name"])) if path.is_file() else 0
+        metric = result["monitor"].removeprefix("val_")
         num_windows = result["epochs"] * steps_per_epoch(stage, num_clips) * stage.batch_size
         rows.append(
             {
@@ -191,12 +193,16 @@ def _stages(run):
                 "clips": num_clips or "–",
                 "epochs": result["epochs"],
                 "best_epoch": result["best_epoch"] + 1,
-                f"validation_{result['monitor'].removeprefix('val_')}": result["value"],
+                f"validation_{metric}": result["value"],
                 "minutes": seconds / 60,
                 "resumed": "yes" if result["resumed"] else "no",
                 "windows/s": num_windows / seconds if num_clips and seconds else float("nan"),
             }
         )
+        if baselines := read_baselines(run, fold, stage):
+            for key in ("by_names", "by_neighbors"):
+                value = (baselines[key] or {"metrics": {}})["metrics"].get(metric)
+                rows[-1][f"without_training,_{key}"] = float("nan") if value is None else value
     return pd.DataFrame(rows)
 
 

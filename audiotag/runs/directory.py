@@ -141,6 +141,11 @@ class StageFiles:
         return self.folder / "embeddings.json"
 
     @property
+    def baselines(self) -> Path:
+        """What the published weights reach on the validation clips without training."""
+        return self.folder / "baselines.json"
+
+    @property
     def selected_clips(self) -> Path:
         """The noisy clips that the stage's selection kept, as a table of corrections."""
         return self.folder / "selected_clips.csv"

@@ -146,6 +146,26 @@ def published_tagger(name: str, weights: str = "audioset") -> tuple[keras.Model,
     return keras.Model(waveform, {"embeddings": embeddings, "scores": scores}, name=name), names
 
 
+def published_top(name: str, weights: str, num_embeddings: int) -> list[np.ndarray]:
+    """The published last layer of a network, from embeddings to logits.
+
+    Args:
+        name: A name in `PUBLISHED`.
+        weights: As for `load_pretrained`.
+        num_embeddings: D, the length of the embeddings.
+
+    Returns:
+        [kernel [D, P], bias [P]] for the P classes of `class_names`.
+
+    Raises:
+        ConfigError, DataError: As for `load_pretrained`.
+    """
+    embeddings = keras.Input((num_embeddings,))
+    top = keras.layers.Dense(len(class_names(name)), kernel_initializer="zeros", dtype="float32", name="logits")
+    load_pretrained(keras.Model(embeddings, top(embeddings), name=name), weights, top=True)
+    return top.get_weights()
+
+
 def class_names(name: str) -> list[str]:
     """The names of a published network's classes, in the order of its scores.
 

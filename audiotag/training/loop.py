@@ -57,6 +57,7 @@ from audiotag.runs.directory import (
 from audiotag.runs.models import load_tagger
 from audiotag.runs.warm_start import Source, load_source, num_source_stages
 from audiotag.runs.weights import save_weights
+from audiotag.training.baselines import compare_with_baselines, has_baselines, write_baselines
 from audiotag.training.callbacks import (
     CheckRecords,
     EvaluateAverage,
@@ -220,6 +221,8 @@ def _fit_group(context, group, say):
                 options = ", ".join(f"{key} {number:.4g}" for key, number in initial.items() if key != "name")
                 when += f", initial head {initial['name']} ({options})"
             say(f"{stage.name} stage, fold {fold}: {name} {value:.4f} on {where}, {when}.")
+            for sentence in compare_with_baselines(run, fold, stage, result):
+                say(sentence)
 
 
 def _num_validation_clips(context):
@@ -261,6 +264,8 @@ def _fit_stage(context: FoldContext, index: int, say: Callable[[str], Any]) -> d
     resume(state, tagger)
     if stage.start_from is None and not resumed:
         tagger.adapt(lambda: (waveform for waveform, _ in batches(epochs=range(1))))
+    if has_baselines(context) and not resumed:
+        write_baselines(context, tagger, clips, say=say)
     has_new_head = stage.initial_head is not None and not resumed
     if has_new_head or stage.cache_embeddings:
         features = cached_features(context, tagger, clips, "training", say=say)

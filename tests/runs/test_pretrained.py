@@ -12,14 +12,21 @@ import pytest
 import soundfile
 import soxr
 import tensorflow as tf
+from scipy.special import expit
 from tiers import tier
 
+from audiotag.crossval.splits import training_clips, validation_clips
+from audiotag.data.clips import read_clips
+from audiotag.data.labels import multi_hot
+from audiotag.data.pipeline import evaluation_batches
+from audiotag.data.records import read_manifest
 from audiotag.errors import ConfigError, DataError
-from audiotag.models import MODELS
+from audiotag.metrics import lwlrap
+from audiotag.models import MODELS, windowing
 from audiotag.runs import pretrained
 from audiotag.runs.building import build_tagger
 from audiotag.runs.models import load_taggers
-from audiotag.runs.pretrained import class_names, load_pretrained, published_tagger
+from audiotag.runs.pretrained import class_names, load_pretrained, published_tagger, published_top
 from audiotag.runs.weights import save_weights
 from audiotag.training.loop import fit
 
@@ -174,6 +181,24 @@ def test_an_experiment_starts_with_published_weights(yamnet_h5, tiny, tmp_path, 
         build_tagger(tiny(*overrides), sample_rate=44_100, num_classes=5)
 
 
+def lwlrap_by_names(run, weights, classes):
+    """The lwlrap on the validation clips of the published classes that match each class, from whole waveforms."""
+    manifest, names = read_manifest(run.experiment.records), class_names("yamnet")
+    clips = training_clips(run, read_clips(manifest.directory / "clips.csv"))
+    clips = validation_clips(run, clips, 0).reset_index(drop=True)
+    [tagger], network = load_taggers(run), MODELS["yamnet"]((64, None, 1), len(names))
+    load_pretrained(network, str(weights), top=True)
+    scores = np.zeros((len(clips), len(run.vocabulary)))
+    for waveform, rows in evaluation_batches(manifest, clips, window_samples=run.window_samples, batch_size=1):
+        windows = tagger.windows(windowing.to_float(waveform))[0][0]  # [W, n]
+        image, _ = tagger.preprocessor((windows, tagger._no_labels(windows)), training=False)
+        logits = network(image, training=False).numpy()  # [W, 521]
+        for column, label in enumerate(run.vocabulary):
+            matching = [logits[:, names.index(name)] for name in classes[label]] or [np.full(len(logits), -1e3)]
+            scores[rows[0], column] = expit(np.mean(matching, axis=0)).mean()
+    return lwlrap(multi_hot(clips["labels"], run.vocabulary), scores)
+
+
 def test_a_run_trains_without_a_network_and_its_models_load_without_the_file(yamnet_h5, tiny, tmp_path, offline):
     path = tmp_path / "yamnet.h5"
     path.write_bytes(yamnet_h5.read_bytes())
@@ -182,7 +207,8 @@ def test_a_run_trains_without_a_network_and_its_models_load_without_the_file(yam
     stage |= {"backbone_lr_multiplier": 0}
     overrides = ['frontend={"name": "yamnet_mel"}', "image_preprocess=[]", "augment=[]", "window.seconds=1.455"]
     overrides += [f"stages={json.dumps([stage])}", f"model={json.dumps({'name': 'yamnet', 'weights': str(path)})}"]
-    run = fit(tiny(*overrides), tmp_path / "run", say=lambda sentence: None)
+    said = []
+    run = fit(tiny(*overrides), tmp_path / "run", say=said.append)
     path.unlink()
     [tagger] = load_taggers(run)
     expected = MODELS["yamnet"]((64, None, 1), 5)
@@ -191,6 +217,22 @@ def test_a_run_trains_without_a_network_and_its_models_load_without_the_file(yam
         np.testing.assert_array_equal(ours, theirs)
     waveform = np.random.default_rng(0).uniform(-1, 1, (2, 40_000)).astype("float32")
     assert np.isfinite(tagger(waveform)).all()
+    baselines = json.loads(run.stage_files(0, "head").baselines.read_text())
+    by_names, by_neighbors = baselines["by_names"], baselines["by_neighbors"]
+    expected = lwlrap_by_names(run, yamnet_h5, by_names["classes"])
+    assert by_names["metrics"]["lwlrap"] == pytest.approx(expected, abs=1e-6)
+    assert by_neighbors["k"] == 5 and 0 < by_neighbors["metrics"]["lwlrap"] <= 1
+    assert said[1].startswith(
+        f"Without training, on the same {baselines['clips']} clips of fold 0: lwlrap {expected:.4f}"
+    )
+
+
+def test_the_published_last_layer_is_read_alone(arrays, yamnet_h5):
+    kernel, bias = published_top("yamnet", str(yamnet_h5), 1024)
+    np.testing.assert_array_equal(kernel, arrays["logits/logits/kernel:0"])
+    np.testing.assert_array_equal(bias, arrays["logits/logits/bias:0"])
+    with pytest.raises(DataError, match=r"no weights of yamnet: layer 'logits' has .1024, 521.*Expected .8, 521."):
+        published_top("yamnet", str(yamnet_h5), 8)
 
 
 def test_the_class_names_are_those_of_audioset():
