@@ -297,6 +297,7 @@ def evaluate(
     from audiotag.ensembling.members import EnsemblePredictor, open_model, predictions_and_thresholds
     from audiotag.evaluation.measures import evaluation_tables
     from audiotag.evaluation.scoring import how_validated
+    from audiotag.runs.directory import with_records
 
     model = open_model(run, _several(overrides))
     with custom.allowed(allow_unsafe):
@@ -304,7 +305,8 @@ def evaluate(
             model, records=records, stage=stage, out_of_fold=out_of_fold
         )
         runs = model.runs if isinstance(model, EnsemblePredictor) else (model,)
-        note = " ".join(dict.fromkeys(map(how_validated, runs))) if out_of_fold else ""
+        moved = [with_records(each, records) for each in runs] if out_of_fold else []
+        note = " ".join(dict.fromkeys(map(how_validated, moved)))
     return Evaluation(**evaluation_tables(clips, logits, model.vocabulary, thresholds=thresholds), note=note)
 
 

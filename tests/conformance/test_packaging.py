@@ -17,6 +17,7 @@ DISTRIBUTIONS = {
     "tensorflow_io": "tensorflow-io",
     "tensorflow_datasets": "tensorflow-datasets",
     "PIL": "pillow",
+    "google": "protobuf",
 }
 NOT_IMPORTED = {"tensorboard"}  # by us; Keras' callback does
 
@@ -53,8 +54,8 @@ def imported(*folders):
 
 def test_every_package_that_audiotag_imports_is_declared():
     required = setup_cfg()
-    assert imported("audiotag") - {"tensorflow-io"} == required[""].keys() - NOT_IMPORTED
-    assert "tensorflow-io" in required["io"]
+    assert imported("audiotag") - {"tensorflow-io", "pyarrow"} == required[""].keys() - NOT_IMPORTED
+    assert "tensorflow-io" in required["io"] and "pyarrow" in required["parquet"]
 
 
 def test_every_package_that_tests_and_benchmarks_import_is_declared():

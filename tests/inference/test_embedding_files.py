@@ -35,7 +35,7 @@ def sounds(tmp_path_factory):
 def test_each_window_has_the_embedding_of_its_samples(run, predictor, sounds):
     table, embeddings = audiotag.embed(predictor, list(sounds))
     tagger = load_tagger(run, 0, "curated")
-    assert embeddings.dtype == np.float32 and embeddings.shape == (len(table), 16)
+    assert embeddings.dtype == np.float32 and embeddings.shape == (len(table), 8)
     for fname, start, end, embedding in zip(*(table[key] for key in table), embeddings):
         sound = next(sound for path, sound in sounds.items() if str(path) == fname)
         window = np.resize(sound[round(start * RATE) : round(end * RATE)], RATE)[None]

@@ -12,6 +12,7 @@ from audiotag.runs.building import build_tagger
 from audiotag.runs.directory import open_run
 from audiotag.runs.models import load_tagger
 from audiotag.runs.warm_start import find_source, load_source, num_source_stages
+from audiotag.runs.weights import save_weights
 
 WHERE = "stages.curated.start_from: "
 CLASSES = 14
@@ -105,10 +106,9 @@ def test_heads_for_noisy_labels_keep_their_initial_weights(run, load):
             r"the front end of \S+ differs: frontend.num_bands is now 16 and was 32\. Use the same front end, or",
         ),
         (
-            ("model.filters=[8, 24]",),
-            r"layer 'batch_norm\S*': found weights of shape \(16,\) in \S+\. Expected weights of shape \(24,\)",
+            ("model.filters=[24]",),
+            r"layer 'batch_norm\S*': found weights of shape \(8,\) in \S+\. Expected weights of shape \(24,\)",
         ),
-        (("model.filters=[8]",), r"layers/\S+: found weights of shape \(.*\) in \S+\. Expected no weights\. Use"),
         (
             ('image_preprocess=[{"name": "dataset_standardize"}]',),
             r"layer 'dataset_standardize\S*': found no weights in \S+\. Expected weights of shape \(1, 32, 1, 1\) and ",
@@ -118,6 +118,14 @@ def test_heads_for_noisy_labels_keep_their_initial_weights(run, load):
 def test_another_network_or_front_end_is_refused_with_the_layer_and_both_shapes(run, load, overrides, message):
     with pytest.raises(ConfigError, match=f"^{WHERE}{message}"):
         load({"run": str(run.folder)}, *overrides)
+
+
+def test_a_file_of_a_larger_network_is_refused(load, tiny, tmp_path):
+    larger = build_tagger(tiny("model.filters=[8, 8]"), sample_rate=16_000, num_classes=CLASSES)
+    save_weights(larger, tmp_path / "larger.weights.h5")
+    message = r"layers/\S+: found weights of shape \(.*\) in \S+\. Expected no weights\. Use"
+    with pytest.raises(ConfigError, match=f"^{WHERE}{message}"):
+        load({"weights": str(tmp_path / "larger.weights.h5")})
 
 
 def test_another_sample_rate_is_refused(run, load):

@@ -188,7 +188,9 @@ def test_a_graph_alone_runs_only_with_allow_unsafe(graph_alone, saved_model):
         "it again; or, if you trust its author, add --allow-unsafe (in Python: allow_unsafe=True)."
     )
     own, rebuilt = load_predictor(graph_alone, allow_unsafe=True), load_predictor(saved_model)
-    assert dataclasses.replace(own, logits=None) == dataclasses.replace(rebuilt, logits=None)
+    functions = {"logits": None, "embeddings": None, "thresholds": None}
+    assert dataclasses.replace(own, **functions) == dataclasses.replace(rebuilt, **functions)
+    np.testing.assert_allclose(own.thresholds, rebuilt.thresholds, rtol=1e-6)
     np.testing.assert_allclose(own.logits(noise(2.2, 0)[None]), rebuilt.logits(noise(2.2, 0)[None]), atol=1e-5)
 
 

@@ -120,7 +120,7 @@ def test_thresholds_and_temperature_are_those_of_the_out_of_fold_clips(model, ru
     clips, logits = predict_out_of_fold(run)
     expected = fit_thresholds(clips, logits, run.vocabulary)
     np.testing.assert_allclose(model.thresholds(), expected, rtol=1e-6)
-    assert load_predictor(saved_model).thresholds == tuple(model.thresholds().numpy().tolist())
+    np.testing.assert_allclose(load_predictor(saved_model).thresholds, expected, rtol=1e-6)
     assert 0.05 <= float(model.temperature()) <= 20
 
 
@@ -210,7 +210,7 @@ def test_nothing_is_traced_again_for_another_length(run):
             assert predictor.logits(np.ones((num_clips, num_samples), "float32")).shape == (num_clips, NUM_CLASSES)
     finally:
         predicting.score_in_blocks = original
-    assert len(traced) == 1
+    assert len(traced) == 2  # once for single windows, once for all other lengths
 
 
 def test_the_network_sees_a_limited_number_of_samples_at_a_time(run, monkeypatch):
