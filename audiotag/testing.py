@@ -91,7 +91,8 @@ def check_augmentation(
 
     Example:
         >>> from audiotag.layers import Gain
-        >>> check_augmentation(Gain, {"min_db": -9.0, "max_db": 9.0, "probability": 1.0, "seed": 3}, (None, None))
+        >>> check_augmentation(Gain, {"min_db": -9.0, "max_db": 9.0, "probability": 1.0, "seed": 3}, (None, None),
+        ...                    jit_compile=False)
     """
     name = layer_class.__name__
     with _property(name, "An augmentation must derive from audiotag.layers.RandomAugmentation."):

@@ -14,9 +14,10 @@ import tiers
 
 from audiotag import files
 from audiotag.errors import ConfigError, DataError
+from audiotag.runs.arrays import _digest
 from audiotag.runs.directory import StageFiles
 from audiotag.training.callbacks import CSVLogger, ModelCheckpoint, SaveState
-from audiotag.training.state import INITIAL, _digest, load_state
+from audiotag.training.state import INITIAL, load_state
 
 NUM_STATES = tiers.tier(600, 10_000)
 FIELDS = {

@@ -105,7 +105,8 @@ def test_a_multiplier_of_0_freezes_the_backbone(tiny, multiplier, num_trainable)
 
 
 def test_the_learning_rate_decays_from_the_head_to_the_first_layer(tiny):
-    experiment = tiny("stages.noisy.layer_lr_decay=0.5", "stages.noisy.backbone_lr_multiplier=0.8")
+    rates_of = ("stages.noisy.layer_lr_decay=0.5", "stages.noisy.backbone_lr_multiplier=0.8")
+    experiment = tiny("model.filters=[8, 16]", *rates_of)
     tagger = stage_tagger(experiment, experiment.stages[0], sample_rate=16_000, num_classes=14)
     compile_tagger(tagger, experiment, experiment.stages[0], num_steps=1)
     tagger.optimizer.build(tagger.trainable_variables)
