@@ -15,6 +15,7 @@ from audiotag.errors import ConfigError
 
 DESCRIPTIONS = ("about", "command", "quick_command", "expect")
 MAX_WIDTH = 120  # of a line
+SAMPLE_RATES = {"yamnet_mel": 16_000, "efficientat_mel": 32_000}  # of front ends that accept one alone, in Hz
 
 
 def write_starter(
@@ -65,7 +66,8 @@ def next_commands(path: str | Path) -> str:
     lines = [f"audiotag fit {quote(str(path))}", f"audiotag predict {quote(f'runs/{path.stem}/saved_model')} FILES..."]
     if not Path(experiment.records).exists():
         high_hz = getattr(experiment.frontend, "high_hz", None)
-        rate = f" --sample-rate {math.ceil(2 * high_hz)}" if high_hz else ""
+        sample_rate = SAMPLE_RATES.get(experiment.frontend.name) or (high_hz and math.ceil(2 * high_hz))
+        rate = f" --sample-rate {sample_rate}" if sample_rate else ""
         lines.insert(0, f"audiotag make-records FOLDER --out {quote(experiment.records)}{rate}")
     return "\n".join(f"  {line}" for line in lines)
 

@@ -64,6 +64,11 @@ def test_the_next_commands_make_records_only_where_there_are_none(tmp_path):
     assert next_commands(path).splitlines() == [fit, predict]
 
 
+def test_the_next_commands_make_records_at_the_rate_of_a_pretrained_network(tmp_path):
+    path = write_starter(tmp_path / "birds", template="yamnet", records=tmp_path / "records")
+    assert next_commands(path).splitlines()[0].endswith(" --sample-rate 16000")
+
+
 def test_the_next_commands_quote_names_with_spaces(tmp_path):
     path = write_starter(tmp_path / "my birds", records="tfrecords/my birds")
     assert next_commands(path).splitlines() == [

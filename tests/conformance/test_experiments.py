@@ -18,6 +18,7 @@ from audiotag.training.compiling import compile_tagger, stage_callbacks, stage_t
 FILES = sorted((Path(__file__).parents[2] / "experiments").glob("*.json"))
 # Of the records of front ends that do not name their highest frequency, in Hz.
 SAMPLE_RATES = {"perceptual_mel": 32_000, "log_filterbank": 32_000, "mfcc": 44_100, "raw_waveform": 16_000}
+SAMPLE_RATES |= {"yamnet_mel": 16_000}
 MODEL_KEYS = {"window", "waveform_augment", "frontend", "image_preprocess", "augment", "model", "task", "noisy_head"}
 MODEL_KEYS |= {"predict"}
 # Like another experiment, but for a larger network or a part that others train too: test_systems.py builds them, and in
