@@ -6,6 +6,7 @@ Commands parse options and print results. Heavy packages are imported only by th
 import gc
 import importlib
 import json
+import logging
 import math
 import os
 import re
@@ -74,10 +75,13 @@ def check_model(path: Path) -> None:
         open_run(path)
 
 
-def import_tensorflow() -> None:
+def import_tensorflow(*, models: bool = True) -> None:
     """Imports TensorFlow without garbage collection and without its start-up lines.
 
     Collections would look at the many objects of its modules again and again, which takes a quarter of the import.
+
+    Args:
+        models: Whether what builds and loads models is imported, too.
     """
     if "tensorflow" in sys.modules:
         return
@@ -85,7 +89,10 @@ def import_tensorflow() -> None:
     try:
         with without_startup_lines():
             importlib.import_module("tensorflow")
-        importlib.import_module("audiotag.serving.saved_model")
+        if os.environ["TF_CPP_MIN_LOG_LEVEL"] != "0":  # it warns of each new model after the fifth
+            logging.getLogger("tensorflow").setLevel(logging.ERROR)
+        if models:
+            importlib.import_module("audiotag.serving.saved_model")
     finally:
         gc.freeze()  # modules stay until the process ends
         gc.enable()
@@ -247,6 +254,7 @@ def make_records(
     )
     for note in found.notes:
         click.echo(note, err=True)
+    import_tensorflow(models=False)
     manifest = write_records(found, out, **options)
     counts = manifest.count_clips()
     rejects = out / "rejects.csv"
@@ -268,7 +276,10 @@ def check_records(directory: Path) -> None:
     Example: audiotag check-records tfrecords/fsdkaggle2019
     """
     from audiotag.data import records
-    from audiotag.data.records.manifest import damage_error
+    from audiotag.data.records.manifest import damage_error, read_manifest
+
+    read_manifest(directory)
+    import_tensorflow(models=False)
 
     if damage := list(records.check_records(directory)):
         raise damage_error(damage)
@@ -531,11 +542,9 @@ def sweep(path: Path, folder: Path | None, quick: bool, test: bool) -> None:
 
     Example: audiotag sweep sweeps/esc10.json
     """
-    import logging
-
+    import_tensorflow()
     from audiotag import api
 
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of each new model after the fifth
     name = f"{path.stem}-quick" if quick else path.stem
     click.echo(f"\n{api.sweep(path, folder or Path('runs') / name, quick=quick, test=test)}")
 
@@ -561,6 +570,7 @@ def compare(folders: tuple[Path, ...], measure: str, out: Path | None, test: boo
     """
     for folder in folders:
         check_model(folder)
+    import_tensorflow()
     from audiotag import api
 
     comparison = api.compare(folders, measure=measure, test=test)
@@ -712,6 +722,7 @@ def embed(
         if not files.is_utf8(path):
             raise DataError(f"the name {str(path)!r} has bytes that are not UTF-8. Rename the file.")
     check_model(model)
+    import_tensorflow()
     from audiotag.config import custom
     from audiotag.inference.embedding_files import embed_files, write_embeddings
     from audiotag.serving.saved_model import load_predictor
@@ -789,6 +800,7 @@ def ensemble(runs: tuple[Path, ...], out: Path, combiner: str) -> None:
     """
     for run in runs:
         check_model(run)
+    import_tensorflow()
     from audiotag.ensembling.members import write_ensemble
 
     write_ensemble(out, runs, combiner=combiner)
