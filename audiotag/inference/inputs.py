@@ -4,7 +4,7 @@ import glob
 import os
 from collections.abc import Iterable, Iterator
 
-from audiotag.data.sources.files import AUDIO_SUFFIXES, files_below
+from audiotag.data.sources.files import audio_suffixes, files_below
 from audiotag.errors import DataError
 
 LIST = "-"  # stands for the paths that standard input lists
@@ -42,7 +42,7 @@ def find_files(paths: Iterable[str], lines: Iterable[str] = ()) -> list[str]:
     if not found:
         raise DataError(
             f"there are no files to predict. Expected files, or folders with some, that end in "
-            f"{', '.join(AUDIO_SUFFIXES)}."
+            f"{', '.join(audio_suffixes())}."
         )
     return list(found)
 
@@ -52,5 +52,6 @@ def _files_at(path: str) -> Iterator[str]:
     if not os.path.isdir(path):
         yield path
         return
-    below = (entry.path for name, entry in files_below(path) if name.lower().endswith(AUDIO_SUFFIXES))
+    suffixes = audio_suffixes()
+    below = (entry.path for name, entry in files_below(path) if name.lower().endswith(suffixes))
     yield from sorted(found for found in below if not os.path.isdir(found))

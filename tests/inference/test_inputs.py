@@ -49,3 +49,11 @@ def test_a_link_to_a_folder_above_does_not_loop(folder):
 def test_nothing_to_predict_is_an_error(folder, given, message):
     with pytest.raises(DataError, match=re.escape(message)):
         find_files(given)
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_what_ffmpeg_decodes_counts_if_it_is_installed(tmp_path, monkeypatch, installed):
+    monkeypatch.setattr("audiotag.data.audio.ffmpeg.is_installed", lambda: installed)
+    for name in ("a.wav", "b.m4a"):
+        (tmp_path / name).touch()
+    assert find_files([str(tmp_path)]) == [str(tmp_path / name) for name in ("a.wav", "b.m4a")[: 1 + installed]]
