@@ -73,6 +73,7 @@ from audiotag.training.compiling import check_stages, compile_tagger, set_class_
 from audiotag.training.embedding_cache import cached_features
 from audiotag.training.initial_head import set_initial_head
 from audiotag.training.state import forget_state, is_saved, restore_callbacks, resume
+from audiotag.training.traced_models import TracedModels
 
 
 def fit(
@@ -156,6 +157,7 @@ def _fit_folds(run, manifest, clips, folds, say):
     check_subsets(run, clips)
     trained = all(run.result(fold, stage.name) for fold in folds for stage in expand_rounds(experiment))
     offsets = None if trained else find_offsets(manifest)
+    models = TracedModels()
     contexts = [FoldContext(run, manifest, clips, fold, experiment.stages[-1], offsets) for fold in folds]
     say = functools.cache(say)  # what is true of several folds is said once
     for context in contexts:
@@ -171,7 +173,7 @@ def _fit_folds(run, manifest, clips, folds, say):
     with explain_damage(manifest):
         for group in _stage_groups(experiment):
             for context in contexts:
-                _fit_group(context, group, say)
+                _fit_group(context, group, models, say)
             _choose_round(run, folds, group[-1][1], say)
         for context in contexts if experiment.validation is not None else ():
             with _exclusive_lock(run.fold_folder(context.fold)):
@@ -199,7 +201,7 @@ def _stage_groups(experiment: Experiment) -> list[list[tuple[int, Stage]]]:
     return groups
 
 
-def _fit_group(context, group, say):
+def _fit_group(context, group, models, say):
     """Trains the stages of a group for one fold."""
     run, fold = context.run, context.fold
     num_validation = _num_validation_clips(context)
@@ -211,7 +213,7 @@ def _fit_group(context, group, say):
             at_stage = context.at_stage(stage.name)
             result = run.result(fold, stage.name)
             if result is None:
-                result = _fit_stage(at_stage, index, say)
+                result = _fit_stage(at_stage, index, models, say)
             forget_state(at_stage.files.training_state)
             name, value = result["monitor"].removeprefix("val_"), result["value"]
             where = f"{num_validation} validation clips" if num_validation else "the training clips"
@@ -239,7 +241,7 @@ def _exclusive_lock(folder: Path) -> AbstractContextManager[None]:
     )
 
 
-def _fit_stage(context: FoldContext, index: int, say: Callable[[str], Any]) -> dict[str, Any]:
+def _fit_stage(context: FoldContext, index: int, models: TracedModels, say: Callable[[str], Any]) -> dict[str, Any]:
     """Trains a stage for one fold; its result."""
     run, stage, stage_files = context.run, context.stage, context.files
     stage_files.folder.mkdir(parents=True, exist_ok=True)
@@ -258,6 +260,8 @@ def _fit_stage(context: FoldContext, index: int, say: Callable[[str], Any]) -> d
     index += num_source_stages(run, context.fold, stage.name)  # seeds are those of an uninterrupted row of stages
     tagger = _compiled_tagger(context, index, num_steps, source=source, say=say)
     set_class_weights(tagger, stage, clips["labels"], run.vocabulary)
+    num_validation = _num_validation_clips(context)
+    tagger = models.reuse(tagger, run.experiment, stage, num_steps=num_steps, num_validation=num_validation)
     callbacks = stage_callbacks(run.experiment, stage, stage_files, num_classes=len(run.vocabulary))
     batches = _batches(context, clips, index, tagger)
     began = time.monotonic()

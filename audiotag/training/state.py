@@ -116,7 +116,7 @@ def save_state(
     Raises:
         FloatingPointError: A weight is NaN or infinite. Nothing is written.
     """
-    arrays = [keras.ops.convert_to_numpy(variable) for variable in _variables(model)]
+    arrays = [keras.ops.convert_to_numpy(variable) for variable in state_variables(model)]
     metric_state = [keras.ops.convert_to_numpy(variable) for variable in model.metrics_variables] if steps_done else []
     if not all(np.isfinite(array).all() for array in [*arrays, *metric_state]):
         raise FloatingPointError("a weight is NaN or infinite")
@@ -169,7 +169,7 @@ def load_state(path: Path, model: keras.Model) -> dict[str, Any]:
         )
     if not model.optimizer.built:  # or LossScaleOptimizer would count its variables twice
         model.optimizer.build(model.trainable_variables)
-    variables = _variables(model)
+    variables = state_variables(model)
     metric_state = arrays[len(variables) :]
     check_arrays(path, arrays[: len(variables)], variables)
     if metric_state and not metadata["steps_done"]:
@@ -282,5 +282,9 @@ def _explain_invalid(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: {said}. Damaged, or written by another version of audiotag. {RETRAIN}") from error
 
 
-def _variables(model):
+def state_variables(model: keras.Model) -> list[keras.Variable]:
+    """The variables of a compiled model and its optimizer.
+
+    With their values training continues as if it had not stopped.
+    """
     return [*model.variables, *model.optimizer.variables]
