@@ -1,10 +1,12 @@
 """Functions that the sources share: rows of clips and files below a folder."""
 
+import contextlib
 import math
 import os
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
+from contextvars import ContextVar
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -23,6 +25,7 @@ AUDIO_LIKE += (".mid", ".midi", ".flv", ".avi", ".aa", ".aax", ".xi", ".sd2", ".
 TABLE_SUFFIXES = (".csv", ".tsv")
 SKIPPED_FOLDERS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information")
 DEPTH = 3  # how many folders down from a table its audio may be
+_LINK_ROOT: ContextVar[str | None] = ContextVar("link_root", default=None)
 
 
 class Found(NamedTuple):
@@ -161,7 +164,8 @@ def audio_names(source: Path) -> list[str]:
     for name, entry in files_below(source):
         if os.path.isdir(entry.path):  # False for a link to itself, where entry.is_dir() raises
             raise DataError(
-                f"{entry.path}: a link to a folder, and links are not followed. Put the folder itself there."
+                f"{entry.path}: a link to a folder, and such links are not followed. Put the folder itself there, or "
+                "allow the links to a folder that you trust: make-records --follow-links FOLDER."
             )
         if name.lower().endswith(audio_suffixes()):
             if not is_utf8(name):
@@ -273,11 +277,14 @@ def with_audio(source: Path, table: pd.DataFrame) -> tuple[Path, pd.DataFrame]:
     return folder, table.assign(fname=[names.get(name, name) for name in table["fname"]])
 
 
-def files_below(folder: str | Path, depth: float = math.inf, prefix: str = "") -> Iterator[tuple[str, os.DirEntry]]:
+def files_below(
+    folder: str | Path, depth: float = math.inf, prefix: str = "", entered: tuple[str, ...] = ()
+) -> Iterator[tuple[str, os.DirEntry]]:
     """Yields (name, entry) of all files at most `depth` folders down.
 
     Hidden files and folders are skipped. A directory entry has its type, so this reads folders only and opens no
-    file. A link to a folder is yielded, not followed. Names are in Unicode's form NFC, like those in tables.
+    file. A link to a folder is yielded, not followed, unless `following_links` allows it. Names are in Unicode's form
+    NFC, like those in tables. `entered` are the folders to which links led so far.
     """
     try:
         entries = [*os.scandir(folder)]
@@ -287,10 +294,37 @@ def files_below(folder: str | Path, depth: float = math.inf, prefix: str = "") -
         name = unicodedata.normalize("NFC", prefix + entry.name)
         if entry.name.startswith(".") or entry.name in SKIPPED_FOLDERS:
             continue
-        if not entry.is_dir(follow_symlinks=False):
+        if entry.is_dir(follow_symlinks=False):
+            linked: tuple[str, ...] = ()
+        elif target := _followed(entry, entered):
+            linked = (target,)
+        else:
             yield name, entry
-        elif depth > 0:
-            yield from files_below(entry.path, depth - 1, name + "/")
+            continue
+        if depth > 0:
+            yield from files_below(entry.path, depth - 1, name + "/", entered + linked)
+
+
+@contextlib.contextmanager
+def following_links(root: str | Path | None) -> Iterator[None]:
+    """Makes `files_below` enter links to folders anywhere below a root.
+
+    None enters none. A link to a folder that it is in itself is never entered.
+    """
+    token = _LINK_ROOT.set(None if root is None else os.path.realpath(root))
+    try:
+        yield
+    finally:
+        _LINK_ROOT.reset(token)
+
+
+def _followed(entry, entered):
+    """The folder that an entry is a link to, if it may be entered and no link around it led there; else None."""
+    root = _LINK_ROOT.get()
+    if root is None or not entry.is_symlink() or not os.path.isdir(entry.path) or not _is_below(entry.path, root):
+        return None
+    around, target = os.path.realpath(os.path.dirname(entry.path)), os.path.realpath(entry.path)
+    return None if target in entered or os.path.commonpath([around, target]) == target else target
 
 
 def locate(clips: pd.DataFrame, folder: Path, *, follow_links: str | Path | None = None) -> dict[str, str]:

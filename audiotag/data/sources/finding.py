@@ -29,7 +29,7 @@ from audiotag.data.sources.class_names import (
 from audiotag.data.sources.csv_table import is_csv_table, read_csv_table
 from audiotag.data.sources.dcase import is_dcase, read_dcase
 from audiotag.data.sources.esc import ESC_CLIP, is_esc, read_esc
-from audiotag.data.sources.files import Found, locate, unread_notes
+from audiotag.data.sources.files import Found, following_links, locate, unread_notes
 from audiotag.data.sources.fsd50k import is_fsd50k, read_fsd50k
 from audiotag.data.sources.fsdkaggle2018 import KNOWN_BAD as KNOWN_BAD_2018
 from audiotag.data.sources.fsdkaggle2018 import is_kaggle2018, is_zenodo2018, read_kaggle2018, read_zenodo2018
@@ -131,7 +131,7 @@ def find_clips(
         source: The folder; for the layout `csv` also the table itself.
         layout: A name in `LAYOUTS`, "auto" to recognize it, or "package.module:Name" of a `Layout` of one's own.
         follow_links: A folder outside the source, such as the cache of git-annex, DVC or Hugging Face: links to files
-            anywhere below it are followed. Other links out of the source are refused.
+            and folders anywhere below it are followed. Other links out of the source are refused.
         vocabulary: A file that lists the classes, one per line. It settles which labels a text means, as
             `class_names.resolve` reads it.
         group_by: A regular expression that is searched for in the name of each clip: what its first group, or all of
@@ -159,6 +159,12 @@ def find_clips(
     source = Path(source)
     if follow_links is not None and not Path(follow_links).is_dir():
         raise DataError(f"{follow_links}: there is no such folder. Expected one to which links of {source} may lead.")
+    with following_links(follow_links):
+        return _find_clips(source, layout, follow_links, vocabulary, group_by, background)
+
+
+def _find_clips(source, layout, follow_links, vocabulary, group_by, background):
+    """`find_clips`, which says what may be followed."""
     by_hand = layout != "auto"
     layout = _recognized_layout(source, layout)
     read_as = _layout(layout)

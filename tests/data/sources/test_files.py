@@ -148,8 +148,34 @@ def test_a_linked_folder_is_not_followed(tmp_path):
     make(tmp_path, {"outside/1.wav": None})
     source = make(tmp_path / "data", FOLDERS)
     (source / "cat").symlink_to(tmp_path / "outside")
-    with pytest.raises(DataError, match="data/cat: a link to a folder, and links are not followed"):
+    with pytest.raises(DataError, match="data/cat: a link to a folder, and such links are not followed"):
         find_clips(source)
+
+
+@pytest.mark.check("A13")
+@pytest.mark.parametrize("target", ["../store/cats", "../store/link", "{}/store/cats"])
+def test_a_linked_folder_below_a_named_folder_is_followed(tmp_path, target):
+    source = make(tmp_path / "data", {"cat/1.wav": None, "dog/1.wav": None})
+    before = find_clips(source).clips
+    (tmp_path / "store").mkdir()
+    (source / "cat").replace(tmp_path / "store" / "cats")
+    (tmp_path / "store" / "link").symlink_to("cats")
+    (source / "cat").symlink_to(target.format(tmp_path))
+    for refused in (tmp_path / "store2", tmp_path / "store" / "other"):
+        refused.mkdir()
+        with pytest.raises(DataError, match=r"data/cat: a link to a folder, .* make-records --follow-links FOLDER\."):
+            find_clips(source, follow_links=refused)
+    assert find_clips(source, follow_links=tmp_path / "store").clips.equals(before)
+
+
+@pytest.mark.check("A13")
+@pytest.mark.parametrize("target", ["..", ".", "../cat", "../dog"])
+def test_linked_folders_in_a_circle_are_refused(tmp_path, target):
+    source = make(tmp_path / "data", {"cat/1.wav": None, "dog/1.wav": None})
+    (source / "cat" / "loop").symlink_to(target)
+    (source / "dog" / "back").symlink_to("../cat")
+    with pytest.raises(DataError, match="(loop|back): a link to a folder, and such links are not followed"):
+        find_clips(source, follow_links=source)
 
 
 # Folder of the files, and from each link in data/train_curated/ to its file.
@@ -227,13 +253,9 @@ def test_a_link_out_of_the_named_folder_is_not_followed(tmp_path):
 
 
 @pytest.mark.check("A13")
-def test_linked_folders_loops_and_missing_files_stay_refused(tmp_path):
+def test_links_to_missing_files_and_to_themselves_stay_refused(tmp_path):
     source = make(tmp_path / "data", FOLDERS)
     make(tmp_path, {"store/cat/1.wav": None})
-    (source / "cow").symlink_to(tmp_path / "store" / "cat")
-    with pytest.raises(DataError, match="data/cow: a link to a folder, and links are not followed"):
-        find_clips(source, follow_links=tmp_path / "store")
-    (source / "cow").unlink()
     (source / "dog" / "1.wav").unlink()
     for target in ("1.wav", tmp_path / "store" / "gone.wav"):
         (source / "dog" / "1.wav").symlink_to(target)
