@@ -48,7 +48,8 @@ def out_of_fold_scores(
     if not path.is_file():
         taggers = [load_tagger(run, fold, stage, predict=predict)]
         label = f"{stage}, fold {fold}, on {subset or 'validation'} clips"
-        scores = score_records(taggers, context.manifest, clips.reset_index(drop=True), label=label)
+        clips = clips.reset_index(drop=True)
+        scores = score_records(taggers, context.manifest, clips, offsets=context.offsets, label=label)
         table = pd.DataFrame(scores, columns=list(run.vocabulary))
         table.insert(0, "name", clips["name"].to_numpy())
         try:

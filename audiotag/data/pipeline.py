@@ -348,18 +348,8 @@ class _WindowsByOffset(_WindowsByRow):
 
     def __init__(self, manifest, clips, offsets, **options):
         super().__init__(manifest, clips, **options)
-        rows = self.rows.numpy()
-
-        def per_clip(of_records):
-            values = np.zeros(len(clips), "int64")
-            values[rows[rows >= 0]] = np.concatenate(of_records)[rows >= 0]
-            return values
-
-        shards = [offsets[shard.file] for shard in self.held]
-        shard_numbers = per_clip([np.full(len(shard.clips), number) for number, shard in enumerate(self.held)])
-        self.shards = [shards[number] for number in shard_numbers]  # one per clip
-        self.offsets = per_clip([shard.offsets for shard in shards])
-        self.num_samples = per_clip([shard.num_samples for shard in shards])
+        self.places = _clip_places(manifest, clips, offsets)
+        self.num_samples = self.places.num_samples
 
     def waveforms(self, rows, windows):
         return tf.numpy_function(self._read, [rows, windows], tf.int16, stateful=False)
@@ -370,7 +360,8 @@ class _WindowsByOffset(_WindowsByRow):
             samples = min(int(self.num_samples[row]), self.window_samples)
             missing = self.window_samples - samples
             start, before = (0, place if self.pad != "repeat" else 0) if missing else (place, 0)
-            self.shards[row].read(int(self.offsets[row]) + 2 * start, waveform[before : before + samples])
+            offset = int(self.places.offsets[row]) + 2 * start
+            self.places.shards[row].read(offset, waveform[before : before + samples])
             if self.pad != "repeat":
                 waveform[:before] = waveform[before + samples :] = 0
             elif missing:
@@ -387,7 +378,13 @@ def _aligned(shape):
 
 
 def evaluation_batches(
-    manifest: Manifest, clips: pd.DataFrame, *, window_samples: int, batch_size: int, repeated: bool = False
+    manifest: Manifest,
+    clips: pd.DataFrame,
+    *,
+    window_samples: int,
+    batch_size: int,
+    offsets: Mapping[str, PcmShard] | None = None,
+    repeated: bool = False,
 ) -> tf.data.Dataset:
     """Batches of complete clips, each exactly once, grouped by length.
 
@@ -396,28 +393,32 @@ def evaluation_batches(
         clips: The rows of a table of clips to evaluate.
         window_samples: Samples per window.
         batch_size: A batch has at most as many samples as this many windows, or one clip.
-        repeated: The batches are read several times; up to 256 MB of audio then stay in memory.
+        offsets: As for `training_batches`. Other clips share a batch then, but each has the same samples.
+        repeated: The batches are read several times; without `offsets` up to 256 MB of audio then stay in memory.
 
     Returns:
-        A `tf.data.Dataset` of (waveform float32 [B, N], row int64 [B]): `row` is the position in `clips`, from 0.
+        A `tf.data.Dataset` of (waveform int16 [B, N], row int64 [B]): `row` is the position in `clips`, from 0.
         Shorter clips of a batch end with zeros.
 
     Raises:
         DataError: Clips are not in the records.
     """
+    paths = _paths(manifest, clips)
+    # Few different lengths, so that a compiled model sees few shapes; the longer the clips, the fewer in a batch.
+    steps = np.arange(1 + int(np.ceil(2 * np.log2(max(clips["num_samples"].max() / window_samples, 1)))))
+    lengths = np.ceil(window_samples * 2 ** (steps / 2)).astype("int64")
+    batch_sizes = np.maximum(1, batch_size * window_samples // lengths)
+    if offsets is not None:
+        return _batches_by_offset(_clip_places(manifest, clips, offsets), lengths, batch_sizes)
     find_row = _rows_by_name(clips)
 
     def record_and_row(serialized):
         record = schema.decode(serialized)
         return record, find_row(record["name"])
 
-    # Few different lengths, so that a compiled model sees few shapes; the longer the clips, the fewer in a batch.
-    steps = np.arange(1 + int(np.ceil(2 * np.log2(max(clips["num_samples"].max() / window_samples, 1)))))
-    lengths = np.ceil(window_samples * 2 ** (steps / 2)).astype("int64")
-    batch_sizes = np.maximum(1, batch_size * window_samples // lengths)
     num_clips = np.bincount(np.searchsorted(lengths, clips["num_samples"]), minlength=len(lengths))
     batches = (
-        _read(tf.data.Dataset.from_tensor_slices(_paths(manifest, clips)))
+        _read(tf.data.Dataset.from_tensor_slices(paths))
         .map(record_and_row, num_parallel_calls=tf.data.AUTOTUNE)
         .filter(lambda _, row: row >= 0)
         .map(
@@ -434,10 +435,38 @@ def evaluation_batches(
     )
     if repeated and 2 * clips["num_samples"].sum() <= CACHED_BYTES:
         batches = batches.cache()
+    return batches.apply(tf.data.experimental.assert_cardinality(int(np.sum(-(-num_clips // batch_sizes))))).prefetch(
+        tf.data.AUTOTUNE
+    )
+
+
+def _batches_by_offset(places, lengths, batch_sizes):
+    """The batches of `evaluation_batches`: those of a length together, each read in one call."""
+    order = np.argsort(places.rank)  # as in the records
+    of_length = np.searchsorted(lengths, places.num_samples[order])  # [clips]
+    batches = [
+        (rows[start : start + batch_size], length)
+        for rows, length, batch_size in zip(
+            (order[of_length == number] for number in range(len(lengths))), lengths.tolist(), batch_sizes.tolist()
+        )
+        for start in range(0, len(rows), batch_size)
+    ]
+
+    def read(number):
+        rows, length = batches[int(number)]
+        waveforms = _aligned((len(rows), length))
+        for waveform, row in zip(waveforms, rows.tolist()):
+            num_samples = int(places.num_samples[row])
+            places.shards[row].read(int(places.offsets[row]), waveform[:num_samples])
+            waveform[num_samples:] = 0
+        return waveforms.astype("int16", copy=False), rows
+
+    def batch(number):
+        waveforms, rows = tf.numpy_function(read, [number], (tf.int16, tf.int64), stateful=False)
+        return tf.ensure_shape(waveforms, [None, None]), tf.ensure_shape(rows, [None])
+
     return (
-        batches.map(lambda pcm, row: (tf.cast(pcm, tf.float32) / decoding.FULL_SCALE, row))
-        .apply(tf.data.experimental.assert_cardinality(int(np.sum(-(-num_clips // batch_sizes)))))
-        .prefetch(tf.data.AUTOTUNE)
+        tf.data.Dataset.range(len(batches)).map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
     )
 
 
@@ -498,6 +527,28 @@ def _has_others(manifest, clips):
     """Whether the shards contain other clips, which have to be filtered out."""
     names = set(clips["name"])
     return any(0 < len(names.intersection(shard.clips)) < len(shard.clips) for shard in manifest.shards)
+
+
+@dataclass(frozen=True)
+class _ClipPlaces:
+    """Where clips are: for each its shard, the byte at which its PCM starts, its samples, its rank in the records."""
+
+    shards: list[PcmShard]
+    offsets: np.ndarray
+    num_samples: np.ndarray
+    rank: np.ndarray
+
+
+def _clip_places(manifest, clips, offsets):
+    """The `_ClipPlaces` of clips that are all in the records."""
+    held = [shard for shard in manifest.shards if shard.file in offsets]
+    shards = [offsets[shard.file] for shard in held for _ in shard.clips]
+    rank_of = {name: rank for rank, name in enumerate(name for shard in held for name in shard.clips)}
+    rank = np.array([rank_of[name] for name in clips["name"]], "int64")
+    all_offsets, all_samples = (
+        np.concatenate([getattr(offsets[shard.file], key) for shard in held]) for key in ("offsets", "num_samples")
+    )
+    return _ClipPlaces([shards[number] for number in rank], all_offsets[rank], all_samples[rank], rank)
 
 
 def _rows_by_name(clips):

@@ -14,6 +14,7 @@ from audiotag.crossval.out_of_fold import read_scores
 from audiotag.crossval.splits import held_out_clips, how_split, training_clips
 from audiotag.data.clips import read_clips
 from audiotag.data.records.manifest import Manifest, read_manifest, refuse_damage
+from audiotag.data.records.offsets import find_offsets
 from audiotag.errors import DataError
 from audiotag.inference.records import score_logits
 from audiotag.runs.directory import Run, find_records, open_run
@@ -35,8 +36,9 @@ def score_test_clips(
         A table of clips, and logits float64 [len(clips), K].
     """
     manifest, clips = find_test_clips(run, records)
+    offsets = find_offsets(manifest, "test")
     refuse_damage(manifest, "test")
-    return clips, score_logits(load_taggers(run, stage, fold), manifest, clips)
+    return clips, score_logits(load_taggers(run, stage, fold), manifest, clips, offsets=offsets)
 
 
 def find_test_clips(run: Run, records: str | Path | None = None) -> tuple[Manifest, pd.DataFrame]:
@@ -87,6 +89,7 @@ def out_of_fold_predictions(run: Run, stage: str | None = None) -> tuple[pd.Data
     manifest = find_records(run)
     all_clips = training_clips(run, read_clips(manifest.directory / "clips.csv"))
     held_out = {fold: held_out_clips(run, all_clips, fold) for fold in paths}
+    offsets = None if as_written else find_offsets(manifest)
     for subset in () if as_written else sorted(set(pd.concat(held_out.values())["subset"])):
         refuse_damage(manifest, subset)
     clips, scores = [], []
@@ -97,7 +100,7 @@ def out_of_fold_predictions(run: Run, stage: str | None = None) -> tuple[pd.Data
         if as_written:  # the largest number below 1 is 1 - 2 ** -53, whose logit is 36.7
             scores.append(np.nan_to_num(logit(table[list(run.vocabulary)].to_numpy()), nan=np.nan, posinf=37.0))
         else:
-            scores.append(score_logits(load_taggers(run, stage, fold), manifest, clips[-1]))
+            scores.append(score_logits(load_taggers(run, stage, fold), manifest, clips[-1], offsets=offsets))
     return pd.concat(clips, ignore_index=True), np.concatenate(scores)
 
 

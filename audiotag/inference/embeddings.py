@@ -12,6 +12,7 @@ from audiotag.data.records.manifest import Manifest
 from audiotag.data.records.offsets import PcmShard
 from audiotag.inference.records import BATCH_SIZE
 from audiotag.models.tagger import Tagger
+from audiotag.models.windowing import to_float
 from audiotag.padding import num_sliding_windows
 
 Kind = Literal["training", "validation"]
@@ -43,7 +44,7 @@ def features_of_clips(
     if kind == "training":
         yield from _of_training_windows(tagger, features, manifest, clips, offsets)
     else:
-        yield from _of_inference_windows(tagger, features, manifest, clips)
+        yield from _of_inference_windows(tagger, features, manifest, clips, offsets)
 
 
 def _of_training_windows(tagger, features, manifest, clips, offsets):
@@ -61,11 +62,13 @@ def _of_training_windows(tagger, features, manifest, clips, offsets):
                 found = []
 
 
-def _of_inference_windows(tagger, features, manifest, clips):
+def _of_inference_windows(tagger, features, manifest, clips, offsets):
     windows_of = tf.function(tagger.windows, reduce_retracing=True)
-    batches = evaluation_batches(manifest, clips, window_samples=tagger.window_samples, batch_size=BATCH_SIZE)
+    batches = evaluation_batches(
+        manifest, clips, window_samples=tagger.window_samples, batch_size=BATCH_SIZE, offsets=offsets
+    )
     for waveform, rows in batches:
-        windows, mask = windows_of(waveform)  # [B, W, n], [B, W]
+        windows, mask = windows_of(to_float(waveform))  # [B, W, n], [B, W]
         values = features(tf.boolean_mask(windows, mask)).numpy()  # [windows of the batch, ..., D]
         counts = tf.reduce_sum(tf.cast(mask, tf.int32), axis=1).numpy()
         yield from zip(rows.numpy().tolist(), np.split(values, np.cumsum(counts)[:-1]))

@@ -1,6 +1,6 @@
 """Scores of clips in records."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,13 +10,19 @@ from scipy.special import expit, log_expit, logsumexp
 from audiotag import progress
 from audiotag.data.pipeline import evaluation_batches, explain_damage
 from audiotag.data.records.manifest import Manifest
+from audiotag.data.records.offsets import PcmShard
 from audiotag.models.tagger import Tagger
 
 BATCH_SIZE = 32  # windows per batch
 
 
 def score_records(
-    taggers: Sequence[Tagger], manifest: Manifest, clips: pd.DataFrame, *, label: str = "score"
+    taggers: Sequence[Tagger],
+    manifest: Manifest,
+    clips: pd.DataFrame,
+    *,
+    offsets: Mapping[str, PcmShard] | None = None,
+    label: str = "score",
 ) -> np.ndarray:
     """Probabilities of clips in records, averaged over taggers.
 
@@ -24,16 +30,22 @@ def score_records(
         taggers: Models with the same window and classes.
         manifest: The `Manifest` of the records.
         clips: Rows of its table of clips.
+        offsets: What `find_offsets` returns for the shards of these clips; None reads the shards from their start.
         label: Of the progress bar.
 
     Returns:
         float64 [len(clips), K].
     """
-    return expit(score_logits(taggers, manifest, clips, label=label))
+    return expit(score_logits(taggers, manifest, clips, offsets=offsets, label=label))
 
 
 def score_logits(
-    taggers: Sequence[Tagger], manifest: Manifest, clips: pd.DataFrame, *, label: str = "score"
+    taggers: Sequence[Tagger],
+    manifest: Manifest,
+    clips: pd.DataFrame,
+    *,
+    offsets: Mapping[str, PcmShard] | None = None,
+    label: str = "score",
 ) -> np.ndarray:
     """The logits of `score_records`, which keep probabilities near 0 and 1 apart.
 
@@ -42,7 +54,9 @@ def score_logits(
     """
     tagger = taggers[0]
     scores = np.full((len(clips), tagger.num_classes), np.nan)  # [clips, K]
-    batches = evaluation_batches(manifest, clips, window_samples=tagger.window_samples, batch_size=BATCH_SIZE)
+    batches = evaluation_batches(
+        manifest, clips, window_samples=tagger.window_samples, batch_size=BATCH_SIZE, offsets=offsets
+    )
     predict = tf.function(
         lambda waveform: [tagger(waveform, training=False) for tagger in taggers], reduce_retracing=True
     )

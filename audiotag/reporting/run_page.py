@@ -24,6 +24,7 @@ from audiotag.inference.records import mean_logits
 from audiotag.layers import LogMel
 from audiotag.layers.frontends.filters import hz_to_mel
 from audiotag.metrics import lwlrap, per_clip_lwlrap
+from audiotag.models.windowing import to_float
 from audiotag.reporting.page import (
     cells,
     chart_column,
@@ -392,6 +393,6 @@ def _waveforms(run: Run, names: Iterable[str]) -> dict[str, np.ndarray]:
     waveforms = {}
     with explain_damage(manifest):
         for batch, rows in evaluation_batches(manifest, clips, window_samples=run.window_samples, batch_size=8):
-            for waveform, row in zip(batch.numpy(), rows.numpy()):
+            for waveform, row in zip(to_float(batch).numpy(), rows.numpy()):
                 waveforms[clips["name"][row]] = waveform[: clips["num_samples"][row]]
     return waveforms

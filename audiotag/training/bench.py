@@ -171,7 +171,11 @@ def _validation_batches(context):
     clips = validation_clips(run, context.clips, context.fold).reset_index(drop=True)
     truth = tf.constant(multi_hot(clips["labels"], run.vocabulary))  # [clips, K]
     batches = evaluation_batches(
-        context.manifest, clips, window_samples=run.window_samples, batch_size=context.stage.batch_size
+        context.manifest,
+        clips,
+        window_samples=run.window_samples,
+        batch_size=context.stage.batch_size,
+        offsets=context.offsets,
     )
     batches = batches.take(VALIDATION_BATCHES).cache()
     rows = [row for _, numbers in batches for row in numbers.numpy()]

@@ -401,7 +401,12 @@ def _evaluation_batches(context, tagger, clips, say):
         batches = feature_batches(cached_features(context, tagger, clips, "validation", say=say), batch_size=batch_size)
     else:
         batches = evaluation_batches(
-            context.manifest, clips, window_samples=run.window_samples, batch_size=batch_size, repeated=True
+            context.manifest,
+            clips,
+            window_samples=run.window_samples,
+            batch_size=batch_size,
+            offsets=context.offsets,
+            repeated=True,
         )
     return batches.map(lambda inputs, row: (inputs, tf.gather(truth, row)))
 

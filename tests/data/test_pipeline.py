@@ -205,12 +205,13 @@ def starts(packed, clips, **options):
     ]
 
 
-def complete_clips(packed, clips, batch_size=64):
+def complete_clips(packed, clips, batch_size=64, offsets=None):
     """(name, int16 [N]) of every clip, without the padding."""
     manifest, _ = packed
     names, lengths = clips["name"].tolist(), clips["num_samples"].tolist()
-    for waveform, rows in evaluation_batches(manifest, clips, window_samples=WINDOW, batch_size=batch_size):
-        for row, pcm in zip(rows.numpy(), to_pcm(waveform.numpy())):
+    options = {"window_samples": WINDOW, "batch_size": batch_size, "offsets": offsets}
+    for waveform, rows in evaluation_batches(manifest, clips, **options):
+        for row, pcm in zip(rows.numpy(), waveform.numpy()):
             assert not pcm[lengths[row] :].any()  # zeros, and only after the end
             yield names[row], pcm[: lengths[row]]
 
@@ -380,10 +381,12 @@ def test_a_shard_that_is_only_copied_while_windows_are_read_changes_nothing(pack
 # Evaluation
 
 
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("codec", [*CODECS, "pcm, by offset"])
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
 def test_every_clip_is_complete_and_used_once(packed, sounds, codec, batch_size):
-    found = [*complete_clips(packed(codec), packed(codec)[1], batch_size)]
+    codec, _, by_offset = codec.partition(", ")
+    manifest, clips = packed(codec)
+    found = [*complete_clips((manifest, clips), clips, batch_size, find_offsets(manifest) if by_offset else None)]
     assert sorted(name for name, _ in found) == sorted(sounds)
     for name, pcm in found:
         np.testing.assert_array_equal(pcm, sounds[name])
@@ -391,10 +394,11 @@ def test_every_clip_is_complete_and_used_once(packed, sounds, codec, batch_size)
 
 def test_a_row_is_the_position_in_the_given_table(packed, sounds):
     some = packed()[1].sample(n=13, random_state=1)
-    found = dict(complete_clips(packed(), some, batch_size=5))
-    assert found.keys() == set(some["name"])
-    for name, pcm in found.items():
-        np.testing.assert_array_equal(pcm, sounds[name])
+    for offsets in (None, find_offsets(packed()[0])):
+        found = dict(complete_clips(packed(), some, batch_size=5, offsets=offsets))
+        assert found.keys() == set(some["name"])
+        for name, pcm in found.items():
+            np.testing.assert_array_equal(pcm, sounds[name])
 
 
 @pytest.mark.parametrize("limit", [0, 1 << 28], ids=["read again", "in memory"])
@@ -409,10 +413,12 @@ def test_batches_that_are_read_several_times_are_the_same_each_time(packed, limi
                 np.testing.assert_array_equal(array, tensor)
 
 
+@pytest.mark.parametrize("by_offset", [False, True])
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
-def test_batches_have_few_lengths_and_no_more_samples_than_a_batch_of_windows(packed, batch_size):
+def test_batches_have_few_lengths_and_no_more_samples_than_a_batch_of_windows(packed, batch_size, by_offset):
     manifest, clips = packed()
-    batches = evaluation_batches(manifest, clips, window_samples=WINDOW, batch_size=batch_size)
+    offsets = find_offsets(manifest) if by_offset else None
+    batches = evaluation_batches(manifest, clips, window_samples=WINDOW, batch_size=batch_size, offsets=offsets)
     shapes = [waveform.shape for waveform, _ in batches]
     assert batches.cardinality() == len(shapes)
     assert {length for _, length in shapes} == {100, 142, 200, 283, 400, 566, 800, 1_132, 2_263}  # half octaves

@@ -74,8 +74,8 @@ class PcmShard:
             raise ValueError(f"{self.path}: was changed while it was in use.")
 
 
-def find_offsets(manifest: Manifest) -> dict[str, PcmShard] | None:
-    """The places of all clips in the shards of PCM.
+def find_offsets(manifest: Manifest, subset: str | None = None) -> dict[str, PcmShard] | None:
+    """The places of all clips in the shards of PCM, or in those of one subset.
 
     It reads a few bytes per clip. Call it before `refuse_damage`: then what is verified is what is read later.
 
@@ -89,6 +89,7 @@ def find_offsets(manifest: Manifest) -> dict[str, PcmShard] | None:
         return {
             shard.file: PcmShard(manifest.directory / shard.file, shard.sha256, len(shard.clips))
             for shard in manifest.shards
+            if subset in (None, shard.subset)
         }
     except (OSError, ValueError):
         return None
