@@ -29,7 +29,7 @@ from audiotag.layers.preprocessing.normalization import (
     Standardize,
     ToImage,
 )
-from audiotag.layers.preprocessing.resizing import FixFrames, Resize
+from audiotag.layers.preprocessing.resizing import FixFrames, Resize, StretchFrames
 
 # The component names of experiment files: waveform → waveform, waveform → spectrogram, image → image, and image → image
 # while training. Augmentations, which are `RandomAugmentation`s, also take and return (clips, labels).
@@ -57,6 +57,7 @@ IMAGE_PREPROCESSING = {
     "quantize_8bit": Quantize8Bit,
     "resize": Resize,
     "fix_frames": FixFrames,
+    "stretch_frames": StretchFrames,
     "repeat_channels": RepeatChannels,
     "deltas": Deltas,
     "frequency_channel": FrequencyChannel,
@@ -111,6 +112,7 @@ __all__ = [
     "Resize",
     "SimpleSelfAttention",
     "Standardize",
+    "StretchFrames",
     "TimeMask",
     "TimeRoll",
     "ToImage",

@@ -81,7 +81,12 @@ class LabelRankingAveragePrecision(keras.metrics.Mean):
     as in scikit-learn's `label_ranking_average_precision_score`.
 
     Args:
+        average: "clips" weights every clip equally; "batches" is the mean over batches of each batch's mean, which
+            depends on how clips are divided into batches.
         name: The name in Keras' logs.
+
+    Raises:
+        ValueError: average is unknown.
 
     Example:
         >>> metric = LabelRankingAveragePrecision()
@@ -90,8 +95,11 @@ class LabelRankingAveragePrecision(keras.metrics.Mean):
         0.83333
     """
 
-    def __init__(self, *, name: str = "lrap", **kwargs):
+    def __init__(self, *, average: Literal["clips", "batches"] = "clips", name: str = "lrap", **kwargs):
         super().__init__(name=name, **kwargs)
+        if average not in ("clips", "batches"):
+            raise ValueError(f"average must be 'clips' or 'batches'. Received: average={average!r}")
+        self.average = average
         self._direction = "up"
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
@@ -99,7 +107,15 @@ class LabelRankingAveragePrecision(keras.metrics.Mean):
         truth = ops.cast(y_true, self.dtype)
         sums = ops.sum(label_precisions(truth, ops.cast(y_pred, self.dtype)), axis=-1)  # [B]
         counts = ops.sum(truth, axis=-1)
-        super().update_state(ops.where(counts > 0, sums / ops.maximum(counts, 1), 1), sample_weight)
+        values = ops.where(counts > 0, sums / ops.maximum(counts, 1), 1)
+        if self.average == "batches":
+            weights = ops.ones_like(values) if sample_weight is None else ops.cast(sample_weight, self.dtype)
+            values, sample_weight = ops.divide_no_nan(ops.sum(values * weights), ops.sum(weights)), None
+        super().update_state(values, sample_weight)
+
+    def get_config(self) -> dict[str, Any]:
+        """The options as they were passed."""
+        return super().get_config() | {"average": self.average}
 
 
 @keras.saving.register_keras_serializable(package="audiotag")

@@ -34,7 +34,7 @@ OPTIONS = {
     "categorical_accuracy": {},
     "binary_accuracy": {"threshold": 0.3},
     "f_beta": {"beta": 2.0, "threshold": 0.3, "average": "micro"},
-    "lrap": {},
+    "lrap": {"average": "clips"},
     "map_at_k": {"k": 2},
 }
 
@@ -74,6 +74,17 @@ def test_the_metric_accumulates_per_class():
     sums, counts = by_brute_force(truth, scores)
     assert_allclose(metric.precisions, sums, rtol=1e-6)
     assert_allclose(metric.counts, counts)
+
+
+def test_lrap_may_be_the_mean_over_batches():
+    truth, scores = random_scores(KINDS[0], 50, 8, seed=4)
+    metric = in_batches(truth, scores, 20, metric=METRICS["lrap"](average="batches"))
+    parts = [label_ranking_average_precision_score(truth[i : i + 20], scores[i : i + 20]) for i in (0, 20, 40)]
+    assert float(metric.result()) == pytest.approx(np.mean(parts), abs=1e-6)
+    exact = float(in_batches(truth, scores, 20, metric=METRICS["lrap"]()).result())
+    assert abs(np.mean(parts) - exact) > 1e-4
+    with pytest.raises(ValueError, match="average must be 'clips' or 'batches'. Received: average='mean'"):
+        METRICS["lrap"](average="mean")
 
 
 @pytest.mark.parametrize("column", [False, True])

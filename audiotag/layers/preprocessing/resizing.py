@@ -71,6 +71,67 @@ class FixFrames(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="audiotag")
+class StretchFrames(keras.layers.Layer):
+    """Resizes clips of any length to one number of frames, without the silence around them.
+
+    A complete clip, between zeros in a window that is longer, becomes an image of one width. Frames at either end
+    whose bands all have the lowest value of the image, as those of zeros have in decibels with a limited dynamic
+    range, do not belong to the clip. The frames between them are resized as by `Resize`, with "bilinear" and
+    `antialias`. An image of one value is resized as it is.
+
+    Reference: the ConvNeXt-Tiny blog's tagger, whose images of complete clips all have one size.
+
+    Args:
+        num_frames: Number of frames of the result.
+
+    Raises:
+        ValueError: num_frames is below 1.
+
+    Input shape: [B, M, T, C], any float type.
+    Output shape: [B, M, num_frames, C], the same type.
+
+    Example:
+        >>> image = ops.reshape(ops.convert_to_tensor([0.0, 1.0, 3.0, 0.0, 0.0]), (1, 1, 5, 1))
+        >>> [float(pixel) for pixel in ops.reshape(StretchFrames(num_frames=4)(image), (-1,))]
+        [1.0, 1.5, 2.5, 3.0]
+    """
+
+    def __init__(self, *, num_frames: int, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        if num_frames < 1:
+            raise ValueError(f"num_frames must be at least 1. Received: num_frames={num_frames}")
+        self.num_frames = num_frames
+        self.input_spec = keras.layers.InputSpec(ndim=4)
+
+    def call(self, image):
+        length = ops.shape(image)[2]
+        lowest = ops.min(image, axis=(1, 2), keepdims=True)  # [B, 1, 1, C]
+        sounds = ops.cast(ops.any(image > lowest, axis=(1, 3)), "int32")  # [B, T]
+        first = ops.cast(ops.argmax(sounds, axis=1), "int32")[:, None, None]  # [B, 1, 1], 0 if none
+        end = length - ops.cast(ops.argmax(ops.flip(sounds, axis=1), axis=1), "int32")[:, None, None]
+        frame = ops.arange(length, dtype="int32")[None, None]  # [1, 1, T]
+        ratio = ops.cast(end - first, "float32") / self.num_frames  # [B, 1, 1]
+        new_frame = ops.arange(self.num_frames, dtype="float32")[None, :, None]  # [1, num_frames, 1]
+        center = ops.cast(first, "float32") + (new_frame + 0.5) * ratio  # [B, num_frames, 1]
+        distance = ops.abs(ops.cast(frame, "float32") + 0.5 - center) / ops.maximum(ratio, 1.0)
+        weights = ops.where((frame >= first) & (frame < end), ops.maximum(1.0 - distance, 0.0), 0.0)
+        weights = ops.cast(weights / ops.sum(weights, axis=2, keepdims=True), image.dtype)  # [B, num_frames, T]
+        return ops.einsum("bmtc,bnt->bmnc", image, weights)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """(B, M, num_frames, C) for an input of (B, M, T, C)."""
+        return (*input_shape[:2], self.num_frames, input_shape[3])
+
+    def compute_output_spec(self, image: Any) -> keras.KerasTensor:
+        """The shape of `compute_output_shape` and the type of the input."""
+        return keras.KerasTensor(self.compute_output_shape(image.shape), dtype=image.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """The options as they were passed."""
+        return super().get_config() | {"num_frames": self.num_frames}
+
+
+@keras.saving.register_keras_serializable(package="audiotag")
 class Resize(keras.layers.Layer):
     """Resizes images to a fixed size.
 

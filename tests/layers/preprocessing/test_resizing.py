@@ -6,11 +6,12 @@ from examples import IMAGE
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
-from audiotag.layers import FixFrames, Resize
+from audiotag.layers import FixFrames, Resize, StretchFrames
 
 EXAMPLES = [
     (FixFrames, {"num_frames": 350, "pad": "repeat"}, (None, 24, None, 2)),
     (FixFrames, {"num_frames": 350, "pad": "minimum"}, (None, 24, None, 2)),
+    (StretchFrames, {"num_frames": 20}, (None, 24, None, 2)),
     (Resize, {"height": 16, "width": 20, "interpolation": "nearest", "antialias": False}, IMAGE),
     (Resize, {"height": 32, "width": 20, "interpolation": "bilinear", "antialias": False}, (None, 24, None, 3)),
     (Resize, {"height": 32, "width": 20, "interpolation": "bicubic", "antialias": True}, (None, 24, None, 3)),
@@ -40,6 +41,18 @@ def test_the_end_is_padded_with_zeros_or_the_minimum_of_each_channel(pad, length
             value = 0 if pad == "zeros" else clip[..., channel].min()
             padded = np.pad(clip[..., channel], ((0, 0), (0, 12)), constant_values=value)
             assert_array_equal(result[..., channel], padded[:, :12])
+
+
+@pytest.mark.parametrize("length", [1, 5, 9, 12, 40])
+def test_complete_clips_are_resized_without_the_silence_around_them(length):
+    clips = np.maximum(images(2, 4, length, 3), -79)
+    clips[:, 0, length // 2] = -80.0  # inside a clip, the lowest value is sound
+    window = np.full((3, 4, 60, 3), -80, "float32")
+    window[0, :, 7 : 7 + length], window[1, :, 60 - length :] = clips
+    stretched = np.asarray(StretchFrames(num_frames=9)(window))
+    expected = Resize(height=4, width=9, interpolation="bilinear", antialias=True)(clips)
+    assert_allclose(stretched[:2], expected, atol=1e-4)
+    assert_allclose(stretched[2], -80, atol=1e-4)  # silence stays
 
 
 def kernel(distance, interpolation):
@@ -147,6 +160,7 @@ def test_the_pixel_centers_of_long_images_are_exact():
     [
         Resize(height=8, width=8),
         Resize(height=8, width=8, interpolation="bicubic"),
+        StretchFrames(num_frames=9),
         FixFrames(num_frames=9),
         FixFrames(num_frames=9, pad="zeros"),
         FixFrames(num_frames=9, pad="minimum"),
@@ -170,6 +184,7 @@ def test_the_output_has_the_type_of_the_input(layer, dtype):
             lambda: Resize(height=8, width=8, antialias=True),
             "antialias needs interpolation 'bilinear' or 'bicubic'. Received: antialias=True with 'nearest'",
         ),
+        (lambda: StretchFrames(num_frames=0), "num_frames must be at least 1. Received: num_frames=0"),
         (lambda: FixFrames(num_frames=0), "num_frames must be at least 1. Received: num_frames=0"),
         (
             lambda: FixFrames(num_frames=8, pad="silence"),
