@@ -396,8 +396,8 @@ def explore(source: FilePath, *, num_workers: int | None = None) -> dict[str, pd
         num_workers: Processes that decode recordings; None is one per core.
 
     Returns:
-        {name: table}: subsets, labels_per_clip, classes and pairs; with audio also durations, outliers, faults and
-        duplicates.
+        {name: table}: subsets, labels_per_clip, classes and pairs; with audio also durations, histogram, outliers,
+        faults and duplicates.
 
     Raises:
         DataError: The source is none of these.

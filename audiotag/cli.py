@@ -295,18 +295,22 @@ def check_records(directory: Path) -> None:
 def explore(source: Path, out: Path, workers: int | None, layout: str, vocabulary: Path | None) -> None:
     """Summarize the dataset SOURCE on a page.
 
-    The page shows classes, co-occurring labels, durations, silence, clipping and duplicates.
+    The page shows classes, co-occurring labels, durations, sample clips, silence, clipping and duplicates.
     SOURCE is a directory of records, a source of make-records, or FSDKaggle2019.meta, the tables without audio.
 
     Example: audiotag explore tfrecords/fsdkaggle2019 --out explore.html
     """
-    from audiotag.reporting import dataset_page
+    from audiotag.data.records.manifest import MANIFEST_FILE
+    from audiotag.reporting import dataset_page, sample_clips
 
     clips, classes = dataset_page.read_source(
         source, num_workers=workers, layout=layout, vocabulary=vocabulary, say=partial(click.echo, err=True)
     )
     tables = dataset_page.dataset_tables(clips, classes)
-    dataset_page.write_dataset_page(out, source, clips, classes, tables)
+    if (source / MANIFEST_FILE).is_file():
+        import_tensorflow(models=False)
+    samples = sample_clips.sample_cards(source, clips)
+    dataset_page.write_dataset_page(out, source, clips, classes, tables, samples=samples)
     click.echo(f"{dataset_page.summary(tables)}\nPage: {out}")
 
 

@@ -22,10 +22,11 @@ from audiotag.data.records.writing import entries
 from audiotag.data.sources import find_clips
 from audiotag.data.sources.fsdkaggle2019 import label_table, read_vocabulary
 from audiotag.errors import DataError
-from audiotag.reporting.page import cells, chart_column, count_bar, violin, write_page
+from audiotag.reporting.page import cells, chart_column, column_chart, count_bar, violin, write_page
 
 SILENCE_DB = -60.0
 MAX_PAIRS, MAX_OUTLIERS, MAX_FAULTS = 30, 10, 100
+NUM_BINS = 100  # of the histograms of durations
 TABLES = {"curated": "train_curated", "noisy": "train_noisy", "test": "test"}
 
 
@@ -105,7 +106,7 @@ def dataset_tables(clips: pd.DataFrame, vocabulary: Sequence[str]) -> dict[str, 
 
     Returns:
         {name: table}, with the names subsets, labels_per_clip, classes, pairs, and if there is audio durations,
-        outliers, faults and duplicates.
+        histogram, outliers, faults and duplicates.
     """
     labels = clips["labels"].map(split_labels)
     subsets = sorted(set(clips["subset"]), key=lambda subset: (subset == TEST, subset))  # test clips last
@@ -126,6 +127,7 @@ def dataset_tables(clips: pd.DataFrame, vocabulary: Sequence[str]) -> dict[str, 
     outliers = pd.concat([by_duration.head(MAX_OUTLIERS), by_duration.tail(MAX_OUTLIERS)]).drop_duplicates()
     return tables | {
         "durations": durations.astype({"count": int}),
+        "histogram": _histogram(decoded, subsets),
         "outliers": outliers,
         "faults": _faults(clips),
         "duplicates": _duplicates(decoded),
@@ -175,6 +177,14 @@ def _pairs(subset_labels, counts):
     return pd.DataFrame(rows, columns=["one", "other", "clips", "fraction_of_one", "fraction_of_other"])
 
 
+def _histogram(clips, subsets):
+    """The clips of each subset in bins of equal width, from 0 to the longest clip; a row per bin."""
+    longest = clips["seconds"].max() if len(clips) else 0.0
+    edges = np.linspace(0, max(longest, 1e-3), NUM_BINS + 1)
+    counts = {subset: np.histogram(clips["seconds"][clips["subset"] == subset], edges)[0] for subset in subsets}
+    return pd.DataFrame({"from_seconds": edges[:-1], "to_seconds": edges[1:], **counts})
+
+
 def _faults(clips):
     peak, rms = clips["peak"], clips["rms"]
     kinds = [
@@ -208,6 +218,8 @@ def write_dataset_page(
     clips: pd.DataFrame,
     vocabulary: Sequence[str],
     tables: Mapping[str, pd.DataFrame],
+    *,
+    samples: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Writes the page of a dataset.
 
@@ -217,6 +229,7 @@ def write_dataset_page(
         clips: The table of clips.
         vocabulary: The K class names.
         tables: What `dataset_tables` returns for them.
+        samples: What `sample_clips.sample_cards` returns: clips to listen to.
     """
     subsets = list(tables["subsets"]["subset"])
     classes = tables["classes"].copy()
@@ -256,5 +269,20 @@ def write_dataset_page(
         cards=cards,
         bars=subsets,
         measured=measured,
-        **{name: cells(table) for name, table in shown.items()},
+        histograms=_histogram_charts(tables["histogram"]) if measured else [],
+        num_bins=NUM_BINS,
+        samples=samples,
+        **{name: cells(table) for name, table in shown.items() if name != "histogram"},
     )
+
+
+def _histogram_charts(histogram):
+    """(subset, chart) of each subset with decoded clips, all over the same axis."""
+    edges = ["from_seconds", "to_seconds"]
+    counts = histogram.drop(columns=edges)
+    right = histogram["to_seconds"].iloc[-1]
+    return [
+        (subset, column_chart(0, counts[subset], right=right, x="seconds", y=f"Number of {subset} clips"))
+        for subset in counts
+        if counts[subset].any()
+    ]

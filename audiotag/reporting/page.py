@@ -19,6 +19,7 @@ from markupsafe import Markup, escape
 from matplotlib import colormaps
 from matplotlib.image import imsave
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
 
 from audiotag import files
 
@@ -133,6 +134,31 @@ def _points(xs, ys, deviations=None):
     return points[:, ~np.isnan(points).any(axis=0)]
 
 
+def column_chart(low: ArrayLike, high: ArrayLike, *, right: float, x: str, y: str) -> str:
+    """Adjacent columns of one width: a histogram, a spectrum, or a waveform.
+
+    Args:
+        low: The lower end of each column, [N], N >= 1; 0 for all of a histogram.
+        high: The upper ends, [N].
+        right: The value at the right edge of the chart; 0 is at the left.
+        x: The name of the horizontal axis.
+        y: What the columns show, for screen readers.
+    """
+    low, high = np.broadcast_arrays(np.asarray(low, float), np.asarray(high, float))  # [N]
+    bottom, top = low.min(), high.max()
+    to_x = lambda value: 48 + 246 * value / max(right, 1e-9)
+    to_y = lambda value: 124 - 112 * (value - bottom) / max(top - bottom, 1e-9)
+    edges = to_x(np.linspace(0, right, len(low) + 1)).repeat(2)[1:-1]  # [2 N]
+    outline = [*zip(edges, to_y(high).repeat(2)), *zip(edges[::-1], to_y(low[::-1]).repeat(2))]
+    points = " ".join(f"{place:.1f},{height:.1f}" for place, height in outline)
+    shapes = [_grid_lines(_ticks(bottom, top, count=3), to_y, left=44, right=296)]
+    shapes.append(f'<polygon class="fill" points="{points}" />')
+    shapes += [_text(to_x(value), 142, f"{value:g}", "middle") for value in _ticks(0, right, count=4)]
+    shapes.append(_text(171, 160, x, "middle"))
+    label = f"{escape(y)} over {escape(x)}"
+    return Markup(f'<svg class="small" viewBox="0 0 310 166" role="img" aria-label="{label}">{"".join(shapes)}</svg>')
+
+
 def confusion_matrix(counts: np.ndarray, names: Sequence[str]) -> str:
     """How often clips of one class were given each class, as a table.
 
@@ -212,6 +238,16 @@ def interval_bar(value: float, low: float, high: float, chance: float) -> str:
         f'<rect class="fill" x="0" y="3" width="{to_x(value):.1f}" height="8" />'
         f'<line class="whisker" x1="{to_x(low):.1f}" x2="{to_x(high):.1f}" y1="7" y2="7" />'
         f'<line class="tick" x1="{to_x(chance):.1f}" x2="{to_x(chance):.1f}" y1="0" y2="14" /></svg>'
+    )
+
+
+def fraction_bar(value: float) -> str:
+    """A value from 0 to 1 as a bar; "" for NaN."""
+    if np.isnan(value):
+        return ""
+    return Markup(
+        f'<svg class="bar" viewBox="0 0 160 14" role="img" aria-label="{value:.2f}">'
+        f'<rect class="fill" x="0" y="2" width="{160 * value:.1f}" height="10" /></svg>'
     )
 
 

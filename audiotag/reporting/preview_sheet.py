@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from audiotag import files
+from audiotag.config.custom import create
 from audiotag.config.schema import Experiment
 from audiotag.data.audio.decoding import read_waveform
 from audiotag.data.clips import read_clips
@@ -34,7 +35,8 @@ def draw_preview(
 ) -> None:
     """Draws clips after each preprocessing step of an experiment, and augmented.
 
-    A row shows a clip's waveform, the output of every step up to the image, and augmented images. A
+    A row shows a clip's waveform, the output of every step up to the image, and augmented images. If the records are
+    trimmed, it begins with the front end's output for the complete clip before and after trimming. From then on a
     clip is represented by its loudest window. The clips are one batch, so they are mixed with each
     other, and layers that adapt to a dataset adapt to these clips.
 
@@ -59,12 +61,13 @@ def draw_preview(
         without_initial_weights(experiment), sample_rate=audio_config["sample_rate"], num_classes=len(vocabulary)
     )
     waveforms = [read_waveform(path, **audio_config) for path in paths]
+    trimming = list(_trimming(experiment, paths, waveforms, labels, audio_config))
     windows = np.stack([_loudest_window(tagger, waveform) for waveform in waveforms])  # [B, N]
     tagger.adapt(lambda: [windows])
     truth = multi_hot(pd.Series(labels), vocabulary)  # [B, K]
     if tagger.separate_subsets:
         truth = group_labels(truth, [True] * len(paths))  # [B, 2 (K + 1)]
-    columns = [("waveform", windows, labels), *_steps(tagger, windows, truth, labels)]
+    columns = [*trimming, ("waveform", windows, labels), *_steps(tagger, windows, truth, labels)]
     for version in range(versions):
         image, augmented = tagger.preprocessor((windows, truth), training=True)
         if tagger.separate_subsets:
@@ -96,6 +99,16 @@ def _labels_of(path, labels_by_name):
     """The labels of the clip whose name is the longest suffix of a path, or ""."""
     suffixes = ("/".join(path.parts[start:]) for start in range(len(path.parts)))
     return next((labels_by_name[suffix] for suffix in suffixes if suffix in labels_by_name), "")
+
+
+def _trimming(experiment, paths, waveforms, labels, audio_config):
+    """(title, front end's output for each complete clip, labels) before and after trimming, if clips are trimmed."""
+    if audio_config.get("trim") is None:
+        return
+    untrimmed = [read_waveform(path, **audio_config | {"trim": None}) for path in paths]
+    front_end = create(experiment.frontend, FRONTENDS, sample_rate=audio_config["sample_rate"])
+    for title, clips in (("before trimming", untrimmed), ("after trimming", waveforms)):
+        yield title, [np.asarray(front_end(waveform[None]))[0] for waveform in clips], labels
 
 
 def _loudest_window(tagger, waveform):

@@ -1,9 +1,10 @@
 """The page of `report`: training, evaluation and worst clips of a run."""
 
 import dataclasses
+import functools
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +13,25 @@ import pandas as pd
 from scipy.special import expit
 
 from audiotag import __version__
+from audiotag.config.custom import create
 from audiotag.config.loading import dump
 from audiotag.config.schema import Stage, expand_rounds
-from audiotag.data.clips import read_clips, read_table
+from audiotag.config.validation import log_name
+from audiotag.data.clips import TEST, read_clips, read_table
 from audiotag.data.labels import multi_hot, split_labels
-from audiotag.data.pipeline import evaluation_batches, explain_damage
 from audiotag.evaluation.measures import MEASURES, evaluation_tables, fit_thresholds, out_of_fold_thresholds
 from audiotag.evaluation.scoring import how_validated, out_of_fold_predictions, score_test_clips
 from audiotag.evaluation.thresholds import calibration_error
 from audiotag.inference.records import mean_logits
-from audiotag.layers import LogMel
+from audiotag.layers import FRONTENDS, LogMel, RawWaveform
 from audiotag.layers.frontends.filters import hz_to_mel
 from audiotag.metrics import lwlrap, per_clip_lwlrap
-from audiotag.models.windowing import to_float
 from audiotag.reporting.page import (
     cells,
     chart_column,
+    column_chart,
     confusion_matrix,
+    fraction_bar,
     image_url,
     interval_bar,
     line_chart,
@@ -37,6 +40,7 @@ from audiotag.reporting.page import (
     spectrogram_axes,
     write_page,
 )
+from audiotag.reporting.sample_clips import waveforms_of_records
 from audiotag.runs.directory import Run, find_records, steps_per_epoch
 from audiotag.runs.metrics import direction
 from audiotag.training.baselines import read_baselines
@@ -44,6 +48,7 @@ from audiotag.training.baselines import read_baselines
 NUM_WORST = 6  # clips of each kind
 SOUND_SECONDS = 10.0  # of audio per clip
 MAX_PAIRS = 20
+NUM_BINS = 100  # of the histograms of lengths
 MAX_CLASSES = 50  # of the confusion matrix
 OVERFITTING = 1.05  # a validation loss this many times its least value has risen
 LOW_HZ = 50  # of the spectrograms
@@ -109,7 +114,7 @@ def write_run_page(run: Run, path: str | Path) -> None:
         records=f"The records hold {clip_counts} clips of {len(run.vocabulary)} classes at {run.sample_rate:,} Hz.",
         cards=_cards(run, tables["overall"], scored),
         stages=cells(_stages(run)),
-        curves=_curves(run),
+        curves=_curves(run) + _lengths(run),
         measures=_measures(tables["overall"]),
         meanings=[(name.replace("_", " "), meaning) for name, meaning in MEASURES.items()],
         classes=cells(_classes(tables["classes"], run.experiment.task)),
@@ -208,7 +213,7 @@ def _stages(run):
 
 
 def _curves(run):
-    """Charts of each stage: the monitored metric and the loss while training and on validation clips.
+    """Charts of each stage: its metrics and the loss while training and on validation clips, the monitor first.
 
     With several folds the lines are means over them, with a band of one standard deviation.
     """
@@ -223,7 +228,8 @@ def _curves(run):
         results = [result for fold in folds if (result := run.result(fold, stage.name))]
         best = float(np.mean([result["best_epoch"] + 1 for result in results])) if results else None
         marks = {f"epoch {best:g}, which was kept": best} if best is not None else {}
-        for column in dict.fromkeys((monitor, "val_loss")):
+        metrics = [f"val_{log_name(metric)}" for metric in run.experiment.metrics]
+        for column in dict.fromkeys((monitor, *metrics, "val_loss")):
             name = column.removeprefix("val_")
             lines = {"training": _mean_line(histories, name), "validation": _mean_line(histories, f"val_{name}")}
             bounds = {"high": 1} if rises and column == monitor else {}
@@ -236,6 +242,25 @@ def _curves(run):
                 charts.append({"title": title + of_folds, "chart": chart, "comment": ""})
         if charts and results:
             charts[-1]["comment"] = _comment(histories, best)
+    return charts
+
+
+def _lengths(run):
+    """Histograms of the clips' lengths in frames of the front end, if that is one of ours and has frames."""
+    kind = FRONTENDS.get(run.experiment.frontend.name)
+    if kind in (None, RawWaveform):
+        return []
+    front_end = create(run.experiment.frontend, FRONTENDS, sample_rate=run.sample_rate)
+    frames_of = functools.cache(lambda num_samples: front_end.compute_output_shape((1, num_samples))[1])
+    clips = read_clips(find_records(run).directory / "clips.csv")
+    frames, is_test = clips["num_samples"].map(frames_of), clips["subset"] == TEST
+    window = f"A window has {frames_of(run.window_samples)} frames."
+    charts = []
+    for title, chosen in (("training and validation", frames[~is_test]), ("test", frames[is_test])):
+        counts, edges = np.histogram(chosen, NUM_BINS, (0, frames.max()))
+        if len(chosen):
+            chart = column_chart(0, counts, right=edges[-1], x="frames", y=f"Number of {title} clips")
+            charts.append({"title": f"frames of the {title} clips", "chart": chart, "comment": window})
     return charts
 
 
@@ -274,6 +299,8 @@ def _classes(classes, task):
     columns = ["class", "clips", "lwlrap", "average_precision", "auc", "threshold", "precision", "recall", "f"]
     table = classes[[*columns, *(["f_top_1"] if task == "single_label" else [])]].copy()
     table.insert(2, "", chart_column(bars))
+    if task == "single_label":
+        table["f_top_1_bar"] = chart_column(fraction_bar(value) for value in table["f_top_1"])
     return table
 
 
@@ -345,7 +372,7 @@ def _worst_clips(run, scored, oof):
         what = "Clips that models rank worst without having trained on them: their labels may be wrong."
         kinds.append(("Disputed labels", what, clips, logits, order[truth.any(axis=1)[order]]))
     names = {name for *_, clips, _, order in kinds for name in clips["name"].iloc[order[:NUM_WORST]]}
-    waveforms = _waveforms(run, names)
+    waveforms = waveforms_of_records(find_records(run), names)
     return [
         {
             "title": title,
@@ -383,16 +410,3 @@ def _clip_card(run, clip, logits, waveform):
         ),
         "sound": sound_url(waveform[:limit], run.sample_rate),
     }
-
-
-def _waveforms(run: Run, names: Iterable[str]) -> dict[str, np.ndarray]:
-    """{name: float32 [N]} of some clips of the run's records."""
-    manifest = find_records(run)
-    clips = read_clips(manifest.directory / "clips.csv")
-    clips = clips[clips["name"].isin(names)].reset_index(drop=True)
-    waveforms = {}
-    with explain_damage(manifest):
-        for batch, rows in evaluation_batches(manifest, clips, window_samples=run.window_samples, batch_size=8):
-            for waveform, row in zip(to_float(batch).numpy(), rows.numpy()):
-                waveforms[clips["name"][row]] = waveform[: clips["num_samples"][row]]
-    return waveforms

@@ -1,3 +1,5 @@
+import base64
+import io
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ from audiotag.cli import main
 from audiotag.data.clips import read_clips
 from audiotag.errors import DataError
 from audiotag.reporting.dataset_page import dataset_tables, measure_file, read_source, write_dataset_page
+from audiotag.reporting.sample_clips import sample_cards
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "fsdkaggle2019"
 HOSTILE = ('<img src=x onerror="alert(1)">', "</td><script>alert(2)</script>")
@@ -85,6 +88,43 @@ def test_silence_clipping_duplicates_and_unreadable_files_are_found(faulty):
     assert duplicate == {"clips": 2, "names": "Rain/a.wav, Rain/b.wav", "labels": "Rain | Rain", "same_labels": "yes"}
     assert tables["durations"]["count"].tolist() == [5] and tables["durations"]["max"].tolist() == [1.0]
     assert tables["outliers"]["name"].iloc[0] == "Rain/e.wav"
+    histogram = tables["histogram"]
+    assert len(histogram) == 100 and histogram["to_seconds"].iloc[-1] == 1.0
+    assert histogram[histogram["curated"] > 0]["curated"].to_dict() == {25: 1, 50: 1, 99: 3}  # 0.25, 0.5 and 1 s
+
+
+def test_clips_to_listen_to_are_of_frequent_classes_and_of_extreme_lengths(faulty):
+    clips, _ = read_source(faulty, num_workers=1)
+    chosen, shortest, longest = sample_cards(faulty, clips)
+    assert [card["name"] for card in chosen["clips"]] == ["Rain/a.wav"]
+    assert [card["seconds"] for card in shortest["clips"]] == ["0.25", "0.50", "1.00"]
+    assert [card["name"] for card in longest["clips"]] == ["Rain/d.wav", "Rain/b.wav"]
+    card = longest["clips"][0]
+    sound, rate = sf.read(io.BytesIO(base64.b64decode(card["sound"].split(",")[1])))
+    assert len(sound) / rate == pytest.approx(1, abs=0.1) and not card["cut"]
+    assert card["waveform"].count("<polygon") == card["spectrum"].count("<polygon") == 1
+
+
+def test_the_spectrum_of_a_tone_has_one_peak_of_its_amplitude(tmp_path):
+    (tmp_path / "set" / "Tone").mkdir(parents=True)
+    tone = 0.5 * np.sin(2 * np.pi * 1000 * np.arange(8_000) / 8_000)
+    sf.write(tmp_path / "set" / "Tone" / "a.wav", tone, 8_000, subtype="FLOAT")
+    clips, _ = read_source(tmp_path / "set", num_workers=1)
+    chart = sample_cards(tmp_path / "set", clips)[0]["clips"][0]["spectrum"]
+    x, y = np.array([point.split(",") for point in chart.split('points="')[1].split('"')[0].split()], float).T
+    assert y.max() - y.min() == pytest.approx(112, abs=0.5)  # the full height is the amplitude of the tone
+    assert x[y < y.min() + 1].mean() == pytest.approx(48 + 246 / 4, abs=2)  # 1 of 4 kHz
+
+
+def test_clips_of_records_can_be_listened_to(records):
+    clips, _ = read_source(records)
+    groups = sample_cards(records, clips)
+    assert [len(group["clips"]) for group in groups] == [6, 3, 3]
+    assert all(card["sound"].startswith("data:audio/") for group in groups for card in group["clips"])
+    seconds = clips.set_index("name")["seconds"]
+    for group in groups:
+        for card in group["clips"]:
+            assert float(card["seconds"]) == pytest.approx(seconds[card["name"]], abs=0.01)
 
 
 def test_a_folder_of_unreadable_files_has_only_faults(tmp_path):
@@ -133,12 +173,14 @@ def test_the_page_is_complete_and_hostile_labels_are_harmless(records, tmp_path,
     clips["labels"] = [",".join(hostile[label] for label in labels.split(",")) for labels in clips["labels"]]
     clips.loc[2:3, "sha256"] = "same"
     classes = tuple(hostile.values())
-    write_dataset_page(tmp_path / "page.html", "the <b>demo</b>", clips, classes, dataset_tables(clips, classes))
+    tables, samples = dataset_tables(clips, classes), sample_cards(records, clips)
+    write_dataset_page(tmp_path / "page.html", "the <b>demo</b>", clips, classes, tables, samples=samples)
     page = open_page(tmp_path / "page.html")
     assert page.locator("script").count() == 0 and page.locator("td img").count() == 0
     assert page.get_by_text(HOSTILE[0], exact=True).count() >= 1
     sizes = page.evaluate("[...document.querySelectorAll('svg')].map(s => s.getBoundingClientRect().width)")
-    assert len(sizes) == 2 * 14 and min(sizes) >= 100
+    assert len(sizes) == 2 * 14 + 3 + 2 * (6 + 3 + 3) and min(sizes) >= 100
+    assert page.evaluate("[...document.querySelectorAll('audio')].every(a => a.error === null)")
     assert page.locator("h2").all_inner_texts()[-1] == "Silence, clipping, duplicates"
     assert page.get_by_text("cannot be read").count() >= 2
 
@@ -146,7 +188,8 @@ def test_the_page_is_complete_and_hostile_labels_are_harmless(records, tmp_path,
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_is_readable_on_a_phone_in_both_color_schemes(records, tmp_path, open_page, scheme):
     clips, vocabulary = read_source(records)
-    write_dataset_page(tmp_path / "page.html", records, clips, vocabulary, dataset_tables(clips, vocabulary))
+    tables, samples = dataset_tables(clips, vocabulary), sample_cards(records, clips)
+    write_dataset_page(tmp_path / "page.html", records, clips, vocabulary, tables, samples=samples)
     page = open_page(tmp_path / "page.html", width=390, scheme=scheme)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     style = "getComputedStyle(document.body)"

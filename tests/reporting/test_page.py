@@ -10,6 +10,7 @@ import soundfile as sf
 from audiotag.reporting.page import (
     cells,
     chart_column,
+    column_chart,
     confusion_matrix,
     count_bar,
     image_url,
@@ -55,6 +56,18 @@ def test_texts_in_charts_are_escaped():
     chart = line_chart({HOSTILE: ([1, 2], [0.1, np.nan])}, x=HOSTILE, y=HOSTILE)
     assert "<script" not in chart and "&lt;script&gt;" in chart
     assert line_chart({}, x="epoch", y="loss") == ""
+
+
+def test_columns_have_the_height_of_their_values():
+    chart = column_chart([0, 0, -1], [2, 4, 1], right=3.0, x=HOSTILE, y=HOSTILE)
+    assert "<script" not in chart
+    points = chart.split('points="')[1].split('"')[0].split()
+    x, y = np.array([point.split(",") for point in points], float).T
+    tops = y[:6].reshape(3, 2)  # two corners of each column
+    assert (tops[:, 0] == tops[:, 1]).all() and x[0] < x[1] == x[2] < x[3] == x[4] < x[5]
+    np.testing.assert_allclose((tops[2, 0] - tops[:, 0]) / (tops[0, 0] - tops[1, 0]), [0.5, 1.5, 0], atol=0.01)
+    np.testing.assert_allclose(np.ptp(y) / (tops[0, 0] - tops[1, 0]), 5 / 2, atol=0.01)
+    assert "nan" not in column_chart(0, [0.0], right=0, x="s", y="nothing")
 
 
 def test_a_line_passes_through_its_points():

@@ -4,6 +4,7 @@ from pathlib import Path
 import matplotlib.image
 import numpy as np
 import pytest
+import soundfile as sf
 from click.testing import CliRunner
 
 from audiotag.cli import main
@@ -22,6 +23,23 @@ def test_a_sheet_has_a_row_per_clip_and_a_column_per_step(tiny, wavs, tmp_path):
     assert two.shape[1] == pytest.approx(4 * 2.4 * 110, abs=2)  # waveform, log_mel, standardize, one version
     assert three.shape[1] == pytest.approx(7 * 2.4 * 110, abs=2)
     assert np.ptp(three[:, :, :3]) > 0.9  # something is drawn
+
+
+def test_trimmed_clips_are_shown_complete_before_and_after(tiny, wavs, tmp_path, monkeypatch):
+    recording, rate = sf.read(wavs[0])
+    padded = np.concatenate([np.zeros(2 * rate), recording, np.zeros(rate)])
+    path = tmp_path / wavs[0].name
+    sf.write(path, padded, rate)
+    options = {"trim": "relative", "trim_db": 60.0, "peak_db": None, "sample_rate": rate}
+    labels = lambda experiment, paths: (("Bark",), ["Bark"], dict(options))
+    monkeypatch.setattr("audiotag.reporting.preview_sheet._labels", labels)
+    shown = []
+    monkeypatch.setattr("audiotag.reporting.preview_sheet._draw", lambda axis, values, rate: shown.append(values.shape))
+    draw_preview(tiny("augment=[]"), [path], tmp_path / "sheet.png", versions=0)
+    (before, bands), (after, _) = shown[:2]
+    step = tiny().frontend.frame_step
+    assert before == pytest.approx(len(padded) / step, abs=3) and bands == shown[3][1]
+    assert after <= (len(recording) + 4096) / step + 1 and after < before - 2.5 * rate / step
 
 
 def test_the_labels_are_those_of_the_records(tiny, wavs, records):

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from audiotag.cli import main
+from audiotag.data.clips import read_clips
 from audiotag.errors import DataError
 from audiotag.evaluation.measures import evaluate, fit_thresholds
 from audiotag.evaluation.scoring import out_of_fold_predictions, score_test_clips
@@ -157,6 +159,38 @@ def test_minutes_and_windows_per_second_are_those_of_all_steps_of_a_stage(run, t
     assert run_page._stages(run)["clips"][0] == "–" and np.isnan(run_page._stages(run)["windows/s"][0])
     (card,) = run_page._cards(run, pd.DataFrame({"split": [], "measure": []}), ScoredClips(None, None, None, None))
     assert card == {"name": "minutes of training", "value": "3.0", "more": "all folds and stages"}
+
+
+def test_every_metric_has_curves_the_monitored_one_first(run, tiny, tmp_path):
+    shutil.copytree(run.folder, tmp_path / "run")
+    experiment = tiny('metrics=[{"name": "lwlrap"}, {"name": "categorical_accuracy"}]', "monitor=val_loss")
+    other = dataclasses.replace(run, folder=tmp_path / "run", experiment=experiment)
+    history = other.stage_files(0, "noisy").history
+    table = pd.read_csv(history).assign(categorical_accuracy=0.5, val_categorical_accuracy=0.25)
+    table.to_csv(history, index=False)
+    titles = [curve["title"] for curve in run_page._curves(other)]
+    assert titles[:3] == [f"{name} of the noisy stage" for name in ("loss", "lwlrap", "categorical accuracy")]
+
+
+def test_lengths_are_counted_in_frames_of_the_front_end(run):
+    training, test = run_page._lengths(run)
+    counts = run_page.find_records(run).count_clips()
+    frames = np.array([float(label) for label in re.findall(r'y="142.0" text-anchor="middle">([\d.]+)', test["chart"])])
+    clips = read_clips(run_page.find_records(run).directory / "clips.csv")
+    step = run.experiment.frontend.frame_step
+    assert frames.max() <= clips["num_samples"].max() / step + 1 < 2 * frames.max()
+    assert training["title"] == "frames of the training and validation clips" and counts["test"]
+    front_end = run_page.create(run.experiment.frontend, run_page.FRONTENDS, sample_rate=run.sample_rate)
+    num_frames = front_end(np.zeros((1, run.window_samples), "float32")).shape[1]
+    assert test["comment"] == f"A window has {num_frames} frames."
+
+
+def test_the_f_of_the_most_probable_class_is_a_bar_in_single_label_tasks(run, scored):
+    _, classes = evaluate(scored.clips, scored.logits, run.vocabulary, thresholds=0.0)
+    table = run_page._classes(classes.assign(f_top_1=[0.5, np.nan, *[1.0] * (len(classes) - 2)]), "single_label")
+    widths = [chart and chart.split('width="')[1].split('"')[0] for chart in table["f_top_1_bar"]]
+    assert sorted(widths) == sorted(["80.0", "", *["160.0"] * (len(classes) - 2)])
+    assert "f_top_1_bar" not in run_page._classes(classes, "multi_label")
 
 
 def test_confusions_as_counted_by_hand():
