@@ -741,12 +741,23 @@ def embed(
 @model_argument
 @click.option("--out", type=CSV, help="The file to write; submission.csv in the run's directory by default.")
 @click.option("--template", type=FILE, help="sample_submission.csv, whose order of rows to follow.")
+@click.option("--top", type=click.IntRange(min=1), help="Write so many labels per clip, best first, not scores.")
+@click.option("--fold", type=click.IntRange(min=0), help="The only fold of a run to use; the mean of all by default.")
 @predict_overrides
 @allow_unsafe_option
-def make_submission(model: Path, out: Path | None, template: Path | None, overrides: tuple[str, ...]) -> None:
+def make_submission(
+    model: Path,
+    out: Path | None,
+    template: Path | None,
+    top: int | None,
+    fold: int | None,
+    overrides: tuple[str, ...],
+) -> None:
     """Write the scores of the test clips for a competition.
 
+    \b
     Example: audiotag make-submission runs/densenet --template FSDKaggle2019/sample_submission.csv
+             audiotag make-submission runs/mfcc --top 3 --fold 0 --out fold_0.csv
     """
     check_model(model)
     import_tensorflow()
@@ -762,9 +773,10 @@ def make_submission(model: Path, out: Path | None, template: Path | None, overri
     if not out:
         out = opened.submission
         out.parent.mkdir(exist_ok=True)
-    clips, logits = predict_test_clips(opened)
-    write_submission(out, clips, expit(logits), opened.vocabulary, template=template)
-    click.echo(f"{len(clips)} rows, {len(opened.vocabulary)} classes: {out}")
+    clips, logits = predict_test_clips(opened, fold=fold)
+    kept = write_submission(out, clips, expit(logits), opened.vocabulary, template=template, top=top)
+    others = f", {kept} more as in the template, whose clips are not in the records" if kept else ""
+    click.echo(f"{len(clips)} rows, {len(opened.vocabulary)} classes{others}: {out}")
 
 
 @main.command()

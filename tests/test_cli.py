@@ -259,6 +259,13 @@ def test_make_submission_follows_the_template(own_run, demo, tmp_path):
     written = read(own_run / "submission.csv")
     assert written[0] == header == ["fname", *sorted(header[1:])]
     assert [row[0] for row in written[1:]] == [row[0] for row in rows[::-1]]
+    template.write_text("\n".join(["fname,label", "padding.wav,None", *(f"{row[0]},None" for row in rows)]) + "\n")
+    said = call(
+        "make-submission", own_run, "--template", template, "--top", 2, "--fold", 0, "--out", tmp_path / "t.csv"
+    )
+    more = "1 more as in the template, whose clips are not in the records"
+    assert said.splitlines()[-1] == f"20 rows, 14 classes, {more}: {tmp_path / 't.csv'}"
+    assert [len(row[1].split()) for row in read(tmp_path / "t.csv")[1:]] == [1] + 20 * [2]
     call("make-submission", own_run, "--out", tmp_path / "other.csv")
     assert sorted(map(tuple, read(tmp_path / "other.csv"))) == sorted(map(tuple, written))
 

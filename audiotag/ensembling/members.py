@@ -220,7 +220,11 @@ def open_model(path: str | Path | Run, overrides: Iterable[str] = ()) -> Run | E
 
 
 def predict_test_clips(
-    model: Run | EnsemblePredictor, *, records: str | Path | None = None, stage: str | None = None
+    model: Run | EnsemblePredictor,
+    *,
+    records: str | Path | None = None,
+    stage: str | None = None,
+    fold: int | None = None,
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """The test clips, and the logits of a run or an ensemble for them.
 
@@ -228,13 +232,14 @@ def predict_test_clips(
         model: A `Run` or an `EnsemblePredictor`.
         records: Other records, for a run.
         stage: Another stage than the last, for a run.
+        fold: The only fold to use, for a run; None is the mean of all.
 
     Returns:
         A table of clips, and logits float64 [clips, K].
     """
     if isinstance(model, Run):
-        return score_test_clips(model, records=records, stage=stage)
-    _refuse_run_options(model, records or stage)
+        return score_test_clips(model, records=records, stage=stage, fold=fold)
+    _refuse_run_options(model, records or stage or fold is not None)
     clips, logits = member_scores(model)
     return clips, combine_in_blocks(fitted_combiner(model), logits)
 
@@ -525,7 +530,8 @@ def _refuse_run_options(ensemble, given):
     """Refuses options that only a run has."""
     if given:
         raise ConfigError(
-            f"{ensemble.path}: each member has its own records and stage. Leave --records and --stage out."
+            f"{ensemble.path}: each member has its own records, stage and fold. Leave --records, --stage and --fold "
+            "out."
         )
 
 

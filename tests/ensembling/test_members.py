@@ -340,8 +340,12 @@ def test_a_run_has_no_members(run):
 
 def test_an_ensemble_has_no_records_or_stage_of_its_own(write):
     ensemble = open_model(write({}))
-    with pytest.raises(ConfigError, match="each member has its own records and stage. Leave --records and --stage out"):
+    with pytest.raises(
+        ConfigError, match="each member has its own records, stage and fold. Leave --records, --stage and --fold out"
+    ):
         predict_test_clips(ensemble, stage="noisy")
-    with pytest.raises(ConfigError, match="each member has its own records and stage. Leave --records and --stage out"):
+    with pytest.raises(
+        ConfigError, match="each member has its own records, stage and fold. Leave --records, --stage and --fold out"
+    ):
         predict_out_of_fold(ensemble, stage="noisy")
     assert dataclasses.is_dataclass(ensemble) and isinstance(ensemble, EnsemblePredictor)

@@ -115,13 +115,30 @@ def test_a_template_with_a_column_of_labels_gets_the_top_three_best_first(tmp_pa
 
 
 def test_the_clips_of_such_a_template_are_checked_too(tmp_path):
-    message = r"template.csv: names other clips than were scored, such as b.wav \(2 in all\)"
+    message = r"template.csv: names other clips than were scored, such as b.wav \(1 in all\)"
     with pytest.raises(DataError, match=message):
         submit_2018(tmp_path, "fname,label\na.wav,None\nc.wav,None\nd.wav,None\n", np.zeros((3, 4)))
     with pytest.raises(
         DataError, match="class 'Church bell' has a space in its name, which separates labels in this format"
     ):
         top_labels(SCORES, VOCABULARY)
+
+
+def test_clips_that_are_not_scored_keep_the_labels_of_such_a_template(tmp_path):
+    scores = np.array([[0.1, 0.2, 0.3, 0.4], [0.9, 0.5, 0.6, 0.1], [0.2, 0.2, 0.1, 0.2]])
+    template = "fname,label\nz.wav,Laughter Hi-Hat Flute\nb.wav,None\na.wav,None\nd.wav,None\nc.wav,None\n"
+    lines = submit_2018(tmp_path, template, scores)
+    expected = ["z.wav,Laughter Hi-Hat Flute", "b.wav,None Bark Squeak", "a.wav,None Hi-hat Bark", "d.wav,None"]
+    assert lines == ["fname,label", *expected, "c.wav,Squeak Hi-hat Bark"]
+
+
+def test_top_labels_need_no_template(tmp_path):
+    scores = np.array([[0.1, 0.2, 0.3], [0.6, 0.5, 0.4], [0.7, 0.8, 1 / 3]])
+    path = tmp_path / "top.csv"
+    assert write_submission(path, pd.DataFrame({"name": NAMES}), scores, ("Meow", "Bark", "Bell"), top=2) == 0
+    assert path.read_text().splitlines() == [
+        "fname,label", "a.wav,Meow Bark", "b.wav,Bark Meow", "c.wav,Bell Bark"
+    ]  # fmt: skip
 
 
 @pytest.mark.skipif(not REAL.is_file(), reason="the tables of FSDKaggle2018 are not beside the checkout")
@@ -131,11 +148,16 @@ def test_the_real_table_of_2018_has_none_as_text_and_every_clip_gets_three_label
     vocabulary = sorted(set(wanted["label"]) - {"None"})
     assert len(vocabulary) == 41
     wanted[["fname", "label"]].to_csv(tmp_path / "template.csv", index=False)
-    clips = pd.DataFrame({"name": wanted["fname"].to_numpy()[::-1]})
-    scores = np.random.default_rng(0).random((9400, 41))
-    write_submission(tmp_path / "out.csv", clips, scores, vocabulary, template=tmp_path / "template.csv")
-    written = read_table(tmp_path / "out.csv", ["fname", "label"])
-    assert written["fname"].tolist() == wanted["fname"].tolist()
-    labels = written["label"].str.split(" ")
-    assert (labels.map(len) == 3).all() and set(labels.explode()) <= set(vocabulary)
-    assert labels.iloc[0][0] == vocabulary[scores[-1].argmax()]
+    names, scores = wanted["fname"].to_numpy()[::-1], np.random.default_rng(0).random((9400, 41))
+    is_scored = (wanted["label"] != "None").to_numpy()[::-1]
+    for chosen, num_kept in ((np.full(9400, True), 0), (is_scored, 7800)):
+        out = tmp_path / "out.csv"
+        clips = pd.DataFrame({"name": names[chosen]})
+        kept = write_submission(out, clips, scores[chosen], vocabulary, template=tmp_path / "template.csv")
+        written = read_table(out, ["fname", "label"])
+        assert kept == num_kept and written["fname"].tolist() == wanted["fname"].tolist()
+        predicted = written[chosen[::-1]]
+        labels = predicted["label"].str.split(" ")
+        assert (labels.map(len) == 3).all() and set(labels.explode()) <= set(vocabulary)
+        assert labels.iloc[0][0] == vocabulary[scores[chosen][-1].argmax()]
+        assert (written["label"][~chosen[::-1]] == "None").all()
