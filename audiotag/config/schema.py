@@ -149,6 +149,8 @@ class Stage(Section):
     subset_sampling_weights: dict[Subset, float] | None = None  # the fraction of draws from each subset
     class_balanced: bool = False  # each class is drawn equally often
     validation_freq: int = Field(default=1, ge=1, le=1_000_000)  # validate every this many epochs
+    # The subsets of the clips that validate this stage; None: the trusted ones. Noisy ones need "split_noisy": true.
+    validation_subset: OneOrSeveral[Subset] | None = None
     # Where training windows are: anywhere in a clip, or at the places of `predict`'s sliding windows.
     windows: Literal["random", "sliding"] = "random"
     start_from: StageOrSource | None = None  # the initial weights; None draws them

@@ -239,6 +239,12 @@ def _check_clips(experiment, stage, where):
     validation = experiment.validation
     if validation is None:
         return _check_without_validation(stage, where)
+    if stage.validation_subset is not None:
+        needed = f"{where}.validation_subset", "clips of these subsets are held out by folds alone. "
+        if validation.folds is None:
+            raise error_at(needed[0], f'{needed[1]}Add "folds" to validation, or leave it out.')
+        if not set(stage.validation_subset) <= set(experiment.trusted) and not validation.folds.split_noisy:
+            raise error_at(needed[0], f'{needed[1]}Add "split_noisy": true to validation.folds.')
     if validation.subset in stage.subset:
         raise error_at(
             f"{where}.subset", f"{validation.subset!r} validates, so nothing trains on it. Leave it out here."
@@ -255,8 +261,9 @@ def _check_without_validation(stage, where):
     without = '"validation" is null, so no clip validates'
     if stage.keep != "last":
         raise error_at(f"{where}.keep", f'{without} and there is no best epoch. Add "keep": "last".')
-    if stage.validation_freq != 1:
-        raise error_at(f"{where}.validation_freq", f"{without}. Leave it out.")
+    for key, default in (("validation_freq", 1), ("validation_subset", None)):
+        if getattr(stage, key) != default:
+            raise error_at(f"{where}.{key}", f"{without}. Leave it out.")
 
 
 def _check_learning_rate(stage, where):

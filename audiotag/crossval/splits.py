@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from audiotag import files
-from audiotag.config.schema import Experiment
+from audiotag.config.schema import Experiment, Stage
 from audiotag.config.signatures import nearest
 from audiotag.data.clips import TEST, numbers, read_table
 from audiotag.data.corrections import corrected, read_corrections, write_corrections
@@ -200,6 +200,11 @@ def check_subset_names(experiment: Experiment, manifest: Manifest) -> None:
         DataError: Names the place, the nearest subset and those that there are.
     """
     named = {f"stages.{stage.name}.subset": stage.subset for stage in experiment.stages}
+    named |= {
+        f"stages.{stage.name}.validation_subset": stage.validation_subset
+        for stage in experiment.stages
+        if stage.validation_subset is not None
+    }
     named["trusted"] = experiment.trusted
     if experiment.validation is not None and experiment.validation.subset is not None:
         named["validation.subset"] = (experiment.validation.subset,)
@@ -258,18 +263,23 @@ def held_out_clips(run: Run, clips: pd.DataFrame, fold: int) -> pd.DataFrame:
     return clips[_may_validate(run, clips) & (clips["fold"] == fold)]
 
 
-def validation_clips(run: Run, clips: pd.DataFrame, fold: int) -> pd.DataFrame:
-    """The held-out clips that validate every epoch.
+def validation_clips(run: Run, clips: pd.DataFrame, fold: int, stage: Stage) -> pd.DataFrame:
+    """The held-out clips that validate every epoch of a stage.
 
     For single-label tasks they are those with one label.
 
     Raises:
         DataError: There are none.
     """
-    chosen = usable_clips(run, held_out_clips(run, clips, fold))
+    subsets = stage.validation_subset
+    held_out = held_out_clips(run, clips, fold)
+    if subsets is not None:
+        held_out = clips[clips["subset"].isin(subsets) & (clips["fold"] == fold)]
+    chosen = usable_clips(run, held_out)
     if chosen.empty:
+        kind = _validating(run.experiment) if subsets is None else " or ".join(subsets)
         raise DataError(
-            f"{run.experiment.records}: fold {fold} has no {_validating(run.experiment)} clip for validation. Clips of "
+            f"{run.experiment.records}: fold {fold} has no {kind} clip for validation. Clips of "
             'weight 0 are left out, and if "task" is "single_label", clips with several labels. Choose other folds.'
         )
     return chosen

@@ -176,7 +176,7 @@ def write_baselines(
     """
     run = context.run
     model: Any = run.experiment.model
-    validated = validation_clips(run, context.clips, context.fold).reset_index(drop=True)
+    validated = validation_clips(run, context.clips, context.fold, context.stage).reset_index(drop=True)
     training = _embeddings(context, tagger, clips, "training", say)
     validation = _embeddings(context, tagger, validated, "validation", say)
     truth, train_truth = (multi_hot(each["labels"], run.vocabulary) for each in (validated, clips))

@@ -168,7 +168,7 @@ def _validation_batches(context):
     run = context.run
     if run.experiment.validation is None:
         return None, 0.0, 0
-    clips = validation_clips(run, context.clips, context.fold).reset_index(drop=True)
+    clips = validation_clips(run, context.clips, context.fold, context.stage).reset_index(drop=True)
     truth = tf.constant(multi_hot(clips["labels"], run.vocabulary))  # [clips, K]
     batches = evaluation_batches(
         context.manifest,

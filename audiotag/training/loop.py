@@ -204,13 +204,13 @@ def _stage_groups(experiment: Experiment) -> list[list[tuple[int, Stage]]]:
 def _fit_group(context, group, models, say):
     """Trains the stages of a group for one fold."""
     run, fold = context.run, context.fold
-    num_validation = _num_validation_clips(context)
     folder = run.fold_folder(fold)
     with _exclusive_lock(folder):
         for place in list(folder.glob("**/")):
             files.delete_unfinished(place)  # of killed processes
         for index, stage in group:
             at_stage = context.at_stage(stage.name)
+            num_validation = _num_validation_clips(at_stage)
             result = run.result(fold, stage.name)
             if result is None:
                 result = _fit_stage(at_stage, index, models, say)
@@ -230,7 +230,9 @@ def _fit_group(context, group, models, say):
 def _num_validation_clips(context):
     """The number of validation clips, 0 without validation."""
     run = context.run
-    return 0 if run.experiment.validation is None else len(validation_clips(run, context.clips, context.fold))
+    if run.experiment.validation is None:
+        return 0
+    return len(validation_clips(run, context.clips, context.fold, context.stage))
 
 
 def _exclusive_lock(folder: Path) -> AbstractContextManager[None]:
@@ -279,13 +281,11 @@ def _fit_stage(context: FoldContext, index: int, models: TracedModels, say: Call
             tagger.takes_features = True
             batches = functools.partial(batches, features=features)
     is_validated = run.experiment.validation is not None
+    evaluated = validation_clips(run, context.clips, context.fold, stage) if is_validated else clips
     if stage.epochs == 0:
-        evaluated = validation_clips(run, context.clips, context.fold) if is_validated else clips
         batches = _evaluation_batches(context, tagger, evaluated, say)
         return _finish_untrained(context, tagger, batches, time.monotonic() - began)
-    validation = None
-    if is_validated:
-        validation = _evaluation_batches(context, tagger, validation_clips(run, context.clips, context.fold), say)
+    validation = _evaluation_batches(context, tagger, evaluated, say) if is_validated else None
     warn_at_divergence = WarnAtDivergence(stage_of(stage.name), context.fold, len(run.vocabulary))
     while True:
         metadata = resume(state, tagger)

@@ -59,6 +59,14 @@ CHECKPOINT = [{"name": "ModelCheckpoint", "monitor": "loss"}]
         ("stages.1.start_from", {"run": 3}, "stages[1].start_from.run: Input should be a valid string, found 3."),
         ("stages.1.start_from", 3, "stages[1].start_from: Input should be a valid string, found 3."),
         ("stages.1.name", "noisy", "stages[1].name: two stages are called 'noisy'. Give each its own name."),
+        (
+            "stages.0.validation_subset",
+            "noisy",
+            "stages[0].validation_subset: clips of these subsets are held out by folds alone. "
+            'Add "split_noisy": true to '
+            "validation.folds.",
+        ),
+        ("stages.0.validation_subset", "test", "test clips only evaluate: nothing trains on them or chooses by them."),
         ("validation.folds.held_out", [0, 5], "validation.folds.held_out: there is no fold 5. Accepted: 0 to 4."),
         (
             "validation.folds.held_out",

@@ -40,6 +40,7 @@ class Training:
     adam: tuple[float, float, float | None] = (0.999, 1e-7, None)  # beta_2, epsilon, weight decay
     callbacks: dict[str, dict[str, Any]] = field(default_factory=dict)
     selection: dict[str, Any] | None = None
+    validation_subset: tuple[str, ...] | None = None  # None: the trusted clips
 
 
 @dataclass
@@ -79,13 +80,13 @@ def maji(num_weights, num_trainable):
     noisy, curated = (
         Training(
             (subset,), 300, 64, {1: 0.0009, 0: 0.0009}, ("binary_crossentropy", {"label_smoothing": 0.7, "sum": True}),
-            start_from=before, augment=S0_AUGMENT, callbacks=S0_CALLBACKS,
+            start_from=before, augment=S0_AUGMENT, callbacks=S0_CALLBACKS, validation_subset=validated_by,
         )
-        for subset, before in (("noisy", None), ("curated", "noisy"))
+        for subset, before, validated_by in (("noisy", None, ("noisy",)), ("curated", "noisy", None))
     )  # fmt: skip
     return System(
         44_100, "FSDKaggle2019", {}, 80, 88_200, "zeros", ("LogMel", S0_MEL), (64, 64, 3), 80, num_weights,
-        num_trainable, (noisy, curated), {"num_folds": 5, "held_out": (0,)},
+        num_trainable, (noisy, curated), {"num_folds": 5, "held_out": (0,), "split_noisy": True},
         {"windows": "sliding", "overlap": 0.5, "pool": "mean", "flip_tta": False},
         ("categorical_accuracy", "lwlrap"), "val_categorical_accuracy",
     )  # fmt: skip
@@ -174,7 +175,7 @@ PUBLISHED = {
     "xresnet50": pinto(24_182_944, 53_248, 65, CURRICULUM, cycles=2),
     # The blog does not state epochs, batch size and rate, nor the transforms of its images: these are our choice.
     "convnext": System(
-        44_100, "FSDKaggle2019", {}, 80, 220_500, "repeat",
+        44_100, "FSDKaggle2019", {}, 80, 1_323_000, "zeros",
         ("LogMel", S0_MEL | {"frame_step": 512, "reference": "max", "padding": "zeros"}),
         (224, 224, 3), 80, 27_818_592 + 63_056, 63_056,
         (Training(("curated",), 15, 32, {1: 0.001, 0: 0.001}, ("binary_crossentropy", {"label_smoothing": 0.0})),),
@@ -308,6 +309,7 @@ def training(experiment, stage, expected, tagger, steps, sample_rate):
             for callback, wanted in expected.callbacks.items() if callback in callbacks
         },
         selection,
+        stage.validation_subset,
     )  # fmt: skip
 
 

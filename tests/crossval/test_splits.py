@@ -153,10 +153,20 @@ def test_a_held_out_clip_of_weight_0_validates_nothing(tiny, verified, tmp_path)
 def test_a_fold_without_clips_for_validation_is_refused(verified, records):
     softmax = dataclasses.replace(verified, experiment=verified.experiment.model_copy(update={"task": "single_label"}))
     clips = training_clips(verified, read_clips(records / "clips.csv"))
-    assert len(validation_clips(verified, clips, 0)) == 20
+    assert len(validation_clips(verified, clips, 0, verified.experiment.stages[0])) == 20
     several = clips.assign(labels="Bell,Rain")
     with pytest.raises(DataError, match=r"fold 0 has no curated clip for validation\. .* Choose other folds\."):
-        validation_clips(softmax, several, 0)
+        validation_clips(softmax, several, 0, softmax.experiment.stages[0])
+
+
+def test_a_stage_may_be_validated_by_held_out_noisy_clips(verified, records):
+    clips = training_clips(verified, read_clips(records / "clips.csv"))
+    noisy = verified.experiment.stages[0].model_copy(update={"validation_subset": ("noisy",)})
+    validated = validation_clips(verified, clips, 0, noisy)
+    assert set(validated["subset"]) == {"noisy"} and set(validated["fold"]) == {0}
+    assert len(validated) == (folds_of(verified)[clips["name"][clips["subset"] == "noisy"]] == 0).sum()
+    trained = table(verified, 0, "all", "training_clips.csv")
+    assert not set(validated["name"]) & set(trained["name"])
 
 
 def test_a_selection_without_noisy_clips_is_refused_before_anything_is_trained(tiny, tmp_path, monkeypatch):

@@ -185,7 +185,7 @@ def lwlrap_by_names(run, weights, classes):
     """The lwlrap on the validation clips of the published classes that match each class, from whole waveforms."""
     manifest, names = read_manifest(run.experiment.records), class_names("yamnet")
     clips = training_clips(run, read_clips(manifest.directory / "clips.csv"))
-    clips = validation_clips(run, clips, 0).reset_index(drop=True)
+    clips = validation_clips(run, clips, 0, run.experiment.stages[0]).reset_index(drop=True)
     [tagger], network = load_taggers(run), MODELS["yamnet"]((64, None, 1), len(names))
     load_pretrained(network, str(weights), top=True)
     scores = np.zeros((len(clips), len(run.vocabulary)))
