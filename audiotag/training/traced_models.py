@@ -20,6 +20,7 @@ OUTSIDE_THE_GRAPH = {
     "subset_sampling_weights",
     "class_balanced",
     "validation_freq",
+    "validation_subset",
     "windows",
     "start_from",
     "keep",
