@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from audiotag.errors import DataError
+from audiotag.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,6 +41,8 @@ class Evaluation:
         calibration: A row per range of probabilities: the mean probability, and the fraction that is right.
         scores: A row per clip: fname, K probabilities, K logits.
         note: How validation clips were split, if they are what was measured.
+        robustness: If it was asked for, a row per change of the sound and measure: change, measure, value, loss, low,
+            high.
 
     Example:
         evaluation = audiotag.evaluate("runs/demo")
@@ -53,11 +55,14 @@ class Evaluation:
     calibration: pd.DataFrame
     scores: pd.DataFrame
     note: str = ""
+    robustness: pd.DataFrame | None = None
 
     def __str__(self) -> str:
         from audiotag.evaluation.measures import summary
+        from audiotag.evaluation.robustness import robustness_summary
 
-        return "\n".join([summary(vars(self)), *filter(None, [self.note])])
+        changed = "" if self.robustness is None else f"\n{robustness_summary(self.robustness)}"
+        return "\n".join([summary(vars(self)), *filter(None, [self.note, changed])])
 
     __repr__ = __str__
 
@@ -268,6 +273,7 @@ def evaluate(
     records: FilePath | None = None,
     stage: str | None = None,
     out_of_fold: bool = False,
+    robustness: bool = False,
     overrides: str | Iterable[str] = (),
     allow_unsafe: bool = False,
 ) -> Evaluation:
@@ -280,6 +286,8 @@ def evaluate(
         records: Other records than the run was trained on, or the place to which these were moved.
         stage: The stage whose weights to use; None is the last.
         out_of_fold: Measure the out-of-fold predictions of all trained folds instead.
+        robustness: Also measure what a run loses on the same clips louder, softer, without high frequencies, after
+            MP3, with noise and with reverberation.
         overrides: Other settings, such as "predict.pool=max".
         allow_unsafe: Import components from outside audiotag that a run names.
 
@@ -296,10 +304,13 @@ def evaluate(
     from audiotag.config import custom
     from audiotag.ensembling.members import EnsemblePredictor, open_model, predictions_and_thresholds
     from audiotag.evaluation.measures import evaluation_tables
+    from audiotag.evaluation.robustness import measure_robustness
     from audiotag.evaluation.scoring import how_validated
-    from audiotag.runs.directory import with_records
+    from audiotag.runs.directory import Run, with_records
 
     model = open_model(run, _several(overrides))
+    if robustness and (out_of_fold or not isinstance(model, Run)):
+        raise ConfigError("robustness is measured on the test clips of a run: not of an ensemble, nor out-of-fold.")
     with custom.allowed(allow_unsafe):
         clips, logits, thresholds = predictions_and_thresholds(
             model, records=records, stage=stage, out_of_fold=out_of_fold
@@ -307,7 +318,11 @@ def evaluate(
         runs = model.runs if isinstance(model, EnsemblePredictor) else (model,)
         moved = [with_records(each, records) for each in runs] if out_of_fold else []
         note = " ".join(dict.fromkeys(map(how_validated, moved)))
-    return Evaluation(**evaluation_tables(clips, logits, model.vocabulary, thresholds=thresholds), note=note)
+        changed = None
+        if robustness and isinstance(model, Run):
+            changed = measure_robustness(model, records=records, stage=stage, thresholds=thresholds)
+    tables = evaluation_tables(clips, logits, model.vocabulary, thresholds=thresholds)
+    return Evaluation(**tables, note=note, robustness=changed)
 
 
 def sweep(

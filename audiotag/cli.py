@@ -460,9 +460,10 @@ def preview(
 @main.command()
 @run_argument
 @click.option("--out", type=HTML, help="The page to write; report.html in RUN by default.")
+@click.option("--robustness", is_flag=True, help="Also show what is lost on louder, softer, noisy, … test clips.")
 @allow_unsafe_option
 @moved_records
-def report(folder: Path, out: Path | None, records: Path | None) -> None:
+def report(folder: Path, out: Path | None, records: Path | None, robustness: bool) -> None:
     """Write a page about RUN.
 
     It shows learning curves, classes, confusions, calibration, and the worst clips with audio.
@@ -476,7 +477,7 @@ def report(folder: Path, out: Path | None, records: Path | None) -> None:
 
     run = with_records(open_run(folder), records)
     out = out or run.report
-    write_run_page(run, out)
+    write_run_page(run, out, robustness=robustness)
     click.echo(f"Page: {out}")
 
 
@@ -488,6 +489,7 @@ def report(folder: Path, out: Path | None, records: Path | None) -> None:
 @click.option("--csv", "csv_path", type=TABLE, help="Write the measures per class to this file.")
 @click.option("--out", type=FOLDER, help="Write overall, classes, clips, calibration and scores into this folder.")
 @click.option("--leave-one-out", is_flag=True, help="Only show an ensemble's score without each of its members.")
+@click.option("--robustness", is_flag=True, help="Also show what a run loses on louder, softer, noisy, … test clips.")
 @predict_overrides
 @allow_unsafe_option
 def evaluate(
@@ -498,6 +500,7 @@ def evaluate(
     csv_path: Path | None,
     out: Path | None,
     leave_one_out: bool,
+    robustness: bool,
     overrides: tuple[str, ...],
 ) -> None:
     """Evaluate a run, or an ensemble of runs, on labeled test clips.
@@ -510,7 +513,7 @@ def evaluate(
     Example: audiotag evaluate runs/densenet --out runs/densenet/test
              audiotag evaluate ensembles/demo.json --out-of-fold
     """
-    if leave_one_out and (stage or records or csv_path or out):
+    if leave_one_out and (stage or records or csv_path or out or robustness):
         raise click.UsageError("--leave-one-out accepts only --out-of-fold and --set. Leave out the other options.")
     check_model(model)
     import_tensorflow()
@@ -522,12 +525,15 @@ def evaluate(
     if leave_one_out:
         click.echo(members.leave_one_out(members.open_model(model, overrides), out_of_fold=out_of_fold))
         return
-    evaluation = api.evaluate(model, records=records, stage=stage, out_of_fold=out_of_fold, overrides=overrides)
+    evaluation = api.evaluate(
+        model, records=records, stage=stage, out_of_fold=out_of_fold, robustness=robustness, overrides=overrides
+    )
     click.echo(evaluation)
     if csv_path:
         write_scores(csv_path, evaluation.classes)
     if out:
-        write_tables(out, {name: table for name, table in vars(evaluation).items() if name != "note"})
+        tables = {name: table for name, table in vars(evaluation).items() if name != "note" and table is not None}
+        write_tables(out, tables)
 
 
 @main.command()

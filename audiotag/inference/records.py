@@ -1,6 +1,7 @@
 """Scores of clips in records."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -57,16 +58,23 @@ def score_logits(
     batches = evaluation_batches(
         manifest, clips, window_samples=tagger.window_samples, batch_size=BATCH_SIZE, offsets=offsets
     )
-    predict = tf.function(
+    predict = logits_function(taggers)
+    predictions = (pair for waveform, rows in batches for pair in zip(rows.numpy(), predict(waveform)))
+    with explain_damage(manifest):
+        for row, logits in progress.bar(predictions, total=len(clips), unit="clip", label=label):
+            scores[row] = logits
+    return scores
+
+
+def logits_function(taggers: Sequence[Tagger]) -> Callable[[Any], np.ndarray]:
+    """A function that scores batches of clips, traced once for all.
+
+    Its shapes are waveform int16 or float32 [B, N] → float64 [B, K], logits of the mean of the taggers' probabilities.
+    """
+    traced = tf.function(
         lambda waveform: [tagger(waveform, training=False) for tagger in taggers], reduce_retracing=True
     )
-    predictions = (
-        pair for waveform, rows in batches for pair in zip(rows.numpy(), np.stack(predict(waveform), axis=1))
-    )
-    with explain_damage(manifest):
-        for row, logits in progress.bar(predictions, total=len(clips), unit="clip", label=label):  # [taggers, K]
-            scores[row] = mean_logits(logits.astype("float64"))
-    return scores
+    return lambda waveform: mean_logits(np.stack(traced(waveform)).astype("float64"))
 
 
 def mean_logits(logits: np.ndarray, axis: int = 0) -> np.ndarray:

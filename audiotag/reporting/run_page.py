@@ -20,6 +20,7 @@ from audiotag.config.validation import log_name
 from audiotag.data.clips import TEST, read_clips, read_table
 from audiotag.data.labels import multi_hot, split_labels
 from audiotag.evaluation.measures import MEASURES, evaluation_tables, fit_thresholds, out_of_fold_thresholds
+from audiotag.evaluation.robustness import measure_robustness
 from audiotag.evaluation.scoring import how_validated, out_of_fold_predictions, score_test_clips
 from audiotag.evaluation.thresholds import calibration_error
 from audiotag.inference.records import mean_logits
@@ -76,7 +77,7 @@ class ScoredClips:
     clips_per_second: float
 
 
-def write_run_page(run: Run, path: str | Path) -> None:
+def write_run_page(run: Run, path: str | Path, *, robustness: bool = False) -> None:
     """Writes the page of a run.
 
     The run is evaluated on the labeled test clips of its records, or without any on its out-of-fold predictions.
@@ -84,9 +85,11 @@ def write_run_page(run: Run, path: str | Path) -> None:
     Args:
         run: A `Run` with at least one trained fold.
         path: The HTML file to write.
+        robustness: Also measure what is lost on changed test clips.
 
     Raises:
-        DataError: No fold is fully trained, or there are neither labeled test clips nor held-out clips.
+        DataError: No fold is fully trained, or there are neither labeled test clips nor held-out clips; for
+            `robustness` there must be test clips.
     """
     oof = None if run.experiment.validation is None else out_of_fold_predictions(run)
     scored = _score_test_clips(run)
@@ -117,6 +120,7 @@ def write_run_page(run: Run, path: str | Path) -> None:
         curves=_curves(run) + _lengths(run),
         measures=_measures(tables["overall"]),
         meanings=[(name.replace("_", " "), meaning) for name, meaning in MEASURES.items()],
+        robustness=cells(_robustness(measure_robustness(run, thresholds=thresholds))) if robustness else None,
         classes=cells(_classes(tables["classes"], run.experiment.task)),
         confusion_matrix=matrix,
         left_out=left_out,
@@ -173,6 +177,17 @@ def _measures(overall):
     chance = overall[overall["split"] == "all"].set_index("measure")["chance"].loc[names]
     rows.append(("chance", "", [(f"{value:.3f}", "") for value in chance]))
     return {"names": [name.replace("_", " ") for name in names], "rows": rows}
+
+
+def _robustness(table):
+    """A row per change of the sound, what each measure loses by it as columns."""
+    shown = {"change": list(dict.fromkeys(table["change"]))}
+    for measure, rows in table.groupby("measure", sort=False):
+        shown[measure] = [
+            "not possible" if np.isnan(row.loss) else f"{row.loss:+.3f} ({row.low:+.3f} to {row.high:+.3f})"
+            for row in rows.itertuples()
+        ]
+    return pd.DataFrame(shown)
 
 
 def _results(run: Run) -> Iterator[tuple[int, Stage, dict[str, Any]]]:
