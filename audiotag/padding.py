@@ -1,9 +1,13 @@
-"""How a clip that is shorter than a window is padded.
+"""How a clip that is shorter than a window is padded, and how many windows a longer one has.
 
-Training windows and inference use the same rule.
+Training windows and inference use the same rules, with and without Keras.
 """
 
 from typing import Any
+
+import numpy as np
+
+FULL_CLIP_STEPS = 13  # a clip is one window up to 64 times the window length; a longer clip is cut into such windows
 
 
 def zeros_before(missing: Any) -> Any:
@@ -53,3 +57,18 @@ def num_sliding_windows(clip_samples: Any, window_samples: Any, hop: Any) -> Any
     """
     spare = clip_samples - window_samples
     return 1 + ((spare + abs(spare)) // 2 + hop - 1) // hop
+
+
+def full_clip_lengths(window_samples: int) -> list[int]:
+    """The lengths of windows over complete clips: n, n sqrt(2), 2 n, 2 sqrt(2) n, …, 64 n.
+
+    Example:
+        >>> full_clip_lengths(100)[:4]
+        [100, 142, 200, 283]
+    """
+    return np.ceil(window_samples * 2 ** (np.arange(FULL_CLIP_STEPS) / 2)).astype("int32").tolist()
+
+
+def random_fractions(count: int) -> np.ndarray:
+    """Numbers from 0 to below 1, the same in every process: float32 [count]."""
+    return np.random.default_rng(0).random(count).astype("float32")

@@ -31,7 +31,8 @@ from audiotag.errors import AudiotagError, ConfigError, DataError
 from audiotag.evaluation.measures import fit_thresholds, labeled, out_of_fold_thresholds, refuse_unlabeled
 from audiotag.evaluation.scoring import check_scores, find_test_clips, out_of_fold_predictions, score_test_clips, some
 from audiotag.evaluation.thresholds import Calibration, fit_temperature
-from audiotag.inference.predictor import Predictor, of_any_size, predict_embeddings, predict_logits
+from audiotag.inference.blocks import of_any_size, predict_embeddings, predict_logits
+from audiotag.inference.predictor import Predictor
 from audiotag.metrics import lwlrap
 from audiotag.models.tagger import Tagger
 from audiotag.runs.directory import Run, open_run, with_records

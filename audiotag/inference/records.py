@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import tensorflow as tf
-from scipy.special import expit, log_expit, logsumexp
+from scipy.special import expit
 
 from audiotag import progress
 from audiotag.data.pipeline import evaluation_batches, explain_damage
 from audiotag.data.records.manifest import Manifest
 from audiotag.data.records.offsets import PcmShard
+from audiotag.inference.predictor import mean_logits
 from audiotag.models.tagger import Tagger
 
 BATCH_SIZE = 32  # windows per batch
@@ -75,13 +76,3 @@ def logits_function(taggers: Sequence[Tagger]) -> Callable[[Any], np.ndarray]:
         lambda waveform: [tagger(waveform, training=False) for tagger in taggers], reduce_retracing=True
     )
     return lambda waveform: mean_logits(np.stack(traced(waveform)).astype("float64"))
-
-
-def mean_logits(logits: np.ndarray, axis: int = 0) -> np.ndarray:
-    """The logits of the mean of probabilities along an axis, exact for any logits.
-
-    Example:
-        >>> float(mean_logits(np.array([50.0, 50.0])))
-        50.0
-    """
-    return logsumexp(log_expit(logits), axis=axis) - logsumexp(log_expit(-logits), axis=axis)

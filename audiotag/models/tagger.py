@@ -14,6 +14,7 @@ from audiotag.layers.augmentation.flips import FLIPS, FlipsAsClasses
 from audiotag.models import windowing
 from audiotag.models.heads import NetworkParts, is_head, pooled
 from audiotag.models.label_groups import split_groups, split_weighted_groups
+from audiotag.padding import random_fractions
 
 AS_IS = [FLIPS.index(flip) for flip in ("none", "frequency")]
 IN_TIME = [FLIPS.index(flip) for flip in ("time", "both")]
@@ -194,7 +195,7 @@ class Tagger(keras.Model):
             return self.window_logits(windows, flips=flips)
 
         try:
-            logits = ops.map(score, ops.convert_to_tensor(windowing.random_fractions(self.num_windows)))  # [W, V, F K]
+            logits = ops.map(score, ops.convert_to_tensor(random_fractions(self.num_windows)))  # [W, V, F K]
         finally:
             for layer in crops:
                 layer.position = None

@@ -10,10 +10,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from audiotag.padding import zeros_before
+from audiotag.padding import full_clip_lengths, random_fractions, zeros_before
 
 FULL_SCALE = 32_768.0  # of int16
-FULL_CLIP_STEPS = 13  # a clip is one window up to 64 times the window length; a longer clip is cut into such windows
 
 
 def full_clip_window(size: Any, n: int) -> Any:
@@ -26,9 +25,9 @@ def full_clip_window(size: Any, n: int) -> Any:
         >>> [full_clip_window(size, 100) for size in (7, 100, 101, 142, 150, 10**9)]
         [100, 100, 142, 142, 200, 6400]
     """
-    lengths = np.ceil(n * 2 ** (np.arange(FULL_CLIP_STEPS) / 2)).astype("int32")
+    lengths = np.array(full_clip_lengths(n), "int32")
     if isinstance(size, int):
-        return int(lengths[min(int(np.searchsorted(lengths, size)), FULL_CLIP_STEPS - 1)])
+        return int(lengths[min(int(np.searchsorted(lengths, size)), len(lengths) - 1)])
     return ops.min(ops.where(lengths >= size, lengths, lengths[-1]))
 
 
@@ -84,11 +83,6 @@ def random_windows(length: Any, n: Any, *, num_windows: int) -> tuple[Any, Any]:
     num_starts = ops.maximum(length - n, 0) + 1  # [B, 1]
     start = ops.cast(ops.floor(fractions * ops.cast(num_starts, "float32")), "int32")
     return ops.minimum(start, num_starts - 1), ops.broadcast_to(length > 0, ops.shape(start))
-
-
-def random_fractions(count: int) -> np.ndarray:
-    """Numbers from 0 to below 1, the same in every process: float32 [count]."""
-    return np.random.default_rng(0).random(count).astype("float32")
 
 
 def _window_numbers(length, size, n, hop):

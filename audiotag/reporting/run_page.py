@@ -23,7 +23,7 @@ from audiotag.evaluation.measures import MEASURES, evaluation_tables, fit_thresh
 from audiotag.evaluation.robustness import measure_robustness
 from audiotag.evaluation.scoring import how_validated, out_of_fold_predictions, score_test_clips
 from audiotag.evaluation.thresholds import calibration_error
-from audiotag.inference.records import mean_logits
+from audiotag.inference.predictor import mean_logits
 from audiotag.layers import FRONTENDS, LogMel, RawWaveform
 from audiotag.layers.frontends.filters import hz_to_mel
 from audiotag.metrics import lwlrap, per_clip_lwlrap

@@ -31,7 +31,8 @@ from audiotag.ensembling.members import (
 )
 from audiotag.errors import AudiotagError, ConfigError, DataError
 from audiotag.evaluation import thresholds as thresholding
-from audiotag.inference.predictor import Predictor, predict_frames
+from audiotag.inference.blocks import predict_frames
+from audiotag.inference.predictor import Predictor
 from audiotag.runs.directory import Run, experiment_file
 from audiotag.serving import model_card, rebuilding
 from audiotag.serving.warmup import write_warmup

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from audiotag.inference.predictor import pool_windows, predict_logits
+from audiotag.inference.blocks import predict_logits
+from audiotag.inference.predictor import pool_windows
 from audiotag.runs.models import load_taggers
 
 

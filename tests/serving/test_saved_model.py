@@ -12,7 +12,7 @@ import tensorflow as tf
 from waveforms import padded
 
 from audiotag.errors import ConfigError, DataError
-from audiotag.inference.predictor import predict_logits
+from audiotag.inference.blocks import predict_logits
 from audiotag.runs.models import load_taggers, with_predict_options
 from audiotag.serving.saved_model import export, load_predictor
 

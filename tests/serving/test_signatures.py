@@ -14,7 +14,7 @@ from audiotag.ensembling import members
 from audiotag.ensembling.members import predict_out_of_fold
 from audiotag.errors import DataError
 from audiotag.evaluation.measures import fit_thresholds
-from audiotag.inference import predictor as predicting
+from audiotag.inference import blocks
 from audiotag.inference.long_recordings import predict_windows
 from audiotag.models.tagger import Tagger
 from audiotag.runs.models import load_taggers
@@ -198,24 +198,24 @@ def test_warm_up_requests_call_every_signature_with_inputs(model, saved_model):
 def test_nothing_is_traced_again_for_another_length(run):
     predictor = load_predictor(run)
     traced = []
-    original = predicting.score_in_blocks
+    original = blocks.score_in_blocks
 
     def count(windows, score):
         traced.append(1)
         return original(windows, score)
 
-    predicting.score_in_blocks = count
+    blocks.score_in_blocks = count
     try:
         for num_clips, num_samples in ((1, 100), (2, RATE), (1, 3 * RATE), (5, 7)):
             assert predictor.logits(np.ones((num_clips, num_samples), "float32")).shape == (num_clips, NUM_CLASSES)
     finally:
-        predicting.score_in_blocks = original
+        blocks.score_in_blocks = original
     assert len(traced) == 2  # once for single windows, once for all other lengths
 
 
 def test_the_network_sees_a_limited_number_of_samples_at_a_time(run, monkeypatch):
     expected = load_predictor(run).logits(padded([noise(length, seed=length) for length in (70_000, 5, 33_000)]))
-    monkeypatch.setattr(predicting, "SAMPLES_PER_BLOCK", 3 * RATE)
+    monkeypatch.setattr(blocks, "SAMPLES_PER_BLOCK", 3 * RATE)
     sizes = []
     original = Tagger.window_logits
 

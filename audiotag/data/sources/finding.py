@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from audiotag.config.custom import allowed, described, import_component
 from audiotag.config.signatures import nearest
 from audiotag.data.clips import COLUMNS, EXCERPT, TEST, check_clips, check_labels, rows
 from audiotag.data.labels import split_labels
@@ -299,6 +298,8 @@ def _layout(name):
     """The layout of this name, which may be a user's own."""
     if ":" not in name:
         return LAYOUTS[name]
+    from audiotag.config.custom import allowed, import_component  # they read the signatures of Keras
+
     with allowed():  # the user names it, and no file does
         layout = import_component(name)
     if not isinstance(layout, Layout):
@@ -318,6 +319,8 @@ def _read_custom(name, layout, source):
     except Exception as error:  # whatever the user's code raises
         if isinstance(error, AudiotagError):
             raise
+        from audiotag.config.custom import described
+
         raise ConfigError(f"{name}: {described(error)}") from error
 
 
