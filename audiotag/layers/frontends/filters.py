@@ -7,6 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from audiotag.layers.frontends.stft import are_portable, portable_matmul
+
 # A band covers few bins. Multiplying this many bands at a time, each group by its own bins only, is a fraction of the
 # work of the full matrix product.
 BANDS_PER_MATMUL = 32
@@ -144,6 +146,8 @@ def full_matmul(x: Any, matrix: np.ndarray) -> Any:
         >>> np.asarray(full_matmul(np.array([[1.0, 2.0]]), np.array([[3.0], [4.0]]))).tolist()
         [[11.0]]
     """
+    if are_portable():
+        return portable_matmul(ops.cast(x, "float32"), matrix)
     x = ops.cast(x, matrix.dtype.name)
     if matrix.dtype == "float64" or not rounds_products():
         return ops.matmul(x, matrix)

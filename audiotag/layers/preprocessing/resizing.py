@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from audiotag.layers import checks
-from audiotag.layers.frontends.stft import FLOAT64
+from audiotag.layers.frontends.stft import FLOAT64, are_portable
 
 
 @keras.saving.register_keras_serializable(package="audiotag")
@@ -201,7 +201,9 @@ class Resize(keras.layers.Layer):
         options = {"interpolation": self.interpolation, "antialias": self.antialias}
         rows = pixel_weights(bands, self.height, **options)  # [height, M]
         columns = pixel_weights(frames, self.width, **options)  # [width, T]
-        planes = ops.transpose(ops.cast(image, FLOAT64), (0, 3, 1, 2))  # [B, C, M, T]
+        precision = "float32" if are_portable() else FLOAT64
+        rows, columns = ops.cast(rows, precision), ops.cast(columns, precision)
+        planes = ops.transpose(ops.cast(image, precision), (0, 3, 1, 2))  # [B, C, M, T]
         planes = ops.matmul(ops.matmul(rows, planes), ops.transpose(columns))  # [B, C, height, width]
         return ops.cast(ops.transpose(planes, (0, 2, 3, 1)), image.dtype)  # [B, height, width, C]
 
