@@ -162,7 +162,8 @@ def load_model(
     """Loads a trained model, ready to predict.
 
     Args:
-        run: A run, its directory, an ensemble's file, or a SavedModel of `fit` or `export`.
+        run: A run, its directory, an ensemble's file, or what `fit` and `export` write: a SavedModel, or an ONNX or
+            LiteRT file, which needs no TensorFlow.
         stage: The stage of a run whose weights to load; None is the last.
         fold: The only fold of a run to load; None is the mean of all trained folds.
         overrides: Other settings for a run, such as "predict.pool=max".
@@ -182,6 +183,12 @@ def load_model(
         silence = np.zeros((1, 16_000), "float32")
         logits = model.logits(silence)
     """
+    from audiotag.serving.converted_models import is_converted, load_converted
+
+    if isinstance(run, (str, os.PathLike)) and is_converted(run):
+        return load_converted(
+            run, [*_several(overrides), *(str(option) for option in (stage, fold) if option is not None)]
+        )
     _check_model(run)
     from audiotag.config import custom
     from audiotag.serving.saved_model import load_predictor

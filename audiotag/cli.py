@@ -32,6 +32,7 @@ os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
 PATH = click.Path(path_type=Path)
+CONVERTED = (".onnx", ".tflite")  # models that predict without TensorFlow
 
 
 class Output(click.Path):
@@ -65,8 +66,10 @@ def check_model(path: Path) -> None:
     """Refuses what is no run, ensemble or SavedModel, before TensorFlow starts.
 
     Raises:
-        DataError: The path does not exist, or is a directory of another kind.
+        DataError: The path does not exist, or is a directory or a file of another kind.
     """
+    if path.suffix in CONVERTED:
+        raise DataError(f"{path}: only predict takes ONNX and LiteRT files. Give the directory of its run.")
     if not path.exists():
         raise DataError(f"{path}: does not exist. Train a run with: audiotag fit EXPERIMENT")
     if path.is_dir() and not (path / "saved_model.pb").is_file():
@@ -622,7 +625,7 @@ def label_issues(folder: Path, stage: str | None, top: int, csv_path: Path | Non
 
 
 @main.command()
-@click.argument("model", metavar="RUN|ENSEMBLE|SAVEDMODEL", type=PATH)
+@click.argument("model", metavar="RUN|ENSEMBLE|SAVEDMODEL|ONNX|LITERT", type=PATH)
 @click.argument("paths", metavar="FILES...", nargs=-1, required=True)
 @click.option("--top", default=3, show_default=True, type=click.IntRange(min=1), help="Classes to show per file.")
 @click.option("--csv", "csv_path", type=TABLE, help="Write probabilities and logits of all classes to this file.")
@@ -674,25 +677,33 @@ def predict(
     for path in paths:
         if not files.is_utf8(path):
             raise DataError(f"the name {path!r} has bytes that are not UTF-8. Rename the file.")
-    check_model(model)
-    import_tensorflow()
+    if model.suffix not in CONVERTED:
+        check_model(model)
+        import_tensorflow()
     from audiotag.inference.inputs import LIST, find_files
 
     names = find_files(paths, map(os.fsdecode, sys.stdin.buffer) if LIST in paths else ())
-    from audiotag.config import custom
     from audiotag.inference.audio_files import top_classes
     from audiotag.serving.many_files import Outputs, predict_files
-    from audiotag.serving.saved_model import identity, load_predictor
 
     outputs = Outputs(csv_path, labels_path, events_path, raven, audacity)
-    decides = outputs.decides and threshold is None
-    with custom.allowed(allow_unsafe):
-        predictor = load_predictor(model, overrides, allow_unsafe=allow_unsafe, thresholds=decides)
+    if model.suffix in CONVERTED:
+        from audiotag.serving.converted_models import load_converted
+
+        predictor, identity = load_converted(model, overrides), files.sha256(model)
+    else:
+        from audiotag.config import custom
+        from audiotag.serving import saved_model
+
+        decides = outputs.decides and threshold is None
+        with custom.allowed(allow_unsafe):
+            predictor = saved_model.load_predictor(model, overrides, allow_unsafe=allow_unsafe, thresholds=decides)
+        identity = saved_model.identity(model)
     predict_files(
         predictor,
         names,
         outputs,
-        key={"model": identity(model), "overrides": overrides},
+        key={"model": identity, "overrides": overrides},
         threshold=threshold,
         show=lambda name, logits: click.echo(top_classes([name], logits[None], predictor.vocabulary, top)),
     )
@@ -787,24 +798,58 @@ def make_submission(
 
 @main.command()
 @model_argument
-@click.argument("folder", type=FOLDER)
-@click.option("--overwrite", is_flag=True, help="Replace the folder if it exists.")
+@click.argument("path", type=PATH)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["saved_model", "onnx", "litert"]),
+    help="By default onnx for a name that ends in .onnx, litert for .tflite, and saved_model, a folder, for others.",
+)
+@click.option("--quantize", is_flag=True, help="Of litert: store weights in 8 bits. Says how much lwlrap is lost.")
+@click.option("--overwrite", is_flag=True, help="Replace the folder or the file if it exists.")
 @click.option("--license", "license_name", metavar="SPDX", help="The model's license for its model card, as CC-BY-4.0.")
 @predict_overrides
 @allow_unsafe_option
-def export(model: Path, folder: Path, overwrite: bool, license_name: str | None, overrides: tuple[str, ...]) -> None:
-    """Write a run, or an ensemble of runs, as one SavedModel into FOLDER.
+def export(
+    model: Path,
+    path: Path,
+    form: str | None,
+    quantize: bool,
+    overwrite: bool,
+    license_name: str | None,
+    overrides: tuple[str, ...],
+) -> None:
+    """Write a run, or an ensemble of runs, as one SavedModel, or a run as an ONNX or a LiteRT file.
 
+    "audiotag predict" runs ONNX and LiteRT files without TensorFlow.
+
+    \b
     Example: audiotag export runs/densenet serving/densenet/1
+             audiotag export runs/densenet densenet.onnx
+             audiotag export runs/densenet densenet.tflite --quantize
     """
+    suffixes = {"onnx": ".onnx", "litert": ".tflite"}
+    named = {suffix: name for name, suffix in suffixes.items()}.get(path.suffix, "saved_model")
+    if form not in (None, named):
+        expected = f"ends in {suffixes[form]}" if form in suffixes else "has no such suffix"
+        raise click.UsageError(f"{path}: expected a name that {expected}, for --format {form}.")
+    if quantize and named != "litert":
+        raise click.UsageError("--quantize is for LiteRT. Give a name that ends in .tflite, or leave it out.")
     check_model(model)
     import_tensorflow()
     from audiotag.ensembling.members import open_model
-    from audiotag.serving import saved_model
 
     opened = open_model(model, overrides)
-    saved = saved_model.export(opened, folder, overwrite=overwrite, license_name=license_name)
-    click.echo(f"SavedModel: {saved}")
+    if named == "saved_model":
+        from audiotag.serving import saved_model
+
+        saved = saved_model.export(opened, path, overwrite=overwrite, license_name=license_name)
+        click.echo(f"SavedModel: {saved}")
+    else:
+        from audiotag.serving.conversion import convert
+
+        click.echo(convert(opened, path, quantize=quantize, overwrite=overwrite))
+        click.echo(f"{'ONNX' if named == 'onnx' else 'LiteRT'}: {path}")
 
 
 @main.command()
