@@ -54,8 +54,9 @@ def imported(*folders):
 
 def test_every_package_that_audiotag_imports_is_declared():
     required = setup_cfg()
-    assert imported("audiotag") - {"tensorflow-io", "pyarrow"} == required[""].keys() - NOT_IMPORTED
-    assert "tensorflow-io" in required["io"] and "pyarrow" in required["parquet"]
+    extra = {"tensorflow-io": "io", "pyarrow": "parquet", "onnx": "onnx", "tf2onnx": "onnx"}
+    assert imported("audiotag") - set(extra) == required[""].keys() - NOT_IMPORTED
+    assert all(package in required[name] for package, name in extra.items())
 
 
 def test_every_package_that_tests_and_benchmarks_import_is_declared():
