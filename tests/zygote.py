@@ -5,6 +5,7 @@ Reads jobs from standard input, one JSON object per line, and replies to each wi
     {"wait": pid, "seconds": s}  →  its exit code, as in subprocess; null if it is still running after s seconds
 """
 
+import gc
 import json
 import os
 import random
@@ -17,10 +18,15 @@ from pathlib import Path
 def load():
     """Imports what jobs need, without using anything of TensorFlow that would start its threads."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    gc.disable()
     import audiotag.cli
     import audiotag.data.records
     import audiotag.serving.saved_model
     import audiotag.training.loop  # noqa: F401
+
+    gc.freeze()  # which leaves these modules out of all collections
+    gc.set_threshold(50_000, 20, 100)
+    gc.enable()
 
 
 def run(job):
