@@ -4,7 +4,8 @@
 
 Each WAV file is given to the page as a file, and played to a fake microphone. The page's file must have the scores of
 `audiotag.predict`, or, if it has another rate than the model, which the browser converts in its own way, the same best
-class. At the microphone, where windows start anywhere, the class with the highest score in any window must be that one. Needs playwright and a Chromium: `playwright install chromium`, or --chromium PATH.
+class. At the microphone, where windows start anywhere, the class with the highest score in any window must be that one.
+Needs playwright and a Chromium: `playwright install chromium`, or --chromium PATH.
 """
 
 import argparse
@@ -47,8 +48,8 @@ def main():
             matches &= {max(file, key=file.get), max(recorded, key=recorded.get)} == {row.idxmax()}
             wrong += not matches
             print(
-                f"{path.name}: audiotag {row.idxmax()} {row.max():.1%}; page {max(file, key=file.get)}, scores differ by "
-                f"{difference:.2f} %; microphone {max(recorded, key=recorded.get)}{'' if matches else '  DIFFERS'}"
+                f"{path.name}: audiotag {row.idxmax()} {row.max():.1%}; page {max(file, key=file.get)}, scores differ "
+                f"by {difference:.2f} %; microphone {max(recorded, key=recorded.get)}{'' if matches else '  DIFFERS'}"
             )
     server.shutdown()
     raise SystemExit(wrong > 0)
