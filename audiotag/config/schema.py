@@ -42,7 +42,7 @@ else:
     Model = component("audiotag.models", "MODELS", given=("input_shape", "num_classes"))
     Head = component("audiotag.models.heads", "HEADS", given=("embeddings", "num_logits"))
     InitialHead = component(
-        "audiotag.models.initial_heads", "INITIAL_HEADS", given=("inputs", "truth", "weights", "folds")
+        "audiotag.models.initial_heads", "INITIAL_HEADS", given=("inputs", "truth", "weights", "folds", "prior")
     )
     Loss = component("audiotag.losses", "LOSSES", base="keras.losses:Loss")
     Metric = component(

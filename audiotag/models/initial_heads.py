@@ -11,7 +11,9 @@ def ridge(
     weights: Any,
     folds: Any,
     *,
+    prior: tuple[Any, Any] | None = None,
     alpha: float | tuple[float, ...] = (1.0, 10.0, 100.0, 1e3, 1e4, 1e5),
+    prior_weight: float | tuple[float, ...] = (0.0, 0.2, 0.4, 0.8),
     scale: float = 5.0,
 ) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
     """Ridge regression from standardized embeddings to -1 and 1.
@@ -24,6 +26,10 @@ def ridge(
     the rows; the scaling is then folded into kernel and bias, and both are multiplied by `scale`. Of several alpha it
     takes that of the smallest squared error on rows whose fold was left out.
 
+    With few clips the names of the classes help: if the backbone was published with a layer whose classes have similar
+    names, that layer is the `prior`. Its logits, scaled to a standard deviation of 1, predict the part `prior_weight`
+    of the targets, and the regression the rest. The weight is chosen together with alpha.
+
     Reference: Hoerl and Kennard, "Ridge Regression", 1970; Kornblith et al., "Do Better ImageNet Models Transfer
     Better?", 2019 (fine-tuning from such a head).
 
@@ -32,15 +38,17 @@ def ridge(
         truth: [n, K], 0 or 1.
         weights: [n], of each row, above 0; their mean over clips is 1.
         folds: int [n], a group of rows each, for the choice of alpha; rows of one recording share one.
+        prior: (kernel [D, K], bias [K]) of a head that is known before; None if there is none.
         alpha: Strength of the penalty, above 0; of several, one is chosen.
+        prior_weight: Weight of the prior, from 0, which ignores it; of several, one is chosen.
         scale: The logit of a class that is surely present.
 
     Returns:
-        (kernel float32 [D, K], bias float32 [K], what was chosen: {"alpha": ..., "error": the mean squared error on
-        rows left out, if there were several}).
+        (kernel float32 [D, K], bias float32 [K], what was chosen: {"alpha": ..., "prior_weight": ..., if there is a
+        prior, "error": the mean squared error on rows left out, if there were several}).
 
     Raises:
-        ValueError: alpha or scale is not above 0.
+        ValueError: alpha or scale is not above 0, or prior_weight is below 0.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -49,34 +57,69 @@ def ridge(
         >>> chosen["alpha"], bool(kernel[0, 0] > 10 * abs(kernel[1, 0]))
         (1.0, True)
     """
-    alphas = (alpha,) if isinstance(alpha, (int, float)) else alpha
+    alphas, prior_weights = _several(alpha), _several(prior_weight)
     if not alphas or min(alphas) <= 0:
         raise ValueError(f"alpha must be one or more numbers above 0. Received: alpha={alpha}")
+    if not prior_weights or min(prior_weights) < 0:
+        raise ValueError(f"prior_weight must be one or more numbers from 0. Received: prior_weight={prior_weight}")
     if scale <= 0:
         raise ValueError(f"scale must be above 0. Received: scale={scale}")
     inputs, weights, folds = np.asarray(inputs, "float64"), np.asarray(weights, "float64"), np.asarray(folds)
     targets = 2.0 * np.asarray(truth, "float64") - 1  # [n, K]
+    prior_kernel, prior_bias = _standardized_head(prior, inputs, weights, targets.shape[1])
+    known = inputs @ prior_kernel + prior_bias  # [n, K]
     mean = np.average(inputs, axis=0, weights=weights)  # [D]
     deviation = np.sqrt(np.average(np.square(inputs - mean), axis=0, weights=weights))
     deviation = np.where(deviation > 1e-6 * (1 + abs(mean)), deviation, np.inf)  # a constant has no weight
     standardized = (inputs - mean) / deviation
-    sums = [
-        _sums(standardized[rows], targets[rows], weights[rows]) for rows in (folds == fold for fold in np.unique(folds))
-    ]
-    total = _added(sums)
-    chosen: dict[str, float] = {"alpha": float(alphas[0])}
-    if len(alphas) > 1 and len(sums) > 1:
-        errors = np.zeros(len(alphas))
-        for left_out in sums:
-            rest = tuple(whole - part for whole, part in zip(total, left_out))
-            for index, (kernel, bias) in enumerate(_solutions(rest, alphas)):
-                errors[index] += _squared_error(left_out, kernel, bias)
-        errors /= total[0] * targets.shape[1]
-        best = int(np.argmin(errors))
-        chosen = {"alpha": float(alphas[best]), "error": float(errors[best])}
-    ((kernel, bias),) = _solutions(total, [chosen["alpha"]])
+    errors: dict[tuple[float, float], float] = {}
+    totals = {}
+    for each in prior_weights if prior is not None else (0.0,):
+        rest = targets - each * known
+        sums = [
+            _sums(standardized[rows], rest[rows], weights[rows])
+            for rows in (folds == fold for fold in np.unique(folds))
+        ]
+        totals[each] = _added(sums)
+        errors |= {(each, strength): error for strength, error in zip(alphas, _errors_left_out(sums, alphas))}
+    best, strength = min(errors, key=lambda pair: errors[pair])
+    chosen = {"alpha": float(strength)} | ({} if prior is None else {"prior_weight": float(best)})
+    if len(errors) > 1 and np.isfinite(errors[best, strength]):
+        chosen["error"] = float(errors[best, strength] / (weights.sum() * targets.shape[1]))
+    ((kernel, bias),) = _solutions(totals[best], [strength])
     kernel = scale * kernel / deviation[:, None]
-    return kernel.astype("float32"), (scale * bias - mean @ kernel).astype("float32"), chosen
+    bias = scale * bias - mean @ kernel
+    kernel, bias = kernel + scale * best * prior_kernel, bias + scale * best * prior_bias
+    return kernel.astype("float32"), bias.astype("float32"), chosen
+
+
+def _several(value):
+    return (value,) if isinstance(value, (int, float)) else tuple(value)
+
+
+def _standardized_head(prior, inputs, weights, num_classes):
+    """The kernel and bias of a prior whose outputs have mean 0 and standard deviation 1; zeros without a prior."""
+    if prior is None:
+        return np.zeros((inputs.shape[1], num_classes)), np.zeros(num_classes)
+    kernel, bias = (np.asarray(array, "float64") for array in prior)
+    known = inputs @ kernel + bias  # [n, K]
+    weights = np.broadcast_to(weights[:, None], known.shape)
+    mean = np.average(known, weights=weights)
+    deviation = np.sqrt(np.average(np.square(known - mean), weights=weights))
+    deviation = deviation if deviation > 0 else np.inf
+    return kernel / deviation, (bias - mean) / deviation
+
+
+def _errors_left_out(sums, alphas):
+    """The sum of squared errors of each alpha on the rows of each fold, by the others; infinite with one fold."""
+    if len(sums) < 2:
+        return [np.inf] * len(alphas)
+    errors, total = np.zeros(len(alphas)), _added(sums)
+    for left_out in sums:
+        rest = tuple(whole - part for whole, part in zip(total, left_out))
+        for index, (kernel, bias) in enumerate(_solutions(rest, alphas)):
+            errors[index] += _squared_error(left_out, kernel, bias)
+    return errors.tolist()
 
 
 def _sums(x, y, w):

@@ -155,9 +155,13 @@ def _unit(embeddings):
 
 def has_baselines(context: FoldContext) -> bool:
     """Whether a stage starts from published weights and has validation clips."""
+    return _starts_published(context) and context.run.experiment.validation is not None
+
+
+def _starts_published(context):
+    """Whether a stage starts from published weights."""
     model = context.run.experiment.model
-    starts_published = context.stage.start_from is None and getattr(model, "weights", None) is not None
-    return model.name in PUBLISHED and starts_published and context.run.experiment.validation is not None
+    return context.stage.start_from is None and model.name in PUBLISHED and getattr(model, "weights", None) is not None
 
 
 def write_baselines(
@@ -175,7 +179,6 @@ def write_baselines(
         DataError: The records are damaged, or an embedding is NaN or infinite.
     """
     run = context.run
-    model: Any = run.experiment.model
     validated = validation_clips(run, context.clips, context.fold, context.stage).reset_index(drop=True)
     training = _embeddings(context, tagger, clips, "training", say)
     validation = _embeddings(context, tagger, validated, "validation", say)
@@ -186,17 +189,52 @@ def write_baselines(
         "by_names": None,
         "by_neighbors": {"k": NUM_NEIGHBORS, "metrics": _metrics(context, truth, np.log(near / (1 - near)))},
     }
-    try:
-        kernel, bias = published_top(model.name, model.weights, validation.values.shape[-1])
-    except DataError:  # a backbone that audiotag trained, with a last layer of other classes
-        pass
-    else:
-        names = class_names(model.name)
-        matches = matching_classes(run.vocabulary, names)
-        columns = [[names.index(name) for name in matches[label]] for label in run.vocabulary]
+    if (published := _published_classes(context, validation.values.shape[-1])) is not None:
+        kernel, bias, matches, columns = published
         logits = name_logits(validation, kernel, bias, columns, pool=tagger.pool)
         content["by_names"] = {"classes": matches, "metrics": _metrics(context, truth, logits)}
     files.write_text(context.files.baselines, json.dumps(content, indent=2) + "\n")
+
+
+def head_by_names(context: FoldContext, num_embeddings: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """The published last layer for the classes of a run, found by their names.
+
+    Args:
+        context: The fold and a stage.
+        num_embeddings: D.
+
+    Returns:
+        (kernel [D, K], bias [K]): for each class the mean of the published ones that match, less the mean over the
+        classes; zeros for a class without any. None if the stage does not start from published weights, or no class
+        has a match.
+    """
+    if not _starts_published(context):
+        return None
+    published = _published_classes(context, num_embeddings)
+    if published is None or not any(published[-1]):
+        return None
+    kernel, bias, _, columns = published
+    head = np.zeros((num_embeddings + 1, len(columns)))  # [D + 1, K]
+    found = [label for label, places in enumerate(columns) if places]
+    for label in found:
+        head[:, label] = np.concatenate([kernel, bias[None]])[:, columns[label]].mean(axis=1)
+    head[:, found] -= head[:, found].mean(axis=1, keepdims=True)
+    return head[:-1], head[-1]
+
+
+def _published_classes(context, num_embeddings):
+    """(kernel [D, P], bias [P], {class: published names}, their places for each class), or None.
+
+    It is None for a backbone that audiotag trained, whose last layer is of other classes.
+    """
+    model, vocabulary = context.run.experiment.model, context.run.vocabulary
+    try:
+        kernel, bias = published_top(model.name, model.weights, num_embeddings)
+    except DataError:
+        return None
+    names = class_names(model.name)
+    matches = matching_classes(vocabulary, names)
+    return kernel, bias, matches, [[names.index(name) for name in matches[label]] for label in vocabulary]
 
 
 def _embeddings(context, tagger, clips, kind, say):

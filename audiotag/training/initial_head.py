@@ -12,7 +12,7 @@ import pandas as pd
 
 from audiotag import files
 from audiotag.config.components import Section
-from audiotag.config.custom import create
+from audiotag.config.custom import accepts, create
 from audiotag.config.schema import stage_of
 from audiotag.crossval.fold_context import FoldContext
 from audiotag.data.folds import stratified_folds
@@ -21,6 +21,7 @@ from audiotag.data.pipeline import WindowFeatures
 from audiotag.errors import ConfigError, error_context
 from audiotag.models.initial_heads import INITIAL_HEADS
 from audiotag.models.tagger import Tagger
+from audiotag.training.baselines import head_by_names
 
 NUM_FOLDS = 5  # of the training clips, to choose by
 BATCH_SIZE = 1024  # windows
@@ -74,7 +75,8 @@ def set_initial_head(
 ) -> dict[str, Any]:
     """Sets the last layer of a stage's model as its `initial_head` says.
 
-    Each clip counts as its windows together, and as often as training draws it. What was chosen is stored in
+    Each clip counts as its windows together, and as often as training draws it. A stage that starts from published
+    weights gives the published head of the classes with the same names as `prior`. What was chosen is stored in
     initial_head.json of the stage.
 
     Args:
@@ -97,6 +99,9 @@ def set_initial_head(
     inputs = _inputs_of(layer, tagger, features.values)  # [windows, D]
     weights = np.ones(len(clips)) if probabilities is None else probabilities / np.mean(probabilities)  # [clips]
     counts = features.counts
+    prior = {}
+    if layer.input is tagger.parts.features and accepts(initial_head, INITIAL_HEADS, "prior"):
+        prior["prior"] = head_by_names(context, inputs.shape[1])
     with error_context(where):
         kernel, bias, chosen = create(
             initial_head,
@@ -105,6 +110,7 @@ def set_initial_head(
             truth=np.repeat(multi_hot(clips["labels"], run.vocabulary), counts, axis=0),
             weights=np.repeat(weights / counts, counts),
             folds=np.repeat(_folds(clips, run.experiment.seed), counts),
+            **prior,
         )
         if not (np.isfinite(kernel).all() and np.isfinite(bias).all()):
             raise ConfigError(f"{where}: its weights are NaN or infinite. Choose a larger alpha.")

@@ -63,3 +63,29 @@ def test_an_input_that_is_always_the_same_has_no_weight():
 def test_options_that_mean_nothing_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         ridge(INPUTS, TRUTH, ONES, FOLDS, **options)
+
+
+def test_a_prior_that_knows_the_classes_helps_where_clips_are_few_and_is_left_out_where_it_misleads():
+    inputs, known = RNG.normal(size=(300, 40)), RNG.normal(size=(40, 3))
+    truth = np.eye(3)[(inputs @ known).argmax(axis=1)]
+    few, rest = np.arange(12), np.arange(12, 300)
+
+    def accuracy(prior):
+        kernel, bias, chosen = ridge(inputs[few], truth[few], np.ones(12), np.arange(12) % 4, prior=prior)
+        return np.mean((inputs[rest] @ kernel + bias).argmax(axis=1) == truth[rest].argmax(axis=1)), chosen
+
+    alone, with_prior = accuracy(None), accuracy((known, np.zeros(3)))
+    assert with_prior[0] > alone[0] + 0.1 and with_prior[1]["prior_weight"] > 0 and "prior_weight" not in alone[1]
+    misled = accuracy((-known, np.zeros(3)))
+    assert misled == (alone[0], alone[1] | {"prior_weight": 0.0})
+
+
+def test_kernel_and_bias_hold_the_prior():
+    prior = RNG.normal(size=(8, 3)), RNG.normal(size=3)
+    kernel, bias, chosen = ridge(INPUTS, TRUTH, ONES, FOLDS, prior=prior, alpha=5.0, prior_weight=0.5, scale=2.0)
+    known = INPUTS @ prior[0] + prior[1]
+    known = (known - known.mean()) / known.std()
+    scaled = StandardScaler().fit_transform(INPUTS)
+    expected = Ridge(alpha=5.0).fit(scaled, 2 * TRUTH - 1 - 0.5 * known).predict(scaled) + 0.5 * known
+    np.testing.assert_allclose(INPUTS @ kernel + bias, 2 * expected, rtol=1e-4, atol=1e-4)
+    assert chosen == {"alpha": 5.0, "prior_weight": 0.5}
