@@ -14,7 +14,7 @@ FAST := tests/conformance/test_annotations.py tests/conformance/test_imports.py 
 	tests/evaluation/test_thresholds.py tests/test_files.py tests/metrics tests/test_padding.py \
 	tests/test_progress.py tests/test_schedules.py
 
-.PHONY: demo check test test-slow test-wheel torture lint types format docs test-io bench clean
+.PHONY: demo demo-io check test test-slow test-wheel torture lint types format docs test-io bench clean
 
 demo: .venv/ready  ## The main job on synthesized clips: write records, train on noisy then curated labels, export, report.
 	test -d demo || $(BIN)/audiotag make-demo demo
@@ -23,6 +23,15 @@ demo: .venv/ready  ## The main job on synthesized clips: write records, train on
 	$(BIN)/audiotag evaluate runs/demo --stage noisy
 	$(BIN)/audiotag evaluate runs/demo
 	$(BIN)/audiotag report runs/demo
+
+# fit exports the model, too; evaluating in Python, it is an error if soundfile decodes.
+demo-io: .venv-io/ready  ## Records in FLAC, decoded by tensorflow-io inside the graph: one short stage, exported and evaluated.
+	test -d build/demo-io || .venv-io/bin/audiotag make-demo build/demo-io
+	.venv-io/bin/audiotag make-records build/demo-io --sample-rate 16000 --codec flac --out build/demo-io-records
+	.venv-io/bin/audiotag fit experiments/simple.json --run build/demo-io-run --restart \
+		--set records=build/demo-io-records --set stages.train.epochs=1 --set 'model.filters=[8, 16]'
+	.venv-io/bin/python -c "import audiotag; from audiotag.data.pipeline import tensorflow_io; \
+		assert tensorflow_io() is not None; print(audiotag.evaluate('build/demo-io-run'))"
 
 check: lint types  ## The fast tests: what CI runs first.
 	$(PYTEST) $(FAST)
@@ -63,7 +72,7 @@ bench: demo  ## Speed compared with other libraries; each prints its table.
 	$(BIN)/python benchmarks/long_recording.py
 
 clean:
-	rm -rf .venv .venv-io demo runs tfrecords/demo
+	rm -rf .venv .venv-io build demo runs tfrecords/demo
 
 # What audiotag needs and nothing else. Without TensorFlow's C++ headers, which only operations in C++ need, and
 # without compiled files of modules that are never imported, it is two thirds of a gigabyte smaller.
