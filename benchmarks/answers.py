@@ -33,7 +33,8 @@ OPTIONS = {  # of one model: changes to the experiment's "predict"
     "drop_remainder, max (M. Pinto)": ["predict.windows=drop_remainder", "predict.pool=max"],
     "8 random windows": ["predict.windows=random"],
     "full clip": ["predict.windows=full_clip"],
-    "four flips": ["predict.flip_tta=clip"],
+    "four flips of windows": ["predict.flip_tta=windows"],
+    "four flips of the clip": ["predict.flip_tta=clip"],
 }
 
 
@@ -50,9 +51,11 @@ def main():
     row = functools.partial(print_row, truth)
     row("one fold, as in the experiment", one_fold)
     for name, overrides in OPTIONS.items():
-        if name == "four flips" and not has_flips(run):
+        if "flips" in name and not has_flips(run):
             continue
-        row(f"one fold, {name}", predict(folds[0], tuple(overrides))[1], "one fold", one_fold)
+        other = "four flips of windows" if name == "four flips of the clip" else "one fold"
+        compared = predict(folds[0], tuple(OPTIONS.get(other, ())))[1]
+        row(f"one fold, {name}", predict(folds[0], tuple(overrides))[1], other, compared)
     if len(folds) < 2:
         return
     members = np.stack([predict(fold, ())[1] for fold in folds], axis=1)  # [clips, E, K]
