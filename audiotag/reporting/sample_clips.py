@@ -18,10 +18,13 @@ NUM_SAMPLES = 6  # clips of different classes
 NUM_EXTREMES = 3  # of the shortest, and of the longest
 NUM_COLUMNS = 200  # of a chart
 SOUND_SECONDS = 10.0  # of audio per clip
+SPECTRUM_SECONDS = 60.0  # at most: a recording may have hours
 
 
 def sample_cards(source: str | Path, clips: pd.DataFrame) -> list[dict[str, Any]]:
-    """Clips to look at and listen to: some of the most frequent classes, the shortest and the longest.
+    """Clips to look at and listen to.
+
+    They are some of the most frequent classes, the shortest and the longest.
 
     Args:
         source: The directory of records, or the recordings that `clips` has the paths of.
@@ -90,7 +93,8 @@ def waveforms_of_records(manifest: Manifest, names: Iterable[str]) -> dict[str, 
 
 def _card(clip, waveform, rate):
     seconds = len(waveform) / rate
-    amplitudes = 2 * np.abs(np.fft.rfft(waveform)) / len(waveform)  # of the sine of each frequency
+    part = waveform[: round(SPECTRUM_SECONDS * rate)]
+    amplitudes = 2 * np.abs(np.fft.rfft(part)) / len(part)  # of the sine of each frequency
     cut = waveform[: round(SOUND_SECONDS * rate)]
     return {
         "name": clip["name"],

@@ -72,9 +72,9 @@ class FixFrames(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="audiotag")
 class StretchFrames(keras.layers.Layer):
-    """Resizes clips of any length to one number of frames, without the silence around them.
+    """Resizes complete clips to one number of frames.
 
-    A complete clip, between zeros in a window that is longer, becomes an image of one width. Frames at either end
+    A clip of any length, between zeros in a window that is longer, becomes an image of one width. Frames at either end
     whose bands all have the lowest value of the image, as those of zeros have in decibels with a limited dynamic
     range, do not belong to the clip. The frames between them are resized as by `Resize`, with "bilinear" and
     `antialias`. An image of one value is resized as it is.
