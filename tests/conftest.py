@@ -11,9 +11,12 @@ from audiotag.config.loading import load
 
 gc.disable()  # until all is imported
 collect_ignore = ["as_on_windows"]  # importing it takes away what Windows lacks
+# Files of these folders share a run that takes long to train, so one worker runs them all.
+TOGETHER = {"tests/crossval", "tests/sweeps"}
 # Half a minute or more each, all tests of a file together.
-LONGEST = ["loop", "docs", "resume", "models", "backends", "experiments", "label_selection", "making", "training"]
-LONGEST += ["layers", "systems", "api", "custom_components", "untrusted_files", "out_of_fold", "splits", "cli", "moves"]
+LONGEST = ["resume", "loop", "label_selection", "docs", "backends", "models", "rebuilding", "making", "layers", "api"]
+LONGEST += ["custom_components", "experiments", "training", "cli", "validation_kinds", "untrusted_files", "results"]
+LONGEST += ["systems", "moves", "embedding_cache", "members", "saved_model", "many_files", "callbacks"]
 ADAM = {"name": "adam", "learning_rate": 0.01}
 LOSS = {"name": "binary_crossentropy"}
 CALLBACKS = [{"name": "CSVLogger"}]
@@ -44,6 +47,20 @@ def _no_determinism_left_behind():
         from tensorflow.python.framework import config  # the public API can only switch it on
 
         config.disable_op_determinism()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Runs each file on one worker, and the files of some folders on the same one."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            path = nodeid.split("::")[0]
+            folder = path.rpartition("/")[0]
+            return folder if folder in TOGETHER else path
+
+    return Scheduling(config, log)
 
 
 def pytest_collection_modifyitems(items):
