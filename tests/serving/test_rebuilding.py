@@ -14,7 +14,6 @@ from audiotag.errors import AudiotagError, DataError
 from audiotag.models.backbones import LOADED_LATER
 from audiotag.runs.building import build_tagger
 from audiotag.runs.directory import open_run
-from audiotag.runs.models import with_predict_options
 from audiotag.runs.weights import save_weights
 from audiotag.serving import rebuilding
 from audiotag.serving.saved_model import export, load_predictor
@@ -46,11 +45,8 @@ def untrained(run, folder, *overrides, folds=(0,)):
     return open_run(folder)
 
 
-@pytest.mark.parametrize("windows", ["sliding", "drop_remainder", "random", "full_clip"])
-def test_each_window_layout_predicts_as_its_graph(run, tmp_path, windows):
-    pool = {"random": "max", "drop_remainder": "log_mean_exp"}.get(windows, "mean")
-    changed = with_predict_options(run, [f"predict.windows={windows}", f"predict.pool={pool}"])
-    equal_to_its_graph(export(changed, tmp_path / "saved"))
+def test_a_run_predicts_as_its_graph(saved_model):
+    equal_to_its_graph(saved_model)
 
 
 CROPS = 'image_preprocess=[{"name":"standardize"},{"name":"random_crop","num_frames":20}]'
@@ -76,10 +72,20 @@ def test_each_kind_of_network_predicts_as_its_graph(run, tmp_path, overrides):
     equal_to_its_graph(folder, 2e-3 if "dtype_policy=mixed_bfloat16" in overrides else 1e-6)
 
 
-@pytest.mark.parametrize("combiner", ["mean", "geometric_mean", "rank_mean", "ridge", "logit_weights"])
-def test_an_ensemble_with_each_combiner_predicts_as_its_graph(run, tmp_path, combiner):
+@pytest.mark.parametrize(
+    ("combiner", "windows", "pool"),
+    [
+        ("mean", "random", "max"),
+        ("geometric_mean", "drop_remainder", "log_mean_exp"),
+        ("rank_mean", "sliding", "max"),
+        ("ridge", "full_clip", "mean"),
+        ("logit_weights", "sliding", "mean"),
+    ],
+)
+def test_an_ensemble_with_each_combiner_and_window_layout_predicts_as_its_graph(run, tmp_path, combiner, windows, pool):
     fitted = combiner in ("ridge", "logit_weights")
-    members = [{"run": str(run.folder)}, {"run": str(run.folder), "stage": "noisy", "predict": {"pool": "max"}}]
+    predict = {"windows": windows, "pool": pool}
+    members = [{"run": str(run.folder)}, {"run": str(run.folder), "stage": "noisy", "predict": predict}]
     members[0] |= {} if fitted else {"weight": 3.0}
     content = {"members": members, "combiner": {"name": combiner}, "standardize_logits": combiner == "ridge"}
     (tmp_path / "ensemble.json").write_text(json.dumps(content))
