@@ -84,8 +84,8 @@ clean:
 	touch $@
 
 .venv/tests: .venv/ready
-	$(INSTALL) --editable '.[tests,backends]'
-	touch $@
+	$(INSTALL) --editable '.[tests,backends,docs]'
+	touch $@ .venv/docs
 
 .venv/docs: .venv/ready
 	$(INSTALL) --editable '.[docs]'
