@@ -3,20 +3,21 @@
 import json
 
 import pytest
+from selection_runs import STAGE
 
 from audiotag.config.loading import load
 from audiotag.sweeps.schema import SweepConfig
 from audiotag.sweeps.training import run_sweep
 
-STAGES = {"stages.noisy.epochs": 1, "stages.curated.epochs": 1, "model.filters": [8]}
+ONE_STAGE = {"stages": [STAGE | {"name": "curated", "subset": "curated", "epochs": 1}]}
 
 
 @pytest.fixture(scope="session")
 def sweep_file(tiny_file, tmp_path_factory):
     """The file of the sweep."""
     path = tmp_path_factory.mktemp("sweep") / "tiny_sweep.json"
-    content = {"experiment": str(tiny_file), "seeds": [1, 2], "variations": {"as it is": STAGES}}
-    content["variations"]["no masks"] = STAGES | {"augment": []}
+    content = {"experiment": str(tiny_file), "seeds": [1, 2], "variations": {"as it is": ONE_STAGE}}
+    content["variations"]["no masks"] = ONE_STAGE | {"augment": []}
     path.write_text(json.dumps(content))
     return path
 

@@ -63,10 +63,12 @@ def test_a_run_that_another_process_trains_is_left_to_it(sweep, sweep_file, own,
 
 def test_a_run_that_fails_is_named_after_the_table_of_the_others(sweep_file, tiny_file, own):
     config = load(sweep_file, kind=SweepConfig)
-    too_large = config.variations["as it is"] | {"stages.noisy.batch_size": 1000}
+    too_large = config.variations["as it is"] | {"stages.curated.batch_size": 1000}
     config = config.model_copy(update={"variations": config.variations | {"too large": too_large}, "seeds": (1,)})
     said = []
-    with pytest.raises(DataError, match="1 of 3 runs failed:\n.*too-large-1: stages.noisy.batch_size: 40 clips do not"):
+    with pytest.raises(
+        DataError, match="1 of 3 runs failed:\n.*too-large-1: stages.curated.batch_size: 32 clips do not"
+    ):
         run_sweep(config, own, sweep_file, say=said.append)
     assert "no masks" in said[-1] and "too large" not in said[-1]
     assert (own / "table.txt").read_text() == said[-1] + "\n"
@@ -74,7 +76,7 @@ def test_a_run_that_fails_is_named_after_the_table_of_the_others(sweep_file, tin
 
 
 def test_a_wrong_variation_fails_before_any_training(sweep, sweep_file, tmp_path):
-    config = sweep.model_copy(update={"variations": sweep.variations | {"wrong": {"stages.noisy.epochs": 0}}})
+    config = sweep.model_copy(update={"variations": sweep.variations | {"wrong": {"stages.curated.epochs": 0}}})
     with pytest.raises(ConfigError, match="variations.wrong: "):
         run_sweep(config, tmp_path / "runs", sweep_file, say=silent)
     assert not (tmp_path / "runs").exists()
