@@ -2,8 +2,6 @@
 
 import dataclasses
 import os
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -48,23 +46,38 @@ def folder(tmp_path_factory):
     return folder, {str(paths[number]) for number in broken}
 
 
-def run_predict(model, folder, out, **options):
-    """The command, started in a process of its own."""
-    command = [sys.executable, "-m", "audiotag", "predict", model, folder, "--csv", out / "scores.csv"]
-    command += ["--labels", out / "labels.csv"]
-    out.mkdir(exist_ok=True)
-    with open(out / "stdout", "w") as stdout, open(out / "stderr", "w") as stderr:
-        return subprocess.Popen(list(map(str, command)), stdout=stdout, stderr=stderr, **options)
+# Runs a command whose output and messages go into files of a folder.
+COMMAND = """
+import os, sys
+from audiotag.cli import main
+for number, name in ((1, "stdout"), (2, "stderr")):
+    file = os.open(os.path.join(sys.argv[1], name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(file, number)
+main(sys.argv[2:])
+"""
+
+
+@pytest.fixture
+def run_predict(start, saved_model, folder, tmp_path):
+    """A function that starts the command in a process of its own, which writes into a folder: a `Job`."""
+    (tmp_path / "command.py").write_text(COMMAND)
+
+    def run_predict(out):
+        out.mkdir(exist_ok=True)
+        command = [out, "predict", saved_model, folder[0], "--csv", out / "scores.csv", "--labels", out / "labels.csv"]
+        return start(*command, script=tmp_path / "command.py")
+
+    return run_predict
 
 
 def contents(out):
     return {name: (out / name).read_bytes() for name in ("scores.csv", "labels.csv", "scores.rejects.csv", "stdout")}
 
 
-def test_a_killed_command_continues_and_writes_the_same_bytes(saved_model, folder, tmp_path):
-    recordings, broken = folder
+def test_a_killed_command_continues_and_writes_the_same_bytes(run_predict, folder, tmp_path):
+    _, broken = folder
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert run_predict(saved_model, recordings, whole).wait() == 1
+    assert run_predict(whole).wait() == 1
     assert pd.read_csv(whole / "scores.rejects.csv")["fname"].tolist() == sorted(broken)
     table = pd.read_csv(whole / "scores.csv")
     assert len(table) == NUM_FILES - NUM_BROKEN and table["fname"].is_monotonic_increasing
@@ -72,15 +85,14 @@ def test_a_killed_command_continues_and_writes_the_same_bytes(saved_model, folde
     assert last == f"Error: {NUM_BROKEN} of {NUM_FILES} files cannot be predicted: {whole / 'scores.rejects.csv'}"
     progress, done = killed / "scores.progress", 0
     for kill in range(tier(1, 5)):
-        process = run_predict(saved_model, recordings, killed)
-        while process.poll() is None and done <= (kill + 1) * NUM_FILES // 8:
+        job = run_predict(killed)
+        while not job.ended() and done <= (kill + 1) * NUM_FILES // 8:
             time.sleep(0.02)
             done = progress.read_bytes().count(b"\n") if progress.exists() else 0
-        process.kill()
-        process.wait()
+        job.kill().wait()
         assert not (killed / "scores.csv").exists()
     assert done > NUM_FILES // 8
-    assert run_predict(saved_model, recordings, killed).wait() == 1
+    assert run_predict(killed).wait() == 1
     assert contents(killed) == contents(whole)
     assert sorted(path.name for path in killed.iterdir()) == [
         *("labels.csv", "scores.csv", "scores.rejects.csv", "stderr", "stdout")
