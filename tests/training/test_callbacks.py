@@ -32,8 +32,9 @@ def bare_network(seed):
 
 
 def network():
+    """A compiled network; its few steps are faster than tracing one."""
     model = bare_network(seed=0)
-    model.compile(keras.optimizers.Adam(0.01), "mse")
+    model.compile(keras.optimizers.Adam(0.01), "mse", run_eagerly=True)
     return model
 
 
@@ -239,20 +240,27 @@ def fit(folder, *, until):
     return model
 
 
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory):
+    """The model of a training that was not stopped, and its folder."""
+    folder = tmp_path_factory.mktemp("complete")
+    return fit(folder, until=10), folder
+
+
 @pytest.mark.check("D3")
 @pytest.mark.parametrize("stops", [[1], [3], [5], [1, 2, 3, 4, 5, 6, 7]])
-def test_stopped_and_resumed_training_ends_with_the_same_files(tmp_path, stops):
-    complete = fit(tmp_path / "complete", until=10)
+def test_stopped_and_resumed_training_ends_with_the_same_files(complete, tmp_path, stops):
+    model, folder = complete
     for stop in stops:
         fit(tmp_path / "resumed", until=stop)
     resumed = fit(tmp_path / "resumed", until=10)
-    for a, b in zip(complete.get_weights(), resumed.get_weights(), strict=True):
+    for a, b in zip(model.get_weights(), resumed.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-    for a, b in zip(kept_weights(tmp_path / "complete"), kept_weights(tmp_path / "resumed"), strict=True):
+    for a, b in zip(kept_weights(folder), kept_weights(tmp_path / "resumed"), strict=True):
         np.testing.assert_array_equal(a, b)
-    history = (tmp_path / "complete" / "history.csv").read_bytes()
+    history = (folder / "history.csv").read_bytes()
     assert (tmp_path / "resumed" / "history.csv").read_bytes() == history
-    assert float(complete.optimizer.learning_rate) == float(resumed.optimizer.learning_rate) < 0.01
+    assert float(model.optimizer.learning_rate) == float(resumed.optimizer.learning_rate) < 0.01
     assert len(history.splitlines()) < 11  # stopped early, both
 
 
