@@ -1,4 +1,4 @@
-"""How a clip that is shorter than a window is padded, and how many windows a longer one has.
+"""How a short clip is padded, and how many windows a long one has.
 
 Training windows and inference use the same rules, with and without Keras.
 """
@@ -60,7 +60,9 @@ def num_sliding_windows(clip_samples: Any, window_samples: Any, hop: Any) -> Any
 
 
 def full_clip_lengths(window_samples: int) -> list[int]:
-    """The lengths of windows over complete clips: n, n sqrt(2), 2 n, 2 sqrt(2) n, …, 64 n.
+    """The lengths of windows over complete clips.
+
+    They are n, n sqrt(2), 2 n, 2 sqrt(2) n, …, 64 n.
 
     Example:
         >>> full_clip_lengths(100)[:4]

@@ -1,4 +1,7 @@
-"""Writes a run as an ONNX or a LiteRT file, which `converted_models` loads without TensorFlow."""
+"""Writes a run as an ONNX or a LiteRT file.
+
+`converted_models` loads it without TensorFlow.
+"""
 
 import contextlib
 import dataclasses
@@ -238,7 +241,10 @@ def _quiet() -> Iterator[None]:
 
 
 def signals(samples: int) -> np.ndarray:
-    """Signals on which converters are compared: noise, quiet noise, a tone, a chirp, a click, silence: [6, samples]."""
+    """Signals on which a file is compared with TensorFlow: float32 [6, samples].
+
+    They are noise, quiet noise, a tone, a chirp, a click and silence.
+    """
     rng, time = np.random.default_rng(0), np.arange(samples) / samples
     noise = rng.standard_normal((2, samples))
     tone, chirp = np.sin(2 * np.pi * samples / 20 * time), np.sin(np.pi * samples / 2 * time**2)

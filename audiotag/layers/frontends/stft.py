@@ -169,10 +169,10 @@ def power_by_products(frames: Any) -> Any:
 
 
 def portable_matmul(x: Any, matrix: np.ndarray) -> Any:
-    """The product x @ matrix in float32, also in a graph whose constants a converter quantizes.
+    """The product x @ matrix in float32, whatever a converter quantizes.
 
-    An 8-bit matrix would ruin a spectrum, whose largest and smallest numbers are 1e8 apart. So the matrix depends on x
-    in form: a zero is added to it.
+    Converters to 8 bits round constants. An 8-bit matrix would ruin a spectrum, whose largest and smallest numbers are
+    1e8 apart. So the matrix depends on x in form: a zero is added to it.
 
     Example:
         >>> np.asarray(portable_matmul(np.array([[1.0, 2.0]], "float32"), np.array([[3.0], [4.0]]))).tolist()
