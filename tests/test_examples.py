@@ -1,5 +1,6 @@
 """The notebook and the serving client of examples/; test_custom_components.py tests the package of components."""
 
+import asyncio
 import json
 import sys
 import threading
@@ -118,3 +119,58 @@ def test_the_client_reads_any_rate_and_number_of_channels(tmp_path, monkeypatch)
     with pytest.raises(SystemExit):
         monkeypatch.setattr(sys, "argv", ["serving_client.py", "http://127.0.0.1:1/v1/models/tiny", "a.wav"])
         serving_client.main()
+
+
+def sums(waveform, num_samples):
+    """Two numbers of each clip that do not depend on its padding."""
+    return np.stack([waveform.sum(axis=1, dtype="float64"), num_samples], axis=1)
+
+
+def test_requests_that_wait_are_scored_together_and_get_their_own_scores(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES / "server")
+    import batching
+
+    rng = np.random.default_rng(0)
+    waveforms = [rng.standard_normal(length).astype("float32") for length in rng.integers(0, 300, 200)]
+    shapes = []
+
+    async def ask():
+        batcher = batching.Batcher(
+            lambda waveform, num_samples: shapes.append(waveform.shape) or sums(waveform, num_samples),
+            max_clips=16,
+            max_samples=2_000,
+        )
+        task = asyncio.create_task(batcher.run())
+        found = await asyncio.gather(*map(batcher.predict, waveforms))
+        task.cancel()
+        return np.array(found)
+
+    expected = [(waveform.sum(dtype="float64"), len(waveform)) for waveform in waveforms]
+    np.testing.assert_allclose(asyncio.run(ask()), expected, atol=1e-9)
+    assert max(rows for rows, _ in shapes) > 8 and sum(rows for rows, _ in shapes) == 200
+    assert all(rows <= 16 and rows * columns <= 2_000 for rows, columns in shapes)
+
+
+def test_an_error_ends_a_batch_and_not_the_server(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES / "server")
+    import batching
+
+    def score(waveform, num_samples):
+        if waveform[0, 0] == 1:
+            raise ValueError("broken")
+        return sums(waveform, num_samples)
+
+    async def ask():
+        batcher = batching.Batcher(score, max_waiting=1)
+        first = asyncio.create_task(batcher.predict(np.ones(1, "float32")))
+        await asyncio.sleep(0)
+        with pytest.raises(batching.Full):
+            await batcher.predict(np.zeros(1, "float32"))
+        task = asyncio.create_task(batcher.run())
+        with pytest.raises(ValueError, match="broken"):
+            await first
+        found = await batcher.predict(np.full(3, 2, "float32"))
+        task.cancel()
+        return found
+
+    assert asyncio.run(ask()).tolist() == [6, 3]
