@@ -638,6 +638,7 @@ def label_issues(folder: Path, stage: str | None, top: int, csv_path: Path | Non
     type=click.FloatRange(0, 1),
     help="The probability from which a class is predicted.  [default: the model's own of each class, or 0.5]",
 )
+@click.option("--event-settings", type=FILE, help="How detections become events: a JSON file, as fit-events writes it.")
 @click.option(
     "--allow-unsafe",
     is_flag=True,
@@ -654,6 +655,7 @@ def predict(
     raven: Path | None,
     audacity: Path | None,
     threshold: float | None,
+    event_settings: Path | None,
     allow_unsafe: bool,
     overrides: tuple[str, ...],
 ) -> None:
@@ -684,9 +686,11 @@ def predict(
 
     names = find_files(paths, map(os.fsdecode, sys.stdin.buffer) if LIST in paths else ())
     from audiotag.inference.audio_files import top_classes
+    from audiotag.inference.events import AS_THEY_ARE, read_event_settings
     from audiotag.serving.many_files import Outputs, predict_files
 
     outputs = Outputs(csv_path, labels_path, events_path, raven, audacity)
+    settings = read_event_settings(event_settings) if event_settings else AS_THEY_ARE
     if model.suffix in CONVERTED:
         from audiotag.serving.converted_models import load_converted
 
@@ -705,6 +709,7 @@ def predict(
         outputs,
         key={"model": identity, "overrides": overrides},
         threshold=threshold,
+        settings=settings,
         show=lambda name, logits: click.echo(top_classes([name], logits[None], predictor.vocabulary, top)),
     )
 
@@ -752,6 +757,50 @@ def embed(
         predictor = load_predictor(model, stage=stage, fold=fold, allow_unsafe=allow_unsafe)
     count = write_embeddings(out, embed_files(predictor, paths, per=per))
     click.echo(f"{out}: {count} embeddings.")
+
+
+@main.command("fit-events")
+@click.argument("model", metavar="RUN|ENSEMBLE|SAVEDMODEL", type=PATH)
+@click.argument("table", type=FILE)
+@click.option("--out", required=True, type=JSON, help="The file to write, for predict --event-settings.")
+@click.option(
+    "--collar",
+    default=0.2,
+    show_default=True,
+    type=click.FloatRange(0, min_open=True),
+    help="How many seconds from an annotated onset a found one may be.",
+)
+@predict_overrides
+@allow_unsafe_option
+def fit_events(model: Path, table: Path, out: Path, collar: float, overrides: tuple[str, ...]) -> None:
+    """Fit how events are found to recordings with annotated events.
+
+    TABLE is a CSV file beside the recordings, with the columns fname, start, end (seconds) and class; a
+    recording without events has one row with its name only. The model must not have trained on them.
+    Thresholds, smoothing, gaps and durations get the values with the highest F1 of events.
+
+    Example: audiotag fit-events runs/demo field/events.csv --set predict.overlap=0.9 --out events.json
+    """
+    check_model(model)
+    import_tensorflow()
+    from audiotag.evaluation import event_fitting
+    from audiotag.evaluation.event_measures import read_events
+    from audiotag.inference.events import EventSettings
+    from audiotag.serving.saved_model import load_predictor
+
+    predictor = load_predictor(model, overrides)
+    recordings = event_fitting.score_recordings(predictor, read_events(table, predictor.vocabulary), table.parent)
+    fitted = event_fitting.fit_event_settings(recordings, predictor.vocabulary, collar_seconds=collar)
+    files.write_text(out, fitted.model_dump_json(indent=2) + "\n")
+    for name, settings in (("threshold 0.5", EventSettings()), ("fitted", fitted)):
+        by_event, by_segment = event_fitting.measure_events(
+            recordings, predictor.vocabulary, settings, collar_seconds=collar
+        )
+        click.echo(
+            f"{name}: {by_event.hits} events found, {by_event.missed} missed, {by_event.false} false; F1 "
+            f"{by_event.f1:.3f}; F1 of segments of 1 s {by_segment.f1:.3f}"
+        )
+    click.echo(f"Event settings: {out}")
 
 
 @main.command("make-submission")
@@ -819,9 +868,9 @@ def export(
     license_name: str | None,
     overrides: tuple[str, ...],
 ) -> None:
-    """Write a run, or an ensemble of runs, as one SavedModel, or a run as an ONNX or a LiteRT file.
+    """Write a run as a SavedModel, or as an ONNX or a LiteRT file.
 
-    "audiotag predict" runs ONNX and LiteRT files without TensorFlow.
+    "audiotag predict" runs ONNX and LiteRT files without TensorFlow. An ensemble can only be a SavedModel.
 
     \b
     Example: audiotag export runs/densenet serving/densenet/1

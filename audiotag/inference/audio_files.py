@@ -14,7 +14,8 @@ from scipy.special import expit
 from audiotag import files, progress
 from audiotag.data.audio.decoding import read_waveform
 from audiotag.errors import DataError
-from audiotag.inference.long_recordings import events, finite_logits, predict_windows, read_recording, seconds_of
+from audiotag.inference.events import AS_THEY_ARE, EventSettings, events
+from audiotag.inference.long_recordings import finite_logits, predict_windows, read_recording, seconds_of
 from audiotag.inference.predictor import Predictor, pool_windows
 
 LONG_SECONDS = 600  # a longer recording is scored window by window
@@ -42,7 +43,11 @@ class FileScores:
 
 
 def score_each(
-    predictor: Predictor, paths: Iterable[str | Path], *, threshold: float | np.ndarray | None = None
+    predictor: Predictor,
+    paths: Iterable[str | Path],
+    *,
+    threshold: float | np.ndarray | None = None,
+    settings: EventSettings = AS_THEY_ARE,
 ) -> Iterator[FileScores]:
     """Yields the scores of audio files, in their order.
 
@@ -54,11 +59,12 @@ def score_each(
         paths: Audio files of any length, rate and number of channels.
         threshold: The probability from which a class is detected, for all classes or [K], to find events too. The
             files are then scored window by window and not trimmed. None finds no events.
+        settings: How detections become events.
     """
     read = functools.partial(_read, predictor, whole=threshold is not None)
     for path, waveform in _read_ahead(read, paths):
         try:
-            yield _score(predictor, path, waveform.result(), threshold)
+            yield _score(predictor, path, waveform.result(), threshold, settings)
         except DataError as error:
             yield FileScores(shown(path), rejected=str(error))
 
@@ -103,7 +109,7 @@ def _read(predictor, path, *, whole):
     return read_waveform(path, **predictor.audio_config)
 
 
-def _score(predictor, path, waveform, threshold):
+def _score(predictor, path, waveform, threshold, settings):
     """The `FileScores` of a file that was read."""
     if threshold is None and waveform is not None:
         logits = finite_logits(np.asarray(predictor.logits(waveform[None]))[0], path)
@@ -111,7 +117,8 @@ def _score(predictor, path, waveform, threshold):
     starts, ends, logits = predict_windows(predictor, path, waveform)
     found = None
     if threshold is not None:
-        found = events(starts, ends, expit(logits.astype("float64")), predictor.vocabulary, threshold=threshold)
+        probabilities = expit(logits.astype("float64"))
+        found = events(starts, ends, probabilities, predictor.vocabulary, threshold=threshold, settings=settings)
     return FileScores(str(path), pool_windows(logits, predictor.pool).astype("float64"), found)
 
 

@@ -1,16 +1,12 @@
-"""Predictions per window for recordings of any length, and the events in them.
-
-They need constant memory.
-"""
+"""Predictions per window for recordings of any length, in constant memory."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import pandas as pd
 import soundfile as sf
 
 from audiotag.data.audio.decoding import gain_to, open_recording, refuse_too_loud, resampled_blocks
@@ -131,47 +127,6 @@ def windows_of(blocks: Iterable[np.ndarray], n: int, hop: int) -> Iterator[tuple
             yield start, buffer[:n]
             start, buffer = start + hop, buffer[hop:]
     yield total - len(tail), tail
-
-
-def events(
-    starts: Sequence[float] | np.ndarray,
-    ends: Sequence[float] | np.ndarray,
-    probabilities: np.ndarray,
-    vocabulary: Sequence[str],
-    *,
-    threshold: float | Sequence[float] | np.ndarray = 0.5,
-) -> pd.DataFrame:
-    """The events in a recording: when each class is detected.
-
-    Detections in windows that overlap or touch are one event.
-
-    Args:
-        starts: [W], seconds.
-        ends: [W], seconds.
-        probabilities: [W, K].
-        vocabulary: The K class names.
-        threshold: The probability from which a class is detected, for all classes or [K].
-
-    Returns:
-        A table by time: start, end (seconds), class, probability (the maximum over the windows).
-
-    Example:
-        >>> table = events([0, 1, 5], [2, 3, 7], np.array([[0.9], [0.6], [0.7]]), ["Bark"])
-        >>> table.to_dict("split")["data"]
-        [[0, 3, 'Bark', 0.9], [5, 7, 'Bark', 0.7]]
-    """
-    found, detected = [], np.asarray(probabilities) >= np.asarray(threshold)  # [W, K]
-    for label, name in enumerate(vocabulary):
-        last = None
-        for window in np.flatnonzero(detected[:, label]).tolist():
-            probability = probabilities[window, label]
-            if last and starts[window] <= last["end"]:
-                last |= {"end": ends[window], "probability": max(last["probability"], probability)}
-            else:
-                last = {"start": starts[window], "end": ends[window], "class": name, "probability": probability}
-                found.append(last)
-    table = pd.DataFrame(found, columns=["start", "end", "class", "probability"])
-    return table.sort_values(["start", "class"], ignore_index=True)
 
 
 def seconds_of(path: str | Path) -> float:

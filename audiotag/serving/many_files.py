@@ -16,6 +16,7 @@ from audiotag.errors import DataError
 from audiotag.evaluation.score_tables import scores_table, write_in_parts
 from audiotag.inference import event_labels, journal
 from audiotag.inference.audio_files import events_table, score_each
+from audiotag.inference.events import AS_THEY_ARE, EventSettings, thresholds_of
 from audiotag.inference.predictor import Predictor
 
 FILES_PER_PART = 256  # of a table in memory
@@ -70,6 +71,7 @@ def predict_files(
     *,
     key: dict[str, Any],
     threshold: float | None = None,
+    settings: EventSettings = AS_THEY_ARE,
     show: Callable[[str, np.ndarray], None],
 ) -> None:
     """Scores files and writes the outputs.
@@ -83,6 +85,7 @@ def predict_files(
         outputs: What to write.
         key: What identifies the model. Scores of another one are not continued.
         threshold: The probability from which a class is predicted; None is that of each class, `predictor.thresholds`.
+        settings: How detections become events; its thresholds replace those for events.
         show: Called with the name and the logits [K] of each file that is predicted, in order.
 
     Raises:
@@ -93,12 +96,15 @@ def predict_files(
         thresholds = expit(np.asarray(predictor.thresholds or np.zeros(len(predictor.vocabulary))))  # [K]
     else:
         thresholds = np.full(len(predictor.vocabulary), threshold)
-    score = partial(score_each, predictor, threshold=thresholds if outputs.finds_events else None)
+    detected_from = thresholds_of(settings, predictor.vocabulary, thresholds)
+    score = partial(score_each, predictor, threshold=detected_from if outputs.finds_events else None, settings=settings)
     path = outputs.beside(".progress")
     if path is None:
         num_rejected, first = _show_all(score(names), len(names), show)
     else:
-        key = key | {"thresholds": thresholds.tolist() if outputs.finds_events else None}
+        key = key | {"thresholds": detected_from.tolist() if outputs.finds_events else None}
+        if settings != AS_THEY_ARE:
+            key = key | {"events": settings.model_dump()}
         path.parent.mkdir(parents=True, exist_ok=True)
         with journal.continued(path, key, names, score) as scores:
             num_rejected, first = _show_all(scores, len(names), show)

@@ -10,7 +10,7 @@ import soundfile as sf
 from audiotag.data.audio.decoding import read_waveform
 from audiotag.data.audio.headers import MOST_SAMPLES
 from audiotag.errors import DataError
-from audiotag.inference.long_recordings import ahead, events, predict_windows, seconds_of, windows_of
+from audiotag.inference.long_recordings import ahead, predict_windows, seconds_of, windows_of
 from audiotag.inference.predictor import Predictor, pool_windows
 from audiotag.serving.saved_model import load_predictor
 
@@ -46,16 +46,6 @@ def test_an_error_in_what_is_read_ahead_comes_in_its_place():
     assert next(items) == 1
     with pytest.raises(DataError, match="^broken$"):
         next(items)
-
-
-def test_windows_that_touch_are_one_event():
-    starts, ends = np.arange(5) * 1.0, np.arange(5) + 2.0
-    probabilities = np.array([[0.9, 0.1], [0.6, 0.1], [0.1, 0.55], [0.1, 0.1], [0.8, 0.1]])
-    assert events(starts, ends, probabilities, "ab").values.tolist() == [
-        [0.0, 3.0, "a", 0.9], [2.0, 4.0, "b", 0.55], [4.0, 6.0, "a", 0.8],
-    ]  # fmt: skip
-    assert len(events(starts, ends, probabilities, "ab", threshold=0.7)) == 2  # a higher one separates them
-    assert events(starts, ends, probabilities, "ab", threshold=0.95).empty
 
 
 def test_windows_have_the_times_and_logits_of_their_samples(run, tmp_path):
