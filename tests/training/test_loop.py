@@ -388,9 +388,9 @@ def test_the_last_weights_of_a_stage_are_the_average_that_was_validated(tiny, tm
     assert lwlrap(np.array(truth, int), scores.to_numpy()) == pytest.approx(run.result(0, "noisy")["value"])
 
 
-def test_keep_decides_between_the_weights_of_the_best_and_of_the_last_epoch(tiny, tmp_path):
-    runs = {}
-    for name, mode, keep in (("highest", "max", "best"), ("lowest", "min", "best"), ("last", "max", "last")):
+def test_keep_decides_between_the_weights_of_the_best_and_of_the_last_epoch(run, tiny, tmp_path):
+    runs = {"highest": run}
+    for name, mode, keep in (("lowest", "min", "best"), ("last", "max", "last")):
         checkpoint = f'[{{"name": "ModelCheckpoint", "mode": "{mode}"}}]'
         experiment = tiny("model.filters=[8]", f"stages.noisy.callbacks={checkpoint}", f"stages.noisy.keep={keep}")
         runs[name] = fit(tiny("model.filters=[8]", only("noisy", experiment)), tmp_path / name)
@@ -664,12 +664,16 @@ def held_out_of(run):
     return folds.index[folds == 0]
 
 
-def test_metrics_in_the_history_equal_those_of_scikit_learn_and_decide_which_weights_are_kept(
-    tiny, records, tmp_path, capsys
-):
-    experiment = tiny("model.filters=[8]", f"metrics={json.dumps(METRICS)}", "stages.curated.epochs=3")
-    experiment = tiny("model.filters=[8]", f"metrics={json.dumps(METRICS)}", only("curated", experiment))
-    run = loop.fit(experiment, tmp_path / "run")
+@pytest.fixture(scope="module")
+def measured(tiny, tmp_path_factory):
+    """A run of one stage of three epochs of four steps with these metrics, and what `fit` said."""
+    options = (f"metrics={json.dumps(METRICS)}", "stages.curated.batch_size=8", "stages.curated.epochs=3")
+    experiment, said = tiny(*options, only("curated", tiny(*options))), []
+    return loop.fit(experiment, tmp_path_factory.mktemp("measured") / "run", say=said.append), said
+
+
+def test_metrics_in_the_history_equal_those_of_scikit_learn_and_decide_which_weights_are_kept(measured, records):
+    run, said = measured
     history, result = run.history(), run.result(0, "curated")
     streaming = ["lrap", "map_at_k", "f_beta", "lwlrap"]
     validated = [f"val_{name}" for name in ("loss", *streaming, "mean_average_precision", "auc")]
@@ -679,7 +683,7 @@ def test_metrics_in_the_history_equal_those_of_scikit_learn_and_decide_which_wei
         history["val_mean_average_precision"].idxmax(),
     )
     assert result["value"] == history["val_mean_average_precision"].max()
-    assert f"curated stage, fold 0: mean_average_precision {result['value']:.4f} on 8 valid" in capsys.readouterr().out
+    assert f"curated stage, fold 0: mean_average_precision {result['value']:.4f} on 8 valid" in said[-1]
     truth, logits = validation_predictions(run, records, "curated")
     logged = history.iloc[result["best_epoch"]]
     columns = [(t, s) for t, s in zip(truth.T, logits.T) if t.any()]  # no class is in every clip
@@ -695,18 +699,18 @@ def test_metrics_in_the_history_equal_those_of_scikit_learn_and_decide_which_wei
     assert logged["val_auc"] != logged["val_mean_average_precision"] != logged["val_lrap"]
 
 
-def test_metrics_of_an_epoch_that_was_interrupted_and_resumed_are_those_of_a_complete_one(tiny, tmp_path, monkeypatch):
-    options = ("model.filters=[8]", f"metrics={json.dumps(METRICS)}", "stages.curated.batch_size=8")
-    experiment = tiny(*options, only("curated", tiny(*options)))
-    complete = fit(experiment, tmp_path / "complete")
+def test_metrics_of_an_epoch_that_was_interrupted_and_resumed_are_those_of_a_complete_one(
+    measured, tmp_path, monkeypatch
+):
+    complete, _ = measured
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match="after 1 epochs and 2 steps"):
         steps = iter(range(100))  # 4 per epoch
         interrupt = lambda callback, batch, logs=None: next(steps) == 5 and os.kill(os.getpid(), signal.SIGINT)
         patch.setattr(SaveState, "on_train_batch_begin", interrupt)
-        fit(experiment, tmp_path / "resumed")
+        fit(complete.experiment, tmp_path / "resumed")
     signal.signal(signal.SIGINT, before)
-    resumed = fit(experiment, tmp_path / "resumed")
+    resumed = fit(complete.experiment, tmp_path / "resumed")
     assert resumed.result(0, "curated")["resumed"]
     pd.testing.assert_frame_equal(resumed.history(), complete.history(), check_exact=True)
 
