@@ -84,7 +84,7 @@ clean:
 	touch $@
 
 .venv/tests: .venv/ready
-	$(INSTALL) --editable '.[tests,backends,docs]'
+	$(INSTALL) --editable '.[tests,backends,docs,onnx,litert]'
 	touch $@ .venv/docs
 
 .venv/docs: .venv/ready

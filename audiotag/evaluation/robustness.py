@@ -1,4 +1,4 @@
-"""What changes of the sound cost: how much each measure loses on changed test clips."""
+"""How much each measure loses on test clips whose sound is changed."""
 
 import functools
 import io
@@ -144,7 +144,7 @@ def measure_robustness(
 
 
 def robustness_summary(table: pd.DataFrame) -> str:
-    """The table of `measure_robustness` as text for a terminal: the loss of each measure, changes as rows."""
+    """The losses in the table of `measure_robustness` as text for a terminal."""
     losses = table.pivot(index="change", columns="measure", values="loss").loc[[*CHANGES], [*MEASURES]]
     shown = losses.map(lambda loss: "not possible" if np.isnan(loss) else f"{loss:+.4f}")
     return f"Lost by changed sound:\n{shown.rename_axis(index=None, columns=None).to_string()}"

@@ -12,7 +12,7 @@ def ridge(
     folds: Any,
     *,
     prior: tuple[Any, Any] | None = None,
-    alpha: float | tuple[float, ...] = (1.0, 10.0, 100.0, 1e3, 1e4, 1e5),
+    alpha: float | tuple[float, ...] = (1.0, 10.0, 100.0, 1e3, 1e4),
     prior_weight: float | tuple[float, ...] = (0.0, 0.2, 0.4, 0.8),
     scale: float = 5.0,
 ) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
@@ -72,21 +72,19 @@ def ridge(
     deviation = np.sqrt(np.average(np.square(inputs - mean), axis=0, weights=weights))
     deviation = np.where(deviation > 1e-6 * (1 + abs(mean)), deviation, np.inf)  # a constant has no weight
     standardized = (inputs - mean) / deviation
-    errors: dict[tuple[float, float], float] = {}
-    totals = {}
-    for each in prior_weights if prior is not None else (0.0,):
-        rest = targets - each * known
-        sums = [
-            _sums(standardized[rows], rest[rows], weights[rows])
-            for rows in (folds == fold for fold in np.unique(folds))
-        ]
-        totals[each] = _added(sums)
-        errors |= {(each, strength): error for strength, error in zip(alphas, _errors_left_out(sums, alphas))}
-    best, strength = min(errors, key=lambda pair: errors[pair])
+    sums = [
+        _sums(standardized[rows], np.concatenate([targets[rows], known[rows]], axis=1), weights[rows])
+        for rows in (folds == fold for fold in np.unique(folds))
+    ]
+    if prior is None:
+        prior_weights = (0.0,)
+    pairs = [(each, strength) for each in prior_weights for strength in alphas]
+    errors = _errors_left_out(sums, pairs) if len(pairs) > 1 and len(sums) > 1 else np.zeros(len(pairs))
+    best, strength = pairs[int(np.argmin(errors))]
     chosen = {"alpha": float(strength)} | ({} if prior is None else {"prior_weight": float(best)})
-    if len(errors) > 1 and np.isfinite(errors[best, strength]):
-        chosen["error"] = float(errors[best, strength] / (weights.sum() * targets.shape[1]))
-    ((kernel, bias),) = _solutions(totals[best], [strength])
+    if errors.any():
+        chosen["error"] = float(errors.min() / (weights.sum() * targets.shape[1]))
+    ((kernel, bias),) = _solutions(_added(sums), [(best, strength)])
     kernel = scale * kernel / deviation[:, None]
     bias = scale * bias - mean @ kernel
     kernel, bias = kernel + scale * best * prior_kernel, bias + scale * best * prior_bias
@@ -110,36 +108,43 @@ def _standardized_head(prior, inputs, weights, num_classes):
     return kernel / deviation, (bias - mean) / deviation
 
 
-def _errors_left_out(sums, alphas):
-    """The sum of squared errors of each alpha on the rows of each fold, by the others; infinite with one fold."""
-    if len(sums) < 2:
-        return [np.inf] * len(alphas)
-    errors, total = np.zeros(len(alphas)), _added(sums)
-    for left_out in sums:
-        rest = tuple(whole - part for whole, part in zip(total, left_out))
-        for index, (kernel, bias) in enumerate(_solutions(rest, alphas)):
-            errors[index] += _squared_error(left_out, kernel, bias)
-    return errors.tolist()
-
-
 def _sums(x, y, w):
-    """What least squares needs of some rows: the sums of w, w x, w y, w x x', w x y', w y y."""
+    """What least squares needs of some rows: the sums of w, w x, w y, w x x', w x y', w y y'."""
     weighted = w[:, None] * x  # [n, D]
-    return w.sum(), weighted.sum(axis=0), w @ y, weighted.T @ x, weighted.T @ y, float(w @ np.square(y).sum(axis=1))
+    return w.sum(), weighted.sum(axis=0), w @ y, weighted.T @ x, weighted.T @ y, (w[:, None] * y).T @ y
 
 
 def _added(sums):
     return tuple(sum(parts[1:], start=parts[0]) for parts in zip(*sums))
 
 
-def _solutions(sums, alphas):
-    """(kernel [D, K], bias [K]) for each alpha."""
-    n, x, y, xx, xy, _ = sums
+def _rest(sums, prior_weight):
+    """The sums for what the prior leaves of the targets; those of y are of targets and prior side by side."""
+    n, x, y, xx, xy, yy = sums
+    num_classes = len(y) // 2
+    rest = np.concatenate([np.eye(num_classes), -prior_weight * np.eye(num_classes)])  # [2 K, K]
+    return n, x, y @ rest, xx, xy @ rest, np.trace(rest.T @ yy @ rest)
+
+
+def _solutions(sums, pairs):
+    """(kernel [D, K], bias [K]) for each (prior_weight, alpha)."""
+    n, x, _, xx, _, _ = sums
     values, vectors = np.linalg.eigh(xx - np.outer(x, x) / n)  # of the centered rows
-    projected = vectors.T @ (xy - np.outer(x, y) / n)  # [D, K]
-    for alpha in alphas:
+    for prior_weight, alpha in pairs:
+        _, _, y, _, xy, _ = _rest(sums, prior_weight)
+        projected = vectors.T @ (xy - np.outer(x, y) / n)  # [D, K]
         kernel = vectors @ (projected / (np.maximum(values, 0) + alpha)[:, None])
         yield kernel, (y - x @ kernel) / n
+
+
+def _errors_left_out(sums, pairs):
+    """The sum of squared errors of each (prior_weight, alpha) on the rows of each fold, by the others: [pairs]."""
+    errors, total = np.zeros(len(pairs)), _added(sums)
+    for left_out in sums:
+        others = tuple(whole - part for whole, part in zip(total, left_out))
+        for index, (kernel, bias) in enumerate(_solutions(others, pairs)):
+            errors[index] += _squared_error(_rest(left_out, pairs[index][0]), kernel, bias)
+    return errors
 
 
 def _squared_error(sums, kernel, bias):

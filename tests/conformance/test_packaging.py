@@ -18,6 +18,7 @@ DISTRIBUTIONS = {
     "tensorflow_datasets": "tensorflow-datasets",
     "PIL": "pillow",
     "google": "protobuf",
+    "xdist": "pytest-xdist",
 }
 NOT_IMPORTED = {"tensorboard"}  # by us; Keras' callback does
 
@@ -61,7 +62,8 @@ def test_every_package_that_audiotag_imports_is_declared():
 
 def test_every_package_that_tests_and_benchmarks_import_is_declared():
     required = setup_cfg()
-    declared = {package for extra in ("", "tests", "backends", "torture") for package in required[extra]}
+    extras = ("", "tests", "backends", "torture", "onnx", "litert")
+    declared = {package for extra in extras for package in required[extra]}
     assert imported("tests", "benchmarks") - {"setuptools"} <= declared
 
 

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import pickle
 import socket
@@ -15,6 +16,7 @@ import tensorflow as tf
 from scipy.special import expit
 from tiers import tier
 
+from audiotag.crossval.fold_context import FoldContext
 from audiotag.crossval.splits import training_clips, validation_clips
 from audiotag.data.clips import read_clips
 from audiotag.data.labels import multi_hot
@@ -28,6 +30,7 @@ from audiotag.runs.building import build_tagger
 from audiotag.runs.models import load_taggers
 from audiotag.runs.pretrained import class_names, load_pretrained, published_tagger, published_top
 from audiotag.runs.weights import save_weights
+from audiotag.training.baselines import head_by_names
 from audiotag.training.loop import fit
 
 SHARED = Path(__file__).parents[2] / ".." / "shared" / "data"
@@ -225,6 +228,23 @@ def test_a_run_trains_without_a_network_and_its_models_load_without_the_file(yam
     assert said[1].startswith(
         f"Without training, on the same {baselines['clips']} clips of fold 0: lwlrap {expected:.4f}"
     )
+
+
+def test_a_head_by_names_is_the_published_one_of_the_matching_classes(run, tiny, arrays, yamnet_h5):
+    model = {"name": "yamnet", "weights": str(yamnet_h5)}
+    experiment = tiny('frontend={"name": "yamnet_mel"}', "image_preprocess=[]", f"model={json.dumps(model)}")
+    vocabulary = ("Rooster", "Sea waves", "Unheard-of")
+    run = dataclasses.replace(run, experiment=experiment, vocabulary=vocabulary)
+    context = FoldContext(run, None, None, 0, experiment.stages[0])
+    kernel, bias = head_by_names(context, 1024)
+    names = class_names("yamnet")
+    rooster, waves = names.index("Chicken, rooster"), names.index("Waves, surf")
+    published, offsets = arrays["logits/logits/kernel:0"], arrays["logits/logits/bias:0"]
+    difference = (published[:, rooster] - published[:, waves]) / 2
+    np.testing.assert_allclose(kernel, np.stack([difference, -difference, 0 * difference], axis=1), atol=1e-6)
+    np.testing.assert_allclose(bias[0], (offsets[rooster] - offsets[waves]) / 2, atol=1e-6)
+    assert head_by_names(context.at_stage("curated"), 1024) is None  # it starts from another stage
+    assert head_by_names(dataclasses.replace(context, run=dataclasses.replace(run, vocabulary=("Xyz",))), 1024) is None
 
 
 def test_the_published_last_layer_is_read_alone(arrays, yamnet_h5):
