@@ -26,7 +26,7 @@ NUM_CLASSES = 80
 # Built as another network is, on which more lengths and half precisions are tried.
 ALIKE = {"convnext_tiny", "xresnet50"}
 # Built entirely as another network is: they take a training step, and have every property in the full tier.
-LARGER = {"densenet169", "resnet50", "mobilenet_v2", "xresnet34"}
+LARGER = {"densenet169", "resnet50", "mobilenet_v2", "mn10", "xresnet34"}
 every_network = pytest.mark.parametrize("name", NETWORKS)
 
 
