@@ -115,34 +115,38 @@ def test_a_recording_in_two_folds_is_found(again, records):
 # Corrections
 
 
-def test_corrections_change_labels_and_weights_and_never_a_fold(tiny, records, verified, tmp_path):
+@pytest.fixture(scope="module")
+def corrected(tiny, records, verified, tmp_path_factory):
+    """A run, its corrections, the names of noisy clips, of which three are corrected, and of a clip without weight."""
     noisy = read_clips(records / "clips.csv").query("subset == 'noisy'")["name"].tolist()
-    path = tmp_path / "corrections.csv"
-    path.write_text(f"clip,labels,weight\n{noisy[0]},Bell,1\n{noisy[1]},Bell,0\n{noisy[2]},Bell,0.5\n")
-    experiment = tiny(*ALL_STAGE, f"corrections={path}")
-    run = fit(experiment, tmp_path / "run")
+    folds = folds_of(verified)
+    left_out = folds.index[folds == 0].difference(noisy)[0]
+    path = tmp_path_factory.mktemp("corrected") / "corrections.csv"
+    lines = [f"{noisy[0]},Bell,1", f"{noisy[1]},Bell,0", f"{noisy[2]},Bell,0.5", f"{left_out},,0"]
+    path.write_text("\n".join(["clip,labels,weight", *lines]) + "\n")
+    return fit(tiny(*ALL_STAGE, f"corrections={path}"), path.parent / "run"), path, noisy, left_out
+
+
+def test_corrections_change_labels_and_weights_and_never_a_fold(corrected, verified, tmp_path):
+    run, path, noisy, left_out = corrected
     assert folds_of(run).to_dict() == folds_of(verified).to_dict()
     trained = pd.concat([table(run, fold, "all", "training_clips.csv") for fold in (0, 1)]).set_index("name")
     assert trained.loc[noisy[0], ["labels", "weight"]].tolist() == ["Bell", 1.0]
     assert trained.loc[noisy[2], ["labels", "weight"]].tolist() == ["Bell", 0.5]
-    assert len(trained) == 79
-    assert noisy[1] not in trained.index
+    assert len(trained) == 78
+    assert noisy[1] not in trained.index and left_out not in trained.index
     path.rename(tmp_path / "elsewhere.csv")
     issues = rank_label_issues(run).set_index("clip")  # a finished run has its own copy
     assert len(issues) == 80
-    assert issues.index[-1] == noisy[1] and issues["weight"].iloc[-1] == 0
+    assert set(issues.index[-2:]) == {noisy[1], left_out} and set(issues["weight"].iloc[-2:]) == {0}
     assert issues.loc[noisy[0], ["labels", "weight"]].tolist() == ["Bell", 1.0]
     path.write_text(f"clip,labels,weight\n{noisy[0]},Bell,0\n")
     with pytest.raises(DataError, match=r"corrections\.csv: has changed since the run began, see .*run/corr"):
-        fit(experiment, run.folder)
+        fit(run.experiment, run.folder)
 
 
-def test_a_held_out_clip_of_weight_0_validates_nothing(tiny, verified, tmp_path):
-    path = tmp_path / "corrections.csv"
-    folds = folds_of(verified)
-    left_out = folds.index[folds == 0][0]
-    path.write_text(f"clip,labels,weight\n{left_out},,0\n")
-    run = fit(tiny(*ALL_STAGE, f"corrections={path}"), tmp_path / "run")
+def test_a_held_out_clip_of_weight_0_validates_nothing(corrected):
+    run, _, _, left_out = corrected
     clips, _ = out_of_fold_predictions(run)
     assert left_out not in set(clips["name"]) and len(clips) == 39
 
