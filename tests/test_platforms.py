@@ -24,13 +24,15 @@ from audiotag.runs.directory import open_run, start_run
 with start_run("run", open_run("run").experiment, read_manifest("records"), restart=True):
     pass
 """
+# Runs a command where the file system refuses locks; its messages go into a file.
 REFUSING_LOCKS = """
 import errno, fcntl, os, sys
 def refuse(file, how):
     raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 fcntl.flock = refuse
+os.dup2(os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT), 2)
 from audiotag.cli import main
-main(sys.argv[1:])
+main(sys.argv[2:])
 """
 WARNING = (
     "Warning: {lock}: this file system has no file locks, so nothing keeps two commands from writing to this folder at "
@@ -67,11 +69,14 @@ def test_the_commands_work_without_what_only_linux_has(tmp_path):
 
 
 @pytest.mark.check("A12")
-def test_make_records_works_on_a_file_system_without_locks_and_says_so(recordings, tmp_path):
+def test_make_records_works_on_a_file_system_without_locks_and_says_so(recordings, start, tmp_path):
     recordings(tmp_path / "in", [4_000] * 6)
-    out = tmp_path / "out"
-    done = run_python(REFUSING_LOCKS, "make-records", tmp_path / "in", "--out", out, "--sample-rate", 8_000)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == f"6 curated clips of 2 classes: {out}\n"
-    assert done.stderr.count("no file locks") == 1 and WARNING.format(lock=out / ".work" / "lock") in done.stderr
+    out, script, messages = tmp_path / "out", tmp_path / "refusing_locks.py", tmp_path / "messages.txt"
+    script.write_text(REFUSING_LOCKS)
+    command = ("make-records", tmp_path / "in", "--out", out, "--sample-rate", 8_000, "--workers", 0)
+    job = start(messages, *command, script=script)
+    assert job.wait() == 0, messages.read_text()
+    assert job.output() == f"6 curated clips of 2 classes: {out}\n"
+    said = messages.read_text()
+    assert said.count("no file locks") == 1 and WARNING.format(lock=out / ".work" / "lock") in said
     assert not (out / ".work").exists()
