@@ -28,6 +28,7 @@ from audiotag.errors import DataError
 from audiotag.inference.records import BATCH_SIZE
 from audiotag.layers.frontends.stft import portable_operators
 from audiotag.metrics import lwlrap
+from audiotag.models.windowing import to_float
 from audiotag.runs.directory import Run, find_records
 from audiotag.runs.models import load_taggers
 from audiotag.serving.converted_models import (
@@ -136,7 +137,7 @@ def _measure(model, clips, settings, *scores):
     for waveform, rows in batches:
         for each, score in zip(logits, scores):
             each[rows.numpy()] = clip_logits(
-                settings, lambda windows, score=score: np.asarray(score(windows)), waveform.numpy()
+                settings, lambda windows, score=score: np.asarray(score(windows)), to_float(waveform).numpy()
             )
     truth = multi_hot(clips["labels"], settings.vocabulary)
     return len(clips), *(float(lwlrap(truth, each)) for each in logits)
