@@ -22,6 +22,7 @@ from audiotag.errors import ConfigError, shortened
 from audiotag.files import is_utf8
 
 MAX_FAULTS = 20  # in a message
+MAX_VALUES = 50_000  # of a file; checking 200,000 wrong ones would take seconds
 MAX_SENTENCE = 2_000  # characters of a message that may repeat what the file holds; all names of layers are shorter
 SectionType = TypeVar("SectionType", bound=Section)
 
@@ -62,7 +63,20 @@ def load(path: str | Path, overrides: Iterable[str] = (), *, kind: type[Section]
         raise ConfigError(f"{path}: not a JSON file: {error}") from error
     for override in overrides:
         _override(content, override)
+    _refuse_many_values(content, path)
     return parse(content, kind, path)
+
+
+def _refuse_many_values(content, path):
+    """Refuses more values than any experiment needs, before each of them is checked."""
+    count, values = 0, [content]
+    while values:
+        value = values.pop()
+        count += 1
+        if isinstance(value, (list, dict)):
+            values.extend(value if isinstance(value, list) else value.values())
+    if count > MAX_VALUES:
+        raise ConfigError(f"{path}: has {count:,} values. Expected at most {MAX_VALUES:,}.")
 
 
 def parse(content: object, kind: type[SectionType], where: str | Path) -> SectionType:

@@ -1,4 +1,5 @@
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -37,8 +38,15 @@ def test_a_list_that_is_too_short_is_refused(write):
 
 
 def test_of_many_faults_the_first_twenty_are_named(write):
-    lines = refusal(write(changed("model.filters", ["x"] * 50_000))).splitlines()
-    assert len(lines) == 21 and lines[19].startswith("model.filters[19]: ") and lines[20] == "and 49980 more faults."
+    lines = refusal(write(changed("model.filters", ["x"] * 40_000))).splitlines()
+    assert len(lines) == 21 and lines[19].startswith("model.filters[19]: ") and lines[20] == "and 39980 more faults."
+
+
+@pytest.mark.parametrize("value", [[0] * 60_000, [[0] * 300] * 200, {str(number): 0 for number in range(60_000)}])
+def test_more_values_than_any_experiment_needs_are_refused_at_once(write, value):
+    path, begun = write(changed("model.filters", value)), time.process_time()
+    assert re.fullmatch(r"has 60,\d{3} values\. Expected at most 50,000\.", refusal(path))
+    assert time.process_time() - begun < 1
 
 
 def test_every_fault_is_named_at_once(write):
