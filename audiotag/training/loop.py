@@ -155,8 +155,8 @@ def _fit_folds(run, manifest, clips, folds, say):
     keep_corrections(run)
     clips = training_clips(run, clips)
     check_subsets(run, clips)
-    trained = all(run.result(fold, stage.name) for fold in folds for stage in expand_rounds(experiment))
-    offsets = None if trained else find_offsets(manifest)
+    complete = all(_is_complete(run, fold) for fold in folds)
+    offsets = None if complete else find_offsets(manifest)
     models = TracedModels()
     contexts = [FoldContext(run, manifest, clips, fold, experiment.stages[-1], offsets) for fold in folds]
     say = functools.cache(say)  # what is true of several folds is said once
@@ -168,7 +168,7 @@ def _fit_folds(run, manifest, clips, folds, say):
                 f"Fold {context.fold}: no clip of {len(untrained)} of {len(run.vocabulary)} classes is trained on, as "
                 f"all are held out or there are none: {shown}."
             )
-    if not trained:
+    if not complete:
         refuse_damage(manifest)
     with explain_damage(manifest):
         for group in _stage_groups(experiment):
@@ -178,6 +178,14 @@ def _fit_folds(run, manifest, clips, folds, say):
         for context in contexts if experiment.validation is not None else ():
             with _exclusive_lock(run.fold_folder(context.fold)):
                 out_of_fold_scores(context)
+
+
+def _is_complete(run, fold):
+    """Whether a fold has finished all stages and scored its validation clips, so that no clip is read."""
+    experiment = run.experiment
+    scores = run.stage_files(fold, experiment.stages[-1].name).oof_scores()
+    is_scored = experiment.validation is None or scores.is_file()
+    return is_scored and all(run.result(fold, stage.name) for stage in expand_rounds(experiment))
 
 
 def _check_sources(context):
