@@ -23,6 +23,7 @@ from audiotag.data.labels import multi_hot
 from audiotag.data.pipeline import evaluation_batches
 from audiotag.evaluation.scoring import find_test_clips
 from audiotag.metrics import lwlrap
+from audiotag.models.windowing import to_float
 from audiotag.runs.directory import open_run
 from audiotag.serving.conversion import convert
 from audiotag.serving.converted_models import load_converted
@@ -49,7 +50,7 @@ def compare(folder, num_clips, rounds):
     manifest, table = find_test_clips(run)
     waveforms = {}
     for batch, rows in evaluation_batches(manifest, table, window_samples=run.sample_rate, batch_size=1):
-        for waveform, row in zip(batch.numpy(), rows.numpy()):
+        for waveform, row in zip(to_float(batch).numpy(), rows.numpy()):
             waveforms[int(row)] = waveform[: table["num_samples"].iloc[int(row)]]
     whole = [waveforms[row] for row in range(len(table))]
     changed = varied(whole, num_clips, run.sample_rate)
