@@ -114,6 +114,11 @@ allow_unsafe_option = click.option(
     callback=lambda context, option, value: _allow_components(context) if value else None,
     help="Import components from outside audiotag that a run or experiment names.",
 )
+run_unsafe_option = click.option(
+    "--allow-unsafe",
+    is_flag=True,
+    help="Run the program of a SavedModel that audiotag did not export, and import components from outside audiotag.",
+)
 experiment_overrides = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value, as stages.noisy.epochs=3."
 )
@@ -638,12 +643,13 @@ def label_issues(folder: Path, stage: str | None, top: int, csv_path: Path | Non
     type=click.FloatRange(0, 1),
     help="The probability from which a class is predicted.  [default: the model's own of each class, or 0.5]",
 )
-@click.option("--event-settings", type=FILE, help="How detections become events: a JSON file, as fit-events writes it.")
 @click.option(
-    "--allow-unsafe",
-    is_flag=True,
-    help="Run the program of a SavedModel that audiotag did not export, and import components from outside audiotag.",
+    "--event-settings",
+    type=FILE,
+    help="How detections become events: a JSON file, as fit-events writes it. Its thresholds replace --threshold for "
+    "events.",
 )
+@run_unsafe_option
 @predict_overrides
 def predict(
     model: Path,
@@ -673,6 +679,8 @@ def predict(
     """
     if threshold is not None and math.isnan(threshold):
         raise click.UsageError("--threshold is not a number. Expected 0 to 1.")
+    if event_settings and not (events_path or raven or audacity):
+        raise click.UsageError("--event-settings is for events. Add --events, --raven or --audacity, or leave it out.")
     given = [path.resolve() for path in (csv_path, labels_path, events_path) if path]
     if len(set(given)) < len(given):
         raise click.UsageError("--csv, --labels and --events: two are the same file. Give them different names.")
@@ -771,8 +779,10 @@ def embed(
     help="How many seconds from an annotated onset a found one may be.",
 )
 @predict_overrides
-@allow_unsafe_option
-def fit_events(model: Path, table: Path, out: Path, collar: float, overrides: tuple[str, ...]) -> None:
+@run_unsafe_option
+def fit_events(
+    model: Path, table: Path, out: Path, collar: float, allow_unsafe: bool, overrides: tuple[str, ...]
+) -> None:
     """Fit how events are found to recordings with annotated events.
 
     TABLE is a CSV file beside the recordings, with the columns fname, start, end (seconds) and class; a
@@ -783,12 +793,14 @@ def fit_events(model: Path, table: Path, out: Path, collar: float, overrides: tu
     """
     check_model(model)
     import_tensorflow()
+    from audiotag.config import custom
     from audiotag.evaluation import event_fitting
     from audiotag.evaluation.event_measures import read_events
     from audiotag.inference.events import EventSettings
     from audiotag.serving.saved_model import load_predictor
 
-    predictor = load_predictor(model, overrides)
+    with custom.allowed(allow_unsafe):
+        predictor = load_predictor(model, overrides, allow_unsafe=allow_unsafe)
     recordings = event_fitting.score_recordings(predictor, read_events(table, predictor.vocabulary), table.parent)
     fitted = event_fitting.fit_event_settings(recordings, predictor.vocabulary, collar_seconds=collar)
     files.write_text(out, fitted.model_dump_json(indent=2) + "\n")
@@ -854,7 +866,9 @@ def make_submission(
     type=click.Choice(["saved_model", "onnx", "litert"]),
     help="By default onnx for a name that ends in .onnx, litert for .tflite, and saved_model, a folder, for others.",
 )
-@click.option("--quantize", is_flag=True, help="Of litert: store weights in 8 bits. Says how much lwlrap is lost.")
+@click.option(
+    "--quantize", is_flag=True, help="For LiteRT: store weights in 8 bits, and print lwlrap before and after."
+)
 @click.option("--overwrite", is_flag=True, help="Replace the folder or the file if it exists.")
 @click.option("--license", "license_name", metavar="SPDX", help="The model's license for its model card, as CC-BY-4.0.")
 @predict_overrides
@@ -884,6 +898,8 @@ def export(
         raise click.UsageError(f"{path}: expected a name that {expected}, for --format {form}.")
     if quantize and named != "litert":
         raise click.UsageError("--quantize is for LiteRT. Give a name that ends in .tflite, or leave it out.")
+    if license_name and named != "saved_model":
+        raise click.UsageError("--license is for the model card of a SavedModel. Leave it out.")
     check_model(model)
     import_tensorflow()
     from audiotag.ensembling.members import open_model

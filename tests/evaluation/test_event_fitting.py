@@ -85,3 +85,9 @@ def test_wrong_event_settings_are_refused(run, demo, tmp_path, content, message)
     arguments = ["predict", str(run.folder), clip, "--events", str(tmp_path / "e.csv"), "--event-settings", str(path)]
     outcome = CliRunner().invoke(main, arguments)
     assert outcome.exit_code == 1 and message in outcome.stderr, outcome.stderr
+
+
+def test_event_settings_without_events_are_refused():
+    outcome = CliRunner().invoke(main, ["predict", "runs/none", "a.wav", "--event-settings", "s.json"])
+    assert outcome.exit_code == 2
+    assert "--event-settings is for events. Add --events, --raven or --audacity" in outcome.stderr

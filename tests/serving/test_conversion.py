@@ -229,9 +229,10 @@ def test_what_a_format_cannot_hold_is_refused(run, files, tmp_path):
         (["a.onnx", "--format", "litert"], "a.onnx: expected a name that ends in .tflite, for --format litert."),
         (["a.onnx", "--format", "saved_model"], "expected a name that has no such suffix, for --format saved_model."),
         (["a.onnx", "--quantize"], "--quantize is for LiteRT. Give a name that ends in .tflite, or leave it out."),
+        (["a.onnx", "--license", "MIT"], "--license is for the model card of a SavedModel. Leave it out."),
     ],
 )
-def test_a_format_that_does_not_fit_the_name_is_refused(arguments, message):
+def test_options_that_do_not_fit_the_name_are_refused(arguments, message):
     outcome = CliRunner().invoke(main, ["export", "runs/none", *arguments])
     assert outcome.exit_code == 2 and message in outcome.stderr
 
