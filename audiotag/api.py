@@ -317,7 +317,9 @@ def evaluate(
 
     model = open_model(run, _several(overrides))
     if robustness and (out_of_fold or not isinstance(model, Run)):
-        raise ConfigError("robustness is measured on the test clips of a run: not of an ensemble, nor out-of-fold.")
+        raise ConfigError(
+            "robustness is measured on the test clips of a run only. Give a run, and leave out --out-of-fold."
+        )
     with custom.allowed(allow_unsafe):
         clips, logits, thresholds = predictions_and_thresholds(
             model, records=records, stage=stage, out_of_fold=out_of_fold

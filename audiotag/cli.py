@@ -819,7 +819,9 @@ def fit_events(
 @model_argument
 @click.option("--out", type=CSV, help="The file to write; submission.csv in the run's directory by default.")
 @click.option("--template", type=FILE, help="sample_submission.csv, whose order of rows to follow.")
-@click.option("--top", type=click.IntRange(min=1), help="Write so many labels per clip, best first, not scores.")
+@click.option(
+    "--top", type=click.IntRange(min=1), help="Write this many labels per clip, best first, in place of scores."
+)
 @click.option("--fold", type=click.IntRange(min=0), help="The only fold of a run to use; the mean of all by default.")
 @predict_overrides
 @allow_unsafe_option

@@ -240,11 +240,11 @@ def _check_clips(experiment, stage, where):
     if validation is None:
         return _check_without_validation(stage, where)
     if stage.validation_subset is not None:
-        needed = f"{where}.validation_subset", "clips of these subsets are held out by folds alone. "
+        key = f"{where}.validation_subset"
         if validation.folds is None:
-            raise error_at(needed[0], f'{needed[1]}Add "folds" to validation, or leave it out.')
+            raise error_at(key, 'needs folds. Change validation to {"folds": {}}, or leave validation_subset out.')
         if not set(stage.validation_subset) <= set(experiment.trusted) and not validation.folds.split_noisy:
-            raise error_at(needed[0], f'{needed[1]}Add "split_noisy": true to validation.folds.')
+            raise error_at(key, 'noisy clips are not split into folds. Add "split_noisy": true to validation.folds.')
     if validation.subset in stage.subset:
         raise error_at(
             f"{where}.subset", f"{validation.subset!r} validates, so nothing trains on it. Leave it out here."

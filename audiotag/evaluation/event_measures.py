@@ -55,9 +55,9 @@ def event_agreement(true_onsets: np.ndarray, found_onsets: np.ndarray, *, collar
     possible.
 
     Args:
-        true_onsets: Seconds.
-        found_onsets: Seconds.
-        collar_seconds: At least 0.
+        true_onsets: [events], seconds.
+        found_onsets: [events], seconds.
+        collar_seconds: How far a found onset may be from an annotated one, at least 0.
 
     Example:
         >>> event_agreement(np.array([1.0, 5.0]), np.array([0.9, 1.1, 7.0]))
@@ -82,7 +82,7 @@ def segment_agreement(
 
     Args:
         true_events: [events, 2], start and end in seconds.
-        found_events: [events, 2].
+        found_events: [events, 2], the same.
         seconds: The length of the recording.
         segment_seconds: Length of a segment.
 

@@ -25,6 +25,7 @@ from audiotag.models.windowing import to_float
 from audiotag.runs.directory import Run
 from audiotag.runs.models import load_taggers
 
+# (waveform float32 [N] in -1 to 1, sample rate in Hz, random numbers) → waveform [N]
 Change = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
 
 MP3_RATES = {  # sample rate in Hz: the lowest and the highest bit rate in kbit/s

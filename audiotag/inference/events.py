@@ -116,7 +116,8 @@ def thresholds_of(
     for name in vocabulary:
         if name not in settings.thresholds:
             raise DataError(
-                f"the file of event settings has no threshold of the class {name!r}. Fit it for this model."
+                f"the file of event settings has no threshold of the class {name!r}. Fit it for this model: "
+                "audiotag fit-events"
             )
     return np.array([settings.thresholds[name] for name in vocabulary])
 

@@ -85,14 +85,14 @@ def convert(
     Args:
         model: A trained run.
         path: The file to write.
-        quantize: Of LiteRT: store the weights of the network in 8 bits, a quarter of the size.
+        quantize: For LiteRT: store the weights of the network in 8 bits, a quarter of the size.
         overwrite: Replace a file that is there.
 
     Returns:
         How the file differs from TensorFlow's model.
 
     Raises:
-        DataError: A package is not installed; or the model cannot be converted, or the file not be written.
+        DataError: A package is not installed; or the model cannot be converted, or the file cannot be written.
     """
     path = Path(path)
     if isinstance(model, EnsemblePredictor):

@@ -82,6 +82,8 @@ def top_labels(scores: np.ndarray, vocabulary: Sequence[str], *, count: int = 3)
 def _check_template(template, wanted, table, *, may_have_more):
     """Refuses a template with other columns or clips than a table has; with more clips, unless it may."""
     if list(wanted.columns) != list(table.columns):
+        if list(table.columns) == ["fname", "label"]:
+            raise DataError(f"{template}: is for scores, and --top writes labels. Leave out --top or --template.")
         differing = sorted(set(wanted.columns) ^ set(table.columns)) or "another order"
         raise DataError(
             f"{template}: its columns are not fname and the {len(table.columns) - 1} classes in sorted order: "

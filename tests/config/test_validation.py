@@ -62,9 +62,8 @@ CHECKPOINT = [{"name": "ModelCheckpoint", "monitor": "loss"}]
         (
             "stages.0.validation_subset",
             "noisy",
-            "stages[0].validation_subset: clips of these subsets are held out by folds alone. "
-            'Add "split_noisy": true to '
-            "validation.folds.",
+            "stages[0].validation_subset: noisy clips are not split into folds. "
+            'Add "split_noisy": true to validation.folds.',
         ),
         ("stages.0.validation_subset", "test", "test clips only evaluate: nothing trains on them or chooses by them."),
         ("validation.folds.held_out", [0, 5], "validation.folds.held_out: there is no fold 5. Accepted: 0 to 4."),

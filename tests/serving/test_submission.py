@@ -81,6 +81,13 @@ def test_a_template_of_another_competition_is_refused(submit, tmp_path, template
     assert not (tmp_path / "submission.csv").exists()
 
 
+def test_top_labels_do_not_fit_a_template_of_scores(tmp_path):
+    template, clips = tmp_path / "template.csv", pd.DataFrame({"name": NAMES})
+    template.write_text("fname,Bark,Bell,Meow\na.wav,0,0,0\n")
+    with pytest.raises(DataError, match=r"template\.csv: is for scores, and --top writes labels\. Leave out --top"):
+        write_submission(tmp_path / "out.csv", clips, SCORES, ["Bark", "Bell", "Meow"], template=template, top=2)
+
+
 def test_a_missing_template_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"nowhere\.csv: cannot be read: No such file or directory\."):
         write_submission(
