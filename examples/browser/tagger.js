@@ -1,5 +1,7 @@
 // Tags sounds with an ONNX file of audiotag, by onnxruntime-web. The same windows and pooling as
-// audiotag/serving/converted_models.py, for "sliding" windows. Recordings are not trimmed.
+// audiotag/serving/converted_models.py, for "sliding" windows, apart from two cases: "max" and "log_mean_exp"
+// pool the mean over several folds or flips; and with "flip_tta": "clip" no window starts from the end of a recording.
+// Recordings are not trimmed.
 "use strict";
 
 const WINDOWS_AT_A_TIME = 16;

@@ -41,7 +41,7 @@ class Batcher:
         return await future
 
     async def run(self):
-        """Scores what waits, for ever."""
+        """Scores what waits, until it is cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             await self.arrived.wait()
