@@ -71,7 +71,8 @@ def fit_event_settings(
         vocabulary: The K class names.
         collar_seconds: How far from an annotated onset a found one may be.
     """
-    hop = min((np.diff(each.starts[:2])[0] for each in recordings if len(each.starts) > 1), default=1.0)
+    # The last window of a recording ends with it, so of two windows the second may start earlier.
+    hop = max((np.diff(each.starts[:2])[0] for each in recordings if len(each.starts) > 1), default=1.0)
     window = max(each.ends[0] - each.starts[0] for each in recordings)
     choices: dict[str, list[float]] = {
         "edge_seconds": [round(window * part, 3) for part in (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75)],
