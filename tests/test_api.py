@@ -264,7 +264,7 @@ def test_evaluate_gives_and_prints_the_tables_of_the_command(run, tmp_path):
     evaluation = audiotag.evaluate(run)
     result = CliRunner().invoke(main, ["evaluate", str(run.folder), "--out", str(tmp_path)])
     assert str(evaluation) in result.output and repr(evaluation) == str(evaluation)
-    assert list(vars(evaluation)) == [*TABLES, "note"]
+    assert list(vars(evaluation)) == [*TABLES, "note", "robustness"]
     for name in TABLES:
         written = pd.read_csv(tmp_path / f"{name}.csv", keep_default_na=name != "clips")
         pd.testing.assert_frame_equal(getattr(evaluation, name), written, check_dtype=False, atol=1e-9)

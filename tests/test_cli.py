@@ -438,7 +438,7 @@ def test_a_file_name_that_is_not_utf8_fails_before_any_file_is_scored():
 
 
 def test_the_error_of_a_batch_too_large_for_the_memory_recommends_a_smaller_one(run, monkeypatch):
-    def run_out(*arguments):
+    def run_out(*arguments, **options):
         raise tf.errors.ResourceExhaustedError(None, None, f"Detected at node x\n{reason}\nHint: none")
 
     monkeypatch.setattr("audiotag.evaluation.scoring.score_logits", run_out)
@@ -464,7 +464,7 @@ def test_the_error_of_a_batch_too_large_for_the_memory_recommends_a_smaller_one(
         (["make-demo", "demo", "--seed", "-1"], "-1 is not in the range"),
         (["predict", "runs/demo"], "Missing argument 'FILES...'"),
         (["predict", "runs/demo", "a.wav", "--top", "0"], "0 is not in the range"),
-        (["export", "runs/demo"], "Missing argument 'FOLDER'"),
+        (["export", "runs/demo"], "Missing argument 'PATH'"),
         (["check-records", __file__], "is a file"),
         (["predict", "runs/demo", "a.wav", "--csv", "b.wav"], "b.wav: expected a name that ends in .csv or .parquet."),
         (["embed", "runs/demo", "a.wav", "--out", "a.csv"], "a.csv: expected a name that ends in .npz or .parquet."),
