@@ -233,7 +233,7 @@ def test_a_run_trains_without_a_network_and_its_models_load_without_the_file(yam
 def test_a_head_by_names_is_the_published_one_of_the_matching_classes(run, tiny, arrays, yamnet_h5):
     model = {"name": "yamnet", "weights": str(yamnet_h5)}
     experiment = tiny('frontend={"name": "yamnet_mel"}', "image_preprocess=[]", f"model={json.dumps(model)}")
-    vocabulary = ("Rooster", "Sea waves", "Gong ageng")
+    vocabulary = ("Rooster", "Sea waves", "Zzz")
     run = dataclasses.replace(run, experiment=experiment, vocabulary=vocabulary)
     context = FoldContext(run, None, None, 0, experiment.stages[0])
     kernel, bias = head_by_names(context, 1024)
