@@ -272,8 +272,9 @@ def validation_clips(run: Run, clips: pd.DataFrame, fold: int, stage: Stage) -> 
         DataError: There are none.
     """
     subsets = stage.validation_subset
-    held_out = held_out_clips(run, clips, fold)
-    if subsets is not None:
+    if subsets is None:
+        held_out = held_out_clips(run, clips, fold)
+    else:
         held_out = clips[clips["subset"].isin(subsets) & (clips["fold"] == fold)]
     chosen = usable_clips(run, held_out)
     if chosen.empty:
