@@ -150,6 +150,7 @@ def test_fit_names_the_run_after_a_shipped_experiment(tmp_path, monkeypatch):
 
 
 def test_fit_resumes_a_run_and_exports_it(tiny_file, own_run):
+    (own_run / "saved_model" / "variables").mkdir(parents=True)  # an incomplete model
     lines = call("fit", tiny_file, "--run", own_run).splitlines()
     assert [line for line in lines if line.startswith("curated stage, fold 0: lwlrap 0.")]
     assert lines[-1] == f"SavedModel: {own_run / 'saved_model'}"

@@ -115,9 +115,9 @@ def write_saved_model(model: Run | EnsemblePredictor, folder: Path, *, license_n
         waveform = tf.TensorSpec([None, None], tf.float32, name="waveform")
         num_samples = tf.TensorSpec([None], tf.int32, name="num_samples")
         endpoints = _endpoints(trained)
-        archive.add_endpoint("serving_default", endpoints.pop("serving_default"), input_signature=[waveform])
+        _add_endpoint(archive, "serving_default", endpoints.pop("serving_default"), waveform)
         for name, function in endpoints.items():
-            archive.add_endpoint(name, function, input_signature=[waveform, num_samples])
+            _add_endpoint(archive, name, function, waveform, num_samples)
         numbers = tf.range(len(combined.vocabulary), dtype=tf.int64)
         archive.add_endpoint("class_names", lambda: names.lookup(numbers), input_signature=[])
         for name, value in _constants(trained).items():
@@ -138,10 +138,19 @@ def write_saved_model(model: Run | EnsemblePredictor, folder: Path, *, license_n
     return folder
 
 
+def _add_endpoint(archive, name, function, *signature):
+    """Adds a signature, traced once: what is added itself is traced again when TensorFlow saves it."""
+    traced = tf.function(function, autograph=False).get_concrete_function(*signature)
+    archive.add_endpoint(name, lambda *tensors: traced(*tensors), input_signature=list(signature))
+
+
 def _endpoints(trained):
     """The signatures that take waveforms, {name: function of tensors}."""
     predictor = trained.predictor()
     rate = predictor.audio_config["sample_rate"]
+    any_size = tf.TensorSpec([None, None], tf.float32)
+    shared = tf.function(predictor.logits, input_signature=[any_size], autograph=False)  # one graph in three signatures
+    predictor = dataclasses.replace(predictor, logits=shared)
 
     def without_padding(waveform, num_samples):
         return tf.where(tf.range(tf.shape(waveform)[1]) < num_samples[:, None], waveform, 0.0)  # [B, N]
