@@ -28,6 +28,8 @@ from audiotag.padding import num_repeats, num_sliding_windows, zeros_before
 
 SHARDS_AT_ONCE = 4
 CACHED_BYTES = 1 << 28  # of batches that are read in every epoch
+# AutoGraph would rewrite the functions below, which takes 0.3 s and which none of them needs.
+as_written = tf.autograph.experimental.do_not_convert
 SHUFFLE_BUFFER = 512  # windows; small, as the hash of the name already assigns clips to shards at random
 
 
@@ -49,6 +51,7 @@ class WindowFeatures:
         return (np.cumsum(self.counts) - self.counts).astype("int64")
 
 
+@as_written
 def training_batches(
     manifest: Manifest,
     clips: pd.DataFrame,
@@ -131,6 +134,7 @@ def training_batches(
     )
 
 
+@as_written
 def window_batches(
     manifest: Manifest,
     clips: pd.DataFrame,
@@ -377,6 +381,7 @@ def _aligned(shape):
     return space[start : start + number].view("<i2").reshape(shape)
 
 
+@as_written
 def evaluation_batches(
     manifest: Manifest,
     clips: pd.DataFrame,
@@ -470,6 +475,7 @@ def _batches_by_offset(places, lengths, batch_sizes):
     )
 
 
+@as_written
 def feature_batches(features: WindowFeatures, *, batch_size: int) -> tf.data.Dataset:
     """Batches of all windows of clips, from their features.
 
@@ -705,6 +711,7 @@ class Stopwatch:
         self.seconds = 0.0
         self.requested_at = None
 
+    @as_written
     def timed(self, batches: tf.data.Dataset) -> tf.data.Dataset:
         """The same batches, timed by this stopwatch."""
 
