@@ -24,7 +24,7 @@ MODEL_KEYS |= {"predict"}
 # Like another experiment, but for a larger network or a part that others train too: test_systems.py builds them, and in
 # the full tier they take training steps as well.
 LARGER = {"densenet", "resnet", "xresnet34", "xresnet34_f2", "xresnet34_plain", "xresnet50", "vgg_gap"}
-LARGER |= {"vgg_gap_verified", "convnext"}
+LARGER |= {"vgg_gap_verified", "vgg_gap_narrow", "xresnet18_f2", "convnext"}
 TRAINED = [path for path in FILES if path.stem not in tier(LARGER, ())]
 every_file = pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
 

@@ -23,16 +23,15 @@ NETWORKS = merged("EXAMPLES")
 NUM_WEIGHTS = merged("NUM_WEIGHTS")  # where the number is published
 LENGTHS = merged("LENGTHS")  # that the network accepts, if they are not the ones below
 NUM_CLASSES = 80
-# Built as another network is, on which more lengths and half precisions are tried.
-ALIKE = {"convnext_tiny", "xresnet50"}
-# Built entirely as another network is: they take a training step, and have every property in the full tier.
-LARGER = {"densenet169", "resnet50", "mobilenet_v2", "mn10", "xresnet34"}
+# Built as another network is, or one of Keras with the same head: they take a training step, and have every property
+# in the full tier.
+LARGER = {"densenet169", "resnet50", "mobilenet_v2", "convnext_tiny", "mn10", "xresnet34", "xresnet50"}
 every_network = pytest.mark.parametrize("name", NETWORKS)
 
 
 def lengths(name):
     """Lengths that the network accepts."""
-    return (40, 47) if name in ALIKE | LARGER else LENGTHS.get(name, (40, 32, 33, 47, 64))
+    return (40, 47) if name in LARGER else LENGTHS.get(name, (40, 32, 33, 47, 64))
 
 
 def test_no_network_is_missing_from_the_list():
@@ -59,7 +58,7 @@ def test_every_option_is_a_keyword_with_a_default(name):
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name not in tier(LARGER, ())])
 def test_a_network_has_every_property_of_its_kind(name):
     options, shape = NETWORKS[name]
-    half_precisions = () if name in ALIKE | LARGER else ("mixed_float16", "mixed_bfloat16")
+    half_precisions = () if name in LARGER else ("mixed_float16", "mixed_bfloat16")
     check_model(MODELS[name], shape, options, lengths=lengths(name), half_precisions=half_precisions)
 
 

@@ -2,7 +2,6 @@ import concurrent.futures
 import dataclasses
 import json
 import os
-import random
 import re
 import shutil
 import signal
@@ -14,7 +13,7 @@ import pandas as pd
 import pytest
 import soundfile as sf
 import tensorflow as tf
-from kills import Stopped, arrays_in, sets
+from kills import Stopped, arrays_in
 from scipy.special import expit
 from sklearn.metrics import (
     accuracy_score,
@@ -529,56 +528,7 @@ def test_a_training_step_compiled_with_xla_trains_too(tiny, tmp_path):
     assert np.isfinite(run.result(0, "noisy")["value"])
 
 
-# `kill -9`
-
-
-def test_killed_in_training_and_before_the_export_it_ends_the_same(tiny_file, start, tmp_path):
-    seed = random.randrange(1_000_000)
-    print(f"moments drawn with seed {seed}")  # shown when the test fails
-    rng = random.Random(seed)
-    callbacks = [
-        {"name": "CSVLogger"},
-        {"name": "ModelCheckpoint"},
-        {"name": "ReduceLROnPlateau", "patience": 1, "min_delta": 0.02, "factor": 0.7},
-        {"name": "EarlyStopping", "monitor": "val_lwlrap", "patience": 8},
-        {"name": "TensorBoard"},
-    ]
-    overrides = ["model.filters=[8]"] + [
-        f"stages.{stage}.{change}"
-        for stage in ("noisy", "curated")
-        for change in ("epochs=5", f"callbacks={json.dumps(callbacks)}")
-    ]
-    without_plateau = [callback for callback in callbacks if callback["name"] != "ReduceLROnPlateau"]
-    overrides += [  # the second stage with a schedule instead, and a moving average
-        f"stages.curated.callbacks={json.dumps(without_plateau)}",
-        'stages.curated.schedule={"name": "one_cycle"}',
-        "stages.curated.optimizer.use_ema=true",
-    ]
-    fit_into = lambda name: start("fit", tiny_file, "--run", tmp_path / name, *sets(overrides))
-    assert fit_into("complete").wait() == 0
-    an_epoch, the_last_stage = rf"fold 0 {rng.randrange(1, 5)}/5: loss", "^curated stage, fold 0"
-    assert fit_into("killed").kill_at(an_epoch, rng.uniform(0, 0.5)) == -9
-    assert fit_into("killed").kill_at(the_last_stage, rng.uniform(0, 2)) == -9
-    shutil.rmtree(tmp_path / "killed" / "saved_model", ignore_errors=True)
-    (tmp_path / "killed" / "saved_model" / "variables").mkdir(parents=True)  # an incomplete model
-    assert fit_into("killed").wait() == 0
-
-    for stage in ("noisy", "curated"):
-        complete, killed = (tmp_path / name / "fold-0" / stage for name in ("complete", "killed"))
-        assert (complete / "history.csv").read_bytes() == (killed / "history.csv").read_bytes()
-        ours, theirs = arrays_in(killed / "best.weights.h5"), arrays_in(complete / "best.weights.h5")
-        assert list(ours) == list(theirs)
-        for name in ours:
-            np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
-        results = [json.loads((folder / "result.json").read_text()) for folder in (complete, killed)]
-        assert not results[0].pop("resumed")
-        results[1].pop("resumed")  # False for a stage that no kill interrupted after its first state
-        assert all(result.pop("seconds") > 0 for result in results)
-        assert results[0] == results[1] | {"sha256": results[0]["sha256"]}
-    for name in ("fold-0/curated/oof.csv", "experiment.json", "folds.csv"):
-        assert (tmp_path / "complete" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
-    assert (tmp_path / "killed" / "saved_model" / "saved_model.pb").is_file()
-    assert not list((tmp_path / "killed").rglob(".unfinished*"))
+# Ctrl-C
 
 
 def test_ctrl_c_reaches_the_caller_and_fit_continues_outside_the_main_thread(run, tiny, tmp_path, monkeypatch):
