@@ -14,7 +14,7 @@ import signal
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -22,6 +22,9 @@ from audiotag import __version__, files
 from audiotag.config.signatures import component_names
 from audiotag.errors import AudiotagError, DataError
 from audiotag.quiet import without_startup_lines
+
+if TYPE_CHECKING:
+    from audiotag.inference.predictor import Predictor
 
 # TensorFlow's log lines would hide our own, and some of level 2 (errors) report only that there is no GPU. What fails
 # still raises an exception. Set to 0, it shows all lines.
@@ -78,6 +81,33 @@ def check_model(path: Path) -> None:
         open_run(path)
 
 
+def begin_predicting(model: Path) -> None:
+    """Refuses what is no model, and imports TensorFlow if the model needs it."""
+    if model.suffix not in CONVERTED:
+        check_model(model)
+        import_tensorflow()
+
+
+def load_any_model(model: Path, overrides: tuple[str, ...], allow_unsafe: bool, *, thresholds: bool) -> "Predictor":
+    """The `Predictor` of a run, an ensemble, a SavedModel, or an ONNX or LiteRT file.
+
+    Args:
+        model: Its path.
+        overrides: Those of `predict` settings.
+        allow_unsafe: Whether components from outside audiotag are imported.
+        thresholds: Whether the thresholds of each class are needed.
+    """
+    if model.suffix in CONVERTED:
+        from audiotag.serving.converted_models import load_converted
+
+        return load_converted(model, overrides)
+    from audiotag.config import custom
+    from audiotag.serving.saved_model import load_predictor
+
+    with custom.allowed(allow_unsafe):
+        return load_predictor(model, overrides, allow_unsafe=allow_unsafe, thresholds=thresholds)
+
+
 def import_tensorflow(*, models: bool = True) -> None:
     """Imports TensorFlow without garbage collection and without its start-up lines.
 
@@ -102,6 +132,8 @@ def import_tensorflow(*, models: bool = True) -> None:
 
 
 LAYOUTS = component_names("audiotag.data.sources.finding", "LAYOUTS")  # read from source: pandas stays unloaded
+DETECTED_FROM = "The probability from which a class is predicted."
+BLOCKS_PER_SECOND = 20  # of a signal that is read while it is recorded
 TABLE, ARRAYS = Output(".csv", ".parquet"), Output(".npz", ".parquet")
 CSV, JSON, HTML, PNG = Output(".csv"), Output(".json"), Output(".html"), Output(".png")
 experiment_argument = click.argument("experiment", type=PATH)  # a file, or the name of a shipped experiment
@@ -641,7 +673,7 @@ def label_issues(folder: Path, stage: str | None, top: int, csv_path: Path | Non
 @click.option(
     "--threshold",
     type=click.FloatRange(0, 1),
-    help="The probability from which a class is predicted.  [default: the model's own of each class, or 0.5]",
+    help=f"{DETECTED_FROM}  [default: the model's own of each class, or 0.5]",
 )
 @click.option(
     "--event-settings",
@@ -687,9 +719,7 @@ def predict(
     for path in paths:
         if not files.is_utf8(path):
             raise DataError(f"the name {path!r} has bytes that are not UTF-8. Rename the file.")
-    if model.suffix not in CONVERTED:
-        check_model(model)
-        import_tensorflow()
+    begin_predicting(model)
     from audiotag.inference.inputs import LIST, find_files
 
     names = find_files(paths, map(os.fsdecode, sys.stdin.buffer) if LIST in paths else ())
@@ -699,17 +729,12 @@ def predict(
 
     outputs = Outputs(csv_path, labels_path, events_path, raven, audacity)
     settings = read_event_settings(event_settings) if event_settings else AS_THEY_ARE
+    predictor = load_any_model(model, overrides, allow_unsafe, thresholds=outputs.decides and threshold is None)
     if model.suffix in CONVERTED:
-        from audiotag.serving.converted_models import load_converted
-
-        predictor, identity = load_converted(model, overrides), files.sha256(model)
+        identity = files.sha256(model)
     else:
-        from audiotag.config import custom
         from audiotag.serving import saved_model
 
-        decides = outputs.decides and threshold is None
-        with custom.allowed(allow_unsafe):
-            predictor = saved_model.load_predictor(model, overrides, allow_unsafe=allow_unsafe, thresholds=decides)
         identity = saved_model.identity(model)
     predict_files(
         predictor,
@@ -720,6 +745,49 @@ def predict(
         settings=settings,
         show=lambda name, logits: click.echo(top_classes([name], logits[None], predictor.vocabulary, top)),
     )
+
+
+@main.command()
+@click.argument("model", metavar="RUN|ENSEMBLE|SAVEDMODEL|ONNX|LITERT", type=PATH)
+@click.option("--sample-rate", type=click.IntRange(min=200), help="Of the signal, in Hz.  [default: the model's]")
+@click.option("--threshold", type=click.FloatRange(0, 1), help=f"{DETECTED_FROM}  [default: the model's, or 0.5]")
+@click.option(
+    "--json", "probabilities", is_flag=True, help="Print the probabilities of all classes, one JSON object a line."
+)
+@run_unsafe_option
+@predict_overrides
+def listen(
+    model: Path,
+    sample_rate: int | None,
+    threshold: float | None,
+    probabilities: bool,
+    allow_unsafe: bool,
+    overrides: tuple[str, ...],
+) -> None:
+    """Predict the classes of a signal while it is recorded.
+
+    Standard input has raw samples, 16 bits little-endian and mono, from a microphone or any program. Each window is a
+    line, printed as soon as its last sample is there. Ctrl-C ends it.
+
+    \b
+    Example: audiotag listen runs/demo < samples.raw
+             arecord -q -t raw -f S16_LE -r 16000 | audiotag listen runs/demo
+             ffmpeg -i URL -f s16le -ac 1 -ar 16000 - | audiotag listen runs/demo --json
+    """
+    if sys.stdin.isatty():
+        raise click.UsageError("standard input is a terminal. Expected raw samples: arecord ... | audiotag listen RUN")
+    begin_predicting(model)
+    from audiotag.inference.streams import as_json, as_line, predict_stream, read_pcm
+
+    predictor = load_any_model(model, overrides, allow_unsafe, thresholds=threshold is None and not probabilities)
+    describe = as_json(predictor) if probabilities else as_line(predictor, threshold)
+    rate = predictor.audio_config["sample_rate"] if sample_rate is None else sample_rate
+    blocks = read_pcm(sys.stdin.buffer, block=max(1, rate // BLOCKS_PER_SECOND))
+    try:
+        for window in predict_stream(predictor, blocks, sample_rate=rate):
+            click.echo(describe(*window))
+    except KeyboardInterrupt:
+        pass  # as every signal of a microphone ends
 
 
 @main.command()

@@ -231,6 +231,18 @@ def test_predict_writes_when_each_class_is_detected(run, wavs, tmp_path):
     assert all(float(row[4]) >= 0.05 and float(row[1]) < float(row[2]) for row in rows[1:])
 
 
+def test_listen_prints_each_window_of_a_signal(run):
+    samples = (3_000 * np.random.default_rng(0).standard_normal(40_000)).astype("<i2").tobytes()
+    arguments = ["listen", str(run.folder), "--threshold", "0", "--set", "predict.overlap=0"]
+    result = CliRunner().invoke(main, arguments, input=samples)
+    assert result.exit_code == 0, (result.output, result.exception)
+    windows = [line.split() for line in result.output.splitlines()[-3:]]
+    assert [words[:2] for words in windows] == [["0.00", "1.00"], ["1.00", "2.00"], ["1.50", "2.50"]]
+    assert all(set(words[2::2]) == set(run.vocabulary) for words in windows)
+    result = CliRunner().invoke(main, ["listen", str(run.folder)], input=b"")
+    assert result.output.startswith("Error: standard input: has no samples")
+
+
 def test_embed_writes_a_row_per_clip_or_window(run, wavs, tmp_path):
     out = tmp_path / "new" / "clips.npz"
     output = call("embed", run.folder, *wavs[:2], "--out", out, "--per", "clip", "--stage", "noisy", "--fold", 0)

@@ -40,7 +40,7 @@ BLOCK = re.compile(
 )
 LANGUAGES = {"sh", "python", "json", "text"}
 ONLY_READS = {"evaluate", "explore", "predict", "preview", "report"}
-OTHER_PROGRAMS = {".", "AUDIOTAG_TIER=full", "docker", "pip", "pytest", "python3"}
+OTHER_PROGRAMS = {".", "AUDIOTAG_TIER=full", "arecord", "docker", "pip", "pytest", "python3"}
 
 
 def blocks(page):
@@ -72,9 +72,9 @@ def commands(code):
         except ValueError:  # the quotation continues on the next line
             continue
         begun = ""
-        while "&&" in words:
-            yield words[: words.index("&&")]
-            words = words[words.index("&&") + 1 :]
+        while cut := next((number for number, word in enumerate(words) if word in ("&&", "|")), None):
+            yield words[:cut]
+            words = words[cut + 1 :]
         if words:
             yield words
     assert not begun, begun

@@ -73,10 +73,18 @@ def window_batches_of(
             refuse_too_loud(waveforms.ravel(), path=path)
         if gain != 1:
             waveforms *= gain
-        np.clip(waveforms, -1, 1, out=waveforms)
-        if waveforms.shape[1] == n:  # trailing zeros would count as padding
-            waveforms[:, -1] = np.where(waveforms[:, -1] == 0, 1e-30, waveforms[:, -1])
-        yield starts, starts + waveforms.shape[1] / rate, waveforms
+        yield starts, starts + waveforms.shape[1] / rate, prepare_windows(waveforms, n)
+
+
+def prepare_windows(waveforms: np.ndarray, window_samples: int) -> np.ndarray:
+    """Clips windows float32 [B, N] to -1 to 1, in place.
+
+    Zeros at the end of a window of full length become almost zero, since they would count as padding.
+    """
+    np.clip(waveforms, -1, 1, out=waveforms)
+    if waveforms.shape[1] == window_samples:
+        waveforms[:, -1] = np.where(waveforms[:, -1] == 0, 1e-30, waveforms[:, -1])
+    return waveforms
 
 
 def ahead(items: Iterator[T]) -> Iterator[T]:
