@@ -14,7 +14,7 @@ FAST := tests/conformance/test_annotations.py tests/conformance/test_imports.py 
 	tests/evaluation/test_thresholds.py tests/test_files.py tests/metrics tests/test_padding.py \
 	tests/test_progress.py tests/test_schedules.py
 
-.PHONY: demo demo-io check test test-slow test-wheel torture lint types format docs test-io bench clean
+.PHONY: demo demo-io demo-jax check test test-slow test-wheel torture lint types format docs test-io bench clean
 
 demo: .venv/ready  ## The main job on synthesized clips: write records, train on noisy then curated labels, export, report.
 	test -d demo || $(BIN)/audiotag make-demo demo
@@ -32,6 +32,14 @@ demo-io: .venv-io/ready  ## Records in FLAC, decoded by tensorflow-io inside the
 		--set records=build/demo-io-records --set stages.train.epochs=1 --set 'model.filters=[8, 16]'
 	.venv-io/bin/python -c "import audiotag; from audiotag.data.pipeline import tensorflow_io; \
 		assert tensorflow_io() is not None; print(audiotag.evaluate('build/demo-io-run'))"
+
+demo-jax: .venv/ready  ## The same as demo on JAX, which TensorFlow feeds; the SavedModel needs no JAX.
+	$(INSTALL) --editable '.[jax]'
+	test -d demo || $(BIN)/audiotag make-demo demo
+	$(BIN)/audiotag make-records demo --sample-rate 16000
+	KERAS_BACKEND=jax $(BIN)/audiotag fit experiments/demo.json --run runs/demo_jax
+	KERAS_BACKEND=jax $(BIN)/audiotag evaluate runs/demo_jax
+	$(BIN)/audiotag predict runs/demo_jax/saved_model demo/test/0*.wav
 
 check: lint types  ## The fast tests: what CI runs first.
 	$(PYTEST) $(FAST)

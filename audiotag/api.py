@@ -124,6 +124,7 @@ def fit(
             f"found {type(experiment).__name__}, expected an experiment. Give what audiotag.load_experiment returns, "
             "or the path of an experiment file."
         )
+    from audiotag.backend import on_tensorflow, run_in_tensorflow
     from audiotag.config import custom
     from audiotag.runs.directory import shared_lock
     from audiotag.serving.saved_model import write_saved_model
@@ -131,6 +132,9 @@ def fit(
 
     say = (lambda sentence: None) if quiet else functools.partial(print, flush=True)
     run = loop.fit(experiment, Path(run_dir), fold=fold, restart=restart, say=say)
+    if not on_tensorflow():
+        run_in_tensorflow(["export", str(run.folder), str(run.saved_model), "--overwrite", "--allow-unsafe"])
+        return run
     with shared_lock(run.folder), custom.allowed():
         say(f"SavedModel: {write_saved_model(run, run.saved_model)}")
     return run

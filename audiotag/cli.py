@@ -972,8 +972,11 @@ def export(
         raise click.UsageError("--license is for the model card of a SavedModel. Leave it out.")
     check_model(model)
     import_tensorflow()
+    from audiotag.backend import on_tensorflow, run_in_tensorflow
     from audiotag.ensembling.members import open_model
 
+    if not on_tensorflow():
+        return run_in_tensorflow(sys.argv[1:])
     opened = open_model(model, overrides)
     if named == "saved_model":
         from audiotag.serving import saved_model

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import soundfile as sf
+from keras import ops
 from scipy import signal
 
 from audiotag import progress
@@ -126,7 +127,7 @@ def measure_robustness(
     )
     with explain_damage(manifest):
         for waveforms, rows in progress.bar(batches, total=len(batches), unit="batch", label="robustness"):
-            unchanged = to_float(waveforms).numpy()  # [B, N]
+            unchanged = ops.convert_to_numpy(to_float(waveforms))  # [B, N]
             for name, change in changes.items():
                 changed = unchanged if change is None else _changed(change, unchanged, clips.iloc[rows.numpy()], rate)
                 logits[name][rows.numpy()] = predict(changed)

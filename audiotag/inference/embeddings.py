@@ -5,8 +5,9 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-import tensorflow as tf
+from keras import ops
 
+from audiotag.backend import compiled
 from audiotag.data.pipeline import evaluation_batches, window_batches
 from audiotag.data.records.manifest import Manifest
 from audiotag.data.records.offsets import PcmShard
@@ -40,7 +41,7 @@ def features_of_clips(
         (row of the clip from 0, features float32 [W, ..., D]).
     """
     # float32, as NumPy's files cannot hold bfloat16
-    features = tf.function(lambda windows: tf.cast(tagger.features(windows), tf.float32), reduce_retracing=True)
+    features = compiled(lambda windows: ops.cast(tagger.features(windows), "float32"), [tagger])
     if kind == "training":
         yield from _of_training_windows(tagger, features, manifest, clips, offsets)
     else:
@@ -55,7 +56,7 @@ def _of_training_windows(tagger, features, manifest, clips, offsets):
     )
     row, found = -1, []
     for waveform, rows in batches:
-        for each, values in zip(rows.numpy().tolist(), features(waveform).numpy()):
+        for each, values in zip(rows.numpy().tolist(), ops.convert_to_numpy(features(waveform))):
             row, found = each, [*found, values]
             if len(found) == counts[row]:
                 yield row, np.stack(found)
@@ -63,12 +64,12 @@ def _of_training_windows(tagger, features, manifest, clips, offsets):
 
 
 def _of_inference_windows(tagger, features, manifest, clips, offsets):
-    windows_of = tf.function(tagger.windows, reduce_retracing=True)
+    windows_of = compiled(tagger.windows, [])
     batches = evaluation_batches(
         manifest, clips, window_samples=tagger.window_samples, batch_size=BATCH_SIZE, offsets=offsets
     )
     for waveform, rows in batches:
-        windows, mask = windows_of(to_float(waveform))  # [B, W, n], [B, W]
-        values = features(tf.boolean_mask(windows, mask)).numpy()  # [windows of the batch, ..., D]
-        counts = tf.reduce_sum(tf.cast(mask, tf.int32), axis=1).numpy()
+        windows, mask = map(ops.convert_to_numpy, windows_of(to_float(waveform)))  # [B, W, n], [B, W]
+        values = ops.convert_to_numpy(features(windows[mask]))  # [windows of the batch, ..., D]
+        counts = mask.sum(axis=1)
         yield from zip(rows.numpy().tolist(), np.split(values, np.cumsum(counts)[:-1]))

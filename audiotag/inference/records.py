@@ -3,12 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 from scipy.special import expit
 
 from audiotag import progress
+from audiotag.backend import compiled
 from audiotag.data.pipeline import evaluation_batches, explain_damage
 from audiotag.data.records.manifest import Manifest
 from audiotag.data.records.offsets import PcmShard
@@ -72,7 +73,6 @@ def logits_function(taggers: Sequence[Tagger]) -> Callable[[Any], np.ndarray]:
 
     Its shapes are waveform int16 or float32 [B, N] → float64 [B, K], logits of the mean of the taggers' probabilities.
     """
-    traced = tf.function(
-        lambda waveform: [tagger(waveform, training=False) for tagger in taggers], reduce_retracing=True
-    )
-    return lambda waveform: mean_logits(np.stack(traced(waveform)).astype("float64"))
+    predict = compiled(lambda waveform: [tagger(waveform, training=False) for tagger in taggers], taggers)
+    to_numpy = keras.ops.convert_to_numpy
+    return lambda waveform: mean_logits(np.stack([*map(to_numpy, predict(waveform))]).astype("float64"))

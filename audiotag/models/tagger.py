@@ -122,7 +122,7 @@ class Tagger(keras.Model):
         waveform, labels = inputs if isinstance(inputs, (tuple, list)) else (inputs, None)
         waveform = windowing.to_float(waveform)
         if training:
-            image, labels = self.preprocessor((waveform, labels), training=True)
+            image, labels = self.preprocessor((waveform, ops.convert_to_tensor(labels)), training=True)
             return self._training_logits(image), labels
         return self.clip_logits(waveform)
 

@@ -20,27 +20,30 @@ from keras import ops
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from audiotag import files
-from audiotag.data.audio.audio_config import AudioConfig
+from audiotag.backend import refuse_other_backends
 from audiotag.data.labels import multi_hot
 from audiotag.data.pipeline import evaluation_batches
-from audiotag.ensembling.members import EnsemblePredictor, fit_calibration, out_of_fold_predictions_if_any
+from audiotag.ensembling.members import (
+    EnsemblePredictor,
+    fit_calibration,
+    load_ensemble,
+    out_of_fold_predictions_if_any,
+)
 from audiotag.errors import DataError
 from audiotag.inference.records import BATCH_SIZE
 from audiotag.layers.frontends.stft import portable_operators
 from audiotag.metrics import lwlrap
 from audiotag.models.windowing import to_float
 from audiotag.runs.directory import Run, find_records
-from audiotag.runs.models import load_taggers
 from audiotag.serving.converted_models import (
     JSON_FILE,
     KEY,
-    NUM_FLIPS,
     SUFFIXES,
-    ConvertedModel,
     clip_logits,
     import_extra,
     open_converted,
 )
+from audiotag.serving.window_models import window_logits, window_settings
 
 Format = Literal["onnx", "litert"]
 OPSET = 18  # of ONNX
@@ -95,6 +98,7 @@ def convert(
         DataError: A package is not installed; or the model cannot be converted, or the file cannot be written.
     """
     path = Path(path)
+    refuse_other_backends(f"{path}: exporting")
     if isinstance(model, EnsemblePredictor):
         raise DataError(f"{model.path}: an ensemble is exported as a SavedModel only. Export its runs one by one.")
     if path.suffix not in SUFFIXES:
@@ -106,15 +110,17 @@ def convert(
         import_extra(module, form)
     _refuse(model, form, quantize)
     exact = model.experiment.model_copy(update={"dtype_policy": "float32"})  # of mixed precision, too
-    taggers = load_taggers(dataclasses.replace(model, experiment=exact))
     held_out = out_of_fold_predictions_if_any(model)
-    settings = _settings(model, taggers, held_out)
+    trained = load_ensemble(dataclasses.replace(model, experiment=exact))
+    if held_out is not None:
+        trained = dataclasses.replace(trained, calibration=fit_calibration(*held_out, model.vocabulary))
+    settings, taggers = window_settings(trained), trained.members[0].taggers
     with _quiet():
         content = (_onnx if form == "onnx" else _litert)(taggers, settings, quantize)
     with files.atomic_file(path) as unfinished:
         unfinished.write_bytes(content)
         _, score = open_converted(unfinished)
-        expected = tf.function(lambda windows: _window_logits(taggers, windows), reduce_retracing=True)
+        expected = tf.function(lambda windows: window_logits(taggers, windows), reduce_retracing=True)
         windows = signals(settings.window_samples)
         difference = float(np.abs(score(windows) - expected(windows)).max())
         if not difference <= (np.inf if quantize else MOST_DIFFERENCE):
@@ -155,41 +161,11 @@ def _refuse(model, form, quantize):
         raise DataError("only LiteRT files are quantized. Leave out --quantize, or give a name that ends in .tflite.")
 
 
-def _settings(model, taggers, held_out):
-    """The `ConvertedModel` of a run."""
-    calibration = None if held_out is None else fit_calibration(*held_out, model.vocabulary)
-    tagger, predict = taggers[0], model.experiment.predict
-    return ConvertedModel(
-        audio_config=AudioConfig(**model.audio_config),
-        vocabulary=model.vocabulary,
-        thresholds=None if calibration is None else calibration.thresholds,
-        temperature=1.0 if calibration is None else calibration.temperature,
-        num_models=len(taggers),
-        window_samples=tagger.window_samples,
-        hop=tagger.hop,
-        pad="repeat" if tagger.pad == "repeat" else "zeros",
-        windows=predict.windows,
-        num_windows=predict.num_windows,
-        pool=predict.pool,
-        flip_tta=predict.flip_tta,
-    )
-
-
-def _window_logits(taggers, windows):
-    """The logits of windows by all models and flips: [W, n] → [W, M, K]."""
-    flips = range(NUM_FLIPS) if taggers[0].flip_tta else (0,)
-    logits = [
-        ops.reshape(tagger.window_logits(windows, flips=flips), (-1, len(flips), tagger.num_classes))
-        for tagger in taggers
-    ]
-    return ops.concatenate(logits, axis=1)
-
-
 def _graph(taggers, num_windows, samples):
     """A traced function of windows [num_windows, samples], without FFT and float64."""
 
     def outputs(windows):
-        logits = _window_logits(taggers, windows)  # [W, M, K]
+        logits = window_logits(taggers, windows)  # [W, M, K]
         return {"logits": logits, "probabilities": ops.mean(ops.sigmoid(logits), axis=1)}
 
     signature = [tf.TensorSpec([num_windows, samples], tf.float32, name="windows")]

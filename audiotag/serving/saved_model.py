@@ -15,6 +15,7 @@ import tensorflow as tf
 from pydantic import Field
 
 from audiotag import files
+from audiotag.backend import on_tensorflow, refuse_other_backends
 from audiotag.config.components import Section
 from audiotag.config.custom import NotAllowed
 from audiotag.config.loading import load, parse
@@ -36,6 +37,7 @@ from audiotag.inference.predictor import Predictor
 from audiotag.runs.directory import Run, experiment_file
 from audiotag.serving import model_card, rebuilding
 from audiotag.serving.warmup import write_warmup
+from audiotag.serving.window_models import window_predictor
 
 WARMUP_CLIPS = 8  # of the larger warm-up requests
 
@@ -96,6 +98,7 @@ def export(
 
 def write_saved_model(model: Run | EnsemblePredictor, folder: Path, *, license_name: str | None = None) -> Path:
     """`export` into a folder whose content, whatever it is, may be replaced."""
+    refuse_other_backends(f"{folder}: exporting")
     held_out = out_of_fold_predictions_if_any(model)
     trained = _calibrated(load_ensemble(model), held_out)
     combined = trained.predictor()
@@ -296,6 +299,8 @@ def identity(model: str | Path) -> str:
 
 def _traced(trained):
     """The `Predictor` of a `TrainedEnsemble`, whose logits are a function of arrays."""
+    if not on_tensorflow():
+        return window_predictor(trained)
     predictor = trained.predictor()
     functions = {"logits": predictor.logits, "embeddings": predictor.embeddings}
     return dataclasses.replace(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from audiotag import progress
+from audiotag.backend import refuse_other_backends
 from audiotag.config import custom
 from audiotag.config.schema import Experiment, stage_named
 from audiotag.crossval.fold_context import FoldContext
@@ -94,8 +95,9 @@ def bench(experiment: Experiment, *, stage: str | None = None, num_steps: int = 
 
     Raises:
         ConfigError: There is no such stage, or a component refuses its options.
-        DataError: The records are damaged, or have no clips for the stage.
+        DataError: The records are damaged, or have no clips for the stage; or Keras does not run on TensorFlow.
     """
+    refuse_other_backends("measuring a step")
     names = [stage.name for stage in experiment.stages]
     if stage is not None and stage not in names:
         raise ConfigError(f"--stage: there is no stage {stage!r}. Accepted: {', '.join(names)}.")

@@ -362,12 +362,15 @@ class SaveState(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         """Writes the state if asked to stop; after the last step, `on_epoch_end` does."""
+        stops = self.stop_signal and batch + 1 < self.params["steps"]
+        if (stops or self.metadata["metric_state"]) and keras.backend.backend() == "jax":
+            self.model.jax_state_sync()  # variables have no values between the steps of an epoch
         if self.metadata["metric_state"]:  # of an interrupted epoch; Keras' metrics have variables only after a batch
             state.check_arrays(self.path, self.metadata["metric_state"], self.model.metrics_variables)
             for variable, value in zip(self.model.metrics_variables, self.metadata["metric_state"], strict=True):
                 variable.assign(value + variable)
             self.metadata = self.metadata | {"metric_state": []}
-        if self.stop_signal and batch + 1 < self.params["steps"]:
+        if stops:
             self._save(self.metadata["history"], steps_done=self.metadata["steps_done"] + batch + 1)
 
     def on_epoch_end(self, epoch, logs=None):

@@ -137,7 +137,7 @@ def compile_tagger(
             loss=build_loss(stage.loss, tagger.num_classes),
             metrics=[metric for metric in metrics if metric not in validated_only],
             validation_metrics=validated_only,
-            jit_compile=experiment.jit_compile,
+            jit_compile=experiment.jit_compile or keras.backend.backend() == "jax",  # which else runs step by step
         )
         if stage.noisy_loss is not None:
             tagger.noisy_loss = build_loss(stage.noisy_loss, tagger.num_classes)

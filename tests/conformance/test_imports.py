@@ -33,6 +33,7 @@ ORDER = [
     "optimizers",
     "models",
     "testing",
+    "backend",
     "runs",
     "inference",
     "crossval",
