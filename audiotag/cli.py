@@ -636,10 +636,32 @@ def compare(folders: tuple[Path, ...], measure: str, out: Path | None, test: boo
 @run_argument
 @click.option("--stage", help="The stage whose models to use; the last by default.")
 @click.option("--top", default=20, show_default=True, type=click.IntRange(min=1), help="Clips to show.")
+@click.option(
+    "--order",
+    default="suspicion",
+    show_default=True,
+    type=click.Choice(["suspicion", "usefulness"]),
+    help="The most doubtful labels first, or those whose correction is expected to help most.",
+)
+@click.option(
+    "--by",
+    default="margin",
+    show_default=True,
+    type=click.Choice(["margin", "cleanlab"]),
+    help="What says how doubtful a label is: the margin between classes, or the library cleanlab.",
+)
 @click.option("--csv", "csv_path", type=CSV, help="Write all clips to this file: a table of corrections, to be edited.")
 @allow_unsafe_option
 @moved_records
-def label_issues(folder: Path, stage: str | None, top: int, csv_path: Path | None, records: Path | None) -> None:
+def label_issues(
+    folder: Path,
+    stage: str | None,
+    top: int,
+    order: Literal["suspicion", "usefulness"],
+    by: Literal["margin", "cleanlab"],
+    csv_path: Path | None,
+    records: Path | None,
+) -> None:
     """Rank the training clips of RUN by how doubtful their labels are.
 
     The first clips are those whose out-of-fold predictions disagree most with their labels. Edit the
@@ -653,7 +675,7 @@ def label_issues(folder: Path, stage: str | None, top: int, csv_path: Path | Non
     from audiotag.crossval.label_issues import rank_label_issues
     from audiotag.runs.directory import open_run, with_records
 
-    table = rank_label_issues(with_records(open_run(folder), records), stage=stage)
+    table = rank_label_issues(with_records(open_run(folder), records), stage=stage, order=order, by=by)
     for clip in table.head(top).itertuples():
         click.echo(f"{clip.clip}  given {clip.labels}: {clip.reason}")
     click.echo(f"The models prefer other labels for {(table['margin'] > 0).sum()} of {len(table)} clips.")

@@ -3,13 +3,16 @@
 The predictions are out-of-fold.
 """
 
+from typing import Literal
+
 import numpy as np
 import pandas as pd
-from scipy.special import logit
+from scipy.special import expit, logit
 
 from audiotag.config.schema import stage_named
 from audiotag.crossval.fold_context import FoldContext
 from audiotag.crossval.out_of_fold import mean_out_of_fold_scores, trained_on
+from audiotag.crossval.review_order import cleanlab_quality, usefulness
 from audiotag.crossval.splits import training_clips
 from audiotag.data.clips import read_clips
 from audiotag.data.corrections import read_corrections
@@ -20,27 +23,37 @@ from audiotag.runs.directory import Run, find_records
 MAX_LOGIT = 40.0  # no probability below 1 has a logit above 36.7
 
 
-def rank_label_issues(run: Run, *, stage: str | None = None) -> pd.DataFrame:
-    """The training clips, those with the most doubtful labels first.
+def rank_label_issues(
+    run: Run,
+    *,
+    stage: str | None = None,
+    order: Literal["suspicion", "usefulness"] = "suspicion",
+    by: Literal["margin", "cleanlab"] = "margin",
+) -> pd.DataFrame:
+    """The training clips, those to review first at the top.
 
     Only clips with out-of-fold predictions are ranked.
 
-    A clip is ranked by its margin: the logit of the most probable class that is not among its labels minus
-    that of the least probable class that is, or minus 0 without labels. Above 0 the models predict another label.
+    A clip's margin is the logit of the most probable class that is not among its labels minus that of the least
+    probable class that is, or minus 0 without labels. Above 0 the models predict another label.
     Only models that did not train on a clip score it: trusted clips as far as they validate; a noisy subset is scored
     by all models if no stage trained on it, else only with folds for noisy clips (`"split_noisy": true`).
 
     Args:
         run: A `Run` with trained folds.
         stage: The stage whose models predict; None is the last.
+        order: "suspicion": the most doubtful labels first. "usefulness": those first whose review changes a model most,
+            see `usefulness`.
+        by: What says how doubtful a label is: "margin", or "cleanlab", the quality of labels by that library.
 
     Returns:
-        A table of corrections as `data.corrections` describes, with two more columns, `subset` and `margin`. It has the
-        labels and weights of the run, so it changes nothing until it is edited. The clips that the run's own
-        corrections leave out come last.
+        A table of corrections as `data.corrections` describes, with more columns: `subset`, `margin`, `suspicion`, from
+        0 to 1, and if `order` is "usefulness" this, too. It has the labels and weights of the run, so it changes
+        nothing until it is edited. The clips that the run's own corrections leave out come last.
 
     Raises:
         DataError: There is no such stage, or no fold has finished it, or no clip has out-of-fold predictions.
+        ConfigError: cleanlab is not installed.
     """
     stage = run.stage_name(stage)
     folds = run.trained_folds(stage)
@@ -60,23 +73,32 @@ def rank_label_issues(run: Run, *, stage: str | None = None) -> pd.DataFrame:
     for subset in subsets:
         scores = mean_out_of_fold_scores(context, subset)
         scored = clips.set_index("name").loc[scores["name"]].reset_index()
-        tables.append(_disagreement(scored, scores[list(run.vocabulary)].to_numpy(), run.vocabulary))
-    table = pd.concat(tables).assign(source=f"label issues of {run.folder.name}, stage {stage}")
-    table = pd.concat([table, *_left_out(run, all_clips)])
-    return table.sort_values(["margin", "clip"], ascending=[False, True], ignore_index=True)
+        tables.append((scored, scores[list(run.vocabulary)].to_numpy()))
+    scored = pd.concat([table for table, _ in tables], ignore_index=True)
+    scores = np.concatenate([array for _, array in tables])  # [n, K]
+    truth = multi_hot(scored["labels"], run.vocabulary) > 0  # [n, K]
+    table = _disagreement(scored, truth, scores, run.vocabulary, by)
+    if order == "usefulness":
+        table["usefulness"] = usefulness(truth, scores, table["suspicion"].to_numpy()).round(4)
+    table = table.assign(source=f"label issues of {run.folder.name}, stage {stage}")
+    table = pd.concat([table, *_left_out(run, all_clips, table.columns)])
+    keys = [order, "margin", "clip"]
+    return table.sort_values(keys, ascending=[False, False, True], ignore_index=True)
 
 
-def _left_out(run, clips):
+def _left_out(run, clips, columns):
     """The corrections that leave a clip out: they stay in the table, so an edited table still has them."""
     path = run.corrections_file
     if not path.is_file():
         return []
     left_out = read_corrections(path, run.vocabulary).query("weight == 0")
-    return [left_out.assign(subset=left_out["clip"].map(clips.set_index("name")["subset"]), margin=-np.inf)]
+    subsets = left_out["clip"].map(clips.set_index("name")["subset"])
+    others = {column: 0.0 for column in columns if column in ("suspicion", "usefulness")}
+    return [left_out.assign(subset=subsets, margin=-np.inf, **others)]
 
 
-def _disagreement(clips, scores, vocabulary):
-    truth = multi_hot(clips["labels"], vocabulary) > 0  # [n, K]
+def _disagreement(clips, truth, scores, vocabulary, by):
+    """The table of corrections with margin and suspicion; truth and scores [n, K]."""
     logits = np.clip(logit(scores), -MAX_LOGIT, MAX_LOGIT)
     others, labels = np.where(truth, -np.inf, logits), np.where(truth, logits, np.inf)
     names, labeled = np.array(vocabulary), truth.any(axis=1)
@@ -86,7 +108,8 @@ def _disagreement(clips, scores, vocabulary):
         for row, (other, label) in enumerate(zip(others.argmax(axis=1), labels.argmin(axis=1)))
     ]
     margin = others.max(axis=1) - np.where(labeled, labels.min(axis=1), 0)
+    suspicion = expit(margin) if by == "margin" else 1 - cleanlab_quality(truth, scores)
     return pd.DataFrame(
         {"clip": clips["name"], "labels": clips["labels"], "weight": clips["weight"], "reason": reasons}
-        | {"subset": clips["subset"], "margin": margin.round(3)}
+        | {"subset": clips["subset"], "margin": margin.round(3), "suspicion": suspicion.round(6)}
     )

@@ -55,14 +55,21 @@ def imported(*folders):
 
 def test_every_package_that_audiotag_imports_is_declared():
     required = setup_cfg()
-    extra = {"tensorflow-io": "io", "pyarrow": "parquet", "onnx": "onnx", "tf2onnx": "onnx", "jax": "jax"}
+    extra = {
+        "tensorflow-io": "io",
+        "pyarrow": "parquet",
+        "onnx": "onnx",
+        "tf2onnx": "onnx",
+        "jax": "jax",
+        "cleanlab": "cleanlab",
+    }
     assert imported("audiotag") - set(extra) == required[""].keys() - NOT_IMPORTED
     assert all(package in required[name] for package, name in extra.items())
 
 
 def test_every_package_that_tests_and_benchmarks_import_is_declared():
     required = setup_cfg()
-    extras = ("", "tests", "backends", "torture", "onnx", "litert")
+    extras = ("", "tests", "backends", "torture", "onnx", "litert", "cleanlab")
     declared = {package for extra in extras for package in required[extra]}
     assert imported("tests", "benchmarks") - {"setuptools"} <= declared
 

@@ -1,4 +1,5 @@
 import dataclasses
+import importlib.util
 import shutil
 
 import numpy as np
@@ -11,7 +12,7 @@ from audiotag.cli import main
 from audiotag.crossval.label_issues import rank_label_issues
 from audiotag.data.clips import read_clips
 from audiotag.data.corrections import read_corrections
-from audiotag.errors import DataError
+from audiotag.errors import ConfigError, DataError
 
 
 def test_clips_are_ranked_by_how_much_out_of_fold_predictions_disagree_with_their_labels(run, records):
@@ -48,6 +49,31 @@ def test_the_command_writes_corrections_that_change_nothing_yet(run, records, tm
     labels = read_clips(records / "clips.csv").set_index("name")["labels"]
     assert table["labels"].tolist() == labels[table["clip"]].tolist()
     assert np.all(table["weight"] == 1)
+
+
+def test_usefulness_orders_the_same_clips(run):
+    by_suspicion, by_usefulness = rank_label_issues(run), rank_label_issues(run, order="usefulness")
+    assert by_usefulness["usefulness"].is_monotonic_decreasing
+    columns = list(by_suspicion)
+    assert (
+        by_usefulness[columns]
+        .sort_values("clip", ignore_index=True)
+        .equals(by_suspicion.sort_values("clip", ignore_index=True))
+    )
+
+
+def test_cleanlab_ranks_too_or_says_how_to_install_it(run):
+    if importlib.util.find_spec("cleanlab") is None:
+        with pytest.raises(ConfigError, match=r"pip install 'audiotag-trainer\[cleanlab\]'"):
+            rank_label_issues(run, by="cleanlab")
+        return
+    from cleanlab.multilabel_classification import get_label_quality_scores
+
+    table = rank_label_issues(run, by="cleanlab").set_index("clip")
+    scores = pd.read_csv(run.stage_files(0, "curated").oof_scores(), index_col="name").loc[table.index]
+    labels = [[run.vocabulary.index(label) for label in text.split(",")] for text in table["labels"]]
+    assert table["suspicion"].is_monotonic_decreasing
+    np.testing.assert_allclose(table["suspicion"], 1 - get_label_quality_scores(labels, scores.to_numpy()), atol=1e-6)
 
 
 def test_a_stage_that_does_not_exist_or_is_not_trained_is_an_error(run, tmp_path):
