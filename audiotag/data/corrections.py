@@ -19,10 +19,16 @@ def write_corrections(path: str | Path, table: pd.DataFrame) -> None:
     Args:
         path: The file to write.
         table: The columns `clip`, `labels` (joined by ","), `weight` (0 leaves the clip out; otherwise how often it
-            is drawn, relative to 1 for other clips), and the free texts `reason` and `source`.
+            is drawn, relative to 1 for other clips), and the free texts `reason` and `source`. More columns of texts
+            follow these.
     """
-    table = table[[*COLUMNS]].sort_values("clip")
-    files.write_text(path, files.csv_text(table))
+    files.write_text(path, corrections_text(table))
+
+
+def corrections_text(table: pd.DataFrame) -> str:
+    """The text of the file that `write_corrections` writes."""
+    more = [column for column in table if column not in COLUMNS]
+    return files.csv_text(table[[*COLUMNS, *more]].sort_values("clip"))
 
 
 def read_corrections(path: str | Path, vocabulary: Sequence[str]) -> pd.DataFrame:
@@ -33,7 +39,8 @@ def read_corrections(path: str | Path, vocabulary: Sequence[str]) -> pd.DataFram
         vocabulary: The K class names.
 
     Returns:
-        A table with the columns `clip`, `labels`, `weight` (float), `reason`, `source`.
+        A table with the columns `clip`, `labels`, `weight` (float), `reason`, `source`, and the others of the file as
+        text, such as those of `audiotag review`.
 
     Raises:
         DataError: A clip is listed twice, a label is not a class, or a weight is negative or not a number; the
@@ -47,7 +54,7 @@ def read_corrections(path: str | Path, vocabulary: Sequence[str]) -> pd.DataFram
         [0.5]
     """
     # from_cell removes the apostrophe that files.as_cell puts before a text that looks like a formula.
-    table = read_table(path, COLUMNS[:3]).map(files.from_cell)
+    table = read_table(path, COLUMNS[:3]).map(files.from_cell).rename(columns=files.from_cell)
     row_of_clip: dict[str, str] = {}
     for row, clip, labels in zip(table.index, table["clip"], table["labels"]):
         if clip in row_of_clip:
@@ -62,7 +69,8 @@ def read_corrections(path: str | Path, vocabulary: Sequence[str]) -> pd.DataFram
         if not 0 <= weight < float("inf"):
             raise DataError(f"{row}: weight is {weight}. Expected a finite number, at least 0; 0 leaves the clip out.")
     texts = {column: table.get(column, "") for column in COLUMNS[3:]}
-    return table.assign(weight=weights, **texts)[[*COLUMNS]].reset_index(drop=True)
+    more = [column for column in table if column not in COLUMNS]
+    return table.assign(weight=weights, **texts)[[*COLUMNS, *more]].reset_index(drop=True)
 
 
 def corrected(clips: pd.DataFrame, corrections: pd.DataFrame, *, source: str | Path = "corrections") -> pd.DataFrame:
