@@ -1,5 +1,6 @@
 """corrections.csv: new labels and weights of clips, by hand or by a model."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -102,3 +103,29 @@ def corrected(clips: pd.DataFrame, corrections: pd.DataFrame, *, source: str | P
         labels=[labels.get(name, label) for name, label in zip(clips["name"], clips["labels"])],
         weight=[float(weights.get(name, 1.0)) * weight for name, weight in zip(clips["name"], previous)],
     )
+
+
+def summarize_corrections(clips: pd.DataFrame, corrections: pd.DataFrame) -> str:
+    """How many clips a table of corrections changes, and a hash of these changes.
+
+    Rows that change nothing, such as those of labels that were found right, do not count.
+
+    Args:
+        clips: The table of clips of the records.
+        corrections: A table as `read_corrections` returns it.
+
+    Returns:
+        For example "40 changed, 3 left out (4f2a1c9)"; "" if nothing changes.
+    """
+    labels = dict(zip(clips["name"], clips["labels"]))
+    left_out = corrections["weight"] == 0
+    changed = ~left_out & (corrections["labels"] != corrections["clip"].map(labels))
+    reweighted = ~left_out & (corrections["weight"] != 1)
+    kinds = {"changed": changed, "reweighted": reweighted, "left out": left_out}
+    counts = [f"{rows.sum()} {kind}" for kind, rows in kinds.items() if rows.any()]
+    if not counts:
+        return ""
+    effective = corrections[left_out | changed | reweighted].sort_values("clip")
+    effective = effective[["clip", "labels", "weight"]].assign(labels=effective["labels"].mask(left_out, ""))
+    digest = hashlib.sha256(files.csv_text(effective).encode()).hexdigest()
+    return f"{', '.join(counts)} ({digest[:7]})"

@@ -17,6 +17,7 @@ from audiotag import files
 from audiotag.config.schema import expand_rounds
 from audiotag.config.signatures import nearest
 from audiotag.data.clips import TEST, read_clips
+from audiotag.data.corrections import read_corrections, summarize_corrections
 from audiotag.ensembling.members import predictions_and_thresholds
 from audiotag.errors import ConfigError, DataError
 from audiotag.evaluation.comparison import Measured, difference, estimate, mean_of, measure_recordings
@@ -237,8 +238,16 @@ def minutes_of(run: Run) -> float:
 
 
 def _compared(run):
-    """What of a run's experiment makes its setting."""
-    return run.experiment.model_dump(mode="json", exclude=NOT_COMPARED)
+    """What of a run's experiment makes its setting; in place of a file of corrections what that changes."""
+    return run.experiment.model_dump(mode="json", exclude=NOT_COMPARED) | {"corrections": _corrections(run)}
+
+
+def _corrections(run):
+    """What a run's corrections change, for readers; None if they change nothing."""
+    if not run.corrections_file.is_file():
+        return None
+    clips = read_clips(find_records(run).directory / "clips.csv")
+    return summarize_corrections(clips, read_corrections(run.corrections_file, run.vocabulary)) or None
 
 
 def _differences(entries):

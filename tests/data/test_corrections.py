@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from audiotag.data.corrections import corrected, read_corrections, write_corrections
+from audiotag.data.corrections import corrected, read_corrections, summarize_corrections, write_corrections
 from audiotag.errors import DataError
 
 VOCABULARY = ("Bark", "Meow")
@@ -68,3 +68,13 @@ def test_a_correction_of_an_absent_clip_is_named():
     clips = pd.DataFrame({"name": ["1.wav"], "labels": ["Bark"]})
     with pytest.raises(DataError, match=r"corrections: there is no training clip '2\.wav' \(1 such rows in all\)"):
         corrected(clips, TABLE)
+
+
+def test_a_summary_counts_only_what_changes_something():
+    clips = pd.DataFrame({"name": ["1.wav", "2.wav"], "labels": ["Bark", "Meow"]})
+    same = TABLE.assign(labels=["Bark", "Meow"], weight=1.0)
+    assert summarize_corrections(clips, same) == ""
+    summary = summarize_corrections(clips, TABLE)
+    assert summary.startswith("1 changed, 1 reweighted, 1 left out (")
+    assert summary == summarize_corrections(clips, TABLE[::-1].assign(reason="another"))
+    assert summary != summarize_corrections(clips, TABLE.assign(weight=[0.2, 0.0]))

@@ -1,11 +1,15 @@
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
 
 import audiotag
+from audiotag.data.clips import read_clips
 from audiotag.errors import ConfigError
 from audiotag.evaluation.measures import MEASURES
-from audiotag.runs.directory import open_run
+from audiotag.runs.directory import find_records, open_run
+from audiotag.sweeps import results
 from audiotag.sweeps.results import Entry, compare, differing_keys, entries_of
 
 
@@ -75,6 +79,21 @@ def test_without_validation_nothing_is_chosen(runs):
 def test_runs_that_differ_in_seed_alone_are_one_setting(runs):
     entries = entries_of([runs[name] for name in ("no-masks-2", "as-it-is-1", "no-masks-1")])
     assert [entry.setting for entry in entries] == ["no-masks-2", "as-it-is-1", "no-masks-2"]
+
+
+def test_corrections_that_change_labels_make_a_setting_of_their_own(runs, tmp_path):
+    run = runs["as-it-is-1"]
+    name = read_clips(find_records(run).directory / "clips.csv").query("subset == 'curated'")["name"].iloc[0]
+    tables = {"removed": f"{name},Bell,0\n", "same": "", "changed": f'{name},"Bell,Hum",1\n'}
+    for folder, row in tables.items():
+        shutil.copytree(run.folder, tmp_path / folder)
+        if row:
+            (tmp_path / folder / "corrections.csv").write_text(f"clip,labels,weight\n{row}")
+    entries = entries_of([run, *(open_run(tmp_path / folder) for folder in tables)])
+    assert [entry.setting for entry in entries] == [run.folder.name, "removed", run.folder.name, "changed"]
+    (row,) = results._differences(entries).to_dict("records")
+    assert row["key"] == "corrections" and row[run.folder.name] == "null"
+    assert row["removed"].startswith('"1 left out (') and row["changed"].startswith('"1 changed (')
 
 
 def test_only_the_keys_that_differ_are_listed(swept):
