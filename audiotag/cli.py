@@ -160,6 +160,20 @@ group_by_option = click.option(
     metavar="REGEX",
     help="Finds the group of each clip in its name, as the speaker: clips of a group never train and validate a model.",
 )
+order_option = click.option(
+    "--order",
+    default="suspicion",
+    show_default=True,
+    type=click.Choice(["suspicion", "usefulness"]),
+    help="The most doubtful labels first, or those whose correction is expected to help most.",
+)
+by_option = click.option(
+    "--by",
+    default="margin",
+    show_default=True,
+    type=click.Choice(["margin", "cleanlab"]),
+    help="What says how doubtful a label is: the margin between classes, or the library cleanlab.",
+)
 moved_records = click.option("--records", type=FOLDER, help="Where the run's records are now, if they were moved.")
 test_option = click.option(
     "--test", is_flag=True, help="Measure all on the test clips, too, and not only the best by validation clips."
@@ -636,20 +650,8 @@ def compare(folders: tuple[Path, ...], measure: str, out: Path | None, test: boo
 @run_argument
 @click.option("--stage", help="The stage whose models to use; the last by default.")
 @click.option("--top", default=20, show_default=True, type=click.IntRange(min=1), help="Clips to show.")
-@click.option(
-    "--order",
-    default="suspicion",
-    show_default=True,
-    type=click.Choice(["suspicion", "usefulness"]),
-    help="The most doubtful labels first, or those whose correction is expected to help most.",
-)
-@click.option(
-    "--by",
-    default="margin",
-    show_default=True,
-    type=click.Choice(["margin", "cleanlab"]),
-    help="What says how doubtful a label is: the margin between classes, or the library cleanlab.",
-)
+@order_option
+@by_option
 @click.option("--csv", "csv_path", type=CSV, help="Write all clips to this file: a table of corrections, to be edited.")
 @allow_unsafe_option
 @moved_records
@@ -681,6 +683,76 @@ def label_issues(
     click.echo(f"The models prefer other labels for {(table['margin'] > 0).sum()} of {len(table)} clips.")
     if csv_path:
         files.write_text(csv_path, files.csv_text(table))
+
+
+@main.command()
+@run_argument
+@click.option(
+    "--corrections",
+    type=CSV,
+    help="The file of decisions, continued if it exists.  [default: that of the experiment, or corrections.csv]",
+)
+@click.option("--stage", help="The stage whose models to use; the last by default.")
+@order_option
+@by_option
+@click.option("--worst-test", is_flag=True, help="Show the test clips, read-only, in place of the training clips.")
+@click.option(
+    "--edit-test", is_flag=True, help="With --worst-test: write decisions, by default to test_corrections.csv."
+)
+@click.option("--who", help="Your name in the table; by default that of your account.")
+@click.option("--port", default=0, type=click.IntRange(0, 65535), help="Of the page's address; a free one by default.")
+@click.option("--browser/--no-browser", default=True, help="Open the page in a browser (default).")
+@allow_unsafe_option
+@moved_records
+def review(
+    folder: Path,
+    corrections: Path | None,
+    stage: str | None,
+    order: Literal["suspicion", "usefulness"],
+    by: Literal["margin", "cleanlab"],
+    worst_test: bool,
+    edit_test: bool,
+    who: str | None,
+    port: int,
+    browser: bool,
+    records: Path | None,
+) -> None:
+    """Correct the labels of RUN on a page, by keyboard, the most doubtful first.
+
+    Each decision is in the file of corrections before the next clip is shown. Ctrl-C ends the page; the same
+    command continues where you stopped. The page is for this computer only.
+
+    Example: audiotag review runs/densenet --corrections corrections.csv
+    """
+    if edit_test and not worst_test:
+        raise click.UsageError("--edit-test is for test clips. Add --worst-test, or leave it out.")
+    check_model(folder)
+    from audiotag.serving.converted_models import import_extra
+
+    for package in ("starlette", "uvicorn"):
+        import_extra(package, "review")
+    import_tensorflow()
+    import getpass
+    import unicodedata
+    import webbrowser
+
+    from audiotag.reporting.review_server import open_review, open_socket, serve
+    from audiotag.runs.directory import open_run, with_records
+
+    with open_socket(port) as listening:  # a port in use is an error before the clips are scored
+        run = with_records(open_run(folder), records)
+        who = unicodedata.normalize("NFC", who or getpass.getuser())
+        opened = open_review(
+            run, corrections, stage=stage, worst_test=worst_test, edit_test=edit_test, who=who, order=order, by=by
+        )
+
+        def show(address):
+            click.echo(f"Decisions go to {opened.corrections.path}. Ctrl-C ends the page: {address}")
+            if browser:
+                webbrowser.open(address)
+
+        serve(opened, listening, show=show)
+    click.echo(opened.ending())
 
 
 @main.command()

@@ -3,6 +3,7 @@
 The predictions are out-of-fold.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -15,7 +16,7 @@ from audiotag.crossval.out_of_fold import mean_out_of_fold_scores, trained_on
 from audiotag.crossval.review_order import cleanlab_quality, usefulness
 from audiotag.crossval.splits import training_clips
 from audiotag.data.clips import read_clips
-from audiotag.data.corrections import read_corrections
+from audiotag.data.corrections import COLUMNS, read_corrections
 from audiotag.data.labels import multi_hot
 from audiotag.errors import DataError
 from audiotag.runs.directory import Run, find_records
@@ -56,12 +57,37 @@ def rank_label_issues(
         ConfigError: cleanlab is not installed.
     """
     stage = run.stage_name(stage)
+    clips, scores = scored_training_clips(run, stage=stage)
+    table = disagreement(clips, scores, run.vocabulary, by=by)
+    if order == "usefulness":
+        truth = multi_hot(clips["labels"], run.vocabulary) > 0  # [n, K]
+        table["usefulness"] = usefulness(truth, scores, table["suspicion"].to_numpy()).round(4)
+    table = table.assign(source=f"label issues of {run.folder.name}, stage {stage}")
+    all_clips = read_clips(find_records(run).directory / "clips.csv")
+    table = pd.concat([table, *_left_out(run, all_clips, table.columns)])
+    keys = [order, "margin", "clip"]
+    return table.sort_values(keys, ascending=[False, False, True], ignore_index=True)
+
+
+def scored_training_clips(run: Run, *, stage: str | None = None) -> tuple[pd.DataFrame, np.ndarray]:
+    """The training clips that have out-of-fold predictions, and these.
+
+    Args:
+        run: A `Run` with trained folds.
+        stage: The stage whose models predict; None is the last.
+
+    Returns:
+        Rows of what `training_clips` returns, and probabilities float64 [n, K].
+
+    Raises:
+        DataError: As for `rank_label_issues`.
+    """
+    stage = run.stage_name(stage)
     folds = run.trained_folds(stage)
     if not folds:
         raise DataError(f"{run.folder}: stage {stage!r} is not trained yet. Finish the run with: audiotag fit")
     manifest = find_records(run)
-    all_clips = read_clips(manifest.directory / "clips.csv")
-    clips = training_clips(run, all_clips)
+    clips = training_clips(run, read_clips(manifest.directory / "clips.csv"))
     context = FoldContext(run, manifest, clips, folds[0], stage_named(run.experiment, stage)).at_stage(stage)
     used = set().union(*(trained_on(run, fold, stage) for fold in folds))
     unused = [name for name, names in clips[~clips["trusted"]].groupby("subset")["name"] if used.isdisjoint(names)]
@@ -69,21 +95,9 @@ def rank_label_issues(
     subsets = [*([] if run.experiment.validation is None else [None]), *noisy]
     if not subsets:
         raise DataError(f'{run.folder}: has no held-out clips to rank, as "validation" is null in its experiment.')
-    tables = []
-    for subset in subsets:
-        scores = mean_out_of_fold_scores(context, subset)
-        scored = clips.set_index("name").loc[scores["name"]].reset_index()
-        tables.append((scored, scores[list(run.vocabulary)].to_numpy()))
-    scored = pd.concat([table for table, _ in tables], ignore_index=True)
-    scores = np.concatenate([array for _, array in tables])  # [n, K]
-    truth = multi_hot(scored["labels"], run.vocabulary) > 0  # [n, K]
-    table = _disagreement(scored, truth, scores, run.vocabulary, by)
-    if order == "usefulness":
-        table["usefulness"] = usefulness(truth, scores, table["suspicion"].to_numpy()).round(4)
-    table = table.assign(source=f"label issues of {run.folder.name}, stage {stage}")
-    table = pd.concat([table, *_left_out(run, all_clips, table.columns)])
-    keys = [order, "margin", "clip"]
-    return table.sort_values(keys, ascending=[False, False, True], ignore_index=True)
+    scores = pd.concat([mean_out_of_fold_scores(context, subset) for subset in subsets])
+    clips = clips.set_index("name").loc[scores["name"]].reset_index()
+    return clips, scores[list(run.vocabulary)].to_numpy()
 
 
 def _left_out(run, clips, columns):
@@ -91,17 +105,35 @@ def _left_out(run, clips, columns):
     path = run.corrections_file
     if not path.is_file():
         return []
-    left_out = read_corrections(path, run.vocabulary).query("weight == 0")
+    left_out = read_corrections(path, run.vocabulary).query("weight == 0")[[*COLUMNS]]
     subsets = left_out["clip"].map(clips.set_index("name")["subset"])
     others = {column: 0.0 for column in columns if column in ("suspicion", "usefulness")}
     return [left_out.assign(subset=subsets, margin=-np.inf, **others)]
 
 
-def _disagreement(clips, truth, scores, vocabulary, by):
-    """The table of corrections with margin and suspicion; truth and scores [n, K]."""
+def disagreement(
+    clips: pd.DataFrame,
+    scores: np.ndarray,
+    vocabulary: Sequence[str],
+    *,
+    by: Literal["margin", "cleanlab"] = "margin",
+) -> pd.DataFrame:
+    """How doubtful the labels of clips are, and the probabilities that say so.
+
+    Args:
+        clips: A table of clips with a `weight`.
+        scores: Probabilities [len(clips), K].
+        vocabulary: The K class names.
+        by: As for `rank_label_issues`.
+
+    Returns:
+        A table with the columns `clip`, `labels`, `weight`, `reason`, `subset`, `margin` and `suspicion`, in the order
+        of `clips`.
+    """
+    truth = multi_hot(clips["labels"], vocabulary).astype(bool)  # [n, K]
     logits = np.clip(logit(scores), -MAX_LOGIT, MAX_LOGIT)
     others, labels = np.where(truth, -np.inf, logits), np.where(truth, logits, np.inf)
-    names, labeled = np.array(vocabulary), truth.any(axis=1)
+    names, labeled = np.array(vocabulary), np.asarray(truth.any(axis=1))
     reasons = [
         f"{names[other]} {scores[row, other]:.2f}"
         + (f", {names[label]} {scores[row, label]:.2f}" if labeled[row] else ", no label")

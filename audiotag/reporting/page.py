@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike
 
 from audiotag import files
 
+LOW_HZ = 50  # of the spectrograms
 MP3_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("audiotag.reporting"),
@@ -341,8 +342,36 @@ def sound_url(waveform: np.ndarray, sample_rate: int) -> str:
 
 def image_url(decibels: np.ndarray) -> str:
     """A spectrogram [T, M] in dB as the data URL of a PNG, low bands at the bottom."""
+    return f"data:image/png;base64,{base64.b64encode(image_png(decibels)).decode()}"
+
+
+def image_png(decibels: np.ndarray) -> bytes:
+    """A spectrogram [T, M] in dB as a PNG, low bands at the bottom."""
     image = np.asarray(decibels).T[::-1]  # [M, T]
     scaled = (image - image.min()) / max(np.ptp(image), 1e-9)
     encoded = io.BytesIO()
     imsave(encoded, colormaps["magma"](scaled, bytes=True), format="png")
-    return f"data:image/png;base64,{base64.b64encode(encoded.getvalue()).decode()}"
+    return encoded.getvalue()
+
+
+def log_mel_image(waveform: np.ndarray, sample_rate: int, num_bands: int, num_frames: int) -> np.ndarray:
+    """The log-mel spectrogram of a waveform [N] for a page.
+
+    Returns:
+        [T, num_bands] in dB; T is at most about `num_frames`.
+    """
+    from audiotag.layers import LogMel  # here, as pages of tables need no Keras
+
+    frame_step = max(16, len(waveform) // num_frames)
+    mel = LogMel(
+        sample_rate=sample_rate, num_bands=num_bands, fft_length=1024, frame_step=frame_step, low_hz=LOW_HZ,
+        high_hz=sample_rate / 2,
+    )  # fmt: skip
+    return np.asarray(mel(waveform[None])[0])
+
+
+def log_mel_axes(seconds: float, sample_rate: int) -> dict:
+    """`spectrogram_axes` of `log_mel_image`."""
+    from audiotag.layers.frontends.filters import hz_to_mel
+
+    return spectrogram_axes(seconds, LOW_HZ, sample_rate / 2, lambda hz: float(hz_to_mel(np.array(hz), "slaney")))

@@ -24,8 +24,7 @@ from audiotag.evaluation.robustness import measure_robustness
 from audiotag.evaluation.scoring import how_validated, out_of_fold_predictions, score_test_clips
 from audiotag.evaluation.thresholds import calibration_error
 from audiotag.inference.predictor import mean_logits
-from audiotag.layers import FRONTENDS, LogMel, RawWaveform
-from audiotag.layers.frontends.filters import hz_to_mel
+from audiotag.layers import FRONTENDS, RawWaveform
 from audiotag.metrics import lwlrap, per_clip_lwlrap
 from audiotag.reporting.page import (
     cells,
@@ -36,9 +35,10 @@ from audiotag.reporting.page import (
     image_url,
     interval_bar,
     line_chart,
+    log_mel_axes,
+    log_mel_image,
     reliability_chart,
     sound_url,
-    spectrogram_axes,
     write_page,
 )
 from audiotag.reporting.sample_clips import waveforms_of_records
@@ -52,7 +52,6 @@ MAX_PAIRS = 20
 NUM_BINS = 100  # of the histograms of lengths
 MAX_CLASSES = 50  # of the confusion matrix
 OVERFITTING = 1.05  # a validation loss this many times its least value has risen
-LOW_HZ = 50  # of the spectrograms
 HEADLINES = {  # the measures on top of the page, by task
     "multi_label": ("lwlrap", "mAP", "F", "AUC"),
     "single_label": ("top_1_accuracy", "F_top_1", "lwlrap", "mAP"),
@@ -406,22 +405,13 @@ def _clip_card(run, clip, logits, waveform):
     truth = multi_hot([clip["labels"]], run.vocabulary)
     top = np.argsort(-logits, kind="stable")[:3]
     limit = round(SOUND_SECONDS * run.sample_rate)
-    mel = LogMel(
-        sample_rate=run.sample_rate, num_bands=96, fft_length=1024, frame_step=max(64, len(waveform[:limit]) // 400),
-        low_hz=LOW_HZ, high_hz=run.sample_rate / 2,
-    )  # fmt: skip
     return {
         "name": clip["name"],
         "given": clip["labels"].replace(",", ", ") or "no class",
         "predicted": ", ".join(f"{run.vocabulary[label]} {expit(logits[label]):.2f}" for label in top),
         "lwlrap": f"{per_clip_lwlrap(truth, logits[None])[0]:.2f}" if truth.any() else "undefined",
         "cut": f"{SOUND_SECONDS:g}" if len(waveform) > limit else "",
-        "image": image_url(mel(waveform[None, :limit])[0]),
-        "axes": spectrogram_axes(
-            min(len(waveform), limit) / run.sample_rate,
-            LOW_HZ,
-            run.sample_rate / 2,
-            lambda hz: hz_to_mel(np.array(hz), "slaney"),
-        ),
+        "image": image_url(log_mel_image(waveform[:limit], run.sample_rate, num_bands=96, num_frames=400)),
+        "axes": log_mel_axes(min(len(waveform), limit) / run.sample_rate, run.sample_rate),
         "sound": sound_url(waveform[:limit], run.sample_rate),
     }

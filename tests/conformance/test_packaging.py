@@ -62,6 +62,8 @@ def test_every_package_that_audiotag_imports_is_declared():
         "tf2onnx": "onnx",
         "jax": "jax",
         "cleanlab": "cleanlab",
+        "starlette": "review",
+        "uvicorn": "review",
     }
     assert imported("audiotag") - set(extra) == required[""].keys() - NOT_IMPORTED
     assert all(package in required[name] for package, name in extra.items())
@@ -69,7 +71,7 @@ def test_every_package_that_audiotag_imports_is_declared():
 
 def test_every_package_that_tests_and_benchmarks_import_is_declared():
     required = setup_cfg()
-    extras = ("", "tests", "backends", "torture", "onnx", "litert", "cleanlab")
+    extras = ("", "tests", "backends", "torture", "onnx", "litert", "cleanlab", "review")
     declared = {package for extra in extras for package in required[extra]}
     assert imported("tests", "benchmarks") - {"setuptools"} <= declared
 
