@@ -369,6 +369,52 @@ def explore(source: Path, out: Path, workers: int | None, layout: str, vocabular
 
 
 @main.command()
+@click.argument("path", metavar="[SOURCE|RECORDS|RUN]", required=False, type=click.Path(exists=True, path_type=Path))
+@click.option("--csv", "csv_path", type=CSV, help="Write all findings to this file.")
+@click.option("--page", default="doctor.html", show_default=True, type=HTML, help="The page to write.")
+@click.option("--top", default=5, show_default=True, type=click.IntRange(min=1), help="Findings to show of each kind.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes that decode; one per core by default.")
+@click.option("--layout", default="auto", show_default=True, help=f"One of auto, {', '.join(LAYOUTS)}.")
+@vocabulary_option
+@group_by_option
+def doctor(path: Path | None, csv_path: Path | None, page: Path, top: int, workers: int | None, **options: Any) -> None:
+    """Find what is wrong with a dataset, with records, or with the folds of a run.
+
+    Findings are errors, warnings or notes: unreadable, cut, silent or clipped clips; the same sound in training and
+    test clips, in two folds, or with other labels, at any level, in any format, or with its start or end cut off;
+    classes without clips; groups split by folds. The command ends with 1 if there are errors.
+
+    Without an argument: versions, memory, GPU, and what to install for what.
+
+    \b
+    Example: audiotag doctor mysounds --csv findings.csv
+             audiotag doctor runs/demo
+             audiotag doctor
+    """
+    if path is None:
+        import_tensorflow(models=False)
+        from audiotag.reporting.environment_check import check_environment
+
+        lines, missing = check_environment()
+        click.echo("\n".join([*lines, *(f"{severity}: {sentence}" for severity, sentence in missing)]))
+        return
+    from audiotag.data.records.manifest import MANIFEST_FILE
+    from audiotag.runs.directory import is_run
+
+    if is_run(path) or (path / MANIFEST_FILE).is_file():
+        import_tensorflow(models=False)
+    from audiotag.reporting import doctor as report
+
+    findings = report.examine_dataset(path, num_workers=workers, **options)
+    report.write_doctor_page(page, path, findings)
+    if csv_path:
+        files.write_text(csv_path, files.csv_text(findings))
+    click.echo(f"{report.summary(findings, most=top)}\nPage: {page}")
+    if (findings["severity"] == "error").any():
+        sys.exit(1)
+
+
+@main.command()
 @click.argument("name", type=PATH)
 @click.option("--template", default="simple", show_default=True, help="The experiment of audiotag's to start from.")
 @click.option("--records", type=FOLDER, help="The directory of records; tfrecords/ and NAME by default.")
