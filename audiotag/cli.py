@@ -377,6 +377,7 @@ def explore(source: Path, out: Path, workers: int | None, layout: str, vocabular
 @click.option("--layout", default="auto", show_default=True, help=f"One of auto, {', '.join(LAYOUTS)}.")
 @vocabulary_option
 @group_by_option
+@moved_records
 def doctor(path: Path | None, csv_path: Path | None, page: Path, top: int, workers: int | None, **options: Any) -> None:
     """Find what is wrong with a dataset, with records, or with the folds of a run.
 
@@ -1033,12 +1034,14 @@ def fit_events(
 @click.option("--fold", type=click.IntRange(min=0), help="The only fold of a run to use; the mean of all by default.")
 @predict_overrides
 @allow_unsafe_option
+@moved_records
 def make_submission(
     model: Path,
     out: Path | None,
     template: Path | None,
     top: int | None,
     fold: int | None,
+    records: Path | None,
     overrides: tuple[str, ...],
 ) -> None:
     """Write the scores of the test clips for a competition.
@@ -1061,7 +1064,7 @@ def make_submission(
     if not out:
         out = opened.submission
         out.parent.mkdir(exist_ok=True)
-    clips, logits = predict_test_clips(opened, fold=fold)
+    clips, logits = predict_test_clips(opened, records=records, fold=fold)
     kept = write_submission(out, clips, expit(logits), opened.vocabulary, template=template, top=top)
     others = f", {kept} more as in the template, whose clips are not in the records" if kept else ""
     click.echo(f"{len(clips)} rows, {len(opened.vocabulary)} classes{others}: {out}")

@@ -1,23 +1,24 @@
 """Finds clips that have the same sound: at another level, in another format, cut.
 
 Of each clip the nearest others by the summary of their fingerprints are candidates. Two clips have the same sound if
-the details of their fingerprints correlate once they are aligned: differences of neighboring bands, and how these
-change, which no gain alters and which two different recordings do not share.
+the details of their fingerprints correlate once they are aligned and their levels agree. Details are differences of
+neighboring bands, and how these change: no gain alters them, and two different recordings do not share them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.fft
 
+from audiotag.data.audio import worker_pool
 from audiotag.data.audio.fingerprints import NONE, STEPS_PER_DB, Fingerprint, halved
 
-SAME = (
-    0.7  # correlation: between other parts of a recording (up to 0.61) and copies (from 0.73), on ESC-10's folds 1, 2
-)
-SURE = 0.9  # correlation from which levels may differ by any amount, as if another sound is mixed in
-MOST_DIFFERENCE_DB = 3.0  # root mean square of levels, else
+# Chosen on 2.5 s parts of ESC-10's folds 1 and 2, their copies, and the demo's sounds of seed 1.
+SAME = 0.6  # correlation
+MOST_DIFFERENCE_DB = 2.0  # root mean square of levels
+SURE, MOST_IF_SURE_DB = 0.88, 2.5  # a correlation from which levels may differ more
+MOST_DETAIL_DB = 3.0  # larger details count as this, so that one onset does not decide
 PROMISING = 0.35  # correlation before the fine alignment
 NUM_CANDIDATES = 10  # per clip
 MOST_APART_DB = 12.0  # root mean square, of the summaries of candidates
@@ -25,7 +26,9 @@ DEPTH_DB = 45.0  # below the loudest: softer sound is ignored, as formats change
 LEAST_OVERLAP = 0.6  # of the shorter clip
 LEAST_ENERGY = 0.25  # of the details, in the overlap
 LEAST_FRAMES = 10  # in the overlap
+LEAST_FOR_WORKERS = 500  # clips with candidates: starting processes takes a second
 LEAST_DETAIL_DB = 0.3  # root mean square: a steady tone has no details to compare
+NUM_ALIGNMENTS = 3  # tried, as strokes repeat
 STEP = 2  # frames over which changes are taken
 FRACTIONS = (-0.5, -0.25, 0.0, 0.25, 0.5)  # of a frame, for the fine alignment
 
@@ -47,7 +50,9 @@ class Pair:
     offset_seconds: float
 
 
-def find_near_duplicates(fingerprints: Sequence[Fingerprint | None], sha256: Sequence[str] | None = None) -> list[Pair]:
+def find_near_duplicates(
+    fingerprints: Sequence[Fingerprint | None], sha256: Sequence[str] | None = None, *, num_workers: int = 0
+) -> list[Pair]:
     """The pairs of clips with the same sound.
 
     Clips are found whose overlap has most of their sound, not short excerpts of long recordings. Silence and steady
@@ -56,6 +61,7 @@ def find_near_duplicates(fingerprints: Sequence[Fingerprint | None], sha256: Seq
     Args:
         fingerprints: Of each clip; None or a silent one is left out.
         sha256: Of the samples of each clip: equal ones are the same. None compares the fingerprints only.
+        num_workers: Processes that compare; with 0 this process does.
 
     Returns:
         The pairs in order. Of several clips with equal samples, each is paired with the first of them.
@@ -79,11 +85,19 @@ def find_near_duplicates(fingerprints: Sequence[Fingerprint | None], sha256: Seq
         count = min(NUM_CANDIDATES, len(rows) - 1)
         distance, neighbor = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(summaries).kneighbors()
         close = distance / np.sqrt(summaries.shape[1]) < MOST_APART_DB  # [n, candidates]
-        candidates = {tuple(sorted((rows[i], rows[j]))) for i, j in zip(np.nonzero(close)[0], neighbor[close])}
-        for first, second in sorted(candidates):
-            similarity, offset, difference_db = compare(found[first], found[second])
-            if similarity >= SURE or similarity >= SAME and difference_db <= MOST_DIFFERENCE_DB:
-                pairs.append(Pair(first, second, similarity, offset))
+        candidates: dict[int, set[int]] = {}
+        for i, j in zip(np.nonzero(close)[0], neighbor[close]):
+            first, second = sorted((rows[i], rows[j]))
+            candidates.setdefault(first, set()).add(second)
+        ordered = [(first, sorted(others)) for first, others in sorted(candidates.items())]
+        entries = ((found[first], [found[other] for other in others]) for first, others in ordered)
+        results: Iterable[list] = map(_compare_all, entries)
+        if num_workers and len(ordered) >= LEAST_FOR_WORKERS:
+            results = (result or [] for result, _ in worker_pool.in_order(_compare_all, entries, workers=num_workers))
+        for (first, others), result in zip(ordered, results):
+            for other, (similarity, offset, difference_db) in zip(others, result):
+                if is_same(similarity, difference_db):
+                    pairs.append(Pair(first, other, similarity, offset))
     return sorted(pairs, key=lambda pair: (pair.first, pair.second))
 
 
@@ -97,23 +111,36 @@ def clusters(pairs: Sequence[Pair], num_clips: int) -> np.ndarray:
     return connected_components(graph, directed=False)[1]
 
 
+def is_same(similarity: float, difference_db: float) -> bool:
+    """Whether sounds that are so much alike, as `compare` says, are the same."""
+    return similarity >= SAME and difference_db <= (MOST_IF_SURE_DB if similarity >= SURE else MOST_DIFFERENCE_DB)
+
+
+def _compare_all(entry):
+    """What `compare` returns for a fingerprint and each of others."""
+    one, others = entry
+    return [compare(one, other) for other in others]
+
+
 def compare(one: Fingerprint, other: Fingerprint) -> tuple[float, float, float]:
     """How alike two sounds are.
 
     Returns:
         (the correlation of their details at the best alignment; where in the first the second begins, in seconds; how
-        much their levels differ in dB, root mean square, infinite if they have too little in common to be aligned).
+        much their audible levels differ in dB, root mean square, infinite if no alignment is promising).
     """
     doublings = max(one.doublings, other.doublings)
     present = (one.levels[0] != NONE) & (other.levels[0] != NONE)  # [B]
     first, second = (_decibels(each, doublings)[:, present] for each in (one, other))  # [T, b]
     if min(len(first), len(second)) < LEAST_FRAMES or present.sum() < 2:
         return 0.0, 0.0, np.inf
-    shift, correlation = _alignment(*(_details(np.maximum(each, each.max() - DEPTH_DB)) for each in (first, second)))
+    shifts, correlation = _alignments(*(_details(np.maximum(each, each.max() - DEPTH_DB)) for each in (first, second)))
     if correlation < PROMISING:
         return correlation, 0.0, np.inf
-    tried = [(*_aligned(first, second, shift, fraction), shift + fraction) for fraction in FRACTIONS]
-    similarity, difference_db, frames = max(tried)
+    tried = [
+        (*_aligned(first, second, shift, fraction), shift + fraction) for shift in shifts for fraction in FRACTIONS
+    ]
+    similarity, difference_db, frames = max(tried, key=lambda each: (is_same(*each[:2]), each[0]))
     return similarity, frames * max(one.hop_seconds, other.hop_seconds), difference_db
 
 
@@ -134,8 +161,8 @@ def _details(decibels):
     return slopes[STEP:] - slopes[:-STEP]
 
 
-def _alignment(first, second):
-    """(frames by which the second is shifted to match the first, the correlation there) of details."""
+def _alignments(first, second):
+    """(up to 3 shifts of the second in frames, which match the first best, the highest correlation) of details."""
     sizes = len(first), len(second)
     length = scipy.fft.next_fast_len(sum(sizes), real=True)
     spectrum = scipy.fft.rfft(first, length, axis=0) * np.conj(scipy.fft.rfft(second, length, axis=0))
@@ -147,13 +174,17 @@ def _alignment(first, second):
     possible = end - start >= max(LEAST_OVERLAP * min(sizes), LEAST_FRAMES - STEP)
     for size, energy, width, part in zip(sizes, energies, (first.shape[1],) * 2, overlap):
         if energy[-1] < LEAST_DETAIL_DB**2 * size * width:
-            return 0, 0.0
+            return [], 0.0
         possible &= part > LEAST_ENERGY * energy[-1]
     if not possible.any():
-        return 0, 0.0
+        return [], 0.0
     correlation = np.where(possible, products / np.sqrt(np.maximum(overlap[0] * overlap[1], 1e-9)), -1)
-    best = int(correlation.argmax())
-    return int(shifts[best]), float(correlation[best])
+    highest, found = float(correlation.max()), []
+    while len(found) < NUM_ALIGNMENTS and correlation.max() >= PROMISING:
+        best = int(correlation.argmax())
+        found.append(int(shifts[best]))
+        correlation[max(0, best - STEP) : best + STEP + 1] = -1
+    return found, highest
 
 
 def _aligned(first, second, shift, fraction):
@@ -167,7 +198,8 @@ def _aligned(first, second, shift, fraction):
     loud = second > second.max() - DEPTH_DB / 2
     first = first - np.median((first - second)[loud])
     floor = max(first.max(), second.max()) - DEPTH_DB
+    audible = np.maximum(first, second) > floor  # [T, b]
     first, second = np.maximum(first, floor), np.maximum(second, floor)
-    one, other = _details(first), _details(second)
+    one, other = (np.clip(_details(each), -MOST_DETAIL_DB, MOST_DETAIL_DB) for each in (first, second))
     correlation = (one * other).sum() / np.sqrt(max(np.square(one).sum() * np.square(other).sum(), 1e-9))
-    return float(correlation), float(np.sqrt(np.square(first - second).mean()))
+    return float(correlation), float(np.sqrt(np.square(first - second)[audible].mean()))

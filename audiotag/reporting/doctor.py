@@ -23,7 +23,7 @@ from audiotag.data.records.writing import check_records, entries
 from audiotag.data.sources import find_clips
 from audiotag.files import from_cell
 from audiotag.reporting.page import cells, write_page
-from audiotag.runs.directory import find_records, is_run, open_run
+from audiotag.runs.directory import find_records, is_run, open_run, with_records
 
 SEVERITIES = ("error", "warning", "note")
 COLUMNS = ("severity", "kind", "clip", "subset", "other", "found")
@@ -113,6 +113,7 @@ def examine_dataset(
     layout: str = "auto",
     vocabulary: str | Path | None = None,
     group_by: str | None = None,
+    records: str | Path | None = None,
 ) -> pd.DataFrame:
     """The findings about a dataset, records or a run, the worst first.
 
@@ -122,6 +123,7 @@ def examine_dataset(
         path: A source of make-records, a directory of records, or one of a run, whose records and folds are examined.
         num_workers: Processes that decode; None is one per core.
         layout: As for `find_clips`, and so are `vocabulary` and `group_by`.
+        records: Where the records of a run are, if they were moved.
 
     Returns:
         A table with a row per finding: `severity` (error, warning or note), `kind`, `clip`, `subset`, `other` (the clip
@@ -132,12 +134,12 @@ def examine_dataset(
     """
     path, workers = Path(path), num_workers or os.cpu_count() or 1
     if is_run(path):
-        dataset = _run(path, workers)
+        dataset = _run(path, workers, records)
     elif (path / MANIFEST_FILE).is_file():
         dataset = _records(read_manifest(path), workers)
     else:
         dataset = _source(path, workers, layout=layout, vocabulary=vocabulary, group_by=group_by)
-    return findings_of(dataset)
+    return findings_of(dataset, num_workers=workers)
 
 
 def _source(path, workers, **options):
@@ -184,9 +186,9 @@ def _waveforms(manifest: Manifest, clips: pd.DataFrame, rows: list[int]) -> Iter
                 yield waveform[: clips["num_samples"][row]].copy(), manifest.sample_rate
 
 
-def _run(path, workers):
+def _run(path, workers, records):
     """The `Dataset` of a run's records, with its folds and corrected labels."""
-    run = open_run(path)
+    run = with_records(open_run(path), records)
     manifest = find_records(run)
     dataset = _records(manifest, workers)
     trained = training_clips(run, dataset.clips)
@@ -206,10 +208,12 @@ def _run(path, workers):
     return Dataset(clips, dataset.vocabulary, examinations, dataset.findings, f"the run {path.name}")
 
 
-def findings_of(dataset: Dataset) -> pd.DataFrame:
+def findings_of(dataset: Dataset, *, num_workers: int = 0) -> pd.DataFrame:
     """The findings about a dataset, as `examine_dataset` returns them."""
     pairs = find_near_duplicates(
-        [each.fingerprint for each in dataset.examinations], [each.sha256 for each in dataset.examinations]
+        [each.fingerprint for each in dataset.examinations],
+        [each.sha256 for each in dataset.examinations],
+        num_workers=num_workers,
     )
     rows = [
         *dataset.findings,

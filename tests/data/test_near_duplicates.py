@@ -71,6 +71,13 @@ def test_equal_samples_are_the_same_and_silence_and_steady_tones_are_compared_by
     assert numbers[0] == numbers[1] and numbers[4] == numbers[5] and len(set(numbers)) == 4
 
 
+def test_several_processes_find_the_same_pairs(originals, monkeypatch):
+    monkeypatch.setattr("audiotag.data.near_duplicates.LEAST_FOR_WORKERS", 1)
+    prints = [each.fingerprint for each in [*originals[:8], examine((0.1 * sound(1), RATE))]]
+    pairs = find_near_duplicates(prints, num_workers=2)
+    assert pairs == find_near_duplicates(prints) and [(pair.first, pair.second) for pair in pairs] == [(1, 8)]
+
+
 def test_one_clip_or_unreadable_ones_have_no_copies():
     assert find_near_duplicates([None, examine((sound(0), RATE)).fingerprint]) == []
     assert clusters([], 3).tolist() == [0, 1, 2]

@@ -105,6 +105,8 @@ def test_results_stay_the_same(project, expected, move):
             assert result.exit_code == 1 and "tfrecords/demo: no such directory of records" in result.output
             assert fingerprint in result.output and "give their place with --records" in result.output
         assert results(run, records) == expected
+        assert invoke("make-submission", run, "--records", records).exit_code == 0
+        assert invoke("doctor", run, "--records", records, "--workers", 1).exit_code == 0
     else:
         assert results(run) == expected
 
