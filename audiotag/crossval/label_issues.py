@@ -17,9 +17,11 @@ from audiotag.crossval.review_order import cleanlab_quality, usefulness
 from audiotag.crossval.splits import training_clips
 from audiotag.data.clips import read_clips
 from audiotag.data.corrections import COLUMNS, read_corrections
+from audiotag.data.examined_records import examine_records
 from audiotag.data.labels import multi_hot
+from audiotag.data.near_duplicates import clusters, find_near_duplicates
 from audiotag.errors import DataError
-from audiotag.runs.directory import Run, find_records
+from audiotag.runs.directory import Run, find_records, num_cores
 
 MAX_LOGIT = 40.0  # no probability below 1 has a logit above 36.7
 
@@ -43,14 +45,15 @@ def rank_label_issues(
     Args:
         run: A `Run` with trained folds.
         stage: The stage whose models predict; None is the last.
-        order: "suspicion": the most doubtful labels first. "usefulness": those first whose review changes a model most,
-            see `usefulness`.
+        order: "suspicion": the most doubtful labels first. "usefulness": those first whose review is expected to help a
+            model most, see `usefulness`; all clips are decoded, and those with the same sound follow each other.
         by: What says how doubtful a label is: "margin", or "cleanlab", the quality of labels by that library.
 
     Returns:
         A table of corrections as `data.corrections` describes, with more columns: `subset`, `margin`, `suspicion`, from
-        0 to 1, and if `order` is "usefulness" this, too. It has the labels and weights of the run, so it changes
-        nothing until it is edited. The clips that the run's own corrections leave out come last.
+        0 to 1, and if `order` is "usefulness" this and `same_sound`, which is equal for clips with the same sound. It
+        has the labels and weights of the run, so it changes nothing until it is edited. The clips that the run's own
+        corrections leave out come last.
 
     Raises:
         DataError: There is no such stage, or no fold has finished it, or no clip has out-of-fold predictions.
@@ -61,12 +64,17 @@ def rank_label_issues(
     table = disagreement(clips, scores, run.vocabulary, by=by)
     if order == "usefulness":
         truth = multi_hot(clips["labels"], run.vocabulary) > 0  # [n, K]
-        table["usefulness"] = usefulness(truth, scores, table["suspicion"].to_numpy()).round(4)
+        same = _clips_with_one_sound(find_records(run), clips)
+        table["usefulness"] = usefulness(truth, scores, table["suspicion"].to_numpy(), same).round(4)
+        _, first, place = np.unique(same, return_index=True, return_inverse=True)
+        table["same_sound"] = clips["name"].to_numpy()[first[place]]
     table = table.assign(source=f"label issues of {run.folder.name}, stage {stage}")
     all_clips = read_clips(find_records(run).directory / "clips.csv")
     table = pd.concat([table, *_left_out(run, all_clips, table.columns)])
-    keys = [order, "margin", "clip"]
-    return table.sort_values(keys, ascending=[False, False, True], ignore_index=True)
+    if order == "suspicion":
+        return table.sort_values(["suspicion", "margin", "clip"], ascending=[False, False, True], ignore_index=True)
+    keys = ["usefulness", "same_sound", "suspicion", "clip"]  # clips with one sound follow each other
+    return table.sort_values(keys, ascending=[False, True, False, True], ignore_index=True)
 
 
 def scored_training_clips(run: Run, *, stage: str | None = None) -> tuple[pd.DataFrame, np.ndarray]:
@@ -100,6 +108,16 @@ def scored_training_clips(run: Run, *, stage: str | None = None) -> tuple[pd.Dat
     return clips, scores[list(run.vocabulary)].to_numpy()
 
 
+def _clips_with_one_sound(manifest, clips):
+    """A number for each clip that those with the same sound share, int [n]."""
+    workers = num_cores()
+    examinations = examine_records(manifest, clips, num_workers=workers, label="find copies")
+    pairs = find_near_duplicates(
+        [each.fingerprint for each in examinations], [each.sha256 for each in examinations], num_workers=workers
+    )
+    return clusters(pairs, len(clips))
+
+
 def _left_out(run, clips, columns):
     """The corrections that leave a clip out: they stay in the table, so an edited table still has them."""
     path = run.corrections_file
@@ -108,6 +126,7 @@ def _left_out(run, clips, columns):
     left_out = read_corrections(path, run.vocabulary).query("weight == 0")[[*COLUMNS]]
     subsets = left_out["clip"].map(clips.set_index("name")["subset"])
     others = {column: 0.0 for column in columns if column in ("suspicion", "usefulness")}
+    others |= {"same_sound": left_out["clip"]} if "same_sound" in columns else {}
     return [left_out.assign(subset=subsets, margin=-np.inf, **others)]
 
 

@@ -16,9 +16,10 @@ from audiotag.crossval.splits import NO_FOLD, training_clips, untrained_classes
 from audiotag.data.audio import worker_pool
 from audiotag.data.audio.examination import Examination, examine
 from audiotag.data.clips import TEST, csv_lines, read_clips
+from audiotag.data.examined_records import examine_records
 from audiotag.data.labels import split_labels
 from audiotag.data.near_duplicates import Pair, find_near_duplicates
-from audiotag.data.records.manifest import MANIFEST_FILE, Manifest, read_manifest
+from audiotag.data.records.manifest import MANIFEST_FILE, read_manifest
 from audiotag.data.records.writing import check_records, entries
 from audiotag.data.sources import find_clips
 from audiotag.files import from_cell
@@ -162,28 +163,8 @@ def _records(manifest, workers):
     clips = read_clips(manifest.directory / "clips.csv")
     if any(finding["kind"] == "damaged" for finding in findings):
         return Dataset(clips, manifest.vocabulary, [Examination()] * len(clips), findings)
-    rows: list[int] = []
-    results = worker_pool.in_order(examine, _waveforms(manifest, clips, rows), workers=workers)
-    results = progress.bar(results, total=len(clips), unit="clip", label="doctor")
-    examinations = [Examination()] * len(clips)
-    for number, (examination, reason) in enumerate(results):
-        examinations[rows[number]] = examination or Examination(fault=reason)
+    examinations = examine_records(manifest, clips, num_workers=workers, label="doctor")
     return Dataset(clips, manifest.vocabulary, examinations, findings)
-
-
-def _waveforms(manifest: Manifest, clips: pd.DataFrame, rows: list[int]) -> Iterator[tuple[np.ndarray, int]]:
-    """Yields (int16 [N], sample rate) of each clip, and appends its row to `rows`."""
-    # It imports TensorFlow, which recordings do not need.
-    from audiotag.data.pipeline import evaluation_batches, explain_damage
-    from audiotag.data.records.offsets import find_offsets
-
-    with explain_damage(manifest):
-        for batch, numbers in evaluation_batches(
-            manifest, clips, window_samples=manifest.sample_rate, batch_size=8, offsets=find_offsets(manifest)
-        ):
-            for waveform, row in zip(batch.numpy(), numbers.numpy().tolist()):
-                rows.append(row)
-                yield waveform[: clips["num_samples"][row]].copy(), manifest.sample_rate
 
 
 def _run(path, workers, records):

@@ -54,6 +54,7 @@ def test_the_command_writes_corrections_that_change_nothing_yet(run, records, tm
 def test_usefulness_orders_the_same_clips(run):
     by_suspicion, by_usefulness = rank_label_issues(run), rank_label_issues(run, order="usefulness")
     assert by_usefulness["usefulness"].is_monotonic_decreasing
+    assert by_usefulness["same_sound"].equals(by_usefulness["clip"].rename("same_sound"))  # no two sound alike
     columns = list(by_suspicion)
     assert (
         by_usefulness[columns]
