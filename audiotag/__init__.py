@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 __all__ = [
     "Evaluation",
+    "advise",
     "compare",
     "embed",
     "evaluate",
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from audiotag import testing as testing
     from audiotag.api import (
         Evaluation,
+        advise,
         compare,
         embed,
         evaluate,

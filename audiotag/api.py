@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from audiotag.config.schema import Experiment
     from audiotag.inference.predictor import Predictor
     from audiotag.runs.directory import Run
+    from audiotag.sweeps.learning_curve import Advice
     from audiotag.sweeps.results import Comparison
 
     FilePath: TypeAlias = str | Path
@@ -412,6 +413,54 @@ def compare(
     results.check_measure(measure)
     with custom.allowed(allow_unsafe):
         return results.compare(results.entries_of(opened), measure=measure, test=test)
+
+
+def advise(
+    run: Run | FilePath,
+    *,
+    measure: str = "lwlrap",
+    num_draws: int = 3,
+    records: FilePath | None = None,
+    allow_unsafe: bool = False,
+    quiet: bool = False,
+) -> Advice:
+    """Forecasts what more training clips would bring to a run, overall and per class.
+
+    The run's experiment is trained on a half, a quarter and an eighth of its training clips, several times, and a curve
+    that saturates is fitted to the scores on the validation clips. A call that was killed resumes. Tables and the page
+    report.html are written into the folder learning_curve of the run.
+
+    Args:
+        run: A run, or its directory.
+        measure: What to forecast: lwlrap, MAP@3, top_1_accuracy, mAP, AUC, F or F_top_1.
+        num_draws: How many parts of each size to train on, at least 2.
+        records: Where the records of the run are now, if they were moved.
+        allow_unsafe: Import components from outside audiotag that the run names.
+        quiet: Print no sentences.
+
+    Returns:
+        An `Advice`: curve, classes, fitted, measure, sentences. Printed, it is what the command prints.
+
+    Raises:
+        DataError: The run is not trained, or has no validation clips or too few clips.
+        ConfigError: There is no such measure.
+
+    Example:
+        advice = audiotag.advise("runs/demo", num_draws=2, quiet=True)
+        twice = advice.curve.iloc[-1]  # clips, value, low, high
+    """
+    from audiotag.config import custom
+    from audiotag.reporting.learning_curve_page import write_learning_curve_page
+    from audiotag.runs.directory import Run, with_records
+    from audiotag.sweeps import learning_curve
+
+    opened = with_records(run if isinstance(run, Run) else open_run(run), records)
+    say = (lambda sentence: None) if quiet else functools.partial(print, flush=True)
+    with custom.allowed(allow_unsafe):
+        advice = learning_curve.advise(opened, measure=measure, num_draws=num_draws, say=say)
+    advice.write(opened.learning_curve_folder)
+    write_learning_curve_page(advice, opened.learning_curve_folder / "report.html", title=opened.folder.resolve().name)
+    return advice
 
 
 def explore(source: FilePath, *, num_workers: int | None = None) -> dict[str, pd.DataFrame]:

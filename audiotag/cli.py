@@ -693,6 +693,35 @@ def compare(folders: tuple[Path, ...], measure: str, out: Path | None, test: boo
         write_comparison_page(comparison, out / "report.html", title="Comparison")
 
 
+@main.command()
+@run_argument
+@click.option(
+    "--measure",
+    default="lwlrap",
+    show_default=True,
+    help="Or MAP@3, top_1_accuracy, mAP, AUC, F, F_top_1: what is forecast.",
+)
+@click.option("--draws", default=3, show_default=True, type=click.IntRange(min=2), help="Trainings of each size.")
+@allow_unsafe_option
+@moved_records
+def advise(folder: Path, measure: str, draws: int, records: Path | None) -> None:
+    """Forecast what more training clips would bring to RUN.
+
+    Its experiment is trained on a half, a quarter and an eighth of its training clips, and a curve is
+    fitted to the scores on the validation clips. The forecasts for 1.5 and 2 times the clips have 95%
+    intervals, overall and per class. Tables and a page are written into RUN/learning_curve; a killed
+    command continues.
+
+    Example: audiotag advise runs/demo
+    """
+    check_model(folder)
+    import_tensorflow()
+    from audiotag import api
+
+    click.echo(f"\n{api.advise(folder, measure=measure, num_draws=draws, records=records)}")
+    click.echo(f"Page: {folder / 'learning_curve' / 'report.html'}")
+
+
 @main.command("label-issues")
 @run_argument
 @click.option("--stage", help="The stage whose models to use; the last by default.")

@@ -151,13 +151,26 @@ def example(name):
 
 
 @pytest.mark.parametrize("name", audiotag.__all__)
-def test_the_example_of_every_public_name_runs(name, workplace):
+def test_the_example_of_every_public_name_runs(name, workplace, monkeypatch):
     names = {"audiotag": audiotag, "np": np}
+    if name == "advise":  # as if parts of the clips had been trained on, which are too few for a batch
+        monkeypatch.setattr("audiotag.sweeps.learning_curve._too_few", lambda experiment, clips: "")
+        run = audiotag.open_run("runs/demo")
+        run.learning_curve_folder.mkdir()
+        shutil.copy(run.folder / "experiment.json", run.learning_curve_folder)
+        for part in ("2-0", "2-1", "4-0", "4-1", "8-0", "8-1"):
+            scores = run.stage_files(0, "curated").oof_scores()
+            shutil.copy(scores, run.learning_curve_folder / f"scores-fold-0-{part}.csv")
     exec(example(name), names)
     results = {key: value for key, value in names.items() if key not in ("audiotag", "np", "__builtins__")}
     assert results and all(value is not None for value in results.values())
     if name == "evaluate":
         assert 0 < results["lwlrap"] <= 1
+    if name == "advise":
+        assert (
+            results["twice"]["low"] <= results["twice"]["value"]
+            and Path("runs/demo/learning_curve/report.html").is_file()
+        )
     if name == "predict":
         assert len(results["best"]) == 2
     if name == "load_model":

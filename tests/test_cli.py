@@ -140,6 +140,11 @@ def test_sweep_and_compare_print_and_write_the_same_table(tiny_file, own_run, tm
     assert error_of("sweep", "none.json") == "Error: none.json: cannot be read: No such file or directory."
 
 
+def test_advise_refuses_a_run_with_too_few_clips_for_a_curve(run):
+    result = CliRunner().invoke(main, ["advise", str(run.folder), "--draws", "2"])
+    assert result.exit_code == 1 and "Train on more clips first" in result.output
+
+
 def test_fit_names_the_run_after_a_shipped_experiment(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "demo").mkdir()

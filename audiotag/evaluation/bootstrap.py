@@ -43,7 +43,9 @@ def bootstrap(
         >>> bool(0.38 < low < 0.43 and 0.57 < high < 0.62)
         True
     """
-    values = np.concatenate([measure(weights) for weights in _draws(num_clips, groups, resamples, seed)])
+    values = np.concatenate(
+        [measure(weights) for weights in draws(num_clips, groups=groups, resamples=resamples, seed=seed)]
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # all NaN gives NaN
         low, median, high = np.nanpercentile(values, [2.5, 50, 97.5], axis=0)
@@ -51,8 +53,16 @@ def bootstrap(
     return np.clip(low + shift, 0, 1), np.clip(high + shift, 0, 1)
 
 
-def _draws(num_clips: int, groups: ArrayLike | None, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Yields the weights of all draws in blocks, float64 [at most `BLOCK`, num_clips]."""
+def draws(
+    num_clips: int, *, groups: ArrayLike | None = None, resamples: int = RESAMPLES, seed: int = 0
+) -> Iterator[np.ndarray]:
+    """Yields the weights of all draws of `bootstrap` in blocks.
+
+    Arguments as for `bootstrap`.
+
+    Yields:
+        float64 [at most `BLOCK`, num_clips].
+    """
     rng = np.random.default_rng(seed)
     numbers = np.arange(num_clips) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
     num_groups = int(numbers.max(initial=-1)) + 1

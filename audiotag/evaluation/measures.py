@@ -246,6 +246,20 @@ def weighted_measures(
     return measure
 
 
+def weighted_class_lwlrap(truth: np.ndarray, logits: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """A function of weights, [draws, clips], to the lwlrap of each class, [draws, K].
+
+    A class that none of the drawn clips has is NaN. The arguments are those of `weighted_measures`.
+    """
+    sums, labels = csr_array(precisions(truth, logits)), csr_array(truth)  # few are not 0
+
+    def measure(weights: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore"):  # 0 / 0
+            return (weights @ sums) / (weights @ labels)
+
+    return measure
+
+
 def measure_classes(
     truth: np.ndarray,
     logits: np.ndarray,
@@ -262,12 +276,11 @@ def measure_classes(
     num_clips, num_classes = truth.shape
     counts = truth.sum(axis=0).astype(int)  # [K]
     chance = chance_precision(np.maximum(1, truth.sum(axis=1)), num_classes)  # [clips]
-    precision = precisions(truth, logits)  # [clips, K]
-    sums, labels = csr_array(precision), csr_array(truth)  # few are not 0
-    per_class = lambda weights: (weights @ sums) / (weights @ labels)  # [draws, clips] -> [draws, K]
-    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN for a class that none of the drawn clips has
-        (value,) = per_class(np.ones((1, num_clips)))
-        low, high = bootstrap(per_class, num_clips, groups=_groups(recordings))
+    per_class = weighted_class_lwlrap(truth, logits)
+    (value,), (low, high) = (
+        per_class(np.ones((1, num_clips))),
+        bootstrap(per_class, num_clips, groups=_groups(recordings)),
+    )
     table = pd.DataFrame(
         {
             "class": vocabulary,

@@ -97,8 +97,8 @@ def out_of_fold_predictions(run: Run, stage: str | None = None) -> tuple[pd.Data
         table = read_out_of_fold(path, set(held_out[fold]["name"]), run.vocabulary)
         clips.append(table[["name"]].merge(all_clips, on="name", how="left", validate="one_to_one"))
         clips[-1]["split"] = f"fold {fold}"
-        if as_written:  # the largest number below 1 is 1 - 2 ** -53, whose logit is 36.7
-            scores.append(np.nan_to_num(logit(table[list(run.vocabulary)].to_numpy()), nan=np.nan, posinf=37.0))
+        if as_written:
+            scores.append(logits_of(table, run.vocabulary))
         else:
             scores.append(score_logits(load_taggers(run, stage, fold), manifest, clips[-1], offsets=offsets))
     return pd.concat(clips, ignore_index=True), np.concatenate(scores)
@@ -134,6 +134,12 @@ def read_out_of_fold(path: Path, names: set[str], vocabulary: Iterable[str]) -> 
     if missing:
         raise DataError(f"{path}: has no scores of held-out clips: {some(missing)}. Retrain the fold.")
     return table
+
+
+def logits_of(table: pd.DataFrame, vocabulary: Iterable[str]) -> np.ndarray:
+    """The logits of a table of out-of-fold scores, float64 [clips, K]."""
+    # The largest number below 1 is 1 - 2 ** -53, whose logit is 36.7.
+    return np.nan_to_num(logit(table[list(vocabulary)].to_numpy()), nan=np.nan, posinf=37.0)
 
 
 def check_scores(clips: pd.DataFrame, logits: np.ndarray) -> None:

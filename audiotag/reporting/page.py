@@ -81,8 +81,8 @@ def line_chart(
     """Lines over a common horizontal axis.
 
     Args:
-        lines: {name: (xs, ys)}, or (xs, ys, deviations) with a band of one deviation to either side; points with NaN
-            are left out.
+        lines: {name: (xs, ys)}, or (xs, ys, deviations) with a band of one deviation to either side, or of two, below
+            and above; points with NaN are left out.
         x: The name of the horizontal axis.
         y: The name of the vertical axis, for screen readers.
         low: The lower end of the vertical axis; None is the least value.
@@ -96,10 +96,10 @@ def line_chart(
     curves = {name: points for name, points in curves.items() if points.size}
     if not curves:
         return ""
-    all_points = np.concatenate([*curves.values()], axis=1)  # [3, points]
+    all_points = np.concatenate([*curves.values()], axis=1)  # [4, points]
     left, right = all_points[0].min(), all_points[0].max()
     bottom = (all_points[1] - all_points[2]).min() if low is None else low
-    top = (all_points[1] + all_points[2]).max() if high is None else high
+    top = (all_points[1] + all_points[3]).max() if high is None else high
     to_x = lambda value: 56 + 372 * (value - left) / max(right - left, 1e-9)
     to_y = lambda value: 204 - 190 * (value - bottom) / max(top - bottom, 1e-9)
     shapes = [_grid_lines(_ticks(bottom, top), to_y, left=52, right=432)]
@@ -110,11 +110,11 @@ def line_chart(
             f'<line class="faint" x1="{to_x(position):.1f}" x2="{to_x(position):.1f}" y1="14" y2="204">'
             f"<title>{escape(name)}</title></line>"
         )
-    for index, (name, (xs, ys, deviations)) in enumerate(curves.items()):
+    for index, (name, (xs, ys, below, above)) in enumerate(curves.items()):
         style = f'class="line line-{index % 6}"'
         title = f"<title>{escape(name)}</title>"
-        if deviations.any():
-            edges = [*zip(xs, ys + deviations), *zip(xs[::-1], (ys - deviations)[::-1])]
+        if below.any() or above.any():
+            edges = [*zip(xs, ys + above), *zip(xs[::-1], (ys - below)[::-1])]
             outline = " ".join(f"{to_x(a):.1f},{to_y(b):.1f}" for a, b in edges)
             shapes.append(f'<polygon class="band line-{index % 6}" points="{outline}" />')
         if len(xs) == 1:
@@ -128,10 +128,10 @@ def line_chart(
 
 
 def _points(xs, ys, deviations=None):
-    """The points of a line without NaN: float64 [3, N], x, y and deviation."""
+    """The points of a line without NaN: float64 [4, N], x, y, and the deviations below and above."""
     ys = np.asarray(ys, float)
     deviations = np.zeros_like(ys) if deviations is None else np.nan_to_num(np.asarray(deviations, float))
-    points = np.stack([np.asarray(xs, float), ys, deviations])
+    points = np.concatenate([[np.asarray(xs, float), ys], np.broadcast_to(deviations, (2, len(ys)))])
     return points[:, ~np.isnan(points).any(axis=0)]
 
 

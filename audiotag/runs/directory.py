@@ -8,6 +8,7 @@ runs/NAME/
   corrections.csv      a copy of the experiment's corrections
   fold-K/STAGE/        see `StageFiles`
   embeddings/          embeddings of clips that a stage has stored; may be removed, and are then computed again
+  learning_curve/      what `advise` measured
   report.html, saved_model/, submission.csv
 """
 
@@ -42,7 +43,7 @@ RETRAIN = "Retrain with --restart."
 MAX_SHOWN = 3  # changed keys in a message
 OWN_FILES = {  # what a run holds beside its folds
     *("experiment.json", "environment.json", "data.json", "folds.csv", "corrections.csv"),
-    *("report.html", "saved_model", "submission.csv", "embeddings"),
+    *("report.html", "saved_model", "submission.csv", "embeddings", "learning_curve"),
 }
 PREVIOUS = "previous-"  # before the name of a file: the version before the current one
 DESCRIPTIONS = {"about", "command", "quick_command", "expect"}  # keys of an experiment that may change afterwards
@@ -202,6 +203,11 @@ class Run:
     def embeddings_folder(self) -> Path:
         """Where embeddings of clips are stored, for all folds."""
         return self.folder / "embeddings"
+
+    @property
+    def learning_curve_folder(self) -> Path:
+        """What `advise` measured and forecast."""
+        return self.folder / "learning_curve"
 
     @property
     def environment_file(self) -> Path:
