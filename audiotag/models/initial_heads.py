@@ -72,6 +72,10 @@ def ridge(
     deviation = np.sqrt(np.average(np.square(inputs - mean), axis=0, weights=weights))
     deviation = np.where(deviation > 1e-6 * (1 + abs(mean)), deviation, np.inf)  # a constant has no weight
     standardized = (inputs - mean) / deviation
+    axes = None
+    if len(inputs) < inputs.shape[1]:  # the kernel is in the space of the rows, which is smaller
+        axes = np.linalg.svd(standardized, full_matrices=False)[2]  # [n, D]
+        standardized = standardized @ axes.T  # [n, n]
     sums = [
         _sums(standardized[rows], np.concatenate([targets[rows], known[rows]], axis=1), weights[rows])
         for rows in (folds == fold for fold in np.unique(folds))
@@ -85,6 +89,7 @@ def ridge(
     if errors.any():
         chosen["error"] = float(errors.min() / (weights.sum() * targets.shape[1]))
     ((kernel, bias),) = _solutions(_added(sums), [(best, strength)])
+    kernel = kernel if axes is None else axes.T @ kernel  # [D, K]
     kernel = scale * kernel / deviation[:, None]
     bias = scale * bias - mean @ kernel
     kernel, bias = kernel + scale * best * prior_kernel, bias + scale * best * prior_bias
