@@ -56,7 +56,8 @@ from audiotag.runs.directory import (
 )
 from audiotag.runs.models import load_tagger
 from audiotag.runs.warm_start import Source, load_source, num_source_stages
-from audiotag.runs.weights import save_weights
+from audiotag.runs.weights import load_weights, save_weights
+from audiotag.training import tensorboard
 from audiotag.training.baselines import compare_with_baselines, has_baselines, write_baselines
 from audiotag.training.callbacks import (
     CheckRecords,
@@ -294,6 +295,10 @@ def _fit_stage(context: FoldContext, index: int, models: TracedModels, say: Call
         batches = _evaluation_batches(context, tagger, evaluated, say)
         return _finish_untrained(context, tagger, batches, time.monotonic() - began)
     validation = _evaluation_batches(context, tagger, evaluated, say) if is_validated else None
+    log_folders = tensorboard.log_folders(callbacks)
+    if not resumed and not tagger.takes_features:
+        for folder in log_folders:
+            tensorboard.write_windows(folder, tagger, batches(epochs=range(1), **sampling), run.vocabulary)
     warn_at_divergence = WarnAtDivergence(stage_of(stage.name), context.fold, len(run.vocabulary))
     while True:
         metadata = resume(state, tagger)
@@ -304,7 +309,12 @@ def _fit_stage(context: FoldContext, index: int, models: TracedModels, say: Call
                 f"epochs of {num_steps} steps. {RETRAIN}"
             )
         if epochs_done == stage.epochs or metadata["stop_training"]:
-            return _finish_stage(context, tagger, callbacks, metadata, resumed)
+            result = _finish_stage(context, tagger, callbacks, metadata, resumed)
+            if log_folders and validation is not None:
+                load_weights(tagger, stage_files.folder / result["weights"])
+                for folder in log_folders:
+                    tensorboard.write_confusions(folder, tagger, validation, run.vocabulary, step=result["best_epoch"])
+            return result
         epochs = epochs_done + 1 if steps_done else stage.epochs  # first the rest of an epoch that was interrupted
         dataset = batches(epochs=range(epochs_done, epochs), **sampling).skip(steps_done)
         dataset = dataset.map(lambda waveform, truth: ((waveform, truth), truth))  # labels are augmented, too
