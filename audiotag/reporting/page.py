@@ -6,6 +6,7 @@ escape their texts here, so a label may hold any text.
 
 import base64
 import io
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from numpy.typing import ArrayLike
 
 from audiotag import files
 
-LOW_HZ = 50  # of the spectrograms
+FFT_SECONDS, LOW_HZ, NUM_BANDS, NUM_FRAMES = 0.04, 50.0, 96, 250  # of spectrograms; at most so many frames
 MP3_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("audiotag.reporting"),
@@ -340,6 +341,55 @@ def sound_url(waveform: np.ndarray, sample_rate: int) -> str:
     return f"data:audio/{subtype};base64,{base64.b64encode(encoded.getvalue()).decode()}"
 
 
+def spectrogram(waveform: np.ndarray, sample_rate: int) -> dict[str, Any]:
+    """The mel spectrogram of a waveform [N] for the template `spectrogram.html`.
+
+    Returns:
+        {"image": the data URL of a PNG, "axes": what `spectrogram_axes` returns}.
+    """
+    image = image_url(mel_decibels(waveform, sample_rate))
+    return {"image": image, "axes": mel_axes(len(waveform) / sample_rate, sample_rate)}
+
+
+def mel_decibels(
+    waveform: np.ndarray, sample_rate: int, *, num_bands: int = NUM_BANDS, num_frames: int = NUM_FRAMES
+) -> np.ndarray:
+    """The mel spectrogram of a waveform [N] in dB, down to 80 below its loudest.
+
+    Args:
+        waveform: float [N].
+        sample_rate: In Hz.
+        num_bands: M.
+        num_frames: About the most frames.
+
+    Returns:
+        float32 [T, M].
+    """
+    import librosa  # here: it takes a second, and not every page has spectrograms
+
+    fft_length = 2 ** int(np.ceil(np.log2(FFT_SECONDS * sample_rate)))
+    low, high = _mel_range(sample_rate)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of clips shorter than a window, and of bands without a bin
+        power = librosa.feature.melspectrogram(
+            y=np.asarray(waveform, "float32"), sr=sample_rate, n_fft=fft_length, n_mels=num_bands, fmin=low, fmax=high,
+            hop_length=max(fft_length // 16, len(waveform) // num_frames),
+        )  # fmt: skip
+        return librosa.power_to_db(power, ref=np.max, top_db=80.0).T
+
+
+def mel_axes(seconds: float, sample_rate: int) -> dict:
+    """`spectrogram_axes` of `mel_decibels`."""
+    import librosa
+
+    return spectrogram_axes(seconds, *_mel_range(sample_rate), lambda hz: float(librosa.hz_to_mel(hz)))
+
+
+def _mel_range(sample_rate):
+    """The lowest and the highest frequency of a spectrogram, in Hz."""
+    return min(LOW_HZ, sample_rate / 8), sample_rate / 2
+
+
 def image_url(decibels: np.ndarray) -> str:
     """A spectrogram [T, M] in dB as the data URL of a PNG, low bands at the bottom."""
     return f"data:image/png;base64,{base64.b64encode(image_png(decibels)).decode()}"
@@ -352,26 +402,3 @@ def image_png(decibels: np.ndarray) -> bytes:
     encoded = io.BytesIO()
     imsave(encoded, colormaps["magma"](scaled, bytes=True), format="png")
     return encoded.getvalue()
-
-
-def log_mel_image(waveform: np.ndarray, sample_rate: int, num_bands: int, num_frames: int) -> np.ndarray:
-    """The log-mel spectrogram of a waveform [N] for a page.
-
-    Returns:
-        [T, num_bands] in dB; T is at most about `num_frames`.
-    """
-    from audiotag.layers import LogMel  # here, as pages of tables need no Keras
-
-    frame_step = max(16, len(waveform) // num_frames)
-    mel = LogMel(
-        sample_rate=sample_rate, num_bands=num_bands, fft_length=1024, frame_step=frame_step, low_hz=LOW_HZ,
-        high_hz=sample_rate / 2,
-    )  # fmt: skip
-    return np.asarray(mel(waveform[None])[0])
-
-
-def log_mel_axes(seconds: float, sample_rate: int) -> dict:
-    """`spectrogram_axes` of `log_mel_image`."""
-    from audiotag.layers.frontends.filters import hz_to_mel
-
-    return spectrogram_axes(seconds, LOW_HZ, sample_rate / 2, lambda hz: float(hz_to_mel(np.array(hz), "slaney")))

@@ -15,7 +15,7 @@ from audiotag.data.labels import multi_hot, split_labels
 from audiotag.data.records.offsets import find_offsets
 from audiotag.errors import DataError
 from audiotag.evaluation.scoring import score_test_clips
-from audiotag.reporting.page import image_png, log_mel_axes, log_mel_image
+from audiotag.reporting.page import image_png, mel_axes, mel_decibels
 from audiotag.reporting.sample_clips import waveforms_of_records
 from audiotag.runs.directory import Run, find_records
 
@@ -129,7 +129,7 @@ class ReviewClips:
         return {
             "seconds": len(shown) / rate,
             "cut": f"first {SOUND_SECONDS:g} s of {len(waveform) / rate:.0f} s" if len(shown) < len(waveform) else "",
-            "axes": log_mel_axes(len(shown) / rate, rate),
+            "axes": mel_axes(len(shown) / rate, rate),
         }
 
     def labels_of(self, index: int) -> list[str]:
@@ -181,7 +181,9 @@ class ReviewClips:
     def image(self, index: int) -> bytes:
         """The log-mel spectrogram of a clip as PNG."""
         return image_png(
-            log_mel_image(self.waveform(index)[: self._limit], self.run.sample_rate, NUM_BANDS, NUM_FRAMES)
+            mel_decibels(
+                self.waveform(index)[: self._limit], self.run.sample_rate, num_bands=NUM_BANDS, num_frames=NUM_FRAMES
+            )
         )
 
     def sound(self, index: int) -> bytes:

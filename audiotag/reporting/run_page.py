@@ -32,13 +32,11 @@ from audiotag.reporting.page import (
     column_chart,
     confusion_matrix,
     fraction_bar,
-    image_url,
     interval_bar,
     line_chart,
-    log_mel_axes,
-    log_mel_image,
     reliability_chart,
     sound_url,
+    spectrogram,
     write_page,
 )
 from audiotag.reporting.sample_clips import waveforms_of_records
@@ -411,7 +409,6 @@ def _clip_card(run, clip, logits, waveform):
         "predicted": ", ".join(f"{run.vocabulary[label]} {expit(logits[label]):.2f}" for label in top),
         "lwlrap": f"{per_clip_lwlrap(truth, logits[None])[0]:.2f}" if truth.any() else "undefined",
         "cut": f"{SOUND_SECONDS:g}" if len(waveform) > limit else "",
-        "image": image_url(log_mel_image(waveform[:limit], run.sample_rate, num_bands=96, num_frames=400)),
-        "axes": log_mel_axes(min(len(waveform), limit) / run.sample_rate, run.sample_rate),
+        **spectrogram(waveform[:limit], run.sample_rate),
         "sound": sound_url(waveform[:limit], run.sample_rate),
     }

@@ -1,4 +1,4 @@
-"""Cards of single clips for the page of `explore`: waveform, spectrum and audio."""
+"""Cards of single clips for the page of `explore`: spectrogram and audio."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 
 from audiotag.data.audio.decoding import decode_excerpt, decode_file, read_bytes
-from audiotag.data.clips import read_clips
+from audiotag.data.clips import TEST, read_clips
 from audiotag.data.labels import split_labels
 from audiotag.data.records.manifest import MANIFEST_FILE, Manifest, read_manifest
 from audiotag.data.records.writing import entries
-from audiotag.reporting.page import column_chart, sound_url
+from audiotag.reporting.page import column_chart, sound_url, spectrogram
 
-NUM_SAMPLES = 6  # clips of different classes
+MAX_SAMPLES = 100  # clips of classes: one of each, the most frequent first, and a second while there is room
 NUM_EXTREMES = 3  # of the shortest, and of the longest
 NUM_COLUMNS = 200  # of a chart
 SOUND_SECONDS = 10.0  # of audio per clip
@@ -24,15 +24,16 @@ SPECTRUM_SECONDS = 60.0  # at most: a recording may have hours
 def sample_cards(source: str | Path, clips: pd.DataFrame) -> list[dict[str, Any]]:
     """Clips to look at and listen to.
 
-    They are some of the most frequent classes, the shortest and the longest.
+    They are one or two of each class, the shortest and the longest.
 
     Args:
         source: The directory of records, or the recordings that `clips` has the paths of.
         clips: The table of clips with its `seconds`, as `dataset_page.read_source` returns it.
 
     Returns:
-        [{"title": what the clips are, "clips": [a card each]}]; a card has name, labels, seconds, the charts waveform
-        and spectrum, sound, and after how many seconds it is cut. Without audio there are none.
+        [{"title": what the clips are, "clips": [a card each]}]; a card has name, labels, seconds, image and axes of
+        its spectrogram, the charts waveform and spectrum, sound, and after how many seconds it is cut. Without audio
+        there are none.
     """
     if "seconds" not in clips:
         return []
@@ -40,7 +41,7 @@ def sample_cards(source: str | Path, clips: pd.DataFrame) -> list[dict[str, Any]
     by_duration = clips.sort_values("seconds", kind="stable")
     shortest, longest = by_duration.index[:NUM_EXTREMES], by_duration.index[NUM_EXTREMES:][-NUM_EXTREMES:][::-1]
     chosen = {
-        "Clips of the most frequent classes": _one_per_class(clips),
+        "Clips of each class": _of_each_class(clips),
         "The shortest clips": shortest,
         "The longest clips": longest,
     }
@@ -50,17 +51,19 @@ def sample_cards(source: str | Path, clips: pd.DataFrame) -> list[dict[str, Any]
     return [{"title": title, "clips": [cards[row] for row in rows]} for title, rows in chosen.items() if len(rows)]
 
 
-def _one_per_class(clips):
-    """The rows of one clip of each of the most frequent classes: with few labels, and the first by its name."""
+def _of_each_class(clips):
+    """The rows of one or two clips per class, by class: with few labels, test clips last, and the first by name."""
     labels = clips.sort_values("name", kind="stable")["labels"].map(split_labels)
-    labels = labels.sort_values(key=lambda several: several.map(len), kind="stable").explode().dropna()
-    frequent = labels.value_counts().sort_index().sort_values(ascending=False, kind="stable")
-    rows: list[Any] = []
-    for label in frequent.index:
-        rows += [row for row in labels.index[labels == label] if row not in rows][:1]
-        if len(rows) == NUM_SAMPLES:
-            break
-    return rows
+    is_test = (clips["subset"] == TEST).loc[labels.index]
+    labels = labels.iloc[np.lexsort((is_test, labels.map(len)))].explode().dropna()
+    frequent = labels.value_counts().sort_index().sort_values(ascending=False, kind="stable").index
+    rows: dict[str, list[Any]] = {label: [] for label in frequent}
+    for _ in range(2):
+        for label in frequent:
+            taken = [row for several in rows.values() for row in several]
+            if len(taken) < MAX_SAMPLES:
+                rows[label] += [row for row in labels.index[labels == label] if row not in taken][:1]
+    return [row for label in sorted(rows) for row in rows[label]]
 
 
 def _waveforms(source, clips):
@@ -101,6 +104,7 @@ def _card(clip, waveform, rate):
         "labels": clip["labels"].replace(",", ", ") or "no class",
         "subset": clip["subset"],
         "seconds": f"{seconds:.2f}",
+        **spectrogram(cut, rate),
         "waveform": column_chart(*_extremes(waveform), right=seconds, x="seconds", y="Samples"),
         "spectrum": column_chart(0, _extremes(amplitudes)[1], right=rate / 2000, x="kHz", y="Amplitude"),
         "sound": sound_url(cut, rate),

@@ -93,16 +93,18 @@ def test_silence_clipping_duplicates_and_unreadable_files_are_found(faulty):
     assert histogram[histogram["curated"] > 0]["curated"].to_dict() == {25: 1, 50: 1, 99: 3}  # 0.25, 0.5 and 1 s
 
 
-def test_clips_to_listen_to_are_of_frequent_classes_and_of_extreme_lengths(faulty):
+def test_clips_to_listen_to_are_of_each_class_and_of_extreme_lengths(faulty):
     clips, _ = read_source(faulty, num_workers=1)
     chosen, shortest, longest = sample_cards(faulty, clips)
-    assert [card["name"] for card in chosen["clips"]] == ["Rain/a.wav"]
+    assert [card["name"] for card in chosen["clips"]] == ["Rain/a.wav", "Rain/b.wav"]
     assert [card["seconds"] for card in shortest["clips"]] == ["0.25", "0.50", "1.00"]
     assert [card["name"] for card in longest["clips"]] == ["Rain/d.wav", "Rain/b.wav"]
     card = longest["clips"][0]
     sound, rate = sf.read(io.BytesIO(base64.b64decode(card["sound"].split(",")[1])))
     assert len(sound) / rate == pytest.approx(1, abs=0.1) and not card["cut"]
     assert card["waveform"].count("<polygon") == card["spectrum"].count("<polygon") == 1
+    assert [text for text, _ in card["axes"]["hz"]] == ["200 Hz", "500 Hz", "1 kHz", "2 kHz"]  # of 4 kHz
+    assert card["axes"]["seconds"][0] == ("0 s", 0)
 
 
 def test_the_spectrum_of_a_tone_has_one_peak_of_its_amplitude(tmp_path):
@@ -119,7 +121,9 @@ def test_the_spectrum_of_a_tone_has_one_peak_of_its_amplitude(tmp_path):
 def test_clips_of_records_can_be_listened_to(records):
     clips, _ = read_source(records)
     groups = sample_cards(records, clips)
-    assert [len(group["clips"]) for group in groups] == [6, 3, 3]
+    assert [len(group["clips"]) for group in groups] == [28, 3, 3]
+    of_classes = [card["labels"].split(", ") for card in groups[0]["clips"]]
+    assert {label for labels in of_classes for label in labels} == {*clips["labels"].str.split(",").explode()}
     assert all(card["sound"].startswith("data:audio/") for group in groups for card in group["clips"])
     seconds = clips.set_index("name")["seconds"]
     for group in groups:
@@ -178,8 +182,11 @@ def test_the_page_is_complete_and_hostile_labels_are_harmless(records, tmp_path,
     page = open_page(tmp_path / "page.html")
     assert page.locator("script").count() == 0 and page.locator("td img").count() == 0
     assert page.get_by_text(HOSTILE[0], exact=True).count() >= 1
+    page.evaluate("document.querySelectorAll('details').forEach(details => details.open = true)")
     sizes = page.evaluate("[...document.querySelectorAll('svg')].map(s => s.getBoundingClientRect().width)")
-    assert len(sizes) == 2 * 14 + 3 + 2 * (6 + 3 + 3) and min(sizes) >= 100
+    assert len(sizes) == 2 * 14 + 3 + 2 * sum(len(group["clips"]) for group in samples) and min(sizes) >= 100
+    shown = "[...document.querySelectorAll('.spectrogram img')].map(image => image.naturalWidth)"
+    assert min(page.evaluate(shown)) > 20 and page.get_by_text("4 kHz").count() == len(sizes) // 2 - 15
     assert page.evaluate("[...document.querySelectorAll('audio')].every(a => a.error === null)")
     assert page.locator("h2").all_inner_texts()[-1] == "Silence, clipping, duplicates"
     assert page.get_by_text("cannot be read").count() >= 2

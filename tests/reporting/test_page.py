@@ -18,6 +18,7 @@ from audiotag.reporting.page import (
     line_chart,
     reliability_chart,
     sound_url,
+    spectrogram,
     spectrogram_axes,
     violin,
     write_page,
@@ -132,3 +133,12 @@ def test_templates_escape_texts_but_not_charts(tmp_path):
     )  # fmt: skip
     text = (tmp_path / "page.html").read_text()
     assert "<script" not in text and "<svg" in text and "–" in text
+
+
+@pytest.mark.parametrize(("rate", "samples"), [(16_000, 16_000), (44_100, 441_000), (8_000, 200)])
+def test_a_tone_is_bright_at_its_frequency(rate, samples):
+    drawn = spectrogram(np.sin(2 * np.pi * 2000 * np.arange(samples) / rate), rate)
+    image = matplotlib.image.imread(decoded(drawn["image"]), format="png")[:, :, :3].sum(axis=2)  # [M, T]
+    assert image.shape[1] <= 260
+    percent = 100 * (1 - (image.mean(axis=1).argmax() + 0.5) / len(image))
+    assert abs(percent - dict(drawn["axes"]["hz"])["2 kHz"]) < 2.5
