@@ -279,6 +279,45 @@ def embed(
     return pd.concat(tables, ignore_index=True), np.concatenate(vectors)
 
 
+def label_next(
+    model: Predictor | Run | FilePath,
+    files: FilePath | Iterable[FilePath],
+    *,
+    top: int = 50,
+    allow_unsafe: bool = False,
+) -> pd.DataFrame:
+    """Ranks recordings without labels: which to label next.
+
+    They are those of whose class a model is least sure, and unlike each other. A file that cannot be read is
+    named on standard error and left out.
+
+    Args:
+        model: What `load_model` returns, or what it takes; an ensemble has no embeddings.
+        files: One file or several, of any length, rate and channels; they are not trimmed.
+        top: How many to choose.
+        allow_unsafe: As for `load_model`.
+
+    Returns:
+        A row per chosen file, the least sure first: fname, margin (between the probabilities of the two most probable
+        classes), predicted.
+
+    Raises:
+        DataError: No file can be read, or there is none; or the model has no embeddings or cannot be loaded.
+
+    Example:
+        table = audiotag.label_next("runs/demo", ["bell.wav", "street.wav"], top=1)
+        first = table["fname"][0]
+    """
+    from audiotag.inference.label_next import rank_to_label
+    from audiotag.inference.predictor import Predictor
+
+    paths = [Path(path) for path in _several(files)]
+    if not paths:
+        raise DataError("there are no files to rank. Expected one audio file or more.")
+    predictor = model if isinstance(model, Predictor) else load_model(model, allow_unsafe=allow_unsafe)
+    return rank_to_label(predictor, paths, top=top)
+
+
 def evaluate(
     run: Run | FilePath,
     *,

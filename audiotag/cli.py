@@ -1005,6 +1005,33 @@ def embed(
     click.echo(f"{out}: {count} embeddings.")
 
 
+@main.command("label-next")
+@click.argument("model", metavar="RUN|SAVEDMODEL", type=PATH)
+@click.argument("paths", metavar="FILES...", nargs=-1, required=True)
+@click.option("--top", default=50, show_default=True, type=click.IntRange(min=1), help="How many files to choose.")
+@click.option("--csv", "csv_path", type=CSV, help="Write the table to this file.")
+@run_unsafe_option
+def label_next(model: Path, paths: tuple[str, ...], top: int, csv_path: Path | None, allow_unsafe: bool) -> None:
+    """Choose which of FILES, without labels, to label next.
+
+    They are those of whose class the model is least sure, and unlike each other. FILES are named as for
+    predict. Label the chosen ones, make records of all labeled files, and train again.
+
+    Example: audiotag label-next runs/demo recordings --top 20 --csv next.csv
+    """
+    check_model(model)
+    import_tensorflow()
+    from audiotag import api
+    from audiotag.inference.inputs import LIST, find_files
+    from audiotag.inference.label_next import labeling_text
+
+    names = find_files(paths, map(os.fsdecode, sys.stdin.buffer) if LIST in paths else ())
+    table = api.label_next(model, names, top=top, allow_unsafe=allow_unsafe)
+    click.echo(labeling_text(table))
+    if csv_path:
+        files.write_text(csv_path, files.csv_text(table))
+
+
 @main.command("fit-events")
 @click.argument("model", metavar="RUN|ENSEMBLE|SAVEDMODEL", type=PATH)
 @click.argument("table", type=FILE)

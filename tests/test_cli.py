@@ -141,8 +141,7 @@ def test_sweep_and_compare_print_and_write_the_same_table(tiny_file, own_run, tm
 
 
 def test_advise_refuses_a_run_with_too_few_clips_for_a_curve(run):
-    result = CliRunner().invoke(main, ["advise", str(run.folder), "--draws", "2"])
-    assert result.exit_code == 1 and "Train on more clips first" in result.output
+    assert "Train on more clips first" in error_of("advise", run.folder, "--draws", 2)
 
 
 def test_fit_names_the_run_after_a_shipped_experiment(tmp_path, monkeypatch):
@@ -255,6 +254,13 @@ def test_embed_writes_a_row_per_clip_or_window(run, wavs, tmp_path):
     with np.load(out) as file:
         assert file["fname"].tolist() == [str(path) for path in wavs[:2]]
         assert file["embeddings"].shape == (2, 8)
+
+
+def test_label_next_prints_and_writes_the_chosen_files(run, wavs, tmp_path):
+    output = call("label-next", run.folder, *wavs[:4], "--top", "3", "--csv", tmp_path / "next.csv")
+    table = pd.read_csv(tmp_path / "next.csv")
+    assert table.columns.tolist() == ["fname", "margin", "predicted"] and len(set(table["fname"])) == 3
+    assert [line.split("  ")[0] for line in output.strip().splitlines()[-3:]] == table["fname"].tolist()
 
 
 def test_a_run_can_predict_with_other_settings(run, tmp_path):
