@@ -382,7 +382,8 @@ def mel_axes(seconds: float, sample_rate: int) -> dict:
     """`spectrogram_axes` of `mel_decibels`."""
     import librosa
 
-    return spectrogram_axes(seconds, *_mel_range(sample_rate), lambda hz: float(librosa.hz_to_mel(hz)))
+    low, high = _mel_range(sample_rate)
+    return spectrogram_axes(seconds, low, high, lambda hz: float(librosa.hz_to_mel(hz)))
 
 
 def _mel_range(sample_rate):
