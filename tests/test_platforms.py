@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import soundfile as sf
 
 TESTS = Path(__file__).parent
 AS_ON_WINDOWS = TESTS / "as_on_windows"
@@ -49,8 +51,13 @@ def run_python(code, *arguments, path=(), cwd=None):
 def test_the_commands_work_without_what_only_linux_has(tmp_path):
     for module in ("fcntl", "resource"):
         assert run_python(f"import {module}", path=[AS_ON_WINDOWS]).returncode == 1
+    rng = np.random.default_rng(0)
+    for name in ("Hiss/1.wav", "Hiss/2.wav", "Rain/1.wav"):
+        (tmp_path / "sounds" / name).parent.mkdir(parents=True, exist_ok=True)
+        sf.write(tmp_path / "sounds" / name, 0.1 * rng.standard_normal(16_000), 16_000)
     small = ["model.filters=[8, 8]", "stages.train.epochs=1"]
     commands = [
+        ["doctor", "sounds", "--workers", "1"],
         ["make-demo", "demo"],
         ["make-records", "demo", "--out", "records", "--sample-rate", "16000", "--workers", "1"],
         ["check-records", "records"],

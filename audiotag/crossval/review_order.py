@@ -3,6 +3,7 @@
 import numpy as np
 from scipy.special import logit
 
+from audiotag.data.near_duplicates import nearest
 from audiotag.errors import ConfigError
 
 NUM_NEIGHBORS = 3  # clips that say how typical a clip is
@@ -48,15 +49,13 @@ def usefulness(
 
 def typicality(scores: np.ndarray) -> np.ndarray:
     """The mean similarity of each clip [n] to its neighbors; scores [n, K]."""
-    from sklearn.neighbors import NearestNeighbors
-
     logits = logit(np.clip(scores, LEAST_SCORE, 1 - LEAST_SCORE))
     length = np.linalg.norm(logits, axis=1, keepdims=True)
     logits = logits / np.maximum(length, 1e-9)
     neighbors = min(NUM_NEIGHBORS, len(logits) - 1)
     if not neighbors:
         return np.ones(len(logits))
-    distance, _ = NearestNeighbors(n_neighbors=neighbors).fit(logits).kneighbors()  # without the clip itself
+    distance, _ = nearest(logits, neighbors)
     return np.clip(1 - np.square(distance) / 2, 0, 1).mean(axis=1)  # cosines of vectors of length 1
 
 

@@ -28,6 +28,7 @@ LEAST_ENERGY = 0.25  # of the details, in the overlap
 LEAST_FRAMES = 10  # in the overlap
 LEAST_FOR_WORKERS = 500  # clips with candidates: starting processes takes a second
 LEAST_DETAIL_DB = 0.3  # root mean square: a steady tone has no details to compare
+ROWS_AT_A_TIME = 512  # of the search for candidates
 NUM_ALIGNMENTS = 3  # tried, as strokes repeat
 STEP = 2  # frames over which changes are taken
 FRACTIONS = (-0.5, -0.25, 0.0, 0.25, 0.5)  # of a frame, for the fine alignment
@@ -66,8 +67,6 @@ def find_near_duplicates(
     Returns:
         The pairs in order. Of several clips with equal samples, each is paired with the first of them.
     """
-    from sklearn.neighbors import NearestNeighbors
-
     pairs: list[Pair] = []
     first_of: dict[str, int] = {}  # of the clips with the same samples
     found: dict[int, Fingerprint] = {}  # that are compared, by their row
@@ -83,7 +82,7 @@ def find_near_duplicates(
     if len(rows) > 1:
         summaries = np.stack([np.asarray(one.summary) for one in found.values()])  # [n, S]
         count = min(NUM_CANDIDATES, len(rows) - 1)
-        distance, neighbor = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(summaries).kneighbors()
+        distance, neighbor = nearest(summaries, count)
         close = distance / np.sqrt(summaries.shape[1]) < MOST_APART_DB  # [n, candidates]
         candidates: dict[int, set[int]] = {}
         for i, j in zip(np.nonzero(close)[0], neighbor[close]):
@@ -99,6 +98,35 @@ def find_near_duplicates(
                 if is_same(similarity, difference_db):
                     pairs.append(Pair(first, other, similarity, offset))
     return sorted(pairs, key=lambda pair: (pair.first, pair.second))
+
+
+def nearest(vectors: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest other rows of each row.
+
+    scikit-learn's search counts threads by /proc, which not every system has.
+
+    Args:
+        vectors: [n, D].
+        count: How many, fewer than n.
+
+    Returns:
+        (Euclidean distances [n, count], rows int [n, count]), the nearest first.
+
+    Example:
+        >>> nearest(np.array([[0.0], [1.0], [3.0]]), 1)[1].tolist()
+        [[1], [0], [1]]
+    """
+    squares = np.square(vectors).sum(axis=1)  # [n]
+    distances, rows = [], []
+    for start in range(0, len(vectors), ROWS_AT_A_TIME):
+        block = vectors[start : start + ROWS_AT_A_TIME]
+        apart = squares[start : start + len(block), None] + squares - 2 * block @ vectors.T  # [rows, n]
+        apart[np.arange(len(block)), start + np.arange(len(block))] = np.inf
+        chosen = np.argpartition(apart, count - 1, axis=1)[:, :count]
+        order = np.take_along_axis(apart, chosen, axis=1).argsort(axis=1, kind="stable")
+        rows.append(np.take_along_axis(chosen, order, axis=1))
+        distances.append(np.take_along_axis(apart, rows[-1], axis=1))
+    return np.sqrt(np.maximum(np.concatenate(distances), 0)), np.concatenate(rows)
 
 
 def clusters(pairs: Sequence[Pair], num_clips: int) -> np.ndarray:

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import soundfile as sf
 import soxr
+from sklearn.neighbors import NearestNeighbors
 
 from audiotag.data import synthetic
 from audiotag.data.audio.examination import examine
-from audiotag.data.near_duplicates import clusters, compare, find_near_duplicates
+from audiotag.data.near_duplicates import clusters, compare, find_near_duplicates, nearest
 
 RATE = synthetic.SAMPLE_RATE
 SOUNDS = (synthetic.rain, synthetic.hiss, synthetic.drum, synthetic.plucked_string, synthetic.knock, synthetic.chirp)
@@ -76,6 +77,15 @@ def test_several_processes_find_the_same_pairs(originals, monkeypatch):
     prints = [each.fingerprint for each in [*originals[:8], examine((0.1 * sound(1), RATE))]]
     pairs = find_near_duplicates(prints, num_workers=2)
     assert pairs == find_near_duplicates(prints) and [(pair.first, pair.second) for pair in pairs] == [(1, 8)]
+
+
+def test_the_nearest_rows_are_those_of_scikit_learn(monkeypatch):
+    monkeypatch.setattr("audiotag.data.near_duplicates.ROWS_AT_A_TIME", 7)
+    vectors = np.random.default_rng(0).standard_normal((40, 5))
+    expected = NearestNeighbors(n_neighbors=3).fit(vectors).kneighbors()
+    distances, rows = nearest(vectors, 3)
+    np.testing.assert_allclose(distances, expected[0])
+    assert rows.tolist() == expected[1].tolist()
 
 
 def test_one_clip_or_unreadable_ones_have_no_copies():
