@@ -92,7 +92,7 @@ clean:
 	touch $@
 
 .venv/tests: .venv/ready
-	$(INSTALL) --editable '.[tests,backends,docs,onnx,litert,review]'
+	$(INSTALL) --editable '.[tests,backends,docs,onnx,litert,review,cleanlab]'
 	touch $@ .venv/docs
 
 .venv/docs: .venv/ready
