@@ -421,7 +421,12 @@ def sweep(
 
 
 def compare(
-    runs: Iterable[Run | FilePath], *, measure: str = "lwlrap", test: bool = False, allow_unsafe: bool = False
+    runs: Iterable[Run | FilePath],
+    *,
+    measure: str = "lwlrap",
+    test: bool = False,
+    records: Iterable[FilePath] = (),
+    allow_unsafe: bool = False,
 ) -> Comparison:
     """Compares trained runs: what differs in their experiments, and their measures.
 
@@ -431,6 +436,7 @@ def compare(
         runs: Runs, or their directories. The others are compared with the setting of the first.
         measure: The measure that decides which setting is best: lwlrap, MAP@3, top_1_accuracy, mAP, AUC, F or F_top_1.
         test: Measure all settings on the test clips. False measures only the best by validation clips on them.
+        records: Where records of the runs are now, if they were moved.
         allow_unsafe: Import components from outside audiotag that a run names.
 
     Returns:
@@ -445,10 +451,10 @@ def compare(
         differing = comparison.differences.set_index("key")
     """
     from audiotag.config import custom
-    from audiotag.runs.directory import Run
+    from audiotag.runs.directory import Run, with_records_among
     from audiotag.sweeps import results
 
-    opened = [run if isinstance(run, Run) else open_run(run) for run in runs]
+    opened = with_records_among((run if isinstance(run, Run) else open_run(run) for run in runs), records)
     results.check_measure(measure)
     with custom.allowed(allow_unsafe):
         return results.compare(results.entries_of(opened), measure=measure, test=test)

@@ -670,8 +670,9 @@ def sweep(path: Path, folder: Path | None, quick: bool, test: bool) -> None:
 )
 @click.option("--out", type=FOLDER, help="Write the tables as CSV and text, and a page, into this folder.")
 @test_option
+@click.option("--records", multiple=True, type=FOLDER, help="Where records are now, if they were moved; repeatable.")
 @allow_unsafe_option
-def compare(folders: tuple[Path, ...], measure: str, out: Path | None, test: bool) -> None:
+def compare(folders: tuple[Path, ...], measure: str, out: Path | None, test: bool, records: tuple[Path, ...]) -> None:
     """Compare trained RUNs: what differs in their experiments, and their measures.
 
     Runs that differ only in seed and records are one setting. The others are
@@ -684,7 +685,7 @@ def compare(folders: tuple[Path, ...], measure: str, out: Path | None, test: boo
     import_tensorflow()
     from audiotag import api
 
-    comparison = api.compare(folders, measure=measure, test=test)
+    comparison = api.compare(folders, measure=measure, test=test, records=records)
     click.echo(comparison)
     if out:
         from audiotag.reporting.comparison_page import write_comparison_page

@@ -18,7 +18,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -383,6 +383,28 @@ def with_records(run: Run, records: str | Path | None) -> Run:
             f"on those with {run.fingerprint[:SHOWN_DIGITS]}. Give the place of these."
         )
     return replace(run, experiment=run.experiment.model_copy(update={"records": str(records)}))
+
+
+def with_records_among(runs: Iterable[Run], places: Iterable[str | Path]) -> list[Run]:
+    """Runs of which some records were moved to known places.
+
+    Args:
+        runs: Some `Run`.
+        places: Directories with records. Each run takes those that it was trained on, if they are among them.
+
+    Raises:
+        DataError: A directory has no records, or those of no run.
+    """
+    runs = list(runs)
+    for place in places:
+        fingerprint = load_manifest(place).fingerprint
+        if fingerprint not in {run.fingerprint for run in runs}:
+            raise DataError(
+                f"{place}: has records with the fingerprint {fingerprint[:SHOWN_DIGITS]}, and none of the runs was "
+                "trained on these. Leave it out, or give the place of theirs."
+            )
+        runs = [with_records(run, place) if run.fingerprint == fingerprint else run for run in runs]
+    return runs
 
 
 def window_samples(experiment: Experiment, sample_rate: int) -> int:

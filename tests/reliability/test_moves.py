@@ -107,6 +107,7 @@ def test_results_stay_the_same(project, expected, move):
         assert results(run, records) == expected
         assert invoke("make-submission", run, "--records", records).exit_code == 0
         assert invoke("doctor", run, "--records", records, "--workers", 1).exit_code == 0
+        assert invoke("compare", run, "--records", records).exit_code == 0
     else:
         assert results(run) == expected
 
@@ -156,6 +157,8 @@ def test_other_records_are_refused(project):
     for command in ("report", "label-issues"):
         result = invoke(command, "runs/tiny", "--records", "tfrecords/other")
         assert result.exit_code == 1 and "fingerprint ffffffffffff, and runs/tiny was trained on" in result.output
+    result = invoke("compare", "runs/tiny", "--records", "tfrecords/other")
+    assert result.exit_code == 1 and "none of the runs was trained on these" in result.output
     result = invoke("evaluate", "runs/tiny", "--out-of-fold", "--records", "tfrecords/other")
     assert result.exit_code == 1 and "Give the place of these." in result.output
     result = invoke("fit", "tiny.json", "--run", "runs/tiny", "--records", "tfrecords/other")
