@@ -25,7 +25,7 @@ def refuse_other_backends(what: str) -> None:
     if not on_tensorflow():
         raise DataError(
             f"{what} needs TensorFlow, and Keras runs on {keras.backend.backend()}. Set KERAS_BACKEND=tensorflow for "
-            "this command: runs have the same weights on every backend."
+            "this command. A run can be used on every backend."
         )
 
 
@@ -44,7 +44,9 @@ def run_in_tensorflow(arguments: list[str]) -> None:
     environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     done = subprocess.run([sys.executable, "-m", "audiotag", *arguments], env=environment, check=False)
     if done.returncode:
-        raise DataError(f"audiotag {arguments[0]} with KERAS_BACKEND=tensorflow ended with {done.returncode}.")
+        raise DataError(
+            f"audiotag {arguments[0]} with KERAS_BACKEND=tensorflow ended with exit code {done.returncode}."
+        )
 
 
 def compiled(function: Callable[[Any], Any], models: Sequence[keras.Model]) -> Callable[[Any], Any]:

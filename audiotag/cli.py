@@ -132,7 +132,7 @@ def import_tensorflow(*, models: bool = True) -> None:
 
 
 LAYOUTS = component_names("audiotag.data.sources.finding", "LAYOUTS")  # read from source: pandas stays unloaded
-DETECTED_FROM = "The probability from which a class is predicted."
+DETECTED_FROM = "A class is predicted if its probability is at least this."
 BLOCKS_PER_SECOND = 20  # of a signal that is read while it is recorded
 TABLE, ARRAYS = Output(".csv", ".parquet"), Output(".npz", ".parquet")
 CSV, JSON, HTML, PNG = Output(".csv"), Output(".json"), Output(".html"), Output(".png")
@@ -172,7 +172,7 @@ by_option = click.option(
     default="margin",
     show_default=True,
     type=click.Choice(["margin", "cleanlab"]),
-    help="What says how doubtful a label is: the margin between classes, or the library cleanlab.",
+    help="How to measure doubt: by the margin between classes, or by the library cleanlab.",
 )
 moved_records = click.option("--records", type=FOLDER, help="Where the run's records are now, if they were moved.")
 test_option = click.option(
@@ -381,11 +381,12 @@ def explore(source: Path, out: Path, workers: int | None, layout: str, vocabular
 def doctor(path: Path | None, csv_path: Path | None, page: Path, top: int, workers: int | None, **options: Any) -> None:
     """Find what is wrong with a dataset, with records, or with the folds of a run.
 
-    Findings are errors, warnings or notes: unreadable, cut, silent or clipped clips; the same sound in training and
-    test clips, in two folds, or with other labels, at any level, in any format, or with its start or end cut off;
-    classes without clips; groups split by folds. The command ends with 1 if there are errors.
+    It finds unreadable, cut, silent or clipped clips, classes without clips, and groups split by folds. It finds the
+    same sound in training and test clips, in two folds, or with other labels, also at another level, in another
+    format, or with its start or end cut off. Findings are errors, warnings or notes; the exit code is 1 if there are
+    errors.
 
-    Without an argument: versions, memory, GPU, and what to install for what.
+    Without an argument it prints versions, memory and GPU, and which package to install for which feature.
 
     \b
     Example: audiotag doctor mysounds --csv findings.csv
@@ -700,18 +701,20 @@ def compare(folders: tuple[Path, ...], measure: str, out: Path | None, test: boo
     "--measure",
     default="lwlrap",
     show_default=True,
-    help="Or MAP@3, top_1_accuracy, mAP, AUC, F, F_top_1: what is forecast.",
+    help="The measure to forecast: lwlrap, MAP@3, top_1_accuracy, mAP, AUC, F or F_top_1.",
 )
-@click.option("--draws", default=3, show_default=True, type=click.IntRange(min=2), help="Trainings of each size.")
+@click.option(
+    "--draws", default=3, show_default=True, type=click.IntRange(min=2), help="Trainings per number of clips."
+)
 @allow_unsafe_option
 @moved_records
 def advise(folder: Path, measure: str, draws: int, records: Path | None) -> None:
     """Forecast what more training clips would bring to RUN.
 
-    Its experiment is trained on a half, a quarter and an eighth of its training clips, and a curve is
-    fitted to the scores on the validation clips. The forecasts for 1.5 and 2 times the clips have 95%
-    intervals, overall and per class. Tables and a page are written into RUN/learning_curve; a killed
-    command continues.
+    It trains the experiment of RUN on a half, a quarter and an eighth of its training clips, and fits a
+    curve to the scores on the validation clips. It forecasts the scores with 1.5 and 2 times the clips,
+    overall and per class, with 95% intervals. Tables and a page are written into RUN/learning_curve; a
+    killed command continues.
 
     Example: audiotag advise runs/demo
     """
@@ -772,12 +775,12 @@ def label_issues(
 @click.option("--stage", help="The stage whose models to use; the last by default.")
 @order_option
 @by_option
-@click.option("--worst-test", is_flag=True, help="Show the test clips, read-only, in place of the training clips.")
+@click.option("--worst-test", is_flag=True, help="Show the test clips instead of the training clips, read-only.")
 @click.option(
-    "--edit-test", is_flag=True, help="With --worst-test: write decisions, by default to test_corrections.csv."
+    "--edit-test", is_flag=True, help="With --worst-test: accept decisions, by default in test_corrections.csv."
 )
-@click.option("--who", help="Your name in the table; by default that of your account.")
-@click.option("--port", default=0, type=click.IntRange(0, 65535), help="Of the page's address; a free one by default.")
+@click.option("--who", help="Your name in the column who; that of your account by default.")
+@click.option("--port", default=0, type=click.IntRange(0, 65535), help="The port of the page; a free one by default.")
 @click.option("--browser/--no-browser", default=True, help="Open the page in a browser (default).")
 @allow_unsafe_option
 @moved_records
@@ -796,8 +799,8 @@ def review(
 ) -> None:
     """Correct the labels of RUN on a page, by keyboard, the most doubtful first.
 
-    Each decision is in the file of corrections before the next clip is shown. Ctrl-C ends the page; the same
-    command continues where you stopped. The page is for this computer only.
+    Each decision is saved in the file of corrections before the next clip is shown. Ctrl-C ends the command; the
+    same command continues where you stopped. Only a browser on this computer can open the page.
 
     Example: audiotag review runs/densenet --corrections corrections.csv
     """
@@ -824,7 +827,7 @@ def review(
         )
 
         def show(address):
-            click.echo(f"Decisions go to {opened.corrections.path}. Ctrl-C ends the page: {address}")
+            click.echo(f"Decisions go to {opened.corrections.path}. Ctrl-C ends the command. The page: {address}")
             if browser:
                 webbrowser.open(address)
 
@@ -920,10 +923,12 @@ def predict(
 
 @main.command()
 @click.argument("model", metavar="RUN|ENSEMBLE|SAVEDMODEL|ONNX|LITERT", type=PATH)
-@click.option("--sample-rate", type=click.IntRange(min=200), help="Of the signal, in Hz.  [default: the model's]")
+@click.option(
+    "--sample-rate", type=click.IntRange(min=200), help="Sample rate of the signal in Hz.  [default: the model's]"
+)
 @click.option("--threshold", type=click.FloatRange(0, 1), help=f"{DETECTED_FROM}  [default: the model's, or 0.5]")
 @click.option(
-    "--json", "probabilities", is_flag=True, help="Print the probabilities of all classes, one JSON object a line."
+    "--json", "probabilities", is_flag=True, help="Print the probabilities of all classes, one JSON object per window."
 )
 @run_unsafe_option
 @predict_overrides
@@ -937,8 +942,8 @@ def listen(
 ) -> None:
     """Predict the classes of a signal while it is recorded.
 
-    Standard input has raw samples, 16 bits little-endian and mono, from a microphone or any program. Each window is a
-    line, printed as soon as its last sample is there. Ctrl-C ends it.
+    It reads raw samples from standard input: 16 bits, little-endian, mono, from a microphone or any program. It prints
+    a line per window, as soon as the last sample of the window has arrived. Ctrl-C ends the command.
 
     \b
     Example: audiotag listen runs/demo < samples.raw
@@ -958,7 +963,7 @@ def listen(
         for window in predict_stream(predictor, blocks, sample_rate=rate):
             click.echo(describe(*window))
     except KeyboardInterrupt:
-        pass  # as every signal of a microphone ends
+        pass  # the usual end of a signal from a microphone
 
 
 @main.command()
@@ -1015,8 +1020,9 @@ def embed(
 def label_next(model: Path, paths: tuple[str, ...], top: int, csv_path: Path | None, allow_unsafe: bool) -> None:
     """Choose which of FILES, without labels, to label next.
 
-    They are those of whose class the model is least sure, and unlike each other. FILES are named as for
-    predict. Label the chosen ones, make records of all labeled files, and train again.
+    It chooses files of whose class the model is least sure and that are unlike each other. FILES are files,
+    folders, patterns, or - for a list on standard input, as for predict. Label the chosen files, make
+    records of all labeled ones, and train again.
 
     Example: audiotag label-next runs/demo recordings --top 20 --csv next.csv
     """

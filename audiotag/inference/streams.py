@@ -1,4 +1,4 @@
-"""Predictions for raw samples while they arrive, as those of a microphone."""
+"""Predictions for a live signal, such as that of a microphone."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -32,13 +32,13 @@ def predict_stream(
         (start in seconds, end in seconds, logits float32 [K]).
 
     Raises:
-        DataError: The model scales recordings to a peak, which a signal that goes on does not have.
+        DataError: The model scales recordings to a peak, which is not known before a signal ends.
     """
     rate = predictor.audio_config["sample_rate"]
     if predictor.audio_config["peak_db"] is not None:
         raise DataError(
-            "this model scales each recording to one peak (make-records --peak-db), which a signal that goes on does "
-            "not have. Train on records made without --peak-db."
+            "this model scales each recording to one peak (make-records --peak-db), and that of a live signal is not "
+            "known before it ends. Use a model that was trained on records made without --peak-db."
         )
     if sample_rate != rate:
         blocks = resampled_blocks(blocks, rate=sample_rate, sample_rate=rate, path=NAME)
@@ -63,7 +63,7 @@ def read_pcm(stream: BinaryIO, *, block: int) -> Iterator[np.ndarray]:
     for magic, kind in HEADERS.items():
         if data.startswith(magic):
             raise DataError(
-                f"{NAME}: begins as a file in {kind}. Expected raw samples of 16 bits, mono, without a header: with "
+                f"{NAME}: begins like a file in {kind}. Expected raw samples of 16 bits, mono, without a header. With "
                 "ffmpeg, add -f s16le -ac 1"
             )
     if len(data) < 2:
@@ -74,9 +74,9 @@ def read_pcm(stream: BinaryIO, *, block: int) -> Iterator[np.ndarray]:
 
 
 def as_line(predictor: Predictor, threshold: float | None = None) -> Callable[[float, float, np.ndarray], str]:
-    """What writes a window of `predict_stream` as a line.
+    """A function that formats a window of `predict_stream` as a line.
 
-    The line has its times and the classes that it contains, likeliest first.
+    The line has its start and end in seconds and the classes that it contains, the most probable first.
 
     Args:
         predictor: The `Predictor`.
@@ -97,9 +97,9 @@ def as_line(predictor: Predictor, threshold: float | None = None) -> Callable[[f
 
 
 def as_json(predictor: Predictor) -> Callable[[float, float, np.ndarray], str]:
-    """What writes a window of `predict_stream` as an object of JSON.
+    """A function that formats a window of `predict_stream` as a JSON object.
 
-    Its keys are start, end and probabilities, these by class.
+    Its keys are start, end, and probabilities, an object with a key per class.
     """
 
     def line(start, end, logits):

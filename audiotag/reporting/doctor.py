@@ -39,18 +39,21 @@ KINDS = {
     "unreadable": ("It cannot be trained on.", "Replace it by an intact copy, convert it, or leave it out."),
     "cut": ("The rest of the sound is missing.", "Download it again, or leave it out."),
     "damaged": ("Clips of these records are lost.", "Make the records again with --overwrite, or fetch them again."),
-    "left out": ("Nothing is learned from it.", "Replace the file and make the records again."),
+    "left out": ("No model trains on it.", "Replace the file and make the records again."),
     "silent": ("Its label teaches what silence sounds like.", "Replace it, label it as background, or leave it out."),
-    "quiet": ("After quantization to 16 bits little sound is left.", "Listen to it; export it again, louder."),
+    "quiet": ("With 16 bits per sample it loses detail.", "Listen to it, and export it again at a higher level."),
     "clipped": ("Clipping adds overtones that the sound does not have.", "Use an unclipped take, if there is one."),
-    "DC offset": ("It costs range, and clicks at the ends.", "Remove it with a high-pass filter."),
+    "DC offset": (
+        "It reduces the range of levels, and clicks at the start and end.",
+        "Remove it with a high-pass filter.",
+    ),
     "low rate": (
         "It lacks the high frequencies that other clips have.",
         "Check the rate; use a recording at a higher one.",
     ),
     "upsampled": (
-        "A model may learn the missing frequencies in place of the sound, if they go with a class.",
-        "Use the original, or make records at a rate that all clips fill.",
+        "If clips of one class have this more often, a model may learn it instead of the sound.",
+        "Use the original, or make records at a lower sample rate.",
     ),
     "leak into test": ("Scores on test clips are too high.", "Remove one of the two, or move both to one subset."),
     "leak between folds": (
@@ -58,8 +61,8 @@ KINDS = {
         "Give both the same group, with the column group or --group-by, or remove one.",
     ),
     "copies in two subsets": (
-        "Validation on one of the subsets knows the other.",
-        "Remove one, or give both one group.",
+        "A model may train on one and be validated on the other.",
+        "Remove one, or give both the same group.",
     ),
     "copies": (
         "Random folds may separate them, and they count twice.",
@@ -70,7 +73,7 @@ KINDS = {
         "Listen, and correct the table or use a corrections file.",
     ),
     "class without training clips": ("It cannot be learned.", "Add clips, or remove the class from the vocabulary."),
-    "class without test clips": ("It is not measured.", "Move clips of it to the test subset."),
+    "class without test clips": ("Its scores cannot be measured.", "Move clips of it to the test subset."),
     "class with few clips": ("Its scores depend on chance.", "Add clips."),
     "class in one fold": (
         "The model that holds this fold out never trains on it.",

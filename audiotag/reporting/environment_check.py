@@ -1,4 +1,4 @@
-"""What this machine has, and what to install for what: `audiotag doctor`."""
+"""What this machine has, and which package to install for which feature."""
 
 import importlib.metadata
 import os

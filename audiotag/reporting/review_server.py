@@ -99,7 +99,7 @@ class Review:
         }
 
     def ending(self) -> str:
-        """A sentence about all decisions, and the command that trains with them."""
+        """The numbers of decisions, and the command that trains with them."""
         decided = [row for row in self.corrections.rows().values() if row.get("why")]
         counts = [(why, sum(row["why"] == why for row in decided)) for why in DECISIONS]
         said = ", ".join(f"{count} {why}" for why, count in counts if count)
@@ -377,7 +377,7 @@ def open_socket(port: int) -> socket.socket:
         opened.close()
         if error.errno not in (errno.EADDRINUSE, errno.EACCES):
             raise
-        what = "is in use" if error.errno == errno.EADDRINUSE else "needs the rights of an administrator"
+        what = "is in use" if error.errno == errno.EADDRINUSE else "needs administrator rights"
         raise DataError(f"--port {port}: the port {what}. Give another, or leave it out for a free one.") from None
     return opened
 

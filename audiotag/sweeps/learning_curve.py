@@ -1,4 +1,4 @@
-"""What more training clips would bring, from trainings on parts of a run's.
+"""What more training clips would bring, from trainings on parts of the clips.
 
 runs/NAME/learning_curve/
   experiment.json              the experiment that the scores are of
@@ -144,13 +144,13 @@ def _refuse(run):
     validation = run.experiment.validation
     if validation is None:
         raise DataError(
-            f'{run.folder}: "validation" is null in its experiment, so no clip says how good a model is. Add '
+            f'{run.folder}: "validation" is null in its experiment, so there are no clips to measure a model on. Add '
             "validation to the experiment and train it."
         )
     if run.experiment.split_noisy:
         raise DataError(
-            f'{run.folder}: its experiment has "split_noisy": true, so that folds cannot be trained alone. Train it '
-            "without."
+            f'{run.folder}: its experiment has "split_noisy": true, so a fold cannot be trained alone. Train it '
+            "without split_noisy."
         )
 
 
@@ -190,7 +190,7 @@ def list_parts(run: Run, training: dict[int, pd.DataFrame], num_draws: int) -> l
                 if reason := _too_few(run.experiment, part):
                     if halvings <= MIN_HALVINGS:
                         raise DataError(
-                            f"{run.folder}: fold {fold} has {len(clips)} training clips, of which {len(part)} are "
+                            f"{run.folder}: fold {fold} has {len(clips)} training clips, {len(part)} in a part of "
                             f"1/{2**halvings}: {reason}. A learning curve needs parts down to 1/{2**MIN_HALVINGS}. "
                             f"Train on more clips first."
                         )
@@ -220,7 +220,7 @@ def half_of(clips: pd.DataFrame, *, seed: int) -> pd.DataFrame:
 def _too_few(experiment: Experiment, clips: pd.DataFrame) -> str:
     """Why an experiment cannot be trained on so few clips; "" if it can."""
     if len(clips) < MIN_CLIPS:
-        return f"less than {MIN_CLIPS}"
+        return f"fewer than {MIN_CLIPS}"
     for stage in experiment.stages:
         count = int(clips["subset"].isin(stage.subset).sum())
         drawn = stage.steps_per_epoch or stage.subset_sampling_weights or stage.class_balanced or stage.select
@@ -230,7 +230,7 @@ def _too_few(experiment: Experiment, clips: pd.DataFrame) -> str:
 
 
 def _forget_others(run):
-    """Removes what is of another experiment, such as one with fewer stages."""
+    """Removes scores of another experiment, such as one with fewer stages."""
     folder = run.learning_curve_folder
     stored, now = folder / "experiment.json", dump(run.experiment)
     if not stored.is_file() or stored.read_text(encoding="utf-8") != now:
@@ -268,7 +268,7 @@ def train_parts(
 
 
 def _experiment_of(run, part, clips, folder):
-    """The experiment of the run, which leaves out the fold's other training clips by corrections of weight 0."""
+    """The experiment of the run; corrections of weight 0 leave out the fold's other training clips."""
     left_out = clips[~clips["name"].isin(part.names)]
     table = left_out.rename(columns={"name": "clip"}).assign(weight=0.0, reason="left out", source="advise")
     table = table[[*COLUMNS]]
@@ -412,8 +412,8 @@ def _sentences(curve, classes, found, measure, num_recordings) -> tuple[str, ...
         )
         sentences.append(f"Most for the lwlrap of {named}.")
     sentences.append(
-        f"The intervals are about other training clips, {num_recordings:,} other recordings to validate on, and "
-        "another training. They assume new clips of the same kind, as many times more of each class, and the "
-        "settings of this experiment."
+        f"The intervals are about other training clips, {num_recordings:,} other validation recordings, and another "
+        "training. They assume that new clips are of the same kind, in the same proportions of classes, and that the "
+        "settings of the experiment stay the same."
     )
     return tuple(sentences)

@@ -54,8 +54,8 @@ def test_a_cut_sample_at_the_end_is_left_out():
     [
         (b"", "standard input: has no samples"),
         (b"x", "standard input: has no samples"),
-        (b"RIFF\0\0\0\0WAVEfmt ", "begins as a file in WAV. Expected raw samples .* add -f s16le -ac 1"),
-        (b"OggS" + bytes(60), "begins as a file in Ogg"),
+        (b"RIFF\0\0\0\0WAVEfmt ", "begins like a file in WAV. Expected raw samples .* add -f s16le -ac 1"),
+        (b"OggS" + bytes(60), "begins like a file in Ogg"),
     ],
 )
 def test_what_is_no_raw_signal_is_refused(content, message):
