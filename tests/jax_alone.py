@@ -12,6 +12,7 @@ from audiotag.training import loop
 from audiotag.training.callbacks import SaveState
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal; shells ignore it in background jobs
     experiment, folder, wav = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
     audiotag.fit(experiment, folder / "run", quiet=True)
     steps, begin = iter(range(1_000)), SaveState.on_train_batch_begin

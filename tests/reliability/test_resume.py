@@ -241,7 +241,7 @@ def test_sigterm_and_ctrl_c_save_after_the_step(uninterrupted, resume, tier, tal
             assert states() == before and "Stopped by" not in job.output() and "Traceback" not in job.output()
         with tally.trial(f"{number}: before training starts"):
             job = resume(name)
-            time.sleep(0.5)
+            time.sleep(0.1)
             assert job.kill(signal.SIGTERM).wait(60) == -signal.SIGTERM
         with tally.trial(f"{number}: the end"):
             job = resume(name)
