@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import log_expit, logsumexp
+from scipy.special import expit, log_expit, logsumexp
 
 SAMPLES_PER_BLOCK = 1 << 20  # that a network sees at a time: 65 s at 16 kHz
 
@@ -37,6 +37,10 @@ class Predictor:
     pool: str
     thresholds: tuple[float, ...] | None = None
     embeddings: Callable[[Any], Any] | None = None
+
+    def class_thresholds(self) -> np.ndarray:
+        """The probability from which each class is predicted, float64 [K]."""
+        return expit(np.asarray(self.thresholds or np.zeros(len(self.vocabulary))))
 
 
 def pool_windows(logits: np.ndarray, pool: str) -> np.ndarray:

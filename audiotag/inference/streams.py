@@ -82,8 +82,8 @@ def as_line(predictor: Predictor, threshold: float | None = None) -> Callable[[f
         predictor: The `Predictor`.
         threshold: The probability from which a class is predicted; None is that of each class.
     """
-    own = expit(np.asarray(predictor.thresholds or np.zeros(len(predictor.vocabulary))))  # [K]
-    thresholds = own if threshold is None else np.full(len(own), threshold)
+    own = predictor.class_thresholds()
+    thresholds = own if threshold is None else np.full(len(own), threshold)  # [K]
 
     def line(start, end, logits):
         probabilities = expit(logits)

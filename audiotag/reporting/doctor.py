@@ -1,5 +1,6 @@
 """The findings of `audiotag doctor` about a dataset, records or a run."""
 
+import functools
 import itertools
 import os
 from collections import Counter
@@ -153,16 +154,16 @@ def _source(path, workers, **options):
     results = progress.bar(results, total=len(found.clips), unit="clip", label="doctor")
     examinations = [examination or Examination(fault=reason) for examination, reason in results]
     known = ("The ", "Classes without")  # how the dataset is used, and what is found below
-    notes = [_finding("note", "not read", "", note) for note in found.notes if not note.startswith(known)]
+    notes = [_finding("note", "not read", note) for note in found.notes if not note.startswith(known)]
     return Dataset(found.clips, found.vocabulary, examinations, notes)
 
 
 def _records(manifest, workers):
     """The `Dataset` of records."""
-    findings = [_finding("error", "damaged", "", sentence) for sentence in check_records(manifest.directory)]
+    findings = [_finding("error", "damaged", sentence) for sentence in check_records(manifest.directory)]
     for _, cells_ in itertools.islice(csv_lines(manifest.directory / "rejects.csv"), 1, None):
         name, subset, reason = map(from_cell, cells_)
-        findings.append(_finding("warning", "left out", name, reason, subset=subset))
+        findings.append(_finding("warning", "left out", reason, clip=name, subset=subset))
     clips = read_clips(manifest.directory / "clips.csv")
     if any(finding["kind"] == "damaged" for finding in findings):
         return Dataset(clips, manifest.vocabulary, [Examination()] * len(clips), findings)
@@ -186,7 +187,7 @@ def _run(path, workers, records):
     for fold in range(run.experiment.num_folds):
         for label in untrained_classes(run, trained, fold):
             found = f"the models of fold {fold} train on no clip of {label}"
-            dataset.findings.append(_finding("error", "class without training clips", "", found, other=label))
+            dataset.findings.append(_finding("error", "class without training clips", found, other=label))
     examinations = [each for each, keep in zip(dataset.examinations, kept) if keep]
     clips = clips[kept].reset_index(drop=True)
     return Dataset(clips, dataset.vocabulary, examinations, dataset.findings, f"the run {path.name}")
@@ -221,7 +222,7 @@ def findings_of(dataset: Dataset, *, num_workers: int = 0) -> pd.DataFrame:
     return table.drop(columns=["rank", "place"])
 
 
-def _finding(severity, kind, clip, found, *, subset="", other=""):
+def _finding(severity, kind, found, *, clip="", subset="", other=""):
     return dict(zip(COLUMNS, (severity, kind, clip, subset, other, found)))
 
 
@@ -230,7 +231,7 @@ def _sound_findings(dataset):
     rates = Counter(each.sample_rate for each in dataset.examinations if each.sample_rate)
     usual = rates.most_common(1)[0][0] if rates else 0
     for clip, each in zip(dataset.clips.itertuples(), dataset.examinations):
-        about = lambda severity, kind, found: _finding(severity, kind, clip.name, found, subset=clip.subset)  # noqa: B023
+        about = functools.partial(_finding, clip=clip.name, subset=clip.subset)
         if each.fault:
             cut = "cut short" in each.fault
             yield about("error", "cut" if cut else "unreadable", each.fault)
@@ -261,11 +262,11 @@ def _copy_findings(dataset: Dataset, pairs: Sequence[Pair]) -> Iterator[dict[str
         where = f", which begins {abs(pair.offset_seconds):.2f} s {'later' if pair.offset_seconds > 0 else 'earlier'}"
         found = f"{how} {other.name} ({other.subset}){where if abs(pair.offset_seconds) >= 0.05 else ''}"
         severity, kind = _leak(one, other)
-        yield _finding(severity, kind, one.name, found, subset=one.subset, other=other.name)
+        yield _finding(severity, kind, found, clip=one.name, subset=one.subset, other=other.name)
         given = set(split_labels(one.labels)), set(split_labels(other.labels))
         if given[0] != given[1] and TEST not in {clip.subset for clip in (one, other) if not clip.labels}:
             found = f"{one.labels or 'no label'}; {other.labels or 'no label'} for the same sound in {other.name}"
-            yield _finding("warning", "contradicting labels", one.name, found, subset=one.subset, other=other.name)
+            yield _finding("warning", "contradicting labels", found, clip=one.name, subset=one.subset, other=other.name)
 
 
 def _leak(one, other):
@@ -287,7 +288,7 @@ def _class_findings(dataset):
     folded = training[training["fold"] > 0]
     for label in dataset.vocabulary:
         count = int(counts.get(label, 0))
-        about = lambda severity, kind, found: _finding(severity, kind, "", found, other=label)  # noqa: B023
+        about = functools.partial(_finding, other=label)
         if not count:
             yield about("error", "class without training clips", f"{label} has no training clip")
         elif count < FEW_CLIPS:
@@ -306,7 +307,7 @@ def _group_findings(dataset):
     for group, clips in dataset.clips[dataset.clips["group"] != ""].groupby("group"):
         is_test = clips["subset"] == TEST
         first = clips.iloc[0]
-        about = lambda kind, found: _finding("error", kind, first["name"], found, subset=first["subset"], other=group)  # noqa: B023
+        about = functools.partial(_finding, "error", clip=first["name"], subset=first["subset"], other=group)
         if is_test.any() and not is_test.all():
             found = f"{is_test.sum()} of {len(clips)} clips of the group {group} are test clips"
             yield about("group split by test", found)

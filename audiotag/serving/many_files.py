@@ -93,7 +93,7 @@ def predict_files(
             disk is full.
     """
     if threshold is None:
-        thresholds = expit(np.asarray(predictor.thresholds or np.zeros(len(predictor.vocabulary))))  # [K]
+        thresholds = predictor.class_thresholds()  # [K]
     else:
         thresholds = np.full(len(predictor.vocabulary), threshold)
     detected_from = thresholds_of(settings, predictor.vocabulary, thresholds)
