@@ -23,6 +23,7 @@ import librosa
 import numpy as np
 import tensorflow as tf
 
+from audiotag.config.starter import SAMPLE_RATES
 from audiotag.layers import FRONTENDS
 
 try:
@@ -75,10 +76,11 @@ def log_mels(clips):
 
 
 def front_ends(clips):
-    """The same table for all front ends of audiotag, with their defaults."""
+    """The same table for all front ends of audiotag, with their defaults, but those that need another sample rate."""
     return {
         f"audiotag {name}, defaults": (len(clips), in_graph(layer(sample_rate=SAMPLE_RATE), clips))
         for name, layer in FRONTENDS.items()
+        if SAMPLE_RATES.get(name, SAMPLE_RATE) == SAMPLE_RATE
     }
 
 
