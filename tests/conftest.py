@@ -5,10 +5,12 @@ import json
 import sys
 
 import pytest
+import small_networks
 from jobs import Starter
 
 from audiotag.config.loading import load
 
+small_networks.one_thread()
 gc.disable()  # until all is imported
 collect_ignore = ["as_on_windows"]  # importing it takes away what Windows lacks
 # Files of these folders share a run that takes long to train, so one worker runs them all.
@@ -74,6 +76,8 @@ def pytest_collection_finish():
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
     gc.enable()
+    if "tensorflow" in sys.modules:
+        small_networks.no_graph_optimizer()
 
 
 @pytest.hookimpl(wrapper=True)

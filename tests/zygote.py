@@ -14,16 +14,20 @@ import sys
 import time
 from pathlib import Path
 
+import small_networks
+
 
 def load():
     """Imports what jobs need, without using anything of TensorFlow that would start its threads."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    small_networks.one_thread()
     gc.disable()
     import audiotag.cli
     import audiotag.data.records
     import audiotag.serving.saved_model
     import audiotag.training.loop  # noqa: F401
 
+    small_networks.no_graph_optimizer()
     gc.freeze()  # which leaves these modules out of all collections
     gc.set_threshold(50_000, 20, 100)
     gc.enable()
