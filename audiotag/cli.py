@@ -968,7 +968,7 @@ def listen(
 
 @main.command()
 @click.argument("model", metavar="RUN|SAVEDMODEL", type=PATH)
-@click.argument("paths", metavar="FILES...", nargs=-1, required=True, type=FILE)
+@click.argument("paths", metavar="FILES...", nargs=-1, required=True)
 @click.option("--out", required=True, type=ARRAYS, help="The file to write: NAME.npz or NAME.parquet.")
 @click.option("--per", default="window", show_default=True, type=click.Choice(["window", "clip"]), help="Rows.")
 @click.option("--stage", help="The stage of a run; the last by default.")
@@ -980,7 +980,7 @@ def listen(
 )
 def embed(
     model: Path,
-    paths: tuple[Path, ...],
+    paths: tuple[str, ...],
     out: Path,
     per: Literal["window", "clip"],
     stage: str | None,
@@ -989,25 +989,27 @@ def embed(
 ) -> None:
     """Write embeddings of audio FILES, for classifiers or searches of your own.
 
-    An embedding is what the network makes of a window before its output layers. Files may have any length,
-    sample rate and number of channels.
+    An embedding is what the network makes of a window before its output layers. FILES are files, folders,
+    patterns, or - for a list on standard input, as for predict.
 
     \b
-    Example: audiotag embed runs/demo bell.wav street.mp3 --out embeddings.npz
+    Example: audiotag embed runs/demo bell.wav recordings --out embeddings.npz
              audiotag embed runs/demo/saved_model day.flac --out day.parquet --per clip
     """
-    for path in paths:
-        if not files.is_utf8(path):
-            raise DataError(f"the name {str(path)!r} has bytes that are not UTF-8. Rename the file.")
     check_model(model)
     import_tensorflow()
     from audiotag.config import custom
     from audiotag.inference.embedding_files import embed_files, write_embeddings
+    from audiotag.inference.inputs import LIST, find_files
     from audiotag.serving.saved_model import load_predictor
 
+    names = find_files(paths, map(os.fsdecode, sys.stdin.buffer) if LIST in paths else ())
+    for name in names:
+        if not files.is_utf8(name):
+            raise DataError(f"the name {name!r} has bytes that are not UTF-8. Rename the file.")
     with custom.allowed(allow_unsafe):
         predictor = load_predictor(model, stage=stage, fold=fold, allow_unsafe=allow_unsafe)
-    count = write_embeddings(out, embed_files(predictor, paths, per=per))
+    count = write_embeddings(out, embed_files(predictor, [*map(Path, names)], per=per))
     click.echo(f"{out}: {count} embeddings.")
 
 

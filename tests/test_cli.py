@@ -254,6 +254,8 @@ def test_embed_writes_a_row_per_clip_or_window(run, wavs, tmp_path):
     with np.load(out) as file:
         assert file["fname"].tolist() == [str(path) for path in wavs[:2]]
         assert file["embeddings"].shape == (2, 8)
+    folder = wavs[0].parent
+    assert call("embed", run.folder, folder, "--out", out, "--per", "clip").endswith(f" {len(wavs)} embeddings.\n")
 
 
 def test_label_next_prints_and_writes_the_chosen_files(run, wavs, tmp_path):
