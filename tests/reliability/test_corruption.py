@@ -169,7 +169,7 @@ def tampered(folder, rng):
 
 @pytest.mark.check("B3")
 def test_every_kind_of_tampering_is_found(complete, tier, tally, tmp_path):
-    for number in range(tier(10, 100)):
+    for number in range(tier(6, 100)):
         for kind in tampered(complete, np.random.default_rng(number)):
             folder = shutil.copytree(complete, tmp_path / "out")
             with tally.trial(f"{kind}, {number}"):
