@@ -772,6 +772,20 @@ def label_issues(
     type=CSV,
     help="The file of decisions, continued if it exists.  [default: that of the experiment, or corrections.csv]",
 )
+@click.option(
+    "--files",
+    "unlabeled",
+    multiple=True,
+    metavar="FILE|FOLDER|TABLE",
+    help="Show recordings without labels instead: a file, a folder, a pattern, or a table with the column fname, as "
+    "label-next writes it. May be given several times.",
+)
+@click.option(
+    "--labels",
+    type=CSV,
+    help="With --files: the table of labels to fill, continued if it exists.  [default: labels.csv in that folder, or "
+    "beside that file]",
+)
 @click.option("--stage", help="The stage whose models to use; the last by default.")
 @order_option
 @by_option
@@ -787,6 +801,8 @@ def label_issues(
 def review(
     folder: Path,
     corrections: Path | None,
+    unlabeled: tuple[str, ...],
+    labels: Path | None,
     stage: str | None,
     order: Literal["suspicion", "usefulness"],
     by: Literal["margin", "cleanlab"],
@@ -800,10 +816,15 @@ def review(
     """Correct the labels of RUN on a page, by keyboard, the most doubtful first.
 
     Each decision is saved in the file of corrections before the next clip is shown. Ctrl-C ends the command; the
-    same command continues where you stopped. Only a browser on this computer can open the page.
+    same command continues where you stopped. Only a browser on this computer can open the page. With --files it
+    shows recordings without labels, whose labels make-records reads from the table of --labels.
 
     Example: audiotag review runs/densenet --corrections corrections.csv
     """
+    if unlabeled and (worst_test or corrections):
+        raise click.UsageError("--files is for recordings without labels. Leave out --worst-test and --corrections.")
+    if labels and not unlabeled:
+        raise click.UsageError("--labels is for recordings without labels. Add --files, or leave it out.")
     if edit_test and not worst_test:
         raise click.UsageError("--edit-test is for test clips. Add --worst-test, or leave it out.")
     check_model(folder)
@@ -816,18 +837,23 @@ def review(
     import unicodedata
     import webbrowser
 
+    from audiotag.reporting.review_files import open_file_review
     from audiotag.reporting.review_server import open_review, open_socket, serve
     from audiotag.runs.directory import open_run, with_records
 
     with open_socket(port) as listening:  # a port in use is an error before the clips are scored
         run = with_records(open_run(folder), records)
         who = unicodedata.normalize("NFC", who or getpass.getuser())
-        opened = open_review(
-            run, corrections, stage=stage, worst_test=worst_test, edit_test=edit_test, who=who, order=order, by=by
-        )
+        if unlabeled:
+            opened = open_file_review(run, unlabeled, labels, stage=stage, who=who)
+        else:
+            opened = open_review(
+                run, corrections, stage=stage, worst_test=worst_test, edit_test=edit_test, who=who, order=order, by=by
+            )
 
         def show(address):
-            click.echo(f"Decisions go to {opened.corrections.path}. Ctrl-C ends the command. The page: {address}")
+            note = f" {opened.note}" if opened.note else ""
+            click.echo(f"Decisions go to {opened.corrections.path}.{note} Ctrl-C ends the command. The page: {address}")
             if browser:
                 webbrowser.open(address)
 

@@ -84,7 +84,7 @@ def check_clips(table: pd.DataFrame, *, background: bool = False) -> None:
 
 def _check_clip(clip, labels_needed):
     """Raises DataError if one row of a table of clips is invalid."""
-    if not _is_plain_path(clip.name):
+    if not is_plain_path(clip.name):
         raise DataError(
             f"file name {clip.name!r} is not a plain path inside the folder of audio. Expected one like "
             "'1.wav' or 'dog/1.wav', without a leading '/', a drive, '..', '\\' or a control character."
@@ -132,7 +132,13 @@ def rows(table: pd.DataFrame) -> list[str]:
     return table["row"].tolist() if "row" in table else [f"clip {name!r}" for name in table["name"]]
 
 
-def _is_plain_path(name):
+def is_plain_path(name: str) -> bool:
+    """Whether a name is that of a file inside a folder, with "/".
+
+    Example:
+        >>> is_plain_path("dog/1.wav"), is_plain_path("../1.wav")
+        (True, False)
+    """
     return (
         name not in ("", ".")
         and str(PurePosixPath(name)) == name

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -19,7 +20,8 @@ from audiotag.data.corrections import COLUMNS, corrections_text, read_correction
 from audiotag.errors import DataError
 
 REVIEW_COLUMNS = ("who", "when", "why")  # that `audiotag review` adds: a name, a time in UTC, one of DECISIONS
-DECISIONS = ("accepted", "changed", "removed", "unsure")
+DECISIONS = ("labeled", "accepted", "changed", "removed", "unsure")  # "labeled" is of clips without labels
+NO_ROW = "the row is not one of a table of decisions. Load the page again."
 WAITING_SECONDS = 10.0  # for the lock
 Row = dict[str, str | float]  # the cells of a row by column, without the clip; `weight` is a number
 
@@ -48,10 +50,38 @@ class CorrectionsFile:
 
     def __init__(self, path: str | Path, vocabulary: Sequence[str], *, start: Path | None = None) -> None:
         self.path = Path(path)
-        self._vocabulary, self._start = tuple(vocabulary), start
+        self.vocabulary, self._start = tuple(vocabulary), start
         self._thread_lock = threading.Lock()
         self._digest: str | None = None
         self._rows: dict[str, Row] = {}
+
+    def decided(self, before: Row | None, *, labels: str, why: str, **about: str) -> Row:
+        """The row of a decision.
+
+        Decisions but "removed", which has weight 0, keep the weight of the row, or give 1 to a clip that was removed.
+
+        Args:
+            before: The row of the clip until now.
+            labels: Joined by ",".
+            why: One of `DECISIONS`.
+            about: The other columns: reason, source, who and when.
+        """
+        weight = 0.0 if why == "removed" else float(before["weight"]) if before and before["weight"] else 1.0
+        return dict(before or {}) | {"labels": labels, "weight": weight, "why": why, **about}
+
+    def checked(self, row: Any) -> Row:
+        """A row from outside, if it is one.
+
+        It has texts that a CSV file can hold, and a weight.
+
+        Raises:
+            DataError: It is none.
+        """
+        weight = row.get("weight") if isinstance(row, dict) else None
+        if not isinstance(weight, (int, float)) or not 0 <= weight < 1e9:
+            raise DataError(NO_ROW)
+        texts = {column: cell for column, cell in row.items() if column != "weight"}
+        return dict.fromkeys(COLUMNS[1:], "") | checked_texts(texts, but="clip") | {"weight": float(weight)}
 
     def rows(self) -> dict[str, Row]:
         """The row of each clip that has one.
@@ -94,13 +124,14 @@ class CorrectionsFile:
 
     def _replace(self, clip, row, version):
         rows = dict(self._read())
-        before = rows.pop(clip, None)
+        before = rows.get(clip)
         if version_of(before) != version:
             raise Conflict(f"{self.path}: the row of clip {clip!r} was changed meanwhile. Nothing was written.", before)
         if row is not None:
             rows[clip] = dict(row)
-        table = pd.DataFrame([{"clip": name} | rows[name] for name in sorted(rows)], columns=self._columns(rows))
-        data = corrections_text(table.fillna("")).encode()
+        else:
+            rows.pop(clip, None)
+        data = self._text(rows).encode()
         target = self.path.resolve()  # a link stays one
         with files.atomic_file(target) as unfinished:
             unfinished.write_bytes(data)
@@ -110,23 +141,45 @@ class CorrectionsFile:
         self._rows, self._digest = rows, hashlib.sha256(data).hexdigest()
         return before
 
-    def _columns(self, rows):
+    def _text(self, rows):
+        """The content of the file with these rows."""
         more = dict.fromkeys(column for row in rows.values() for column in row)
-        return [*COLUMNS, *(column for column in more if column not in COLUMNS)]
+        columns = [*COLUMNS, *(column for column in more if column not in COLUMNS)]
+        table = pd.DataFrame([{"clip": name} | rows[name] for name in sorted(rows)], columns=columns)
+        return corrections_text(table.fillna(""))
+
+    def _rows_of(self, path):
+        """The rows of a file; None stands for a file without rows."""
+        has_rows = path is not None and len([*csv_lines(path)]) > 1
+        table = read_corrections(path, self.vocabulary) if has_rows else pd.DataFrame(columns=COLUMNS)
+        return {row.pop("clip"): row for row in table.to_dict("records")}
 
     def _read(self):
         digest = _digest(self.path)
         if digest != self._digest:
-            path = self.path if digest else self._start
-            has_rows = path is not None and len([*csv_lines(path)]) > 1
-            table = read_corrections(path, self._vocabulary) if path and has_rows else pd.DataFrame(columns=COLUMNS)
-            self._rows = {row.pop("clip"): row for row in table.to_dict("records")}
+            self._rows = self._rows_of(self.path if digest else self._start)
             self._digest = digest
         return self._rows
 
 
 class _ChangedMeanwhile(DataError):
     """Another program wrote the file while its next content was on its way."""
+
+
+def checked_texts(row: Mapping[str, Any], *, but: str) -> dict[str, str]:
+    """The cells of a row from outside, if they are texts that a CSV file can hold.
+
+    Args:
+        row: The cells by column.
+        but: A column that it may not have.
+
+    Raises:
+        DataError: They are not.
+    """
+    for text in (*row, *row.values()):
+        if not isinstance(text, str) or "\0" in text or not files.is_utf8(text) or but in row:
+            raise DataError(NO_ROW)
+    return dict(row)
 
 
 def version_of(row: Mapping[str, str | float] | None) -> str:

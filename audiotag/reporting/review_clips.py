@@ -2,6 +2,7 @@
 
 import functools
 import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -25,6 +26,7 @@ NUM_BANDS, NUM_FRAMES = 128, 1_000  # of a spectrogram
 NUM_PREDICTIONS = 5
 NUM_EXAMPLES = 3  # of a class
 NUM_CACHED = 16  # clips whose samples stay in memory
+Reader = Callable[[str], tuple[np.ndarray, float]]  # of a clip's first SOUND_SECONDS, float32 [N], and all its seconds
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,23 +85,22 @@ def test_queue(run: Run, *, stage: str | None = None) -> ReviewQueue:
 
 
 class ReviewClips:
-    """Reads the clips of a queue from the records of a run.
+    """The clips of a queue: labels, predictions, sounds and spectrograms.
 
     Args:
-        run: A `Run`.
         queue: What to review.
+        vocabulary: The K class names.
+        sample_rate: That of the sounds in Hz.
+        read: Reads the sound of a clip.
     """
 
-    def __init__(self, run: Run, queue: ReviewQueue) -> None:
-        self.run, self.queue = run, queue
+    def __init__(self, queue: ReviewQueue, vocabulary: Sequence[str], sample_rate: int, read: Reader) -> None:
+        self.queue, self.vocabulary, self.sample_rate = queue, tuple(vocabulary), sample_rate
         self.names = queue.table["clip"].tolist()
         self.index_of = {name: index for index, name in enumerate(self.names)}
-        self._truth = multi_hot(queue.table["labels"], run.vocabulary) > 0  # [clips, K]
-        self._manifest = find_records(run)
-        self._shards = find_offsets(self._manifest)
-        self._places = {name: (shard.file, i) for shard in self._manifest.shards for i, name in enumerate(shard.clips)}
+        self._truth = multi_hot(queue.table["labels"], vocabulary) > 0  # [clips, K]
         self._lock = threading.Lock()  # of the cache: two requests for a clip read it once
-        self._cached = functools.lru_cache(NUM_CACHED)(self._read)
+        self._cached = functools.lru_cache(NUM_CACHED)(read)
 
     def summary(self) -> dict[str, Any]:
         """Columns of the queue for the page.
@@ -124,17 +125,17 @@ class ReviewClips:
         Raises:
             DataError: The clip cannot be read.
         """
-        waveform = self.waveform(index)
-        rate, shown = self.run.sample_rate, waveform[: self._limit]
+        waveform, seconds = self._sound(index)
+        shown = len(waveform) / self.sample_rate
         return {
-            "seconds": len(shown) / rate,
-            "cut": f"first {SOUND_SECONDS:g} s of {len(waveform) / rate:.0f} s" if len(shown) < len(waveform) else "",
-            "axes": mel_axes(len(shown) / rate, rate),
+            "seconds": shown,
+            "cut": f"first {SOUND_SECONDS:g} s of {seconds:.0f} s" if shown < seconds - 1 / self.sample_rate else "",
+            "axes": mel_axes(shown, self.sample_rate),
         }
 
     def labels_of(self, index: int) -> list[str]:
-        """The labels of a clip in the records."""
-        return [self.run.vocabulary[label] for label in np.flatnonzero(self._truth[index])]
+        """The labels of a clip before its review."""
+        return [self.vocabulary[label] for label in np.flatnonzero(self._truth[index])]
 
     def reason(self, index: int) -> str:
         """The probabilities of a clip that make its labels doubtful.
@@ -156,7 +157,7 @@ class ReviewClips:
             return []
         top = np.argsort(-scores, kind="stable")[:NUM_PREDICTIONS].tolist()
         top += [label for label in np.flatnonzero(self._truth[index]).tolist() if label not in top]
-        return [(self.run.vocabulary[label], float(scores[label])) for label in top]
+        return [(self.vocabulary[label], float(scores[label])) for label in top]
 
     def examples(self, name: str, *, but: int) -> list[int]:
         """Clips that have a label and are predicted as it most confidently.
@@ -174,54 +175,56 @@ class ReviewClips:
         return self._truth[np.arange(len(scores)), scores.argmax(axis=1)]
 
     def _examples_of(self, name):
-        label = self.run.vocabulary.index(name)
+        label = self.vocabulary.index(name)
         rows = np.flatnonzero(self._truth[:, label] & self._confident)
         return rows[np.argsort(-self.queue.scores[rows, label], kind="stable")][: NUM_EXAMPLES + 1].tolist()
 
     def image(self, index: int) -> bytes:
         """The log-mel spectrogram of a clip as PNG."""
-        return image_png(
-            mel_decibels(
-                self.waveform(index)[: self._limit], self.run.sample_rate, num_bands=NUM_BANDS, num_frames=NUM_FRAMES
-            )
-        )
+        waveform, _ = self._sound(index)
+        return image_png(mel_decibels(waveform, self.sample_rate, num_bands=NUM_BANDS, num_frames=NUM_FRAMES))
 
     def sound(self, index: int) -> bytes:
         """The samples of a clip at `played_rate` as little-endian int16."""
         import soxr
 
-        waveform, rate = self.waveform(index)[: self._limit], self.run.sample_rate
+        (waveform, _), rate = self._sound(index), self.sample_rate
         if played_rate(rate) != rate:
             waveform = soxr.resample(waveform, rate, played_rate(rate))
         return (np.clip(waveform, -1, 1) * 32767).round().astype("<i2").tobytes()
 
-    def waveform(self, index: int) -> np.ndarray:
-        """The samples of a clip: float32 [N].
-
-        Raises:
-            DataError: The records were moved or changed, or the clip does not decode.
-        """
+    def _sound(self, index):
+        """What the reader returns for a clip; raises DataError if it cannot be read."""
         with self._lock:
-            return self._cached(index)
+            return self._cached(self.names[index])
 
-    def _read(self, index):
-        name = self.names[index]
-        file, place = self._places[name]
+
+def clips_of_records(run: Run, queue: ReviewQueue) -> ReviewClips:
+    """The clips of a queue, read from the records of a run."""
+    manifest = find_records(run)
+    shards = find_offsets(manifest)
+    places = {name: (shard.file, i) for shard in manifest.shards for i, name in enumerate(shard.clips)}
+
+    def read(name):
+        file, place = places[name]
         try:
-            if self._shards is None:
-                return waveforms_of_records(self._manifest, [name])[name]
-            pcm = np.empty(self._shards[file].num_samples[place], "<i2")
-            self._shards[file].read(int(self._shards[file].offsets[place]), pcm)
+            if shards is None:
+                return _beginning(waveforms_of_records(manifest, [name])[name], run.sample_rate)
+            pcm = np.empty(shards[file].num_samples[place], "<i2")
+            shards[file].read(int(shards[file].offsets[place]), pcm)
         except (DataError, ValueError, OSError) as error:
             raise DataError(
                 f"{name}: cannot be read: {str(error).rstrip('.')}. If the records were moved, start audiotag review "
                 "again with --records and their place; what you decided is saved."
             ) from error
-        return pcm.astype("float32") / 32768
+        return _beginning(pcm.astype("float32") / 32768, run.sample_rate)
 
-    @property
-    def _limit(self):
-        return round(SOUND_SECONDS * self.run.sample_rate)
+    return ReviewClips(queue, run.vocabulary, run.sample_rate, read)
+
+
+def _beginning(waveform, sample_rate):
+    """What a `Reader` returns for a waveform."""
+    return waveform[: round(SOUND_SECONDS * sample_rate)], len(waveform) / sample_rate
 
 
 def played_rate(sample_rate: int) -> int:

@@ -28,11 +28,11 @@ from starlette.routing import Route
 
 from audiotag import files
 from audiotag.data.clips import TEST, read_clips
-from audiotag.data.corrections import COLUMNS, corrected, read_corrections
+from audiotag.data.corrections import corrected, read_corrections
 from audiotag.data.corrections_file import DECISIONS, Conflict, CorrectionsFile, Row, version_of
 from audiotag.data.labels import parse_labels
 from audiotag.errors import DataError
-from audiotag.reporting.review_clips import ReviewClips, played_rate, test_queue, training_queue
+from audiotag.reporting.review_clips import ReviewClips, clips_of_records, played_rate, test_queue, training_queue
 from audiotag.runs.directory import Run, find_records
 
 HOST = "127.0.0.1"
@@ -63,10 +63,14 @@ class Review:
     Args:
         clips: The clips to review.
         corrections: Where decisions are written.
+        examples: The clips that are shown for comparison; None shows none.
         who: The name of the reviewer.
         title: What is reviewed, for the page.
+        single_label: Whether a clip has one label.
+        unlabeled: Whether the clips have no labels before their review.
         editable: Whether decisions are accepted.
-        next_command: What to do with the corrections, shown at the end.
+        next_command: What to do with the decisions, shown at the end.
+        note: A sentence about the file of decisions.
     """
 
     def __init__(
@@ -74,26 +78,31 @@ class Review:
         clips: ReviewClips,
         corrections: CorrectionsFile,
         *,
+        examples: ReviewClips | None,
         who: str,
         title: str,
+        single_label: bool,
+        unlabeled: bool = False,
         editable: bool = True,
         next_command: str = "",
+        note: str = "",
     ) -> None:
-        self.clips, self.corrections, self.who = clips, corrections, who
-        self.title, self.editable, self.next_command = title, editable, next_command
+        self.clips, self.corrections, self.examples = clips, corrections, examples
+        self.who, self.title, self.single_label, self.unlabeled = who, title, single_label, unlabeled
+        self.editable, self.next_command, self.note = editable, next_command, note
 
     def session(self) -> dict[str, Any]:
         """All clips and what is decided about them."""
         rows = self.corrections.rows()
-        experiment = self.clips.run.experiment
         return {
             "title": self.title,
             "file": str(self.corrections.path),
             "editable": self.editable,
             "next_command": self.next_command,
-            "single_label": experiment.task == "single_label",
-            "classes": list(self.clips.run.vocabulary),
-            "rate": played_rate(self.clips.run.sample_rate),
+            "single_label": self.single_label,
+            "unlabeled": self.unlabeled,
+            "classes": list(self.clips.vocabulary),
+            "rate": played_rate(self.clips.sample_rate),
             "clips": self.clips.summary(),
             "rows": {name: shown(row) for name, row in rows.items() if name in self.clips.index_of},
         }
@@ -103,8 +112,12 @@ class Review:
         decided = [row for row in self.corrections.rows().values() if row.get("why")]
         counts = [(why, sum(row["why"] == why for row in decided)) for why in DECISIONS]
         said = ", ".join(f"{count} {why}" for why, count in counts if count)
-        command = f" Train with them: {self.next_command}" if self.next_command and decided else ""
+        command = f" Train with them:\n{self.next_command}" if self.next_command and decided else ""
         return f"{self.corrections.path}: {said or 'no decisions'}.{command}"
+
+    def sounds(self, kind: str) -> ReviewClips:
+        """The clips whose sounds and images the page loads from /clips or /examples."""
+        return self.examples if kind == "examples" and self.examples else self.clips
 
     def clip(self, index: int) -> dict[str, Any]:
         """A clip for the page; `problem` says why it cannot be played."""
@@ -112,7 +125,7 @@ class Review:
             raise DataError(f"there is no clip number {index}. Load the page again.")
         predictions = self.clips.predictions(index)
         labels = self.clips.labels_of(index)
-        top = [name for name, _ in predictions if name not in labels][:1]
+        top = [name for name, _ in predictions if name not in labels][: 3 if self.unlabeled else 1]
         try:
             details = self.clips.details(index) | {"problem": ""}
         except DataError as error:
@@ -120,14 +133,23 @@ class Review:
         return details | {
             "row": shown(self.corrections.rows().get(self.clips.names[index])),
             "predictions": predictions,
-            "examples": [{"class": name, "clips": self.clips.examples(name, but=index)} for name in [*labels, *top]],
+            "examples": [{"class": name, "clips": self._examples(name, index)} for name in [*labels, *top]],
         }
+
+    def _examples(self, name, index):
+        """Where the examples of a class are, and their names."""
+        if self.examples is None:
+            return []
+        kind, but = ("clips", index) if self.examples is self.clips else ("examples", -1)
+        return [
+            {"path": f"/{kind}/{number}", "name": self.examples.names[number]}
+            for number in self.examples.examples(name, but=but)
+        ]
 
     def decide(self, content: Mapping[str, Any]) -> dict[str, Any]:
         """Writes a decision: {clip, version, labels, why}.
 
-        The row is on the disk when it returns. All decisions but "removed", which writes weight 0, keep the weight of
-        the row, or give 1 to a clip that was removed before.
+        The row, which `CorrectionsFile.decided` makes, is on the disk when it returns.
         """
         name, version = self._checked_clip(content)
         why, labels = content.get("why"), content.get("labels")
@@ -135,17 +157,15 @@ class Review:
             raise DataError(f"the decision is {why!r}. Expected one of {', '.join(DECISIONS)}.")
         if not isinstance(labels, list) or not all(isinstance(label, str) and "," not in label for label in labels):
             raise DataError("the labels are not a list of names. Load the page again.")
-        before = self.corrections.rows().get(name)
-        weight = 0.0 if why == "removed" else float(before["weight"]) if before and before["weight"] else 1.0
-        row: Row = dict(before or {}) | {
-            "labels": ",".join(labels),
-            "weight": weight,
-            "reason": self.clips.reason(self.clips.index_of[name]),
-            "source": self.clips.queue.about,
-            "who": self.who,
-            "when": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "why": why,
-        }
+        row = self.corrections.decided(
+            self.corrections.rows().get(name),
+            labels=",".join(labels),
+            why=why,
+            reason=self.clips.reason(self.clips.index_of[name]),
+            source=self.clips.queue.about,
+            who=self.who,
+            when=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        )
         return self._write(name, row, version)
 
     def undo(self, content: Mapping[str, Any]) -> dict[str, Any]:
@@ -155,11 +175,7 @@ class Review:
         """
         name, version = self._checked_clip(content)
         row = content.get("row")
-        if row is not None:
-            if not _is_row(row):
-                raise DataError("the row is not one of a table of corrections. Load the page again.")
-            row = dict.fromkeys(COLUMNS[1:], "") | row | {"weight": float(row["weight"])}
-        return self._write(name, row, version)
+        return self._write(name, None if row is None else self.corrections.checked(row), version)
 
     def _checked_clip(self, content):
         """(name, version) of a request."""
@@ -172,10 +188,12 @@ class Review:
 
     def _write(self, name, row, version):
         if row is not None:
-            labels = parse_labels(row["labels"], self.clips.run.vocabulary)
-            if not labels and row["weight"] and self.clips.labels_of(self.clips.index_of[name]):
+            labels = parse_labels(row["labels"], self.clips.vocabulary)
+            needs_label = self.clips.labels_of(self.clips.index_of[name]) and row["weight"]
+            needs_label = needs_label or row.get("why") == "labeled" and self.single_label
+            if not labels and needs_label:
                 raise DataError("a clip needs a label. Choose one, or remove the clip.")
-            if len(labels) > 1 and self.clips.run.experiment.task == "single_label":
+            if len(labels) > 1 and self.single_label:
                 raise DataError("this run has one label per clip. Choose one.")
         previous = self.corrections.replace(name, row, version=version)
         return {"row": shown(row), "previous": previous}
@@ -211,6 +229,7 @@ def open_review(
     default = "test_corrections.csv" if worst_test else run.experiment.corrections or "corrections.csv"
     path = Path(default if corrections is None else corrections)
     queue = test_queue(run, stage=stage) if worst_test else training_queue(run, stage=stage, order=order, by=by)
+    reviewed = clips_of_records(run, queue)
     start = None if worst_test or not run.corrections_file.is_file() else run.corrections_file
     if path.is_file() and path.stat().st_size:
         clips = read_clips(find_records(run).directory / "clips.csv")
@@ -220,10 +239,12 @@ def open_review(
     words = ["audiotag", "fit", run.folder / "experiment.json", "--run", run.folder.with_name(f"{name}-corrected")]
     command = shlex.join(map(str, [*words, "--set", f"corrections={path}"]))
     return Review(
-        ReviewClips(run, queue),
+        reviewed,
         CorrectionsFile(path, run.vocabulary, start=start),
+        examples=reviewed,
         who=who,
         title=f"{name}, test clips" if worst_test else name,
+        single_label=run.experiment.task == "single_label",
         editable=edit_test or not worst_test,
         next_command="" if worst_test else command,
     )
@@ -289,11 +310,12 @@ def make_app(review: Review, *, port: int, token: str) -> Starlette:
         return JSONResponse(await run_in_threadpool(review.clip, request.path_params["index"]))
 
     async def image(request):
-        return Response(await run_in_threadpool(review.clips.image, _index(review, request)), media_type="image/png")
+        clips, index = _asked(review, request)
+        return Response(await run_in_threadpool(clips.image, index), media_type="image/png")
 
     async def sound(request):
-        data = await run_in_threadpool(review.clips.sound, _index(review, request))
-        return Response(data, media_type="application/octet-stream")
+        clips, index = _asked(review, request)
+        return Response(await run_in_threadpool(clips.sound, index), media_type="application/octet-stream")
 
     def change(function):
         async def endpoint(request):
@@ -306,8 +328,8 @@ def make_app(review: Review, *, port: int, token: str) -> Starlette:
         Route("/static/{name}", file),
         Route("/session", session),
         Route("/clips/{index:int}", clip),
-        Route("/clips/{index:int}/image", image),
-        Route("/clips/{index:int}/sound", sound),
+        Route("/{kind}/{index:int}/image", image),
+        Route("/{kind}/{index:int}/sound", sound),
         Route("/decisions", change(review.decide), methods=["POST"]),
         Route("/undo", change(review.undo), methods=["POST"]),
     ]
@@ -325,21 +347,12 @@ async def _error(request, error):
     return JSONResponse({"error": str(error)}, 422)
 
 
-def _is_row(row):
-    """Whether something from outside is a row: texts that a CSV file can hold, and a weight."""
-    if not isinstance(row, dict) or not isinstance(row.get("weight"), (int, float)) or not 0 <= row["weight"] < 1e9:
-        return False
-    texts = [*row, *(cell for column, cell in row.items() if column != "weight")]
-    return "clip" not in row and all(
-        isinstance(text, str) and "\0" not in text and files.is_utf8(text) for text in texts
-    )
-
-
-def _index(review, request):
-    index = request.path_params["index"]
-    if not 0 <= index < len(review.clips.names):
+def _asked(review, request):
+    """The clips, and the number of the one, that a path such as /examples/3/image names."""
+    clips, index = review.sounds(request.path_params["kind"]), request.path_params["index"]
+    if not 0 <= index < len(clips.names):
         raise DataError(f"there is no clip number {index}. Load the page again.")
-    return index
+    return clips, index
 
 
 async def _content(request):

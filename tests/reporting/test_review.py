@@ -5,23 +5,30 @@ import csv
 import http.client
 import json
 import re
+import shlex
 import shutil
 import signal
 import socket
 import time
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
-from selection_runs import STAGE, TWO_FOLDS, fit
+from click.testing import CliRunner
+from selection_runs import STAGE, TWO_FOLDS, fit, table
 
+from audiotag.cli import main
 from audiotag.data.clips import read_clips
 from audiotag.data.corrections import corrected, read_corrections
 from audiotag.data.records import write_records
 from audiotag.data.sources import find_clips
 from audiotag.errors import DataError
+from audiotag.files import as_cell, from_cell
 from audiotag.reporting import review_server
 from audiotag.reporting.review_clips import training_queue
-from audiotag.runs.directory import find_records
+from audiotag.reporting.review_files import open_file_review
+from audiotag.runs.directory import find_records, open_run
 
 NUM_PLANTED = 40
 CLASSES = {"Alarm_clock": '<b onclick="alert(1)">Alarm</b>\'s', "Bell": "פעמון", "Drip": "'=Drip & co"}
@@ -142,7 +149,8 @@ def serve(reviewed, start):
     jobs = []
 
     def serve(corrections, *options):
-        job = start("review", reviewed.folder, "--corrections", corrections, "--no-browser", "--who", "Ana", *options)
+        options = [*(["--corrections", corrections] if corrections else []), *options]
+        job = start("review", reviewed.folder, "--no-browser", "--who", "Ana", *options)
         jobs.append(job)
         assert job.shows(r"http://\S+"), job.output()
         return job, re.search(r"http://\S+", job.output())[0]
@@ -235,6 +243,63 @@ def test_wrong_labels_are_put_right_by_keyboard_alone_and_survive_kills(
     assert job.wait() == 0 and "40 changed" in job.output()
 
 
+def in_process(*words):
+    """Runs a command here; its output."""
+    outcome = CliRunner().invoke(main, [str(word) for word in words])
+    assert outcome.exit_code == 0, outcome.output
+    return outcome.stdout
+
+
+def test_unlabeled_recordings_are_labeled_and_trained_with(planted, reviewed, serve, browse, monkeypatch):
+    folder = planted[0].parent  # holds the recordings of the run, so the table begins with its clips
+    sounds, labels_file = folder / "new sounds", folder / "labels.csv"
+    shutil.copytree(planted[0] / "test", sounds, ignore=lambda _, names: sorted(names)[6:])
+    (sounds / "broken.wav").write_bytes(b"RIFF")
+    monkeypatch.chdir(folder)
+    in_process("label-next", reviewed.folder, sounds, "--top", 5, "--csv", "next.csv")
+    chosen = [f"new sounds/{Path(name).name}" for name in pd.read_csv("next.csv")["fname"]]
+    options = "--files", folder / "next.csv", "--labels", labels_file
+    job, address = serve(None, *options)
+    assert f"Decisions go to {labels_file}. It begins with the 100 clips of the run." in job.output()
+    page = browse(address)
+    first = page.page.locator("#predictions bdi").first.inner_text()
+    assert page.page.locator("#labels").inner_text() == "none yet"
+    assert len(page.page.locator("#examples section").all()) > 1  # of the likeliest classes
+    page.press("Enter")
+    page.until(lambda: "Choose a class first" in page.notice)
+    decided = {page.decide("Digit1"): (first, "labeled")}
+    rows = pd.read_csv(labels_file, keep_default_na=False).set_index("fname")
+    assert len(rows) == 101 and rows.loc[chosen[0], ["labels", "subset", "who", "why"]].tolist() == [
+        *(as_cell(first), "curated", "Ana", "labeled")
+    ]
+    decided[page.decide("Digit0")] = "", "labeled"
+    decided[page.decide("x")] = "", "removed"
+    decided[page.decide("u")] = "", "unsure"
+    page.press("z")
+    page.until(lambda: page.notice == "Undone.")
+    page.search("c", reviewed.vocabulary[1])
+    page.until(lambda: page.clip == chosen[4])
+    decided[chosen[3]] = reviewed.vocabulary[1], "labeled"
+    decided[page.decide("u")] = "", "unsure"
+    assert list(decided) == chosen
+    job.kill(signal.SIGINT)
+    assert job.wait() == 0 and "3 labeled, 1 removed, 1 unsure. Train with them:" in job.output()
+    make, fit_again = map(shlex.split, job.output().splitlines()[-2:])
+    assert make[:3] == ["audiotag", "make-records", str(labels_file)] and fit_again[:2] == ["audiotag", "fit"]
+    in_process(*make[1:], "--workers", 0)
+    clips = read_clips(folder / "tfrecords" / "run-labeled" / "clips.csv").set_index("name")
+    new = {name: labels for name, (labels, why) in decided.items() if why == "labeled"}
+    assert clips.loc[list(new), "labels"].to_dict() == new and len(clips) == 103
+    assert clips["subset"].value_counts().to_dict() == {"curated": 43, "noisy": 40, "test": 20}
+    in_process(*fit_again[1:], "--fold", 0)
+    folds = pd.read_csv(reviewed.folder.with_name("run-labeled") / "folds.csv", index_col="name")
+    assert set(new) <= set(folds.index)
+    with pytest.raises(DataError, match="has labels of all these recordings"):
+        open_file_review(reviewed, [str(planted[0] / "train_noisy")], labels_file)
+    with pytest.raises(DataError, match=r"is not in the folder of .*\. Give --labels a table in a folder that holds"):
+        open_file_review(reviewed, [str(sounds)], folder / "elsewhere" / "labels.csv")
+
+
 def test_two_pages_at_once_and_an_editor_lose_nothing(reviewed, serve, browse, tmp_path):
     path = tmp_path / "corrections.csv"
     _, address = serve(path)
@@ -301,24 +366,49 @@ def test_hostile_names_are_texts_and_a_clip_plays_with_a_cursor(reviewed, serve,
     page.until(lambda: "an example of" in page.page.locator("#sounding").inner_text() and playing())
 
 
-def test_only_the_page_itself_changes_anything(reviewed, serve, tmp_path):
-    path = tmp_path / "corrections.csv"
-    _, address = serve(path)
+def asking(address):
+    """Of the page at an address: its origin, its token, its cookie, and a function (status, text) of a request."""
     origin, token = address.split("/?token=")
     host = origin.removeprefix("http://")
-    cookie = {"Cookie": f"audiotag-review-{host.split(':')[1]}={token}"}
-    name = read_clips(find_records(reviewed).directory / "clips.csv").query("subset != 'test'")["name"].iloc[0]
-    decision = {"clip": name, "version": "", "labels": [reviewed.vocabulary[0]], "why": "changed"}
 
-    def ask(method, path, **headers):
+    def ask(method, path, content, **headers):
         connection = http.client.HTTPConnection(host)
-        body = json.dumps(decision) if method == "POST" else None
+        body = json.dumps(content) if method == "POST" else None
         connection.request(method, path, body, {key.replace("_", "-"): value for key, value in headers.items()})
         response = connection.getresponse()
         text = response.read().decode(errors="replace")
         connection.close()
         assert response.headers["Content-Security-Policy"].startswith("default-src 'none'; script-src 'self'")
         return response.status, text
+
+    return origin, token, {"Cookie": f"audiotag-review-{host.split(':')[1]}={token}"}, ask
+
+
+def test_the_loop_of_fit_review_fit_and_compare_closes(planted, reviewed, serve, tmp_path):
+    path = tmp_path / "corrections.csv"
+    _, address = serve(path)
+    origin, _, cookie, ask = asking(address)
+    for clip, labels in planted[1].items():
+        decision = {"clip": clip, "version": "", "labels": labels, "why": "changed"}
+        assert ask("POST", "/decisions", decision, **cookie, Origin=origin)[0] == 200
+    again = tmp_path / "again"
+    in_process("fit", reviewed.folder / "experiment.json", "--run", again, "--set", f"corrections={path}")
+    trained = table(open_run(again), 0, "all", "training_clips.csv").set_index("name")["labels"].map(from_cell)
+    present = [clip for clip in planted[1] if clip in trained]
+    assert present and all(sorted(trained[clip].split(",")) == sorted(planted[1][clip]) for clip in present)
+    said = in_process("compare", reviewed.folder, again)
+    assert re.search(r"corrections +null +\"40 changed \([0-9a-f]{7}\)\"", said), said
+    assert re.search(r"again.*[+-]0\.\d+ \([+-]?0\.\d+ to [+-]?0\.\d+\)", said), said
+
+
+def test_only_the_page_itself_changes_anything(reviewed, serve, tmp_path):
+    path = tmp_path / "corrections.csv"
+    _, address = serve(path)
+    origin, token, cookie, ask_any = asking(address)
+    host = origin.removeprefix("http://")
+    name = read_clips(find_records(reviewed).directory / "clips.csv").query("subset != 'test'")["name"].iloc[0]
+    decision = {"clip": name, "version": "", "labels": [reviewed.vocabulary[0]], "why": "changed"}
+    ask = lambda method, path, **headers: ask_any(method, path, decision, **headers)
 
     assert ask("GET", "/", **cookie)[0] == 200
     assert ask("GET", f"/?token={token}")[0] == 303

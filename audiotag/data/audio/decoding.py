@@ -196,14 +196,14 @@ def decode_excerpt(path: str | Path, start_seconds: float, end_seconds: float) -
         wanted = round(end_seconds * rate) - round(start_seconds * rate)
         if wanted > MOST_SAMPLES:
             raise DataError(f"{path}: too long: {wanted} samples from {start_seconds:g} s. A clip has {MOST_SAMPLES}.")
-        waveform = _take(blocks, wanted)
+        waveform = first_samples(blocks, wanted)
     if not len(waveform):
         raise DataError(f"{path}: ends before {start_seconds:g} s, where a clip begins. Correct the table.")
     return waveform, rate
 
 
-def _take(blocks, num_samples):
-    """The first samples of a waveform in blocks, [N], N <= num_samples."""
+def first_samples(blocks: Iterable[np.ndarray], num_samples: int) -> np.ndarray:
+    """The first samples of a waveform in blocks: float32 [N], N <= num_samples."""
     taken, room = [np.zeros(0, "float32")], num_samples
     for block in blocks:
         taken.append(block[:room])

@@ -6,7 +6,9 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from audiotag.data.clips import csv_lines, read_table
+from audiotag.data.clips import csv_lines
+from audiotag.data.corrections_file import REVIEW_COLUMNS
+from audiotag.data.labels_file import LEFT_OUT, is_reviewed, read_labels
 from audiotag.data.sources.class_folders import lists_any
 from audiotag.data.sources.class_names import split_subset
 from audiotag.data.sources.files import Found, clips_of, csv_files, header_of, unused_columns, with_audio
@@ -25,9 +27,10 @@ def read_csv_table(source: Path) -> Found:
 
     It may have subset or split, usage, fold and group, too. Without a column subset all clips are curated. The audio is
     in the folder below the table that holds the files, whatever lies beside it. `source` is the table or its folder.
+    Of a table that review has filled, rows that are removed or unsure are left out.
     """
     path = source if source.is_file() else find_label_table(source)
-    table = read_table(path, ["fname", "labels"])
+    table, left_out = decided_rows(path)
     optional = ("subset", "usage", "fold", "group")
     for column in table.columns.drop(["fname", "labels"]):
         near = difflib.get_close_matches(column.lower(), optional, n=1, cutoff=0.8)
@@ -39,8 +42,27 @@ def read_csv_table(source: Path) -> Found:
     folder, table = with_audio(path.parent, table)
     clips = clips_of(table, "curated")
     others = [] if source.is_file() else other_tables(path, clips["name"])
-    notes += unused_columns(path, ["fname", "labels", *optional], SPLITS) + others
+    known = (*SPLITS, *(REVIEW_COLUMNS if is_reviewed(table) else ()))
+    notes += left_out + unused_columns(path, ["fname", "labels", *optional], known) + others
     return Found(clips, None, dict.fromkeys(clips["subset"], folder), tuple(notes))
+
+
+def decided_rows(path: Path) -> tuple[pd.DataFrame, list[str]]:
+    """The rows of a table of labels, without those that a review left out.
+
+    Also returned is a note about these.
+
+    Raises:
+        DataError: There is no other row.
+    """
+    table = read_labels(path)
+    if not is_reviewed(table):
+        return table, []
+    left_out = table["why"].isin(LEFT_OUT)
+    if left_out.all():
+        raise DataError(f"{path}: all rows are {' or '.join(LEFT_OUT)}. Label recordings with: audiotag review --files")
+    note = f"{path}: rows that are left out because review found them {' or '.join(LEFT_OUT)}: {left_out.sum()}."
+    return table[~left_out], [note] if left_out.any() else []
 
 
 def with_subsets(path: Path, table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:

@@ -116,21 +116,21 @@ function moveCursor() {
 
 const media = new Map();
 
-function mediaOf(index) {
-  if (!media.has(index)) {
-    const image = element("img", { alt: "", src: `/clips/${index}/image` });
-    const samples = fetch(`/clips/${index}/sound`)
+function mediaOf(path) {
+  if (!media.has(path)) {
+    const image = element("img", { alt: "", src: `${path}/image` });
+    const samples = fetch(`${path}/sound`)
       .then((response) => (response.ok ? response.arrayBuffer() : null))
       .then((data) => (data && data.byteLength ? audioBuffer(new Int16Array(data), session.rate) : null))
       .catch(() => null)
       .then((loaded) => {
-        if (!loaded) media.delete(index); // asked again when the clip is shown again
+        if (!loaded) media.delete(path); // asked again when the clip is shown again
         return loaded;
       });
-    media.set(index, { image, samples });
+    media.set(path, { image, samples });
     if (media.size > MAX_MEDIA) media.delete(media.keys().next().value);
   }
-  return media.get(index);
+  return media.get(path);
 }
 
 function audioBuffer(pcm, sampleRate) {
@@ -141,6 +141,7 @@ function audioBuffer(pcm, sampleRate) {
 
 // The queue
 
+const pathOf = (index) => `/clips/${index}`;
 const nameOf = (index) => session.clips.names[index];
 const rowOf = (index) => session.rows.get(nameOf(index));
 const isDecided = (index) => Boolean(rowOf(index)?.why);
@@ -181,7 +182,7 @@ function fillFilters() {
   const { subsets, folds, margins } = session.clips;
   const add = (select, values) => select.append(...values.map((value) => element("option", { value, textContent: value })));
   add(form.class, session.classes);
-  add(form.subset, [...new Set(subsets)].sort());
+  add(form.subset, [...new Set(subsets)].filter(Boolean).sort());
   add(form.fold, [...new Set(folds)].filter((fold) => fold >= 0).sort((a, b) => a - b));
   if (session.editable && margins.some((margin) => margin > 0)) form.least.value = "0";
 }
@@ -217,11 +218,11 @@ async function open(index) {
   say("");
   show();
   if (!details.problem) showMedia(number);
-  for (const next of queue.slice(place + 1, place + 3)) mediaOf(next);
+  for (const next of queue.slice(place + 1, place + 3)) mediaOf(pathOf(next));
 }
 
 async function showMedia(number) {
-  const { image, samples } = mediaOf(clip.index);
+  const { image, samples } = mediaOf(pathOf(clip.index));
   image.alt = "Log-mel spectrogram, low frequencies at the bottom";
   $("image").replaceChildren(image);
   const loaded = await samples;
@@ -277,9 +278,9 @@ function isEdited() {
 function showLabels() {
   const given = givenLabels(clip.index);
   const row = rowOf(clip.index);
-  const chips = clip.labels.map((label) => element("li", { className: given.includes(label) ? "" : "new" }, bdi(label)));
+  const chips = clip.labels.map((label) => element("li", { className: session.unlabeled || given.includes(label) ? "" : "new" }, bdi(label)));
   chips.push(...given.filter((label) => !clip.labels.includes(label)).map((label) => element("li", { className: "was" }, bdi(label))));
-  $("labels").replaceChildren(...(chips.length ? chips : [element("li", { className: "none", textContent: "no class" })]));
+  $("labels").replaceChildren(...(chips.length ? chips : [element("li", { className: "none", textContent: session.unlabeled && !row ? "none yet" : "no class" })]));
   const by = row?.who ? ` by ${row.who}` : "";
   $("decision").textContent = row?.why ? `${row.why}${by}` : row && row.weight === 0 ? "left out" : "";
   const rows = clip.predictions.map(([label, probability], number) => {
@@ -292,7 +293,7 @@ function showLabels() {
     return element("li", {}, button);
   });
   $("predictions").replaceChildren(...rows);
-  $("accept").firstElementChild.textContent = isEdited() ? "Save" : "Right";
+  $("accept").firstElementChild.textContent = session.unlabeled || isEdited() ? "Save" : "Right";
   $("undo").disabled = !undoable.length;
 }
 
@@ -301,13 +302,13 @@ function showExamples() {
   const rows = clip.examples.filter((row) => row.clips.length).slice(0, EXAMPLE_KEYS.length);
   $("examples").replaceChildren(
     ...rows.map((row, number) => {
-      const list = row.clips.map((index) => {
-        const button = element("button", { type: "button", ariaLabel: `Play an example of ${row.class}: ${nameOf(index)}` });
-        const image = mediaOf(index).image.cloneNode();
+      const list = row.clips.map(({ path, name }) => {
+        const button = element("button", { type: "button", ariaLabel: `Play an example of ${row.class}: ${name}` });
+        const image = mediaOf(path).image.cloneNode();
         image.alt = "";
         button.append(image);
-        button.dataset.index = index;
-        button.addEventListener("click", () => playExample(index, row.class));
+        button.dataset.path = path;
+        button.addEventListener("click", () => playExample(path, row.class));
         return element("li", {}, button);
       });
       return element("section", {}, element("h2", {}, key(EXAMPLE_KEYS[number]), bdi(row.class), given.includes(row.class) ? "given" : "predicted"), element("ul", {}, ...list));
@@ -315,13 +316,13 @@ function showExamples() {
   );
 }
 
-async function playExample(index, label) {
+async function playExample(path, label) {
   const number = opening;
-  const samples = await mediaOf(index).samples;
+  const samples = await mediaOf(path).samples;
   if (number !== opening || !samples) return;
   player.wanted = true;
   player.load(samples);
-  for (const button of $("examples").querySelectorAll("button")) button.classList.toggle("on", button.dataset.index === String(index));
+  for (const button of $("examples").querySelectorAll("button")) button.classList.toggle("on", button.dataset.path === path);
   $("sounding").replaceChildren("an example of ", bdi(label), " · ", key("Space"), " returns");
 }
 
@@ -385,7 +386,7 @@ function showDone() {
   $("done-title").textContent = none ? "No clip matches the filters." : all;
   const open = [...session.clips.names.keys()].filter((index) => !isDecided(index)).length;
   const others = none || !open ? "" : `The filters (F) leave out ${open.toLocaleString("en")} more. `;
-  $("done-text").textContent = `${others}${session.next_command && !none ? "Train with the corrections:" : ""}`;
+  $("done-text").textContent = `${others}${session.next_command && !none ? (session.unlabeled ? "Train with the labels:" : "Train with the corrections:") : ""}`;
   $("done-command").textContent = none ? "" : session.next_command;
   $("done-back").hidden = none || !queue.length;
   $("done-undo").hidden = !undoable.length;
@@ -421,11 +422,17 @@ function refused(error, name) {
   clip.labels = currentLabels(clip.index);
   showLabels();
   const row = error.content.row;
-  const now = row ? `${row.labels || "no class"}, weight ${row.weight}${row.who ? `, by ${row.who}` : ""}` : "as in the records";
+  const weight = row && "weight" in row ? `, weight ${row.weight}` : "";
+  const now = row ? `${row.labels || "no class"}${weight}${row.who ? `, by ${row.who}` : ""}` : session.unlabeled ? "without labels" : "as in the records";
   say(`Not saved: this clip was changed meanwhile. It is now ${now}. Decide again if you disagree.`);
 }
 
-const accept = () => decide(isEdited() || !sameAsGiven() ? "changed" : "accepted", clip.labels);
+function accept() {
+  if (!session.unlabeled) return decide(isEdited() || !sameAsGiven() ? "changed" : "accepted", clip.labels);
+  if (clip.labels.length) return decide("labeled", clip.labels);
+  say("Choose a class first; 0 says that the clip has none of them.");
+}
+const noClass = () => session.unlabeled && clip && decide("labeled", []);
 const sameAsGiven = () => [...clip.labels].sort().join() === [...givenLabels(clip.index)].sort().join();
 const onlyLabel = (label) => {
   clip.labels = [label];
@@ -601,13 +608,14 @@ document.addEventListener("keydown", (event) => {
   if (event.altKey || ((event.ctrlKey || event.metaKey) && event.key !== "z")) return;
   if ((event.key === "Enter" || event.key === " ") && event.target.closest("button")) return;
   const name = KEYS[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-  const digit = /^(?:Digit|Numpad)([1-9])$/.exec(event.code)?.[1];
+  const digit = /^(?:Digit|Numpad)([0-9])$/.exec(event.code)?.[1];
   const example = EXAMPLE_KEYS.indexOf(event.key.toUpperCase());
   if (name) {
     event.preventDefault();
     if (!event.repeat || name === "previous" || name === "next") ACTIONS[name]();
   } else if (digit && clip && !event.repeat && !busy && session.editable) {
     event.preventDefault();
+    if (digit === "0") return noClass();
     const label = clip.predictions[digit - 1]?.[0];
     if (label !== undefined) event.shiftKey ? toggle(label) : onlyLabel(label);
   } else if (example >= 0 && clip && !event.repeat) nextExample(example);
@@ -643,6 +651,8 @@ async function load() {
   $("title").textContent = session.title;
   $("actions").hidden = !session.editable;
   $("add").hidden = session.single_label;
+  if (session.unlabeled) $("labels-title").textContent = "Labels";
+  for (const row of document.querySelectorAll(".unlabeled")) row.hidden = !session.unlabeled || session.single_label;
   try {
     undoable = JSON.parse(sessionStorage.getItem(UNDO_KEY())) ?? [];
   } catch {

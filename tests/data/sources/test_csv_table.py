@@ -46,6 +46,23 @@ def test_a_csv_may_have_subset_usage_fold_and_group(tmp_path):
     ]
 
 
+def test_recordings_that_a_review_left_out_are_no_clips(tmp_path):
+    reviewed = "fname,labels,who,when,why\na.wav,Bark,Ana,,labeled\nb.wav,'=Meow,Ana,,labeled\n"
+    table = reviewed + "c.wav,,Ana,,removed\nd.wav,Bark,Ana,,unsure\ne.wav,,Ana,,labeled\nf.wav,Bark,,,\n"
+    found = find_clips(make(tmp_path, {"labels.csv": table, **dict.fromkeys(f"{name}.wav" for name in "abcdef")}))
+    assert dict(zip(found.clips["name"], found.clips["labels"])) == {
+        "a.wav": "Bark",
+        "b.wav": "=Meow",
+        "e.wav": "",
+        "f.wav": "Bark",
+    }
+    assert "left out because review found them removed or unsure: 2." in found.notes[0]
+    assert not any("columns that are not used" in note for note in found.notes)
+    (tmp_path / "labels.csv").write_text("fname,labels,who,when,why\na.wav,,Ana,,removed\n")
+    with pytest.raises(DataError, match="all rows are removed or unsure"):
+        find_clips(tmp_path)
+
+
 @pytest.mark.check("C5")
 @pytest.mark.parametrize(
     "table, message",
