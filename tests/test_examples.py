@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import shutil
+import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.special import expit
+
+from audiotag.inference.predictor import mean_logits, pool_windows
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 CLIENT = EXAMPLES / "serving_client.py"
@@ -42,6 +47,19 @@ def test_the_notebook_about_front_ends_runs():
 def test_the_notebook_is_stored_without_outputs():
     notebook = json.loads((EXAMPLES / "features.ipynb").read_text())
     assert not any(cell["outputs"] for cell in notebook["cells"] if cell["cell_type"] == "code")
+
+
+@pytest.mark.parametrize("how", ["mean", "max", "log_mean_exp"])
+def test_the_page_pools_the_windows_of_several_models_as_predict_does(how):
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed: apt-get install nodejs")
+    logits = np.random.default_rng(0).normal(0, 4, (7, 3, 5))  # [W, M, K]
+    logits[0, 0, 0] = 800.0
+    code = f"{(EXAMPLES / 'browser' / 'tagger.js').read_text()}\n"
+    code += f"console.log(JSON.stringify([...pool({json.dumps(logits.reshape(7, 15).tolist())}, 5, '{how}')]))"
+    found = json.loads(subprocess.run([node, "-"], input=code, capture_output=True, text=True, check=True).stdout)
+    np.testing.assert_allclose(found, expit(mean_logits(pool_windows(logits, how))), rtol=1e-5)
 
 
 def in_a_loop(function):

@@ -1,7 +1,6 @@
 // Tags sounds with an ONNX file of audiotag, by onnxruntime-web. The same windows and pooling as
-// audiotag/serving/converted_models.py, for "sliding" windows, apart from two cases: "max" and "log_mean_exp"
-// pool the mean over several folds or flips; and with "flip_tta": "clip" no window starts from the end of a recording.
-// Recordings are not trimmed.
+// audiotag/serving/converted_models.py, for "sliding" windows, apart from one case: with "flip_tta": "clip" no window
+// starts from the end of a recording. Recordings are not trimmed.
 "use strict";
 
 const WINDOWS_AT_A_TIME = 16;
@@ -41,16 +40,15 @@ class Tagger {
   // The probabilities [K] of a waveform.
   async tag(waveform) {
     const windows = cutWindows(waveform, this.settings), scores = [];
-    const classes = this.settings.vocabulary.length;
     for (let first = 0; first < windows.length; first += WINDOWS_AT_A_TIME) {
       const block = windows.slice(first, first + WINDOWS_AT_A_TIME), n = block[0].length;
       const samples = new Float32Array(block.length * n);
       block.forEach((window, index) => samples.set(window, index * n));
       const outputs = await this.session.run({ windows: new ort.Tensor("float32", samples, [block.length, n]) });
-      const data = outputs.probabilities.data;
-      block.forEach((_, index) => scores.push(data.slice(index * classes, (index + 1) * classes)));
+      const { data, dims: [, models, classes] } = outputs.logits, size = models * classes;
+      block.forEach((_, index) => scores.push(data.slice(index * size, (index + 1) * size)));
     }
-    return pool(scores, classes, this.settings.pool);
+    return pool(scores, this.settings.vocabulary.length, this.settings.pool);
   }
 
   // Calls `show` with the probabilities of the last window of the microphone, once per hop; returns what stops it.
@@ -102,15 +100,21 @@ function cutWindows(waveform, { window_samples: n, hop, pad }) {
   return windows;
 }
 
-// Pools the probabilities of windows.
+// The probabilities [K] of a recording from the logits of its windows, each [M * K] of M models or flips: they are pooled
+// over the windows for each model, and then averaged.
 function pool(scores, classes, how) {
-  return Float32Array.from({ length: classes }, (_, index) => {
-    const values = scores.map((score) => score[index]);
-    if (how === "max") return Math.max(...values);
-    const mean = (numbers) => numbers.reduce((sum, number) => sum + number, 0) / numbers.length;
-    if (how === "mean") return mean(values);
-    const odds = mean(values.map((value) => value / (1 - value))); // log_mean_exp
-    return odds / (1 + odds);
+  const mean = (numbers) => numbers.reduce((sum, number) => sum + number, 0) / numbers.length;
+  const sigmoid = (logit) => 1 / (1 + Math.exp(-logit));
+  const pooled = (logits) => {
+    if (how === "mean") return mean(logits.map(sigmoid));
+    const largest = logits.reduce((most, logit) => Math.max(most, logit));
+    if (how === "max") return sigmoid(largest);
+    return sigmoid(largest + Math.log(mean(logits.map((logit) => Math.exp(logit - largest))))); // log_mean_exp
+  };
+  return Float32Array.from({ length: classes }, (_, label) => {
+    const columns = [];
+    for (let place = label; place < scores[0].length; place += classes) columns.push(scores.map((score) => score[place]));
+    return mean(columns.map(pooled));
   });
 }
 
