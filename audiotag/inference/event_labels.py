@@ -1,7 +1,8 @@
 """Events as Raven's selection tables and Audacity's label tracks."""
 
 import os
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -57,6 +58,8 @@ def write_per_recording(
 ) -> None:
     """Writes a file per recording into a folder, in the same subfolders.
 
+    Recordings on several drives of Windows are in a subfolder per drive, such as C.
+
     Args:
         folder: The folder; a file that is there is replaced.
         scores: The scores of the recordings; those that are rejected get no file.
@@ -65,9 +68,28 @@ def write_per_recording(
         text: The content of its file.
     """
     folders = {os.path.dirname(os.path.abspath(name)) for name in names}
-    root = os.path.commonpath(folders)
     for each in scores:
         if each.events is not None:
-            path = folder / (os.path.relpath(os.path.abspath(each.name), root) + ending)
+            path = folder / (subpath(os.path.abspath(each.name), folders) + ending)
             path.parent.mkdir(parents=True, exist_ok=True)
             files.write_text(path, text(each))
+
+
+def subpath(path: str, folders: Collection[str]) -> str:
+    """The path of a recording from the folder that all folders have in common.
+
+    On several drives of Windows they have none; then it is the path from the root, after the letter of the drive.
+
+    Args:
+        path: Absolute.
+        folders: Absolute, those of all recordings.
+
+    Example:
+        >>> subpath("/a/b/1.wav", {"/a/b", "/a/c"})
+        'b/1.wav'
+    """
+    drives = {os.path.splitdrive(folder)[0].lower() for folder in folders}
+    if len(drives) < 2:
+        return os.path.relpath(path, os.path.commonpath(folders))
+    drive, rest = os.path.splitdrive(path)
+    return "-".join(re.findall(r"\w+", drive)) + rest

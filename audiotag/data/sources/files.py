@@ -324,7 +324,7 @@ def _followed(entry, entered):
     if root is None or not entry.is_symlink() or not os.path.isdir(entry.path) or not _is_below(entry.path, root):
         return None
     around, target = os.path.realpath(os.path.dirname(entry.path)), os.path.realpath(entry.path)
-    return None if target in entered or os.path.commonpath([around, target]) == target else target
+    return None if target in entered or is_inside(around, target) else target
 
 
 def locate(clips: pd.DataFrame, folder: Path, *, follow_links: str | Path | None = None) -> dict[str, str]:
@@ -365,4 +365,17 @@ def locate(clips: pd.DataFrame, folder: Path, *, follow_links: str | Path | None
 
 def _is_below(path, folder):
     """Whether a path, with its links resolved, is in a folder, which has none."""
-    return os.path.commonpath([folder, os.path.realpath(path)]) == folder
+    return is_inside(os.path.realpath(path), folder)
+
+
+def is_inside(path: str, folder: str) -> bool:
+    """Whether a path is a folder or in it; both are absolute and without links.
+
+    Example:
+        >>> is_inside("/sounds/dog", "/sounds"), is_inside("/sounds2", "/sounds")
+        (True, False)
+    """
+    try:
+        return os.path.commonpath([folder, path]) == folder
+    except ValueError:  # another drive of Windows
+        return False

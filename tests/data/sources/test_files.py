@@ -1,3 +1,4 @@
+import ntpath
 import os
 import shutil
 import sys
@@ -7,7 +8,9 @@ import pytest
 from source_folders import FOLDERS, KAGGLE, make
 
 from audiotag.data.sources import find_clips
+from audiotag.data.sources.files import is_inside
 from audiotag.errors import DataError
+from audiotag.inference.event_labels import subpath
 
 
 def test_absent_files_are_counted_and_the_first_five_named(tmp_path):
@@ -144,6 +147,15 @@ def test_every_audio_suffix_is_found(tmp_path, suffix):
 
 
 @pytest.mark.check("C6")
+def test_another_drive_of_windows_is_outside(monkeypatch):
+    folders = {r"C:\calls\north", r"D:\rain"}
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "path", ntpath)
+        assert not is_inside(r"D:\sounds\1.wav", r"C:\sounds") and is_inside(r"C:\sounds\1.wav", r"C:\sounds")
+        places = [subpath(path, folders) for path in (r"C:\calls\north\1.wav", r"D:\rain\1.wav")]
+    assert places == [r"C\calls\north\1.wav", r"D\rain\1.wav"]
+
+
 def test_a_linked_folder_is_not_followed(tmp_path):
     make(tmp_path, {"outside/1.wav": None})
     source = make(tmp_path / "data", FOLDERS)
