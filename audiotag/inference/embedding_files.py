@@ -39,16 +39,12 @@ def embed_files(
     Raises:
         DataError: A file cannot be read, an embedding is not finite, or the model has none.
     """
-    if predictor.embeddings is None:
-        raise DataError(
-            "the model is an ensemble, or a SavedModel that is not rebuilt: it has no embeddings. Give the directory "
-            "of a run, or a SavedModel of one."
-        )
+    embeddings = predictor.needed_embeddings()
     for path in progress.bar(paths, total=len(paths), unit="file", label="embed"):
         total: Any = 0.0
         count, end = 0, 0.0
         for starts, ends, waveform in window_batches_of(predictor, path):
-            vectors = np.asarray(predictor.embeddings(waveform))  # [B, D]
+            vectors = np.asarray(embeddings(waveform))  # [B, D]
             if not np.isfinite(vectors).all():
                 raise DataError(f"{path}: the backbone makes NaN or infinity of it. Leave the file out.")
             if per == "window":

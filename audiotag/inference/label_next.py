@@ -37,11 +37,7 @@ def rank_to_label(predictor: Predictor, paths: Sequence[str | Path], *, top: int
     Raises:
         DataError: The model has no embeddings or one class, or no file can be read.
     """
-    if predictor.embeddings is None:
-        raise DataError(
-            "the model is an ensemble, an ONNX or a LiteRT file, or a SavedModel that is not rebuilt: it has no "
-            "embeddings. Give the directory of a run, or a SavedModel of one."
-        )
+    predictor.needed_embeddings()
     if len(predictor.vocabulary) < 2:
         raise DataError("the model has one class. Expected two or more, between which it can be unsure.")
     names, logits, embeddings = _described(predictor, paths)
@@ -78,10 +74,10 @@ def _described(predictor, paths):
 
 def _of_windows(predictor, path):
     """The logits [W, K] and embeddings [W, D] of the windows of a file."""
-    logits, vectors = [], []
+    logits, vectors, embeddings = [], [], predictor.needed_embeddings()
     for _, _, waveform in ahead(window_batches_of(predictor, path)):
         logits.append(finite_logits(np.asarray(predictor.logits(waveform)), path))
-        vectors.append(finite_logits(np.asarray(predictor.embeddings(waveform)), path))
+        vectors.append(finite_logits(np.asarray(embeddings(waveform)), path))
     return np.concatenate(logits), np.concatenate(vectors)
 
 

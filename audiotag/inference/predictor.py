@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from scipy.special import expit, log_expit, logsumexp
 
+from audiotag.errors import DataError
+
 SAMPLES_PER_BLOCK = 1 << 20  # that a network sees at a time: 65 s at 16 kHz
 
 
@@ -37,6 +39,20 @@ class Predictor:
     pool: str
     thresholds: tuple[float, ...] | None = None
     embeddings: Callable[[Any], Any] | None = None
+
+    def needed_embeddings(self) -> Callable[[Any], Any]:
+        """The function `embeddings`.
+
+        Raises:
+            DataError: The model has none.
+        """
+        if self.embeddings is None:
+            raise DataError(
+                "the model has no embeddings: it is an ensemble, an ONNX or LiteRT file, or a SavedModel whose program "
+                "runs because of --allow-unsafe. Give the directory of a run; or export a SavedModel again with this "
+                "version of audiotag and open it without --allow-unsafe."
+            )
+        return self.embeddings
 
     def class_thresholds(self) -> np.ndarray:
         """The probability from which each class is predicted, float64 [K]."""

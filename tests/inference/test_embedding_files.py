@@ -88,5 +88,5 @@ def test_memory_does_not_grow_with_the_recording(tmp_path):
 def test_another_ending_and_an_ensemble_are_refused(predictor, sounds, tmp_path):
     with pytest.raises(ConfigError, match=r"a\.csv: found the ending '\.csv'\. Expected \.npz or \.parquet\."):
         write_embeddings(tmp_path / "a.csv", [])
-    with pytest.raises(DataError, match=r"^the model is an ensemble"):
+    with pytest.raises(DataError, match=r"^the model has no embeddings: it is an ensemble"):
         next(embed_files(dataclasses.replace(predictor, embeddings=None), list(sounds)))
