@@ -381,10 +381,10 @@ def explore(source: Path, out: Path, workers: int | None, layout: str, vocabular
 def doctor(path: Path | None, csv_path: Path | None, page: Path, top: int, workers: int | None, **options: Any) -> None:
     """Find what is wrong with a dataset, with records, or with the folds of a run.
 
-    It finds unreadable, cut, silent or clipped clips, classes without clips, and groups split by folds. It finds the
-    same sound in training and test clips, in two folds, or with other labels, also at another level, in another
-    format, or with its start or end cut off. Findings are errors, warnings or notes; the exit code is 1 if there are
-    errors.
+    It finds unreadable, truncated, silent or clipped clips, classes without clips, and groups split by folds. It
+    finds the same sound in training and test clips, in two folds, or with other labels, also at another level, in
+    another format, or without its start or end. Findings are errors, warnings or notes; the exit code is 1 if there
+    are errors.
 
     Without an argument it prints versions, memory and GPU, and which package to install for which feature.
 

@@ -38,7 +38,7 @@ SHOWN, SHOWN_ON_PAGE = 5, 300  # rows per kind
 # {kind: (why it matters, what to do)}
 KINDS = {
     "unreadable": ("It cannot be trained on.", "Replace it by an intact copy, convert it, or leave it out."),
-    "cut": ("The rest of the sound is missing.", "Download it again, or leave it out."),
+    "truncated": ("The rest of the sound is missing.", "Download it again, or leave it out."),
     "damaged": ("Clips of these records are lost.", "Make the records again with --overwrite, or fetch them again."),
     "left out": ("No model trains on it.", "Replace the file and make the records again."),
     "silent": ("Its label teaches what silence sounds like.", "Replace it, label it as background, or leave it out."),
@@ -233,8 +233,8 @@ def _sound_findings(dataset):
     for clip, each in zip(dataset.clips.itertuples(), dataset.examinations):
         about = functools.partial(_finding, clip=clip.name, subset=clip.subset)
         if each.fault:
-            cut = "cut short" in each.fault
-            yield about("error", "cut" if cut else "unreadable", each.fault)
+            kind = "truncated" if "cut short" in each.fault else "unreadable"
+            yield about("error", kind, each.fault)
         if not each.sample_rate:
             continue
         level = 20 * np.log10(max(each.rms, 1e-9))

@@ -82,7 +82,7 @@ def result(tmp_path_factory):
 
 EXPECTED = {
     ("error", "unreadable"): [("broken.wav", "", "it begins with b'<html>not fo'")],
-    ("error", "cut"): [("cut.wav", "", "the file is cut short")],
+    ("error", "truncated"): [("cut.wav", "", "the file is cut short")],
     ("error", "silent"): [("silent.wav", "", "all 1.00 s are zero")],
     ("error", "leak into test"): [("knock.mp3", "knock.wav", "the same sound (")],
     ("error", "leak between folds"): [("rain.wav", "rain_copy.ogg", "which begins 0.14 s later")],
