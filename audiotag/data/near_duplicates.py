@@ -1,4 +1,4 @@
-"""Finds clips that have the same sound: at another level, in another format, shorter.
+"""Finds clips with the same sound, also at another level, shorter or converted.
 
 Of each clip the nearest others by the summary of their fingerprints are candidates. Two clips have the same sound if
 the details of their fingerprints correlate once they are aligned and their levels agree. Details are differences of
