@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from audiotag.errors import ConfigError, DataError
+from audiotag.remote import is_url
 
 if TYPE_CHECKING:
     import numpy as np
@@ -102,7 +103,8 @@ def fit(
 
     Args:
         experiment: What `load_experiment` returns, or an experiment file.
-        run_dir: The directory of the run. One that was killed resumes after its last complete epoch.
+        run_dir: The directory of the run, or a URL such as s3://bucket/runs/demo. One that was killed resumes after its
+            last complete epoch.
         fold: The only fold to train; None trains those of the experiment.
         restart: Replace the run in the directory.
         quiet: Print no results.
@@ -125,6 +127,11 @@ def fit(
             f"found {type(experiment).__name__}, expected an experiment. Give what audiotag.load_experiment returns, "
             "or the path of an experiment file."
         )
+    if is_url(run_dir):
+        from audiotag.runs.mirror import trained_at
+
+        with trained_at(str(run_dir)) as folder:
+            return fit(experiment, folder, fold=fold, restart=restart, quiet=quiet)
     from audiotag.backend import on_tensorflow, run_in_tensorflow
     from audiotag.config import custom
     from audiotag.runs.directory import shared_lock
@@ -144,6 +151,9 @@ def fit(
 def open_run(folder: FilePath) -> Run:
     """Opens a run: its experiment, class names, training histories and files.
 
+    Args:
+        folder: Its directory, or a URL.
+
     Raises:
         DataError: There is no run, or it is damaged.
 
@@ -153,7 +163,7 @@ def open_run(folder: FilePath) -> Run:
     """
     from audiotag.runs import directory
 
-    return directory.open_run(Path(folder))
+    return directory.open_run(_local(folder))
 
 
 def load_model(
@@ -195,6 +205,7 @@ def load_model(
             run, [*_several(overrides), *(str(option) for option in (stage, fold) if option is not None)]
         )
     _check_model(run)
+    run = _local(run)
     from audiotag.config import custom
     from audiotag.serving.saved_model import load_predictor
 
@@ -352,6 +363,7 @@ def evaluate(
         lwlrap = evaluation.overall.query("split == 'all'").set_index("measure").loc["lwlrap", "value"]
     """
     _check_model(run)
+    run = _local(run)
     from audiotag.config import custom
     from audiotag.ensembling.members import EnsemblePredictor, open_model, predictions_and_thresholds
     from audiotag.evaluation.measures import evaluation_tables
@@ -536,6 +548,17 @@ def explore(source: FilePath, *, num_workers: int | None = None) -> dict[str, pd
 def _several(texts):
     """A text or path as a tuple of one, or several as a tuple."""
     return (texts,) if isinstance(texts, (str, os.PathLike)) else tuple(texts)
+
+
+def _local(run):
+    """What it is given, or the local copy of a run at a URL."""
+    if not isinstance(run, (str, os.PathLike)):
+        return run
+    if not is_url(run):
+        return Path(run)
+    from audiotag.runs.mirror import local_run
+
+    return local_run(str(run))
 
 
 def _check_model(model):

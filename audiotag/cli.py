@@ -22,6 +22,7 @@ from audiotag import __version__, files
 from audiotag.config.signatures import component_names
 from audiotag.errors import AudiotagError, DataError
 from audiotag.quiet import without_startup_lines
+from audiotag.remote import is_url
 
 if TYPE_CHECKING:
     from audiotag.inference.predictor import Predictor
@@ -56,6 +57,29 @@ class Output(click.Path):
             check_parquet(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
+
+
+class Place(click.Path):
+    """A directory, or a URL such as s3://bucket/records, which stays a text."""
+
+    def __init__(self, *, exists: bool = False):
+        super().__init__(file_okay=False, exists=exists, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path, or the URL."""
+        return str(value) if is_url(value) else super().convert(value, param, ctx)
+
+
+class ModelPath(click.Path):
+    """A run, or another model; a run at a URL is copied into the cache."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path, or that of the copy."""
+        if is_url(value):
+            from audiotag.runs.mirror import local_run
+
+            return local_run(str(value))
+        return Path(str(super().convert(value, param, ctx)))
 
 
 def _allow_components(context):
@@ -137,8 +161,8 @@ BLOCKS_PER_SECOND = 20  # of a signal that is read while it is recorded
 TABLE, ARRAYS = Output(".csv", ".parquet"), Output(".npz", ".parquet")
 CSV, JSON, HTML, PNG = Output(".csv"), Output(".json"), Output(".html"), Output(".png")
 experiment_argument = click.argument("experiment", type=PATH)  # a file, or the name of a shipped experiment
-run_argument = click.argument("folder", metavar="RUN", type=FOLDER)
-model_argument = click.argument("model", metavar="RUN|ENSEMBLE", type=PATH)
+run_argument = click.argument("folder", metavar="RUN", type=ModelPath(file_okay=False))
+model_argument = click.argument("model", metavar="RUN|ENSEMBLE", type=ModelPath())
 allow_unsafe_option = click.option(
     "--allow-unsafe",
     is_flag=True,
@@ -174,7 +198,7 @@ by_option = click.option(
     type=click.Choice(["margin", "cleanlab"]),
     help="How to measure doubt: by the margin between classes, or by the library cleanlab.",
 )
-moved_records = click.option("--records", type=FOLDER, help="Where the run's records are now, if they were moved.")
+moved_records = click.option("--records", type=Place(), help="Where the run's records are now, if they were moved.")
 test_option = click.option(
     "--test", is_flag=True, help="Measure all on the test clips, too, and not only the best by validation clips."
 )
@@ -245,7 +269,9 @@ def make_demo(folder: Path, seed: int) -> None:
 
 @main.command("make-records")
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
-@click.option("--out", type=FOLDER, help="The directory to write; tfrecords/ and the name of SOURCE by default.")
+@click.option(
+    "--out", type=Place(), help="The directory or URL to write; tfrecords/ and the name of SOURCE by default."
+)
 @click.option("--layout", default="auto", show_default=True, help=f"One of auto, {', '.join(LAYOUTS)}.")
 @click.option("--sample-rate", default=44_100, show_default=True, type=click.IntRange(200, 1_000_000), help="In Hz.")
 @click.option(
@@ -278,7 +304,7 @@ def make_demo(folder: Path, seed: int) -> None:
 )
 def make_records(
     source: Path,
-    out: Path | None,
+    out: Path | str | None,
     layout: str,
     follow_links: Path | None,
     vocabulary: Path | None,
@@ -311,7 +337,7 @@ def make_records(
     import_tensorflow(models=False)
     manifest = write_records(found, out, **options)
     counts = manifest.count_clips()
-    rejects = out / "rejects.csv"
+    rejects = manifest.directory / "rejects.csv"
     num_rejects = sum(1 for _ in csv_lines(rejects)) - 1
     left_out = f"; {num_rejects} left out, see {rejects}" if num_rejects else ""
     if background:
@@ -323,8 +349,8 @@ def make_records(
 
 
 @main.command("check-records")
-@click.argument("directory", type=FOLDER)
-def check_records(directory: Path) -> None:
+@click.argument("directory", type=Place())
+def check_records(directory: Path | str) -> None:
     """Read every byte of the records in DIRECTORY and report what is damaged.
 
     Example: audiotag check-records tfrecords/fsdkaggle2019
@@ -470,23 +496,25 @@ def schema(kind: str) -> None:
 @main.command()
 @experiment_argument
 @experiment_overrides
-@click.option("--run", "folder", type=FOLDER, help="Directory of the run; runs/ and the name of EXPERIMENT by default.")
+@click.option(
+    "--run", "folder", type=Place(), help="Directory or URL of the run; runs/ and the name of EXPERIMENT by default."
+)
 @click.option("--fold", type=click.IntRange(min=0), help="Train only the model of this fold.")
 @click.option(
     "--resume/--restart", "resume", default=True, help="Resume the run in the directory (default), or replace it."
 )
 @click.option(
     "--records",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=Place(exists=True),
     help="Where the records are, if not where EXPERIMENT says.",
 )
 def fit(
     experiment: Path,
     overrides: tuple[str, ...],
-    folder: Path | None,
+    folder: Path | str | None,
     fold: int | None,
     resume: bool,
-    records: Path | None,
+    records: Path | str | None,
 ) -> None:
     """Train the model that EXPERIMENT describes, and export it.
 
@@ -565,7 +593,7 @@ def preview(
 @click.option("--robustness", is_flag=True, help="Also show what is lost on louder, softer, noisy, … test clips.")
 @allow_unsafe_option
 @moved_records
-def report(folder: Path, out: Path | None, records: Path | None, robustness: bool) -> None:
+def report(folder: Path, out: Path | None, records: Path | str | None, robustness: bool) -> None:
     """Write a page about RUN.
 
     It shows learning curves, classes, confusions, calibration, and the worst clips with audio.
@@ -586,7 +614,7 @@ def report(folder: Path, out: Path | None, records: Path | None, robustness: boo
 @main.command()
 @model_argument
 @click.option("--stage", help="The stage whose weights to use; the last by default.")
-@click.option("--records", type=FOLDER, help="Other records than the run was trained on, or where these are now.")
+@click.option("--records", type=Place(), help="Other records than the run was trained on, or where these are now.")
 @click.option("--out-of-fold", is_flag=True, help="Evaluate the out-of-fold predictions of all trained folds.")
 @click.option("--csv", "csv_path", type=TABLE, help="Write the measures per class to this file.")
 @click.option("--out", type=FOLDER, help="Write overall, classes, clips, calibration and scores into this folder.")
@@ -597,7 +625,7 @@ def report(folder: Path, out: Path | None, records: Path | None, robustness: boo
 def evaluate(
     model: Path,
     stage: str | None,
-    records: Path | None,
+    records: Path | str | None,
     out_of_fold: bool,
     csv_path: Path | None,
     out: Path | None,
@@ -662,7 +690,7 @@ def sweep(path: Path, folder: Path | None, quick: bool, test: bool) -> None:
 
 
 @main.command()
-@click.argument("folders", metavar="RUN...", nargs=-1, required=True, type=FOLDER)
+@click.argument("folders", metavar="RUN...", nargs=-1, required=True, type=ModelPath(file_okay=False))
 @click.option(
     "--measure",
     default="lwlrap",
@@ -671,9 +699,11 @@ def sweep(path: Path, folder: Path | None, quick: bool, test: bool) -> None:
 )
 @click.option("--out", type=FOLDER, help="Write the tables as CSV and text, and a page, into this folder.")
 @test_option
-@click.option("--records", multiple=True, type=FOLDER, help="Where records are now, if they were moved; repeatable.")
+@click.option("--records", multiple=True, type=Place(), help="Where records are now, if they were moved; repeatable.")
 @allow_unsafe_option
-def compare(folders: tuple[Path, ...], measure: str, out: Path | None, test: bool, records: tuple[Path, ...]) -> None:
+def compare(
+    folders: tuple[Path, ...], measure: str, out: Path | None, test: bool, records: tuple[Path | str, ...]
+) -> None:
     """Compare trained RUNs: what differs in their experiments, and their measures.
 
     Runs that differ only in seed and records are one setting. The others are
@@ -708,7 +738,7 @@ def compare(folders: tuple[Path, ...], measure: str, out: Path | None, test: boo
 )
 @allow_unsafe_option
 @moved_records
-def advise(folder: Path, measure: str, draws: int, records: Path | None) -> None:
+def advise(folder: Path, measure: str, draws: int, records: Path | str | None) -> None:
     """Forecast what more training clips would bring to RUN.
 
     It trains the experiment of RUN on a half, a quarter and an eighth of its training clips, and fits a
@@ -742,7 +772,7 @@ def label_issues(
     order: Literal["suspicion", "usefulness"],
     by: Literal["margin", "cleanlab"],
     csv_path: Path | None,
-    records: Path | None,
+    records: Path | str | None,
 ) -> None:
     """Rank the training clips of RUN by how doubtful their labels are.
 
@@ -811,7 +841,7 @@ def review(
     who: str | None,
     port: int,
     browser: bool,
-    records: Path | None,
+    records: Path | str | None,
 ) -> None:
     """Correct the labels of RUN on a page, by keyboard, the most doubtful first.
 
@@ -862,7 +892,7 @@ def review(
 
 
 @main.command()
-@click.argument("model", metavar="RUN|ENSEMBLE|SAVEDMODEL|ONNX|LITERT", type=PATH)
+@click.argument("model", metavar="RUN|ENSEMBLE|SAVEDMODEL|ONNX|LITERT", type=ModelPath())
 @click.argument("paths", metavar="FILES...", nargs=-1, required=True)
 @click.option("--top", default=3, show_default=True, type=click.IntRange(min=1), help="Classes to show per file.")
 @click.option("--csv", "csv_path", type=TABLE, help="Write probabilities and logits of all classes to this file.")
@@ -948,7 +978,7 @@ def predict(
 
 
 @main.command()
-@click.argument("model", metavar="RUN|ENSEMBLE|SAVEDMODEL|ONNX|LITERT", type=PATH)
+@click.argument("model", metavar="RUN|ENSEMBLE|SAVEDMODEL|ONNX|LITERT", type=ModelPath())
 @click.option(
     "--sample-rate", type=click.IntRange(min=200), help="Sample rate of the signal in Hz.  [default: the model's]"
 )
@@ -993,7 +1023,7 @@ def listen(
 
 
 @main.command()
-@click.argument("model", metavar="RUN|SAVEDMODEL", type=PATH)
+@click.argument("model", metavar="RUN|SAVEDMODEL", type=ModelPath())
 @click.argument("paths", metavar="FILES...", nargs=-1, required=True)
 @click.option("--out", required=True, type=ARRAYS, help="The file to write: NAME.npz or NAME.parquet.")
 @click.option("--per", default="window", show_default=True, type=click.Choice(["window", "clip"]), help="Rows.")
@@ -1040,7 +1070,7 @@ def embed(
 
 
 @main.command("label-next")
-@click.argument("model", metavar="RUN|SAVEDMODEL", type=PATH)
+@click.argument("model", metavar="RUN|SAVEDMODEL", type=ModelPath())
 @click.argument("paths", metavar="FILES...", nargs=-1, required=True)
 @click.option("--top", default=50, show_default=True, type=click.IntRange(min=1), help="How many files to choose.")
 @click.option("--csv", "csv_path", type=CSV, help="Write the table to this file.")
@@ -1068,7 +1098,7 @@ def label_next(model: Path, paths: tuple[str, ...], top: int, csv_path: Path | N
 
 
 @main.command("fit-events")
-@click.argument("model", metavar="RUN|ENSEMBLE|SAVEDMODEL", type=PATH)
+@click.argument("model", metavar="RUN|ENSEMBLE|SAVEDMODEL", type=ModelPath())
 @click.argument("table", type=FILE)
 @click.option("--out", required=True, type=JSON, help="The file to write, for predict --event-settings.")
 @click.option(
@@ -1132,7 +1162,7 @@ def make_submission(
     template: Path | None,
     top: int | None,
     fold: int | None,
-    records: Path | None,
+    records: Path | str | None,
     overrides: tuple[str, ...],
 ) -> None:
     """Write the scores of the test clips for a competition.

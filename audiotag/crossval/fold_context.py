@@ -6,14 +6,13 @@ Training, label selection and out-of-fold prediction use it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pandas as pd
 
 from audiotag.config.schema import Stage, expand_rounds
 from audiotag.data.records.manifest import Manifest
-from audiotag.data.records.offsets import PcmShard
+from audiotag.data.records.offsets import Shards
 from audiotag.runs.directory import Run, StageFiles
 
 
@@ -35,7 +34,7 @@ class FoldContext:
     clips: pd.DataFrame
     fold: int
     stage: Stage
-    offsets: Mapping[str, PcmShard] | None = None
+    offsets: Shards | None = None
 
     def at_stage(self, name: str) -> FoldContext:
         """The same fold at another stage, or at one of its rounds."""

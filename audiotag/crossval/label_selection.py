@@ -41,7 +41,7 @@ def stage_clips(context: FoldContext) -> pd.DataFrame:
         may_select_none = stage.select is not None and subset in context.run.experiment.noisy_subsets(stage)
         if not (chosen["subset"] == subset).any() and not may_select_none:
             raise DataError(
-                f"{context.manifest.directory}: all {subset} clips of stage {stage.name!r} are in fold {context.fold}, "
+                f"{context.manifest.place}: all {subset} clips of stage {stage.name!r} are in fold {context.fold}, "
                 "which is held out."
             )
     if chosen.empty:

@@ -214,18 +214,18 @@ def check_subset_names(experiment: Experiment, manifest: Manifest) -> None:
         for subset in subsets:
             if subset not in present:
                 raise DataError(
-                    f"{manifest.directory}: has no {subset} clips, which {place} names. {nearest(subset, accepted)}"
+                    f"{manifest.place}: has no {subset} clips, which {place} names. {nearest(subset, accepted)}"
                     f"Its subsets: {', '.join(present)}."
                 )
 
 
-def refuse_background(experiment: Experiment, clips: pd.DataFrame, source: Path) -> None:
+def refuse_background(experiment: Experiment, clips: pd.DataFrame, source: str | Path) -> None:
     """Refuses training clips without labels in a single-label task.
 
     Args:
         experiment: An `Experiment`.
         clips: The table of clips of its records.
-        source: The directory of the records, for the message.
+        source: The place of the records, for the message.
 
     Raises:
         DataError: Says how many there are.

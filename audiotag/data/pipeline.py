@@ -10,8 +10,9 @@ import functools
 import io
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,12 @@ import tensorflow as tf
 from audiotag.data.audio import decoding
 from audiotag.data.records import schema
 from audiotag.data.records.manifest import Manifest, damage_error, damaged_shards, refuse_replaced
-from audiotag.data.records.offsets import PcmShard
-from audiotag.errors import DataError
+from audiotag.data.records.offsets import PcmShard, RemoteShard, Shards
+from audiotag.errors import AudiotagError, DataError
 from audiotag.padding import num_repeats, num_sliding_windows, zeros_before
 
 SHARDS_AT_ONCE = 4
+READ_AT_ONCE = 32  # windows of shards at a URL
 CACHED_BYTES = 1 << 28  # of batches that are read in every epoch
 # AutoGraph would rewrite the functions below, which takes 0.3 s and which none of them needs.
 as_written = tf.autograph.experimental.do_not_convert
@@ -64,7 +66,7 @@ def training_batches(
     epochs: range,
     probabilities: np.ndarray | None = None,
     num_steps: int | None = None,
-    offsets: Mapping[str, PcmShard] | None = None,
+    offsets: Shards | None = None,
     hop: int | None = None,
     features: WindowFeatures | None = None,
 ) -> tf.data.Dataset:
@@ -143,7 +145,7 @@ def window_batches(
     pad: str,
     hop: int,
     batch_size: int,
-    offsets: Mapping[str, PcmShard] | None = None,
+    offsets: Shards | None = None,
 ) -> tf.data.Dataset:
     """Batches of all sliding windows of clips, those of a clip one after the other.
 
@@ -190,6 +192,7 @@ class _Windows:
 
     def __init__(self, manifest, clips, *, window_samples, pad, seed, hop, every=False):
         self.paths = _paths(manifest, clips)
+        self.remote = manifest.remote
         self.num_clips, self.window_samples, self.pad, self.seed = len(clips), window_samples, pad, seed
         self.hop, self.every = hop, every
 
@@ -224,7 +227,15 @@ class _Windows:
 
     def _shuffled_shards(self, number):
         """The positions of the shards in `paths`, in a new order: [shards]."""
-        return tf.random.experimental.stateless_shuffle(tf.range(len(self.paths)), [self.seed, number])
+        order = tf.random.experimental.stateless_shuffle(tf.range(len(self.paths)), [self.seed, number])
+        if self.remote is None:
+            return order
+        return tf.ensure_shape(tf.numpy_function(self._expect, [order], tf.int32, stateful=False), order.shape)
+
+    def _expect(self, order):
+        """Tells the cache in which order shards at a URL will be read."""
+        self.remote.expect([Path(self.paths[place]).name for place in order], "training")
+        return order
 
     def _place(self, name, num_samples, number, *draw):
         """The first sample of a window, or the zeros before a clip that is shorter; or those of several names."""
@@ -265,7 +276,7 @@ class _SequentialWindows(_Windows):
 
     def in_record_order(self, number, counts=None):
         paths = tf.gather(tf.constant(self.paths), self._shuffled_shards(number))
-        records = _read(tf.data.Dataset.from_tensor_slices(paths))
+        records = _read(tf.data.Dataset.from_tensor_slices(paths), self.remote)
         if counts is None:
             windows = records.map(lambda record: self._one_window(record, number), num_parallel_calls=tf.data.AUTOTUNE)
             if self.has_others:
@@ -337,6 +348,7 @@ class _FeaturesOfWindows(_WindowsByRow):
 
     def __init__(self, manifest, clips, features, **options):
         super().__init__(manifest, clips, **options)
+        self.remote = None  # no shard is read
         with tf.device("CPU"):
             self.values, self.first = tf.constant(features.values), tf.constant(features.first)
 
@@ -348,15 +360,29 @@ class _FeaturesOfWindows(_WindowsByRow):
 
 
 class _WindowsByOffset(_WindowsByRow):
-    """Reads only windows, a batch at a time."""
+    """Reads only windows, several at a time: after they are shuffled, as a window takes much memory.
+
+    Windows of shards at a URL are read before: after it, a few of each shard would be left for long, and the cache
+    would have to keep or fetch the shard for them.
+    """
 
     def __init__(self, manifest, clips, offsets, **options):
         super().__init__(manifest, clips, **options)
         self.places = _clip_places(manifest, clips, offsets)
         self.num_samples = self.places.num_samples
 
+    def in_record_order(self, number, counts=None):
+        windows = super().in_record_order(number, counts)
+        if self.remote is None:
+            return windows
+        read = lambda rows, starts: (rows, tf.ensure_shape(self._read_all(rows, starts), [None, self.window_samples]))
+        return windows.batch(READ_AT_ONCE).map(read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).unbatch()
+
     def waveforms(self, rows, windows):
-        return tf.numpy_function(self._read, [rows, windows], tf.int16, stateful=False)
+        return windows if self.remote is not None else self._read_all(rows, windows)
+
+    def _read_all(self, rows, starts):
+        return tf.numpy_function(self._read, [rows, starts], tf.int16, stateful=False)
 
     def _read(self, rows, places):
         waveforms = _aligned((len(rows), self.window_samples))
@@ -364,8 +390,8 @@ class _WindowsByOffset(_WindowsByRow):
             samples = min(int(self.num_samples[row]), self.window_samples)
             missing = self.window_samples - samples
             start, before = (0, place if self.pad != "repeat" else 0) if missing else (place, 0)
-            offset = int(self.places.offsets[row]) + 2 * start
-            self.places.shards[row].read(offset, waveform[before : before + samples])
+            shard, clip = self.places.shards[row], int(self.places.numbers[row])
+            shard.read(clip, start, waveform[before : before + samples])
             if self.pad != "repeat":
                 waveform[:before] = waveform[before + samples :] = 0
             elif missing:
@@ -388,7 +414,7 @@ def evaluation_batches(
     *,
     window_samples: int,
     batch_size: int,
-    offsets: Mapping[str, PcmShard] | None = None,
+    offsets: Shards | None = None,
     repeated: bool = False,
 ) -> tf.data.Dataset:
     """Batches of complete clips, each exactly once, grouped by length.
@@ -414,7 +440,7 @@ def evaluation_batches(
     lengths = np.ceil(window_samples * 2 ** (steps / 2)).astype("int64")
     batch_sizes = np.maximum(1, batch_size * window_samples // lengths)
     if offsets is not None:
-        return _batches_by_offset(_clip_places(manifest, clips, offsets), lengths, batch_sizes)
+        return _batches_by_offset(manifest, _clip_places(manifest, clips, offsets), lengths, batch_sizes)
     find_row = _rows_by_name(clips)
 
     def record_and_row(serialized):
@@ -423,7 +449,7 @@ def evaluation_batches(
 
     num_clips = np.bincount(np.searchsorted(lengths, clips["num_samples"]), minlength=len(lengths))
     batches = (
-        _read(tf.data.Dataset.from_tensor_slices(paths))
+        _read(tf.data.Dataset.from_tensor_slices(paths), manifest.remote)
         .map(record_and_row, num_parallel_calls=tf.data.AUTOTUNE)
         .filter(lambda _, row: row >= 0)
         .map(
@@ -445,8 +471,8 @@ def evaluation_batches(
     )
 
 
-def _batches_by_offset(places, lengths, batch_sizes):
-    """The batches of `evaluation_batches`: those of a length together, each read in one call."""
+def _batches_by_offset(manifest, places, lengths, batch_sizes):
+    """The batches of `evaluation_batches`, each read in one call."""
     order = np.argsort(places.rank)  # as in the records
     of_length = np.searchsorted(lengths, places.num_samples[order])  # [clips]
     batches = [
@@ -456,13 +482,19 @@ def _batches_by_offset(places, lengths, batch_sizes):
         )
         for start in range(0, len(rows), batch_size)
     ]
+    batches.sort(key=lambda batch: places.rank[batch[0][-1]])  # shards once, as far as possible, not for each length
+    if manifest.remote is not None:
+        shard_of = [shard.file for shard in manifest.shards for _ in shard.clips]
+        shards = list(dict.fromkeys(shard_of[rank] for rank in sorted(places.rank)))
 
     def read(number):
+        if manifest.remote is not None and number == 0:
+            manifest.remote.expect(shards, "evaluation")
         rows, length = batches[int(number)]
         waveforms = _aligned((len(rows), length))
         for waveform, row in zip(waveforms, rows.tolist()):
             num_samples = int(places.num_samples[row])
-            places.shards[row].read(int(places.offsets[row]), waveform[:num_samples])
+            places.shards[row].read(int(places.numbers[row]), 0, waveform[:num_samples])
             waveform[num_samples:] = 0
         return waveforms.astype("int16", copy=False), rows
 
@@ -507,6 +539,8 @@ def feature_batches(features: WindowFeatures, *, batch_size: int) -> tf.data.Dat
 def explain_damage(manifest: Manifest) -> Iterator[None]:
     """Turns TensorFlow's errors about records into one that names the damaged shard.
 
+    For records at a URL it says why a shard cannot be fetched.
+
     Raises:
         DataError: A shard differs from what make-records wrote.
     """
@@ -514,7 +548,9 @@ def explain_damage(manifest: Manifest) -> Iterator[None]:
         yield
     except (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.InvalidArgumentError) as error:
         refuse_replaced(manifest)
-        damage = list(damaged_shards(manifest))
+        if manifest.remote is not None and manifest.remote.failure is not None:
+            raise manifest.remote.failure from error
+        damage = [] if manifest.remote is not None else list(damaged_shards(manifest))
         if not damage:
             raise
         raise damage_error(damage) from error
@@ -525,7 +561,7 @@ def _paths(manifest, clips):
     present = {name for shard in manifest.shards for name in shard.clips}
     absent = [name for name in clips["name"] if name not in present]
     if absent:
-        raise DataError(f"{manifest.directory}: {len(absent)} clips are not in these records, such as {absent[0]}.")
+        raise DataError(f"{manifest.place}: {len(absent)} clips are not in these records, such as {absent[0]}.")
     return manifest.paths_holding(clips["name"])
 
 
@@ -537,10 +573,10 @@ def _has_others(manifest, clips):
 
 @dataclass(frozen=True)
 class _ClipPlaces:
-    """Where clips are: for each its shard, the byte at which its PCM starts, its samples, its rank in the records."""
+    """Where clips are: for each its shard, its number there, its samples, its rank in the records."""
 
-    shards: list[PcmShard]
-    offsets: np.ndarray
+    shards: list[PcmShard | RemoteShard]
+    numbers: np.ndarray
     num_samples: np.ndarray
     rank: np.ndarray
 
@@ -551,10 +587,9 @@ def _clip_places(manifest, clips, offsets):
     shards = [offsets[shard.file] for shard in held for _ in shard.clips]
     rank_of = {name: rank for rank, name in enumerate(name for shard in held for name in shard.clips)}
     rank = np.array([rank_of[name] for name in clips["name"]], "int64")
-    all_offsets, all_samples = (
-        np.concatenate([getattr(offsets[shard.file], key) for shard in held]) for key in ("offsets", "num_samples")
-    )
-    return _ClipPlaces([shards[number] for number in rank], all_offsets[rank], all_samples[rank], rank)
+    numbers = np.concatenate([np.arange(len(shard.clips)) for shard in held])
+    num_samples = np.concatenate([offsets[shard.file].num_samples for shard in held])
+    return _ClipPlaces([shards[number] for number in rank], numbers[rank], num_samples[rank], rank)
 
 
 def _rows_by_name(clips):
@@ -576,10 +611,23 @@ def _rows_by_name(clips):
     return find_row
 
 
-def _read(paths):
+def _read(paths, remote):
     """Serialized records of several shards at once, in the same order on any machine."""
+
+    def read(path):
+        try:
+            return np.array(remote.read_records(Path(path.decode()).name), object)
+        except AudiotagError as error:
+            raise ValueError(str(error)) from error
+
+    def records(path):
+        if remote is None:
+            return tf.data.TFRecordDataset(path, buffer_size=1 << 20)
+        serialized = tf.numpy_function(read, [path], tf.string, stateful=False)
+        return tf.data.Dataset.from_tensor_slices(tf.ensure_shape(serialized, [None]))
+
     return paths.interleave(
-        lambda path: tf.data.TFRecordDataset(path, buffer_size=1 << 20),
+        records,
         cycle_length=SHARDS_AT_ONCE,
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,

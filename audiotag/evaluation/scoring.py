@@ -51,16 +51,16 @@ def find_test_clips(run: Run, records: str | Path | None = None) -> tuple[Manife
     """
     manifest = find_records(run) if records is None else read_manifest(records)
     if manifest.vocabulary != run.vocabulary:
-        raise DataError(f"{manifest.directory}: has other classes than {run.folder} was trained for.")
+        raise DataError(f"{manifest.place}: has other classes than {run.folder} was trained for.")
     if manifest.sample_rate != run.sample_rate:
         raise DataError(
-            f"{manifest.directory}: {manifest.sample_rate} Hz; {run.folder} was trained at {run.sample_rate} Hz."
+            f"{manifest.place}: {manifest.sample_rate} Hz; {run.folder} was trained at {run.sample_rate} Hz."
         )
     clips = read_clips(manifest.directory / "clips.csv")
     clips = clips[clips["subset"] == "test"].reset_index(drop=True)
     if clips.empty:
         raise DataError(
-            f"{manifest.directory}: has no test clips. Measure on the validation clips with --out-of-fold (in Python: "
+            f"{manifest.place}: has no test clips. Measure on the validation clips with --out-of-fold (in Python: "
             "out_of_fold=True), or put clips into a folder or subset test and make the records again."
         )
     return manifest, clips

@@ -1,6 +1,6 @@
 """What the backbone of a model makes of the windows of clips, before the head."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -10,7 +10,7 @@ from keras import ops
 from audiotag.backend import compiled
 from audiotag.data.pipeline import evaluation_batches, window_batches
 from audiotag.data.records.manifest import Manifest
-from audiotag.data.records.offsets import PcmShard
+from audiotag.data.records.offsets import Shards
 from audiotag.inference.records import BATCH_SIZE
 from audiotag.models.tagger import Tagger
 from audiotag.models.windowing import to_float
@@ -25,7 +25,7 @@ def features_of_clips(
     clips: pd.DataFrame,
     kind: Kind,
     *,
-    offsets: Mapping[str, PcmShard] | None = None,
+    offsets: Shards | None = None,
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yields what enters the head of a model for every window of clips.
 

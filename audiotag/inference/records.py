@@ -1,6 +1,6 @@
 """Scores of clips in records."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -12,7 +12,7 @@ from audiotag import progress
 from audiotag.backend import compiled
 from audiotag.data.pipeline import evaluation_batches, explain_damage
 from audiotag.data.records.manifest import Manifest
-from audiotag.data.records.offsets import PcmShard
+from audiotag.data.records.offsets import Shards
 from audiotag.inference.predictor import mean_logits
 from audiotag.models.tagger import Tagger
 
@@ -24,7 +24,7 @@ def score_records(
     manifest: Manifest,
     clips: pd.DataFrame,
     *,
-    offsets: Mapping[str, PcmShard] | None = None,
+    offsets: Shards | None = None,
     label: str = "score",
 ) -> np.ndarray:
     """Probabilities of clips in records, averaged over taggers.
@@ -47,7 +47,7 @@ def score_logits(
     manifest: Manifest,
     clips: pd.DataFrame,
     *,
-    offsets: Mapping[str, PcmShard] | None = None,
+    offsets: Shards | None = None,
     label: str = "score",
 ) -> np.ndarray:
     """The logits of `score_records`, which keep probabilities near 0 and 1 apart.

@@ -17,6 +17,7 @@ EXTRAS = {
     "onnx": ("onnxruntime", "ONNX files"),
     "litert": ("ai-edge-litert", "predicting with LiteRT files"),
     "cleanlab": ("cleanlab", "label-issues --by cleanlab"),
+    "remote": ("s3fs", "records and runs at s3:// and gs://"),
 }
 BACKENDS = ("jax", "torch")  # of Keras, beside TensorFlow
 LITTLE_MEMORY = 4 << 30  # bytes

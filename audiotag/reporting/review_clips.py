@@ -211,7 +211,7 @@ def clips_of_records(run: Run, queue: ReviewQueue) -> ReviewClips:
             if shards is None:
                 return _beginning(waveforms_of_records(manifest, [name])[name], run.sample_rate)
             pcm = np.empty(shards[file].num_samples[place], "<i2")
-            shards[file].read(int(shards[file].offsets[place]), pcm)
+            shards[file].read(place, 0, pcm)
         except (DataError, ValueError, OSError) as error:
             raise DataError(
                 f"{name}: cannot be read: {str(error).rstrip('.')}. If the records were moved, start audiotag review "

@@ -37,6 +37,7 @@ from audiotag.config.signatures import nearest
 from audiotag.data.audio.audio_config import AudioConfig
 from audiotag.data.records.manifest import MANIFEST_FILE, Manifest, load_manifest, read_manifest
 from audiotag.errors import ConfigError, DataError, shortened
+from audiotag.remote import is_url
 
 PACKAGES = ("tensorflow", "keras", "numpy", "pandas", "scikit-learn", "librosa", "soundfile", "soxr")
 RETRAIN = "Retrain with --restart."
@@ -333,7 +334,8 @@ def find_records(run: Run) -> Manifest:
     Raises:
         DataError: They are not there, or damaged.
     """
-    place = Path(run.experiment.records)
+    place: str | Path = run.experiment.records
+    place = place if is_url(place) else Path(place)
     try:
         found = load_manifest(place).fingerprint
     except DataError as error:
@@ -343,7 +345,9 @@ def find_records(run: Run) -> Manifest:
             return read_manifest(place)
         reason = f"{place}: has other records, with the fingerprint {found[:SHOWN_DIGITS]}."
     bases = (Path(), run.folder.resolve().parent.parent)
-    folders = [folder for base in bases for folder in ((base / place).parent, base / RECORDS_FOLDER)]
+    folders = [base / RECORDS_FOLDER for base in bases]
+    if not is_url(place):
+        folders = [folder for base, made in zip(bases, folders) for folder in ((base / place).parent, made)]
     folders = [*{folder.resolve(): folder for folder in reversed(folders)}.values()][::-1]
     for folder in folders:
         for manifest in sorted(folder.glob(f"*/{MANIFEST_FILE}")):
@@ -463,8 +467,8 @@ def start_run(
     """
     folder = Path(folder)
     place = folder.resolve()
-    if Path(experiment.records) != manifest.directory:
-        experiment = experiment.model_copy(update={"records": str(manifest.directory)})
+    if not manifest.is_at(experiment.records):
+        experiment = experiment.model_copy(update={"records": manifest.place})
     if restart and (experiment_file(place).is_file() or data_file(place).is_file()):
         _refuse_others(folder)
         files.remove_unless_locked(place, folder / ".lock", _busy(folder))
@@ -540,7 +544,7 @@ def _difference(run, experiment, manifest, *, num_stages=None):
     if changed := run.changed_components():
         return f"with another version of {changed[0]}: its source file has changed"
     if run.fingerprint != manifest.fingerprint:
-        return f"on other records than {manifest.directory}: {_records_difference(run, manifest)}"
+        return f"on other records than {manifest.place}: {_records_difference(run, manifest)}"
     return None
 
 

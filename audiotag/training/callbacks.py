@@ -26,7 +26,7 @@ from audiotag.config.components import Section
 from audiotag.config.loading import parse
 from audiotag.data.records.manifest import refuse_replaced
 from audiotag.errors import ConfigError, DataError
-from audiotag.runs import weights
+from audiotag.runs import mirror, weights
 from audiotag.runs.directory import RETRAIN, previous
 from audiotag.training import state
 
@@ -394,6 +394,7 @@ class SaveState(keras.callbacks.Callback):
                 f"{self.path.parent}: training diverged to NaN: {error} after epoch {len(history)}. What was saved "
                 f"before is unchanged. Lower the learning rate and retrain with --restart."
             ) from error
+        mirror.after_saving()
         self.stop_if_asked()
 
     def stop_if_asked(self) -> None:

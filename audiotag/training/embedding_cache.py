@@ -186,7 +186,7 @@ def _compute(context, tagger, clips, kind, folder):
             name = clips["name"][row]
             if not np.isfinite(values).all():
                 raise DataError(
-                    f"{context.manifest.directory}: the backbone makes NaN or infinity of clip {name!r}. Leave the "
+                    f"{context.manifest.place}: the backbone makes NaN or infinity of clip {name!r}. Leave the "
                     "clip out with a correction of weight 0, or start from other weights."
                 )
             found[name] = part[name] = values

@@ -40,6 +40,7 @@ from audiotag.data.sampling import sampling_probabilities
 from audiotag.errors import ConfigError, DataError
 from audiotag.models.label_groups import group_labels
 from audiotag.models.tagger import Tagger
+from audiotag.remote import is_url
 from audiotag.runs.directory import (
     RETRAIN,
     Run,
@@ -115,7 +116,7 @@ def fit(
     manifest = _read_records(experiment, folder, restart, say)
     clips = read_clips(manifest.directory / "clips.csv")
     check_subset_names(experiment, manifest)
-    refuse_background(experiment, clips, manifest.directory)
+    refuse_background(experiment, clips, manifest.place)
     with custom.allowed():
         experiment = custom.with_checked_options(experiment)
         if restart or not is_trained(folder):
@@ -129,12 +130,12 @@ def fit(
 
 def _read_records(experiment: Experiment, folder: str | Path, restart: bool, say: Callable[[str], Any]) -> Manifest:
     """The records of an experiment; or, if its directory is gone, those of the run that continues."""
-    if restart or not is_run(folder) or Path(experiment.records).is_dir():
+    if restart or not is_run(folder) or is_url(experiment.records) or Path(experiment.records).is_dir():
         return read_manifest(experiment.records)
     run = open_run(folder)
     manifest = find_records(run)
-    if manifest.directory == Path(run.experiment.records):
-        say(f"{experiment.records}: there is no such directory. {folder} continues on {manifest.directory}.")
+    if manifest.is_at(run.experiment.records):
+        say(f"{experiment.records}: there is no such directory. {folder} continues on {manifest.place}.")
     return manifest
 
 

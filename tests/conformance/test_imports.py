@@ -24,6 +24,7 @@ ORDER = [
     "progress",
     "quiet",
     "padding",
+    "remote",
     "config",
     "data",
     "layers",
@@ -58,7 +59,7 @@ PURE = (
     "testing",
 )  # they run on every Keras backend
 # What a wrong experiment or a wrong table needs: imported before TensorFlow.
-LIGHT = ["errors", "files", "progress", "padding", "config", "data", "api"]
+LIGHT = ["errors", "files", "progress", "padding", "remote", "config", "data", "api"]
 NEEDS_TENSORFLOW = ("audiotag.data.pipeline",)
 
 COMMANDS = [[], *([name] for name in main.commands)]

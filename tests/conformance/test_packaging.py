@@ -62,6 +62,7 @@ def test_every_package_that_audiotag_imports_is_declared():
         "tf2onnx": "onnx",
         "jax": "jax",
         "cleanlab": "cleanlab",
+        "fsspec": "remote",
         "starlette": "review",
         "uvicorn": "review",
     }

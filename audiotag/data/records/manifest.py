@@ -6,13 +6,15 @@ It is written last, so its presence means that the records are complete.
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from audiotag import files
 from audiotag.data.audio.audio_config import AudioConfig
+from audiotag.data.records.remote import RemoteShards
 from audiotag.errors import DataError
+from audiotag.remote import Store, is_url
 
 MANIFEST_FILE = "manifest.json"  # written last: a directory of records with it is complete
 REMAKE = "Make the records again with --overwrite"  # the remedy for all damage
@@ -35,13 +37,15 @@ class Manifest:
     """The contents of a directory of records.
 
     Args:
-        directory: Where the records are; not written into the file.
+        directory: Where the records are, or, of records at a URL, the folder of the cache with their copies; not
+            written into the file.
         options: The options of make-records: sample_rate in Hz, codec, and so on.
         fingerprint: SHA-256 of everything that determines the records: the options, the table of clips and the bytes
             of the recordings.
         vocabulary: The K class names, in the order of the columns of labels and scores.
         shards: The files of records.
         tables: SHA-256 of clips.csv and rejects.csv by name.
+        remote: The shards of records at a URL; not written into the file.
     """
 
     directory: Path
@@ -50,6 +54,18 @@ class Manifest:
     vocabulary: tuple[str, ...]
     shards: tuple[Shard, ...]
     tables: dict[str, str]
+    remote: RemoteShards | None = field(default=None, compare=False)
+
+    @property
+    def place(self) -> str:
+        """Where the records are: a directory, or a URL."""
+        return str(self.directory) if self.remote is None else self.remote.store.url
+
+    def is_at(self, place: str | Path) -> bool:
+        """Whether the records are at a place, such as the one in an experiment."""
+        if is_url(place) or self.remote is not None:
+            return str(place).rstrip("/") == self.place
+        return Path(place) == self.directory
 
     @property
     def sample_rate(self) -> int:
@@ -86,7 +102,7 @@ def digest(content: Any) -> str:
 
 def write_manifest(manifest: Manifest) -> None:
     """Writes manifest.json, with its own SHA-256, into the manifest's directory."""
-    content = {key: value for key, value in asdict(manifest).items() if key != "directory"}
+    content = {key: value for key, value in asdict(manifest).items() if key not in ("directory", "remote")}
     content["schema_version"] = SCHEMA_VERSION
     content = json.loads(canonical(content))  # tuples become lists, as in what is read
     content["sha256"] = digest(content)
@@ -100,46 +116,79 @@ def read_manifest(directory: str | Path) -> Manifest:
     The check covers the hashes of the manifest and the tables and the size of every shard, which takes
     milliseconds; `check_records` also reads every byte of the audio.
 
+    Args:
+        directory: The directory, or a URL such as s3://bucket/records. The tables are then copied into the cache.
+
     Raises:
         DataError: The directory is absent, unfinished, of another schema, altered, or a file is missing.
     """
     manifest = load_manifest(directory)
-    directory, remedy = manifest.directory, _remedy(directory)
+    place, remedy, remote = manifest.place, _remedy(directory), manifest.remote
+    sizes = _sizes(manifest) if remote is None else remote.store.sizes()
     for shard in manifest.shards:
-        path = directory / shard.file
-        size = path.stat().st_size if path.is_file() else None
+        size = sizes.get(shard.file)
         if size != shard.bytes:
             what = "is missing" if size is None else f"has {size} bytes"
             raise DataError(
-                f"{path}: {what}; the manifest expects {shard.bytes} bytes and {len(shard.clips)} clips. {remedy}"
+                f"{place}/{shard.file}: {what}; the manifest expects {shard.bytes} bytes and {len(shard.clips)} clips. "
+                f"{remedy}"
             )
     for name, expected in manifest.tables.items():
-        path = directory / name
+        path = manifest.directory / name
+        if remote is not None:
+            remote.fetch_table(name, expected)
         if not path.is_file() or files.sha256(path) != expected:
             what = "altered" if path.is_file() else "missing"
-            raise DataError(f"{path}: {what}: its SHA-256 is not the manifest's. {remedy}")
+            raise DataError(f"{place}/{name}: {what}: its SHA-256 is not the manifest's. {remedy}")
     return manifest
 
 
+def _sizes(manifest):
+    """{file name: bytes} of the shards that are there."""
+    paths = {shard.file: manifest.directory / shard.file for shard in manifest.shards}
+    return {name: path.stat().st_size for name, path in paths.items() if path.is_file()}
+
+
 def load_manifest(directory: str | Path) -> Manifest:
-    """The manifest of a directory of records, without a check of its files.
+    """The manifest of records in a directory or at a URL; its files are not checked.
 
     Raises:
         DataError: The directory is absent or unfinished, or the manifest is of another schema or altered.
     """
-    directory = Path(directory)
-    path = directory / MANIFEST_FILE
-    if not directory.is_dir():
-        raise DataError(
-            f"{directory}: no such directory of records. Make it with: audiotag make-records SOURCE --out {directory}"
-        )
-    if not path.is_file():
+    store = Store(str(directory)) if is_url(directory) else None
+    if store is not None:
+        data = store.read(MANIFEST_FILE)
+    else:
+        directory = Path(directory)
+        if not directory.is_dir():
+            raise DataError(
+                f"{directory}: no such directory of records. Make it with: audiotag make-records SOURCE --out "
+                f"{directory}"
+            )
+        path = directory / MANIFEST_FILE
+        data = path.read_bytes() if path.is_file() else None
+    if data is None:
         raise DataError(
             f"{directory}: no {MANIFEST_FILE}, so make-records has not finished here. Run it again: it continues where "
             "it stopped."
         )
+    content = _parse_manifest(data, directory)
+    shards = tuple(Shard(**{**shard, "clips": tuple(shard["clips"])}) for shard in content["shards"])
+    remote = None if store is None else RemoteShards(store, shards, content["fingerprint"])
+    return Manifest(
+        directory=Path(directory) if remote is None else remote.folder,
+        options=content["options"],
+        fingerprint=content["fingerprint"],
+        vocabulary=tuple(content["vocabulary"]),
+        shards=shards,
+        tables=content["tables"],
+        remote=remote,
+    )
+
+
+def _parse_manifest(data, directory):
+    """The content of a manifest's bytes, or a DataError."""
     remedy = _remedy(directory)
-    data = path.read_bytes()
     try:
         content = json.loads(data)
         unaltered = data == canonical(content)
@@ -148,21 +197,17 @@ def load_manifest(directory: str | Path) -> Manifest:
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):  # not JSON, or JSON of another shape
         unaltered = False
     if not unaltered:
-        raise DataError(f"{path}: altered since make-records wrote it: its own SHA-256 does not match. {remedy}")
+        raise DataError(
+            f"{directory}/{MANIFEST_FILE}: altered since make-records wrote it: its own SHA-256 does not match. "
+            f"{remedy}"
+        )
     schema_version = content.pop("schema_version")
     if schema_version != SCHEMA_VERSION:
         raise DataError(
-            f"{path}: written by another version of audiotag, in schema {schema_version}; this one reads schema "
-            f"{SCHEMA_VERSION}, whose fingerprint covers the audio of the recordings. {remedy}"
+            f"{directory}/{MANIFEST_FILE}: written by another version of audiotag, in schema {schema_version}; this "
+            f"one reads schema {SCHEMA_VERSION}, whose fingerprint covers the audio of the recordings. {remedy}"
         )
-    return Manifest(
-        directory=directory,
-        options=content["options"],
-        fingerprint=content["fingerprint"],
-        vocabulary=tuple(content["vocabulary"]),
-        shards=tuple(Shard(**{**shard, "clips": tuple(shard["clips"])}) for shard in content["shards"]),
-        tables=content["tables"],
-    )
+    return content
 
 
 def _remedy(directory):
@@ -176,13 +221,13 @@ def refuse_replaced(manifest: Manifest) -> None:
         DataError: The manifest in the directory is another one, or gone.
     """
     try:
-        fingerprint = load_manifest(manifest.directory).fingerprint
+        fingerprint = load_manifest(manifest.place).fingerprint
     except DataError:
         fingerprint = None
     if fingerprint != manifest.fingerprint:
         found = f"the records there now have {fingerprint[:12]}" if fingerprint else "there are no complete records now"
         raise DataError(
-            f"{manifest.directory}: the records were replaced while they were in use: they had the fingerprint "
+            f"{manifest.place}: the records were replaced while they were in use: they had the fingerprint "
             f"{manifest.fingerprint[:12]}, and {found}. What was saved before is unchanged. Wait until make-records is "
             f"done and run the same command again: it continues if the records are the same."
         )
@@ -191,9 +236,13 @@ def refuse_replaced(manifest: Manifest) -> None:
 def refuse_damage(manifest: Manifest, subset: str | None = None) -> None:
     """Reads every byte of the shards, or of those of one subset.
 
+    Shards at a URL are verified when they are copied into the cache, and not here.
+
     Raises:
         DataError: Names the shards that differ from what make-records wrote.
     """
+    if manifest.remote is not None:
+        return
     if damage := list(damaged_shards(manifest, subset)):
         raise damage_error(damage)
 
@@ -207,6 +256,12 @@ def damaged_shards(manifest: Manifest, subset: str | None = None) -> Iterator[st
     """Yields a sentence per damaged shard, of one subset or of all."""
     for shard in manifest.shards:
         if subset not in (None, shard.subset):
+            continue
+        if manifest.remote is not None:
+            try:
+                manifest.remote.fetch(shard.file)
+            except DataError as error:
+                yield str(error)
             continue
         path = manifest.directory / shard.file
         clips = f"{len(shard.clips)} {shard.subset} clips, {shard.clips[0]} to {shard.clips[-1]}"

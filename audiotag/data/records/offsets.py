@@ -7,12 +7,16 @@ With it, a window is read without the rest of its clip. TFRecord frames a record
 import os
 import re
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from audiotag import files
-from audiotag.data.records.manifest import Manifest
+from audiotag.data.clips import read_clips
+from audiotag.data.records.manifest import Manifest, Shard
+from audiotag.data.records.remote import RemoteShards
+from audiotag.errors import AudiotagError
 
 VARINT = rb"[\x80-\xff]{0,9}[\x00-\x7f]"
 # The length of a message, thrice, between the tags of features, its first entry, the key, its feature, its bytes.
@@ -50,8 +54,13 @@ class PcmShard:
             raise ValueError(f"{path}: has {len(places)} records, expected {num_clips}.")
         self.offsets, self.num_samples = places[:, 0], places[:, 1] // 2
 
-    def read(self, offset: int, pcm: np.ndarray) -> None:
-        """Fills an int16 array with the samples that start at byte `offset`.
+    def read(self, clip: int, start: int, pcm: np.ndarray) -> None:
+        """Fills an int16 array with samples of a clip.
+
+        Args:
+            clip: Its place in the shard, from 0.
+            start: The first sample.
+            pcm: The array.
 
         Raises:
             ValueError: The shard is gone, or no longer the one that it was.
@@ -62,7 +71,7 @@ class PcmShard:
                 if state != self._state:
                     self._refuse_other_content()
                     self._state = state  # copied or touched
-                file.seek(offset)
+                file.seek(int(self.offsets[clip]) + 2 * start)
                 complete = file.readinto(pcm.data) == pcm.nbytes
         except OSError as error:
             raise ValueError(f"{self.path}: cannot be read: {error}.") from error
@@ -74,17 +83,82 @@ class PcmShard:
             raise ValueError(f"{self.path}: was changed while it was in use.")
 
 
-def find_offsets(manifest: Manifest, subset: str | None = None) -> dict[str, PcmShard] | None:
+class RemoteShard:
+    """Reads the PCM of a shard at a URL by position, from a copy in the cache.
+
+    The copy is made, and verified, when it is needed.
+
+    Args:
+        remote: The shards of the records.
+        shard: The shard.
+        num_samples: int64 [clips], the samples of each of its clips.
+
+    Attributes:
+        num_samples: The same.
+    """
+
+    def __init__(self, remote: RemoteShards, shard: Shard, num_samples: np.ndarray) -> None:
+        self.num_samples = num_samples
+        self._remote, self._shard = remote, shard
+        self._copy: PcmShard | None = None
+
+    def read(self, clip: int, start: int, pcm: np.ndarray) -> None:
+        """As that of `PcmShard`.
+
+        Raises:
+            ValueError: The shard cannot be fetched, or is not the one in the manifest.
+        """
+        self._remote.reading(self._shard.file)
+        while True:
+            copy = self._copy or self._open()
+            try:
+                copy.read(clip, start, pcm)
+            except ValueError:
+                if os.path.exists(copy.path):
+                    raise
+                self._copy = None  # it was removed to make room
+                continue
+            return self._remote.used(copy.path)
+
+    def _open(self):
+        while True:
+            try:
+                path = self._remote.fetch(self._shard.file)
+            except AudiotagError as error:
+                raise ValueError(str(error)) from error
+            try:
+                copy = PcmShard(path, self._shard.sha256, len(self._shard.clips))
+            except FileNotFoundError:  # removed again
+                continue
+            if not np.array_equal(copy.num_samples, self.num_samples):
+                raise ValueError(f"{path}: has clips of other lengths than clips.csv says.")
+            self._copy = copy
+            return copy
+
+
+Shards = Mapping[str, PcmShard | RemoteShard]  # {file name: what reads it by position}
+
+
+def find_offsets(manifest: Manifest, subset: str | None = None) -> Shards | None:
     """The places of all clips in the shards of PCM, or in those of one subset.
 
-    It reads a few bytes per clip. Call it before `refuse_damage`: then what is verified is what is read later.
+    It reads a few bytes per clip. Call it before `refuse_damage`: then what is verified is what is read later. Shards
+    at a URL are not read yet.
 
     Returns:
-        {file name: `PcmShard`}; None if the records are compressed, not in a local folder, or not as make-records
-        writes them: then shards can only be read from their start.
+        {file name: `PcmShard` or `RemoteShard`}; None if the records are compressed, or not as make-records writes
+        them: then shards can only be read from their start.
     """
     if manifest.options["codec"] != "pcm":
         return None
+    if manifest.remote is not None:
+        table = read_clips(manifest.directory / "clips.csv")
+        num_samples = dict(zip(table["name"], table["num_samples"]))
+        return {
+            shard.file: RemoteShard(manifest.remote, shard, np.array([num_samples[name] for name in shard.clips]))
+            for shard in manifest.shards
+            if subset in (None, shard.subset)
+        }
     try:
         return {
             shard.file: PcmShard(manifest.directory / shard.file, shard.sha256, len(shard.clips))

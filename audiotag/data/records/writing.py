@@ -36,10 +36,12 @@ from audiotag.data.records.preparation import Entry, prepare
 from audiotag.data.records.schema import CODECS, Record, encode
 from audiotag.data.sources import Source
 from audiotag.errors import DataError
+from audiotag.remote import Store, cache_folder, in_parallel, is_url, local_name
 
 TABLES = ("clips.csv", "rejects.csv")
 WORK = ".work"  # the folder of everything that is not complete yet
 LOCK = "lock"
+UPLOADED = ".uploaded"  # the names of the shards that were copied to a URL
 FLAC_HZ = 655_350  # the highest rate of a FLAC file
 MAX_SHOWN = 5  # bad clips named in an error; rejects.csv names them all
 BYTES_PER_SECOND = 16_000  # of a file whose header has no length: 128 kbit/s
@@ -70,7 +72,8 @@ def write_records(
 
     Args:
         source: A `Source`: the table of clips, the vocabulary, the clips known to be bad.
-        out: The directory to write.
+        out: The directory to write. Or a URL such as s3://bucket/records: the records are then made in the cache,
+            copied to the URL, the manifest last, and removed from the cache.
         sample_rate: Sample rate of the records in Hz.
         codec: One of `CODECS`. With "source", a clip that is trimmed or scaled is written as FLAC.
         trim: How silence is cut off both ends of a clip, at the file's own sample rate: "relative" as in
@@ -93,14 +96,19 @@ def write_records(
             audio, or tables that make-records did not write; recordings change while it runs; the disk is full; or
             an option is wrong.
     """
-    out = Path(out)
     audio_options = _check_audio_options(sample_rate, codec, trim, trim_db, peak_db)
     known_bad = {} if keep_known_bad else dict(source.excluded)
     options = {"layout": source.layout, **audio_options, "clips_per_shard": clips_per_shard}
     options |= {"keep_known_bad": keep_known_bad, "skip_bad": skip_bad}
     request = Request(source, options, known_bad)
+    if is_url(out):
+        return _write_remote(Store(str(out)), request, workers, overwrite)
+    return _write(Path(out), request, workers, overwrite)
 
-    _refuse_foreign_files(out, source)
+
+def _write(out, request, workers, overwrite):
+    """Writes records into a directory, or keeps those that are there; their manifest."""
+    _refuse_foreign_files(out, request.source)
     if (out / MANIFEST_FILE).exists() and not overwrite:
         return _keep_finished(out, request)
     out.mkdir(parents=True, exist_ok=True)
@@ -109,6 +117,44 @@ def write_records(
         if manifest is None and (out / MANIFEST_FILE).exists() and not overwrite:  # another process was faster
             manifest = _same_records(out, request)
         return manifest or _make(out, request, workers, overwrite)
+
+
+def _write_remote(store, request, workers, overwrite):
+    """Writes records to a URL, or keeps those that are there; their manifest."""
+    if store.read(MANIFEST_FILE) is not None and not overwrite:
+        return _same_records(store.url, request)
+    made = cache_folder() / "outgoing" / local_name(store.url, request.work_fingerprint)
+    of_other_audio = (made / MANIFEST_FILE).exists() and difference(read_manifest(made), request) is not None
+    _upload(_write(made, request, workers, of_other_audio), store)
+    shutil.rmtree(made)
+    return read_manifest(store.url)
+
+
+def _upload(manifest, store):
+    """Copies finished records to a URL, the manifest last; what an earlier call copied is not copied again."""
+    made, content = manifest.directory, (manifest.directory / MANIFEST_FILE).read_bytes()
+    if store.read(MANIFEST_FILE) != content:
+        store.remove(MANIFEST_FILE)  # first, so that the records never look complete when they are not
+    sizes, done = store.sizes(), made / UPLOADED
+    copied = {*done.read_text(encoding="utf-8").splitlines()} if done.exists() else set()
+    todo = [shard for shard in manifest.shards if shard.file not in copied or sizes.get(shard.file) != shard.bytes]
+    uploads = in_parallel(lambda shard: store.upload(made / shard.file, shard.file), todo)
+    for shard, _ in zip(todo, progress.bar(uploads, total=len(todo), unit="shard", label="upload")):
+        with open(done, "a", encoding="utf-8") as file:
+            file.write(f"{shard.file}\n")
+    for name in manifest.tables:
+        store.upload(made / name, name)
+    sizes = store.sizes()
+    if wrong := [shard.file for shard in manifest.shards if sizes.get(shard.file) != shard.bytes]:
+        raise DataError(
+            f"{store.url}: {len(wrong)} shards have another size than was copied, such as {wrong[0]}. Does another "
+            f"make-records write there? Run the same command again."
+        )
+    store.write(MANIFEST_FILE, content)
+    files_now = {shard.file for shard in manifest.shards}
+    for name in sizes:
+        if name.endswith(".tfrecord") and "/" not in name and name not in files_now:
+            store.remove(name)  # of the records before
 
 
 def planned_shards(clips: pd.DataFrame, clips_per_shard: int) -> dict[str, pd.DataFrame]:
