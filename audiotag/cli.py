@@ -1108,16 +1108,30 @@ def label_next(model: Path, paths: tuple[str, ...], top: int, csv_path: Path | N
     type=click.FloatRange(0, min_open=True),
     help="How many seconds from an annotated onset a found one may be.",
 )
+@click.option(
+    "--max-false",
+    default=0.35,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="The most false events, as a fraction of those at a threshold of 0.5; other recordings have a few more.",
+)
 @predict_overrides
 @run_unsafe_option
 def fit_events(
-    model: Path, table: Path, out: Path, collar: float, allow_unsafe: bool, overrides: tuple[str, ...]
+    model: Path,
+    table: Path,
+    out: Path,
+    collar: float,
+    max_false: float,
+    allow_unsafe: bool,
+    overrides: tuple[str, ...],
 ) -> None:
     """Fit how events are found to recordings with annotated events.
 
     TABLE is a CSV file beside the recordings, with the columns fname, start, end (seconds) and class; a
     recording without events has one row with its name only. The model must not have trained on them.
-    Thresholds, smoothing, gaps and durations get the values with the highest F1 of events.
+    Thresholds, smoothing, gaps and durations get the values that find the most events, with at most --max-false
+    of the false events that there are at a threshold of 0.5 without other settings.
 
     Example: audiotag fit-events runs/demo field/events.csv --set predict.overlap=0.9 --out events.json
     """
@@ -1132,7 +1146,9 @@ def fit_events(
     with custom.allowed(allow_unsafe):
         predictor = load_predictor(model, overrides, allow_unsafe=allow_unsafe)
     recordings = event_fitting.score_recordings(predictor, read_events(table, predictor.vocabulary), table.parent)
-    fitted = event_fitting.fit_event_settings(recordings, predictor.vocabulary, collar_seconds=collar)
+    fitted = event_fitting.fit_event_settings(
+        recordings, predictor.vocabulary, collar_seconds=collar, max_false=max_false
+    )
     files.write_text(out, fitted.model_dump_json(indent=2) + "\n")
     for name, settings in (("threshold 0.5", EventSettings()), ("fitted", fitted)):
         by_event, by_segment = event_fitting.measure_events(

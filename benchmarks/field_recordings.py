@@ -6,9 +6,11 @@ The model trains on clips of ESC-10's folds 1 and 2, and on background noise as 
 minutes hold 40 clips at known times, 0 to 20 dB above background noise of another seed. Event settings are fitted to
 five recordings with clips of fold 3, and measured on ten with clips of fold 4. Events are right within 200 ms of their
 onset; segments last 1 s. A clip begins where it first rises above 5% of its peak, and ends where it last does.
+If the package sed_eval is installed, its measures of the same events are printed, too.
 """
 
 import argparse
+import importlib.util
 import os
 from pathlib import Path
 
@@ -24,7 +26,7 @@ from audiotag.data.records import write_records
 from audiotag.data.sources import find_clips
 from audiotag.evaluation.event_fitting import fit_event_settings, measure_events, score_recordings
 from audiotag.evaluation.event_measures import read_events
-from audiotag.inference.events import EventSettings
+from audiotag.inference.events import EventSettings, events, thresholds_of
 from audiotag.serving.saved_model import load_predictor
 
 RATE, SECONDS, CLIPS_PER_RECORDING, NUM_BACKGROUND = 16_000, 600, 40, 120
@@ -63,6 +65,39 @@ def main():
             f"{name:<32}{event.f1:>11.3f}{event.recall:>8.3f}{event.false:>7}"
             f"{segment.f1:>14.3f}{segment.recall:>8.3f}{segment.false:>7}"
         )
+        if importlib.util.find_spec("sed_eval"):
+            found = sed_eval_measures(scored[1], predictor.vocabulary, settings, threshold)
+            print(
+                f"{'  by sed_eval':<32}{found[0]:>11.3f}{found[1]:>8.3f}{found[2]:>7}{found[3]:>14.3f}{found[4]:>8.3f}"
+            )
+
+
+def sed_eval_measures(recordings, vocabulary, settings, threshold):
+    """F1, recall and false events by onset, and F1 and recall of segments, as sed_eval computes them."""
+    import dcase_util
+    import sed_eval
+
+    of = {"event_label_list": list(vocabulary)}
+    by_event = sed_eval.sound_event.EventBasedMetrics(
+        **of, t_collar=COLLAR, evaluate_offset=False, event_matching_type="optimal"
+    )
+    by_segment = sed_eval.sound_event.SegmentBasedMetrics(**of, time_resolution=1.0)
+    thresholds = thresholds_of(settings, vocabulary, threshold)
+
+    def listed(table):
+        rows = table[["class", "start", "end"]].to_numpy().tolist()
+        return dcase_util.containers.MetaDataContainer(
+            [{"filename": "a", "event_label": name, "onset": start, "offset": end} for name, start, end in rows]
+        )
+
+    for each in recordings:
+        found = events(each.starts, each.ends, each.probabilities, vocabulary, threshold=thresholds, settings=settings)
+        lists = {"reference_event_list": listed(each.events), "estimated_event_list": listed(found)}
+        by_event.evaluate(**lists)
+        by_segment.evaluate(**lists, evaluated_length_seconds=float(each.ends[-1]))
+    f1, segments = (each.results_overall_metrics()["f_measure"] for each in (by_event, by_segment))
+    false = round(by_event.overall["Nsys"] - by_event.overall["Ntp"])  # it counts some as substitutions
+    return f1["f_measure"], f1["recall"], false, segments["f_measure"], segments["recall"]
 
 
 def read_esc10(folder):

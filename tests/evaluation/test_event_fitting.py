@@ -10,7 +10,7 @@ from audiotag.cli import main
 from audiotag.evaluation.event_fitting import ScoredRecording, fit_event_settings, measure_events
 from audiotag.inference.events import EventSettings
 
-HOP, WINDOW, SECONDS = 0.1, 1.0, 120.0
+HOP, WINDOW, SECONDS = 0.2, 1.0, 120.0
 
 
 def recording(seed):
@@ -30,13 +30,16 @@ def recording(seed):
 
 
 def test_fitted_settings_find_more_and_have_fewer_false_events_in_other_recordings():
-    fitted = fit_event_settings([recording(seed) for seed in range(3)], "abc")
+    known = [recording(seed) for seed in range(2)]
+    fitted = fit_event_settings(known, "abc")
+    plain, _ = measure_events(known, "abc", EventSettings())
+    assert measure_events(known, "abc", fitted)[0].false <= 0.35 * plain.false
     others = [recording(seed) for seed in (3, 4)]
     before, segments_before = measure_events(others, "abc", EventSettings())
     after, segments = measure_events(others, "abc", fitted)
     assert after.f1 > 0.9 > 0.3 > before.f1
     assert after.false < before.false / 4 and after.recall > before.recall
-    assert segments.f1 > 0.9 > segments_before.f1
+    assert segments.f1 > 0.85 > segments_before.f1
     assert fitted.edge_seconds == pytest.approx(0.5, abs=0.13)
 
 
