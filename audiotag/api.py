@@ -94,6 +94,7 @@ def fit(
     *,
     fold: int | None = None,
     restart: bool = False,
+    devices: Literal["all"] | int | None = None,
     quiet: bool = False,
 ) -> Run:
     """Trains the model of an experiment, or resumes it, and exports it.
@@ -107,11 +108,14 @@ def fit(
             last complete epoch.
         fold: The only fold to train; None trains those of the experiment.
         restart: Replace the run in the directory.
+        devices: Train on so many devices of this process, or on "all". None trains on one. It needs JAX. Of several
+            processes, only the first writes the run.
         quiet: Print no results.
 
     Raises:
-        ConfigError: The experiment is not valid.
-        DataError: The records are damaged or have too few clips, or the directory holds another run.
+        ConfigError: The experiment is not valid, or there are not so many devices.
+        DataError: The records are damaged or have too few clips, the directory holds another run, or another process
+            of those that train together died.
         KeyboardInterrupt: By Ctrl-C, after the current step is done and saved; the same call continues from there.
 
     Example:
@@ -127,11 +131,13 @@ def fit(
             f"found {type(experiment).__name__}, expected an experiment. Give what audiotag.load_experiment returns, "
             "or the path of an experiment file."
         )
-    if is_url(run_dir):
+    from audiotag.training.devices import PROCESS_ID, is_first_process
+
+    if is_url(run_dir) and os.environ.get(PROCESS_ID, "0") == "0":  # other processes write nothing
         from audiotag.runs.mirror import trained_at
 
         with trained_at(str(run_dir)) as folder:
-            return fit(experiment, folder, fold=fold, restart=restart, quiet=quiet)
+            return fit(experiment, folder, fold=fold, restart=restart, devices=devices, quiet=quiet)
     from audiotag.backend import on_tensorflow, run_in_tensorflow
     from audiotag.config import custom
     from audiotag.runs.directory import shared_lock
@@ -139,7 +145,9 @@ def fit(
     from audiotag.training import loop
 
     say = (lambda sentence: None) if quiet else functools.partial(print, flush=True)
-    run = loop.fit(experiment, Path(run_dir), fold=fold, restart=restart, say=say)
+    run = loop.fit(experiment, Path(run_dir), fold=fold, restart=restart, devices=devices, say=say)
+    if not is_first_process():
+        return run
     if not on_tensorflow():
         run_in_tensorflow(["export", str(run.folder), str(run.saved_model), "--overwrite", "--allow-unsafe"])
         return run

@@ -82,6 +82,16 @@ class ModelPath(click.Path):
         return Path(str(super().convert(value, param, ctx)))
 
 
+class DeviceCount(click.ParamType):
+    """A number of devices, or all of them."""
+
+    name = "devices"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Literal["all"] | int:
+        """ "all", or a number from 1."""
+        return "all" if value == "all" else click.IntRange(min=1).convert(value, param, ctx)
+
+
 def _allow_components(context):
     """Allows components from outside audiotag until the command ends."""
     from audiotag.config import custom
@@ -508,6 +518,9 @@ def schema(kind: str) -> None:
     type=Place(exists=True),
     help="Where the records are, if not where EXPERIMENT says.",
 )
+@click.option(
+    "--devices", type=DeviceCount(), metavar="all|N", help="Train on all devices, or on N, with KERAS_BACKEND=jax."
+)
 def fit(
     experiment: Path,
     overrides: tuple[str, ...],
@@ -515,6 +528,7 @@ def fit(
     fold: int | None,
     resume: bool,
     records: Path | str | None,
+    devices: Literal["all"] | int | None,
 ) -> None:
     """Train the model that EXPERIMENT describes, and export it.
 
@@ -531,7 +545,7 @@ def fit(
     if records is not None:
         config = config.model_copy(update={"records": str(records)})
     import_tensorflow()
-    api.fit(config, folder or Path("runs") / experiment.stem, fold=fold, restart=not resume)
+    api.fit(config, folder or Path("runs") / experiment.stem, fold=fold, restart=not resume, devices=devices)
 
 
 @main.command()

@@ -69,6 +69,7 @@ def training_batches(
     offsets: Shards | None = None,
     hop: int | None = None,
     features: WindowFeatures | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
     """Batches of random windows, in a new order every epoch.
 
@@ -92,6 +93,8 @@ def training_batches(
         hop: Samples from one sliding window to the next; the last ends with the clip. None starts windows anywhere.
         features: Those of the sliding windows of each clip, in place of waveforms; needs `hop`. The windows drawn are
             the same.
+        share: (i, n) yields the i-th of n equal parts of each batch, in place of B all its rows. With `offsets` only
+            this part is read.
 
     Returns:
         A `tf.data.Dataset` of (waveform int16 [B, N], truth float32 [B, K]) with len(clips) // batch_size batches
@@ -122,10 +125,13 @@ def training_batches(
             selected = windows.drawn(epoch, logits, num_steps * batch_size)
         return selected.batch(batch_size, drop_remainder=True)
 
+    num_rows = batch_size // share[1]
+
     def finish(row, window):
+        row, window = (each[share[0] * num_rows : (share[0] + 1) * num_rows] for each in (row, window))
         waveform = windows.waveforms(row, window)  # [B, N], or features [B, ..., D]
         shape = [window_samples] if features is None else features.values.shape[1:]
-        return tf.ensure_shape(waveform, [batch_size, *shape]), tf.gather(truth, row)
+        return tf.ensure_shape(waveform, [num_rows, *shape]), tf.gather(truth, row)
 
     return (
         tf.data.Dataset.range(epochs.start, epochs.stop)

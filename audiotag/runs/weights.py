@@ -3,6 +3,7 @@
 A file is read only if it holds nothing but plain numbers.
 """
 
+import contextlib
 from pathlib import Path
 
 import h5py
@@ -31,8 +32,23 @@ def save_weights(model: keras.Model, path: str | Path, *, keep: Path | None = No
     with files.atomic_file(path, keep=keep) as unfinished:
         # HDF5 aborts the process if the disk is full, so reserve space first: the numbers, and a page for each array.
         files.reserve_space(unfinished, sum(sizes) + 4096 * (len(sizes) + 16))
-        model.save_weights(unfinished)
+        with _undistributed():
+            model.save_weights(unfinished)
         return files.sha256(unfinished)
+
+
+@contextlib.contextmanager
+def _undistributed():
+    """Variables that are created in the block are on this process alone.
+
+    Keras creates some while it saves, and other processes that train would have to create them, too.
+    """
+    distribution = keras.distribution.distribution()
+    keras.distribution.set_distribution(None)
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(distribution)
 
 
 def load_weights(model: keras.Model, path: str | Path) -> None:

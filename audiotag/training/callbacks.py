@@ -417,6 +417,28 @@ class SaveState(keras.callbacks.Callback):
         raise SystemExit(128 + self.stop_signal)
 
 
+class FollowState(SaveState):
+    """Restores the state of callbacks and metrics as `SaveState`, and writes nothing.
+
+    Args:
+        callbacks: Those whose state to restore.
+        metadata: As for `SaveState`; it may have states of other callbacks, too.
+    """
+
+    def __init__(self, callbacks, metadata):
+        names = {type(callback).__name__ for callback in callbacks}
+        if metadata["callbacks"] is not None:
+            known = {name: value for name, value in metadata["callbacks"].items() if name in names}
+            metadata = metadata | {"callbacks": known}
+        super().__init__(Path("training_state.npz"), callbacks, metadata)
+
+    def _save(self, history, *, steps_done=0):
+        """Process 0 writes."""
+
+    def stop_if_asked(self) -> None:
+        """Process 0, which gets the signal, too, ends the training when it has saved."""
+
+
 @contextlib.contextmanager
 def signals_save(save_state: SaveState) -> Iterator[None]:
     """During the block SIGTERM or Ctrl-C makes a `SaveState` stop the training.

@@ -1,13 +1,15 @@
 """Trains an experiment: every stage of every held-out fold, one after the other."""
 
+import contextlib
 import functools
 import json
 import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -16,6 +18,7 @@ import tensorflow as tf
 
 from audiotag import files
 from audiotag.config import custom
+from audiotag.config.loading import dump, parse
 from audiotag.config.schema import SCHEMA_VERSION, Experiment, Stage, StartFrom, expand_rounds, stage_named, stage_of
 from audiotag.crossval.fold_context import FoldContext
 from audiotag.crossval.label_selection import best_round, stage_clips
@@ -42,10 +45,12 @@ from audiotag.models.label_groups import group_labels
 from audiotag.models.tagger import Tagger
 from audiotag.remote import is_url
 from audiotag.runs.directory import (
+    DESCRIPTIONS,
     RETRAIN,
     Run,
     StageFiles,
     StageResult,
+    changed_keys,
     find_records,
     is_run,
     is_trained,
@@ -62,7 +67,9 @@ from audiotag.training import tensorboard
 from audiotag.training.baselines import compare_with_baselines, has_baselines, write_baselines
 from audiotag.training.callbacks import (
     CheckRecords,
+    CSVLogger,
     EvaluateAverage,
+    FollowState,
     ModelCheckpoint,
     Progress,
     SaveState,
@@ -72,9 +79,10 @@ from audiotag.training.callbacks import (
     signals_save,
 )
 from audiotag.training.compiling import check_stages, compile_tagger, set_class_weights, stage_callbacks, stage_tagger
+from audiotag.training.devices import Devices, joined
 from audiotag.training.embedding_cache import cached_features
 from audiotag.training.initial_head import set_initial_head
-from audiotag.training.state import forget_state, is_saved, restore_callbacks, resume
+from audiotag.training.state import forget_state, is_saved, restore_callbacks, resume, state_variables
 from audiotag.training.traced_models import TracedModels
 
 
@@ -84,6 +92,7 @@ def fit(
     *,
     fold: int | None = None,
     restart: bool = False,
+    devices: Literal["all"] | int | None = None,
     say: Callable[[str], Any] = print,
 ) -> Run:
     """Trains all stages of an experiment, or resumes a run that was killed.
@@ -100,19 +109,34 @@ def fit(
         folder: The directory of the run, runs/NAME.
         fold: Train this fold alone; None trains those of the experiment.
         restart: Discard what the directory holds.
+        devices: As for `devices.joined`. Of several processes only process 0 uses the directory.
         say: Called with a sentence after each stage.
 
     Returns:
         The `Run`.
 
     Raises:
-        ConfigError: A component refuses its options.
-        DataError: The records are damaged or have too few clips, or the directory holds another run.
+        ConfigError: A component refuses its options, or there are not so many devices.
+        DataError: The records are damaged or have too few clips, the directory holds another run, or another process
+            died.
         KeyboardInterrupt: By Ctrl-C, after the current step is done and saved; the same call continues from there.
     """
+    with joined(devices) as group:
+        if group is not None and group.index:
+            return _follow(experiment, folder, group)
+        run = _fit(experiment, folder, fold, restart, group, say)
+        if group is not None:
+            group.send(None)
+    return run
+
+
+def _fit(experiment, folder, fold, restart, devices, say):
+    """As `fit`, in the only or first process."""
     num_folds = experiment.num_folds
     if fold is not None and not 0 <= fold < num_folds:
         raise ConfigError(f"there is no fold {fold}. Accepted: 0 to {num_folds - 1}.")
+    for stage in experiment.stages if devices is not None else ():
+        devices.check_batch_size(stage)
     manifest = _read_records(experiment, folder, restart, say)
     clips = read_clips(manifest.directory / "clips.csv")
     check_subset_names(experiment, manifest)
@@ -124,7 +148,7 @@ def fit(
         with start_run(folder, experiment, manifest, restart=restart) as run:
             _report_other_cores(run, say)
             folds = experiment.held_out if fold is None else (fold,)
-            _fit_folds(run, manifest, clips, folds, say)
+            _fit_folds(run, manifest, clips, folds, devices, say)
     return run
 
 
@@ -149,7 +173,7 @@ def _report_other_cores(run, say):
         )
 
 
-def _fit_folds(run, manifest, clips, folds, say):
+def _fit_folds(run, manifest, clips, folds, devices, say):
     """Trains all stages of some folds."""
     experiment = run.experiment
     if experiment.deterministic:
@@ -175,7 +199,7 @@ def _fit_folds(run, manifest, clips, folds, say):
     with explain_damage(manifest):
         for group in _stage_groups(experiment):
             for context in contexts:
-                _fit_group(context, group, models, say)
+                _fit_group(context, group, models, devices, say)
             _choose_round(run, folds, group[-1][1], say)
         for context in contexts if experiment.validation is not None else ():
             with _exclusive_lock(run.fold_folder(context.fold)):
@@ -211,7 +235,7 @@ def _stage_groups(experiment: Experiment) -> list[list[tuple[int, Stage]]]:
     return groups
 
 
-def _fit_group(context, group, models, say):
+def _fit_group(context, group, models, devices, say):
     """Trains the stages of a group for one fold."""
     run, fold = context.run, context.fold
     folder = run.fold_folder(fold)
@@ -223,7 +247,7 @@ def _fit_group(context, group, models, say):
             num_validation = _num_validation_clips(at_stage)
             result = run.result(fold, stage.name)
             if result is None:
-                result = _fit_stage(at_stage, index, models, say)
+                result = _fit_stage(at_stage, index, models, devices, say)
             forget_state(at_stage.files.training_state)
             name, value = result["monitor"].removeprefix("val_"), result["value"]
             where = f"{num_validation} validation clips" if num_validation else "the training clips"
@@ -253,7 +277,9 @@ def _exclusive_lock(folder: Path) -> AbstractContextManager[None]:
     )
 
 
-def _fit_stage(context: FoldContext, index: int, models: TracedModels, say: Callable[[str], Any]) -> dict[str, Any]:
+def _fit_stage(
+    context: FoldContext, index: int, models: TracedModels, devices: Devices | None, say: Callable[[str], Any]
+) -> dict[str, Any]:
     """Trains a stage for one fold; its result."""
     run, stage, stage_files = context.run, context.stage, context.files
     stage_files.folder.mkdir(parents=True, exist_ok=True)
@@ -301,6 +327,9 @@ def _fit_stage(context: FoldContext, index: int, models: TracedModels, say: Call
         for folder in log_folders:
             tensorboard.write_windows(folder, tagger, batches(epochs=range(1), **sampling), run.vocabulary)
     warn_at_divergence = WarnAtDivergence(stage_of(stage.name), context.fold, len(run.vocabulary))
+    steps = _Steps(num_steps, num_validation, clips, evaluated if is_validated else None, sampling)
+    if tagger.takes_features:
+        devices = None  # process 0 has the features, and training on them takes seconds
     while True:
         metadata = resume(state, tagger)
         epochs_done, steps_done = metadata["epochs_done"], metadata["steps_done"]
@@ -316,35 +345,149 @@ def _fit_stage(context: FoldContext, index: int, models: TracedModels, say: Call
                 for folder in log_folders:
                     tensorboard.write_confusions(folder, tagger, validation, run.vocabulary, step=result["best_epoch"])
             return result
-        epochs = epochs_done + 1 if steps_done else stage.epochs  # first the rest of an epoch that was interrupted
-        dataset = batches(epochs=range(epochs_done, epochs), **sampling).skip(steps_done)
-        dataset = dataset.map(lambda waveform, truth: ((waveform, truth), truth))  # labels are augmented, too
-        stopwatch = Stopwatch()
-        progress = Progress(f"{stage.name}, fold {context.fold}", stage.batch_size, stopwatch)
-        clips_of_step = functools.partial(_clips_of_step, context, clips, batches.keywords | sampling)
-        stop_at_nan = StopAtNan(stage_files.folder, steps_done, clips_of_step)
         save_state = SaveState(state, callbacks, metadata)
         with signals_save(save_state):
-            tagger.fit(
-                stopwatch.timed(dataset),
-                epochs=epochs,
-                initial_epoch=epochs_done,
-                steps_per_epoch=num_steps - steps_done,
-                validation_freq=stage.validation_freq,
-                validation_data=validation,
-                callbacks=[
-                    stop_at_nan,
-                    CheckRecords(context.manifest),
-                    SetEpoch(),
-                    *callbacks,
-                    EvaluateAverage(),
-                    progress,
-                    warn_at_divergence,
-                    save_state,
-                ],
-                shuffle=False,  # the pipeline shuffles
-                verbose=0,
-            )
+            if devices is None:
+                trained = tagger
+            else:
+                arrays = [keras.ops.convert_to_numpy(variable) for variable in state_variables(tagger)]
+                devices.send(_job(context, index, steps, metadata), [*arrays, *metadata["metric_state"]])
+                trained = _replica(context, index, steps, arrays, devices)
+            _train(context, trained, steps, batches, validation, callbacks, [warn_at_divergence, save_state], devices)
+
+
+@dataclass(frozen=True, eq=False)
+class _Steps:
+    """What the steps of a stage are computed from, besides the stage and the weights.
+
+    Args:
+        num_steps: Batches per epoch.
+        num_validation: Number of validation clips.
+        clips: The training clips.
+        evaluated: The validation clips; None without validation.
+        sampling: What `_sampling` returns.
+    """
+
+    num_steps: int
+    num_validation: int
+    clips: pd.DataFrame
+    evaluated: pd.DataFrame | None
+    sampling: dict[str, Any]
+
+
+def _train(context, tagger, steps, batches, validation, callbacks, last_callbacks, devices):
+    """Trains the rest of an epoch that was interrupted, or all epochs that are left."""
+    stage, metadata = context.stage, last_callbacks[-1].metadata
+    epochs_done, steps_done = metadata["epochs_done"], metadata["steps_done"]
+    epochs = epochs_done + 1 if steps_done else stage.epochs
+    share = {} if devices is None else {"share": devices.share}
+    dataset = batches(epochs=range(epochs_done, epochs), **steps.sampling, **share).skip(steps_done)
+    dataset = dataset.map(lambda waveform, truth: ((waveform, truth), truth))  # labels are augmented, too
+    stopwatch = Stopwatch()
+    clips_of_step = functools.partial(_clips_of_step, context, steps.clips, batches.keywords | steps.sampling)
+    shown = [Progress(f"{stage.name}, fold {context.fold}", stage.batch_size, stopwatch)]
+    with contextlib.nullcontext() if devices is None else devices.training():
+        tagger.fit(
+            stopwatch.timed(dataset),
+            epochs=epochs,
+            initial_epoch=epochs_done,
+            steps_per_epoch=steps.num_steps - steps_done,
+            validation_freq=stage.validation_freq,
+            validation_data=validation,
+            callbacks=[
+                *(devices.callbacks() if devices is not None else ()),
+                StopAtNan(context.files.folder, steps_done, clips_of_step),
+                CheckRecords(context.manifest),
+                SetEpoch(),
+                *callbacks,
+                EvaluateAverage(),
+                *(shown if devices is None or devices.index == 0 else ()),
+                *last_callbacks,
+            ],
+            shuffle=False,  # the pipeline shuffles
+            verbose=0,
+        )
+
+
+def _replica(context, index, steps, arrays, devices):
+    """The model of a stage whose variables, with these values, are on all devices."""
+    with devices.training():
+        replica = _built_tagger(context, index, steps.num_steps, steps.num_validation)
+        set_class_weights(replica, context.stage, steps.clips["labels"], context.run.vocabulary)
+        replica = devices.models.reuse(
+            replica,
+            context.run.experiment,
+            context.stage,
+            num_steps=steps.num_steps,
+            num_validation=steps.num_validation,
+        )
+        devices.assign(state_variables(replica), arrays)
+    return replica
+
+
+def _job(context, index, steps, metadata):
+    """What other processes need for `_train`, besides the arrays of the training state, as JSON."""
+    tables = {"clips": steps.clips, "evaluated": steps.evaluated}
+    return {
+        "experiment": dump(context.run.experiment),
+        "fingerprint": context.run.fingerprint,
+        "fold": context.fold,
+        "stage": context.stage.name,
+        "index": index,
+        "num_steps": steps.num_steps,
+        "num_validation": steps.num_validation,
+        **{name: table if table is None else table.to_dict("list") for name, table in tables.items()},
+        "sampling": {key: np.asarray(value).tolist() for key, value in steps.sampling.items()},
+        "metadata": metadata | {"metric_state": []},
+    }
+
+
+def _follow(experiment: Experiment, folder: str | Path, devices: Devices) -> Run:
+    """Trains with process 0, in another process, which writes nothing."""
+    manifest = read_manifest(experiment.records)
+    with custom.allowed():
+        experiment = custom.with_checked_options(experiment)
+        if experiment.deterministic:
+            tf.config.experimental.enable_op_determinism()
+        run = Run(Path(folder), experiment, manifest.audio_config, manifest.vocabulary, manifest.fingerprint)
+        offsets = find_offsets(manifest)
+        with explain_damage(manifest):
+            while (job := devices.receive())[0] is not None:
+                _refuse_other_experiment(run, job[0], devices)
+                stage = {stage.name: stage for stage in expand_rounds(experiment)}[job[0]["stage"]]
+                context = FoldContext(run, manifest, pd.DataFrame(), job[0]["fold"], stage, offsets)
+                _train_with_first(context, *job, devices)
+    return run
+
+
+def _refuse_other_experiment(run, job, devices):
+    """Refuses to train with a process that trains something else."""
+    first = parse(json.loads(job["experiment"]), Experiment, "process 0")
+    ours, theirs = (each.model_dump(exclude=DESCRIPTIONS | {"records"}) for each in (run.experiment, first))
+    if changed := next(changed_keys(theirs, ours), None):
+        raise DataError(f"process {devices.index} has another experiment than process 0: {changed} there.")
+    if run.fingerprint != job["fingerprint"]:
+        raise DataError(f"process {devices.index}: {run.experiment.records} has other records than process 0.")
+
+
+def _train_with_first(context, job, arrays, devices):
+    """The part of a process in what process 0 trains."""
+    run, stage = context.run, context.stage
+    clips, evaluated = (job[key] if job[key] is None else pd.DataFrame(job[key]) for key in ("clips", "evaluated"))
+    sampling = dict(job["sampling"])
+    if "probabilities" in sampling:
+        sampling["probabilities"] = np.array(sampling["probabilities"])
+    steps = _Steps(job["num_steps"], job["num_validation"], clips, evaluated, sampling)
+    tagger = _replica(context, job["index"], steps, arrays, devices)
+    writers = (CSVLogger, ModelCheckpoint, keras.callbacks.TensorBoard)
+    callbacks = stage_callbacks(run.experiment, stage, context.files, num_classes=len(run.vocabulary))
+    callbacks = [callback for callback in callbacks if not isinstance(callback, writers)]
+    metadata = job["metadata"] | {"metric_state": arrays[len(state_variables(tagger)) :]}
+    validation = None if evaluated is None else _evaluation_batches(context, tagger, evaluated, print)
+    batches = _batches(context, clips, job["index"], tagger)
+    follow_state = FollowState(callbacks, metadata)
+    with signals_save(follow_state):
+        _train(context, tagger, steps, batches, validation, callbacks, [follow_state], devices)
 
 
 def _clips_of_step(context, clips, options, epoch, step):
@@ -365,14 +508,20 @@ def _compiled_tagger(
 ) -> Tagger:
     """The model that a stage starts with, compiled; with weights from outside unless it resumes."""
     run, stage = context.run, context.stage
-    keras.utils.set_random_seed(run.experiment.seed + 1000 * index + context.fold)
-    tagger = stage_tagger(run.experiment, stage, sample_rate=run.sample_rate, num_classes=len(run.vocabulary))
+    tagger = _built_tagger(context, index, num_steps, _num_validation_clips(context))
     if source is not None:
         for sentence in load_source(tagger, source, run.experiment, run.sample_rate, run.vocabulary):
             say(sentence)
     elif isinstance(stage.start_from, str):
         tagger.copy_weights_from(load_tagger(run, context.fold, stage.start_from))
-    num_validation = _num_validation_clips(context)
+    return tagger
+
+
+def _built_tagger(context, index, num_steps, num_validation):
+    """The model of a stage, compiled, with initial weights."""
+    run, stage = context.run, context.stage
+    keras.utils.set_random_seed(run.experiment.seed + 1000 * index + context.fold)
+    tagger = stage_tagger(run.experiment, stage, sample_rate=run.sample_rate, num_classes=len(run.vocabulary))
     compile_tagger(tagger, run.experiment, stage, num_steps=num_steps, num_validation=num_validation)
     tagger.optimizer.build(tagger.trainable_variables)  # built in the first step, they would trace it twice
     return tagger

@@ -288,6 +288,17 @@ def test_windows_by_offset_are_those_of_the_sequential_reader(packed, pad, fract
 # Sliding windows
 
 
+@pytest.mark.parametrize("by_offset", [True, False])
+def test_the_parts_of_several_processes_are_the_batch(packed, by_offset):
+    manifest, clips = packed()
+    options = {"batch_size": 6, "offsets": find_offsets(manifest) if by_offset else None}
+    whole = windows((manifest, clips), **options)
+    parts = [windows((manifest, clips), share=(index, 3), **options) for index in range(3)]
+    joined = [pair for start in range(0, len(whole) // 3, 2) for part in parts for pair in part[start : start + 2]]
+    assert len(whole) == 42
+    assert equal(joined, whole)
+
+
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("pad", ["repeat", "zeros"])
 def test_every_sliding_window_of_a_clip_follows_the_one_before_and_the_last_ends_with_it(packed, sounds, codec, pad):
