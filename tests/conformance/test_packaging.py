@@ -74,7 +74,8 @@ def test_every_package_that_tests_and_benchmarks_import_is_declared():
     required = setup_cfg()
     extras = ("", "tests", "backends", "torture", "onnx", "litert", "cleanlab", "review")
     declared = {package for extra in extras for package in required[extra]}
-    assert imported("tests", "benchmarks") - {"setuptools"} <= declared
+    optional = {"sed_eval", "dcase_util"}  # benchmarks/field_recordings.py runs without them
+    assert imported("tests", "benchmarks") - {"setuptools"} - optional <= declared
 
 
 @pytest.mark.parametrize("extra", setup_cfg())
