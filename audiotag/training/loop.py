@@ -421,7 +421,8 @@ def _replica(context, index, steps, arrays, devices):
             num_steps=steps.num_steps,
             num_validation=steps.num_validation,
         )
-        devices.assign(state_variables(replica), arrays)
+        variables = state_variables(replica)
+        devices.assign(variables, arrays[: len(variables)])  # metrics have none before the first step
     return replica
 
 
