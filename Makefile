@@ -14,7 +14,7 @@ FAST := tests/conformance/test_annotations.py tests/conformance/test_imports.py 
 	tests/evaluation/test_thresholds.py tests/test_files.py tests/metrics tests/test_padding.py \
 	tests/test_progress.py tests/test_schedules.py
 
-.PHONY: demo demo-io demo-jax check test test-slow test-wheel torture lint types format docs test-io bench clean
+.PHONY: demo demo-io demo-jax check test test-slow test-wheel torture lint types format docs test-io test-beam bench clean
 
 demo: .venv/ready  ## The main job on synthesized clips: write records, train on noisy then curated labels, export, report.
 	test -d demo || $(BIN)/audiotag make-demo demo
@@ -72,6 +72,9 @@ test-wheel:  ## A wheel in an empty environment, outside the checkout.
 test-io: .venv-io/ready  ## The data path with tensorflow-io decoding inside the graph, on TensorFlow 2.17.
 	.venv-io/bin/pytest -q -n auto --dist loadfile tests/data tests/test_files.py
 
+test-beam: .venv-beam/ready  ## make-records and predict on Apache Beam.
+	.venv-beam/bin/pytest -q tests/test_beam.py tests/data/records/test_beam_writing.py tests/serving/test_beam_scoring.py
+
 bench: demo  ## Speed compared with other libraries; each prints its table.
 	$(BIN)/python benchmarks/pipeline.py
 	$(BIN)/python benchmarks/frontends.py
@@ -80,7 +83,7 @@ bench: demo  ## Speed compared with other libraries; each prints its table.
 	$(BIN)/python benchmarks/long_recording.py
 
 clean:
-	rm -rf .venv .venv-io build demo runs tfrecords/demo
+	rm -rf .venv .venv-io .venv-beam build demo runs tfrecords/demo
 
 # What audiotag needs and nothing else. Without TensorFlow's C++ headers, which only operations in C++ need, and
 # without compiled files of modules that are never imported, it is two thirds of a gigabyte smaller.
@@ -106,4 +109,9 @@ clean:
 .venv-io/ready: setup.cfg setup.py
 	$(PYTHON) -m venv .venv-io
 	.venv-io/bin/pip install --quiet --no-compile --editable '.[io,tests]'
+	touch $@
+
+.venv-beam/ready: setup.cfg setup.py
+	$(PYTHON) -m venv .venv-beam
+	.venv-beam/bin/pip install --quiet --no-compile --editable '.[beam,tests]'
 	touch $@

@@ -25,6 +25,7 @@ from audiotag.quiet import without_startup_lines
 from audiotag.remote import is_url
 
 if TYPE_CHECKING:
+    from audiotag.beam import Beam
     from audiotag.inference.predictor import Predictor
 
 # TensorFlow's log lines would hide our own, and some of level 2 (errors) report only that there is no GPU. What fails
@@ -142,6 +143,23 @@ def load_any_model(model: Path, overrides: tuple[str, ...], allow_unsafe: bool, 
         return load_predictor(model, overrides, allow_unsafe=allow_unsafe, thresholds=thresholds)
 
 
+def beam_of(runner: str | None, options: tuple[str, ...]) -> "Beam | None":
+    """The `Beam` that is asked for, if any; it is checked.
+
+    Raises:
+        UsageError: Options without a runner.
+    """
+    if runner is None:
+        if options:
+            raise click.UsageError("--beam-option needs --beam-runner. Add it, or leave the option out.")
+        return None
+    from audiotag.beam import Beam
+
+    beam = Beam(runner, options)
+    beam.check()
+    return beam
+
+
 def import_tensorflow(*, models: bool = True) -> None:
     """Imports TensorFlow without garbage collection and without its start-up lines.
 
@@ -211,6 +229,16 @@ by_option = click.option(
 moved_records = click.option("--records", type=Place(), help="Where the run's records are now, if they were moved.")
 test_option = click.option(
     "--test", is_flag=True, help="Measure all on the test clips, too, and not only the best by validation clips."
+)
+beam_runner_option = click.option(
+    "--beam-runner", metavar="NAME", help="Run on Apache Beam with this runner, as DirectRunner or DataflowRunner."
+)
+beam_options_option = click.option(
+    "--beam-option",
+    "beam_options",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A pipeline option of Beam, as direct_num_workers=4; may be given several times.",
 )
 predict_overrides = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Predict with other settings, as predict.pool=max."
@@ -312,6 +340,8 @@ def make_demo(folder: Path, seed: int) -> None:
     metavar="LABEL",
     help="A label, or class folder, of clips with none of the classes; may be given several times.",
 )
+@beam_runner_option
+@beam_options_option
 def make_records(
     source: Path,
     out: Path | str | None,
@@ -320,6 +350,8 @@ def make_records(
     vocabulary: Path | None,
     group_by: str | None,
     background: tuple[str, ...],
+    beam_runner: str | None,
+    beam_options: tuple[str, ...],
     **options: Any,
 ) -> None:
     """Convert the recordings and label tables in SOURCE to records.
@@ -333,6 +365,7 @@ def make_records(
     from audiotag.data.records import write_records
     from audiotag.data.sources import find_clips
 
+    beam = beam_of(beam_runner, beam_options)
     out = out or Path("tfrecords") / (source.stem if source.is_file() else source.resolve().name)
     found = find_clips(
         source,
@@ -345,7 +378,7 @@ def make_records(
     for note in found.notes:
         click.echo(note, err=True)
     import_tensorflow(models=False)
-    manifest = write_records(found, out, **options)
+    manifest = write_records(found, out, beam=beam, **options)
     counts = manifest.count_clips()
     rejects = manifest.directory / "rejects.csv"
     num_rejects = sum(1 for _ in csv_lines(rejects)) - 1
@@ -927,6 +960,8 @@ def review(
 )
 @run_unsafe_option
 @predict_overrides
+@beam_runner_option
+@beam_options_option
 def predict(
     model: Path,
     paths: tuple[str, ...],
@@ -940,6 +975,8 @@ def predict(
     event_settings: Path | None,
     allow_unsafe: bool,
     overrides: tuple[str, ...],
+    beam_runner: str | None,
+    beam_options: tuple[str, ...],
 ) -> None:
     """Predict the classes in audio FILES.
 
@@ -957,6 +994,9 @@ def predict(
         raise click.UsageError("--threshold is not a number. Expected 0 to 1.")
     if event_settings and not (events_path or raven or audacity):
         raise click.UsageError("--event-settings is for events. Add --events, --raven or --audacity, or leave it out.")
+    beam = beam_of(beam_runner, beam_options)
+    if beam and not any((csv_path, labels_path, events_path, raven, audacity)):
+        raise click.UsageError("--beam-runner needs a file to write. Add --csv, --labels or --events.")
     given = [path.resolve() for path in (csv_path, labels_path, events_path) if path]
     if len(set(given)) < len(given):
         raise click.UsageError("--csv, --labels and --events: two are the same file. Give them different names.")
@@ -973,7 +1013,8 @@ def predict(
 
     outputs = Outputs(csv_path, labels_path, events_path, raven, audacity)
     settings = read_event_settings(event_settings) if event_settings else AS_THEY_ARE
-    predictor = load_any_model(model, overrides, allow_unsafe, thresholds=outputs.decides and threshold is None)
+    thresholds = outputs.decides and threshold is None
+    predictor = load_any_model(model, overrides, allow_unsafe, thresholds=thresholds)
     if model.suffix in CONVERTED:
         identity = files.sha256(model)
     else:
@@ -988,6 +1029,8 @@ def predict(
         threshold=threshold,
         settings=settings,
         show=lambda name, logits: click.echo(top_classes([name], logits[None], predictor.vocabulary, top)),
+        beam=beam,
+        load=partial(load_any_model, model.resolve(), overrides, allow_unsafe, thresholds=thresholds),
     )
 
 

@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import os
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -46,11 +47,14 @@ def write_clips(folder, number):
 @contextlib.contextmanager
 def store():
     """The endpoint of a server of S3 in a process of its own."""
-    command = [sys.executable, "-c", "from moto.server import main; main(['-H', '127.0.0.1', '-p', '5557'])"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-c", f"from moto.server import main; main(['-H', '127.0.0.1', '-p', '{port}'])"]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         time.sleep(5)
-        yield "http://127.0.0.1:5557"
+        yield f"http://127.0.0.1:{port}"
     finally:
         server.kill()
         server.wait()
@@ -78,7 +82,7 @@ def trainer(manifest):
             keras.layers.Reshape((64, -1, 1)),
         ]
     )
-    network = MODELS["conv_skip"](front_end.output_shape[1:], truth.shape[1])
+    network = MODELS["conv_skip"](front_end.output_shape[1:], truth.shape[1], filters=(8, 16))
     model = keras.Sequential([front_end, network])
     model.compile("adam", keras.losses.BinaryCrossentropy(from_logits=True))
 

@@ -7,7 +7,7 @@ import pytest
 import soundfile as sf
 import tensorflow as tf
 
-from audiotag.data.records import write_records, writing
+from audiotag.data.records import shard_writing, write_records
 from audiotag.data.records.schema import decode
 from audiotag.data.records.source_hashes import CACHE
 
@@ -62,7 +62,7 @@ def stop_after(source, out, clips, **options):
         return true_prepare(*args, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        true_prepare = writing.prepare
-        patch.setattr(writing, "prepare", prepare)
+        true_prepare = shard_writing.prepare
+        patch.setattr(shard_writing, "prepare", prepare)
         with pytest.raises(KeyboardInterrupt):
             write_records(source, out, **OPTIONS, **options)

@@ -7,7 +7,7 @@ written completely, and all after the first file that has changed since, are pre
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -99,6 +99,23 @@ def read(path: Path) -> Iterator[FileScores]:
         journal.readline()
         for line in journal:
             yield _decode(json.loads(line))
+
+
+def write_part(path: Path, names: Sequence[str], scores: Iterable[FileScores]) -> None:
+    """Writes the scores of some files at once, for `read_part`."""
+    with files.atomic_file(path) as unfinished, open(unfinished, "wb") as part:
+        for name, each in zip(names, scores, strict=True):
+            part.write(_line(_encode(each, name)))
+
+
+def read_part(path: Path, names: Sequence[str]) -> list[FileScores] | None:
+    """The scores of these files; None if not all are there, or a file has changed."""
+    try:
+        with open(path, "rb") as part:
+            scores = list(_known(part, names))
+    except FileNotFoundError:
+        return None
+    return scores if len(scores) == len(names) else None
 
 
 def _line(content):

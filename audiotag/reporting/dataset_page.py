@@ -18,7 +18,7 @@ from audiotag.data.clips import TEST, read_clips
 from audiotag.data.labels import split_labels
 from audiotag.data.records.manifest import MANIFEST_FILE, read_manifest
 from audiotag.data.records.preparation import Entry
-from audiotag.data.records.writing import entries
+from audiotag.data.records.shard_writing import entries
 from audiotag.data.sources import find_clips
 from audiotag.data.sources.fsdkaggle2019 import label_table, read_vocabulary
 from audiotag.errors import DataError

@@ -21,7 +21,8 @@ from audiotag.data.examined_records import examine_records
 from audiotag.data.labels import split_labels
 from audiotag.data.near_duplicates import Pair, find_near_duplicates
 from audiotag.data.records.manifest import MANIFEST_FILE, read_manifest
-from audiotag.data.records.writing import check_records, entries
+from audiotag.data.records.shard_writing import entries
+from audiotag.data.records.writing import check_records
 from audiotag.data.sources import find_clips
 from audiotag.files import from_cell
 from audiotag.reporting.page import cells, write_page

@@ -17,6 +17,7 @@ EXTRAS = {
     "onnx": ("onnxruntime", "ONNX files"),
     "litert": ("ai-edge-litert", "predicting with LiteRT files"),
     "cleanlab": ("cleanlab", "label-issues --by cleanlab"),
+    "beam": ("apache-beam", "make-records and predict on Apache Beam"),
     "remote": ("s3fs", "records and runs at s3:// and gs://"),
 }
 BACKENDS = ("jax", "torch")  # of Keras, beside TensorFlow

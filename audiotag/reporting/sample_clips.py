@@ -11,7 +11,7 @@ from audiotag.data.audio.decoding import decode_excerpt, decode_file, read_bytes
 from audiotag.data.clips import TEST, read_clips
 from audiotag.data.labels import split_labels
 from audiotag.data.records.manifest import MANIFEST_FILE, Manifest, read_manifest
-from audiotag.data.records.writing import entries
+from audiotag.data.records.shard_writing import entries
 from audiotag.reporting.page import column_chart, sound_url, spectrogram
 
 MAX_SAMPLES = 100  # clips of classes: one of each, the most frequent first, and a second while there is room

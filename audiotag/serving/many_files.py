@@ -12,12 +12,14 @@ import pandas as pd
 from scipy.special import expit
 
 from audiotag import progress
+from audiotag.beam import Beam
 from audiotag.errors import DataError
 from audiotag.evaluation.score_tables import scores_table, write_in_parts
 from audiotag.inference import event_labels, journal
-from audiotag.inference.audio_files import events_table, score_each
+from audiotag.inference.audio_files import FileScores, events_table, score_each
 from audiotag.inference.events import AS_THEY_ARE, EventSettings, thresholds_of
 from audiotag.inference.predictor import Predictor
+from audiotag.serving.beam_scoring import score_with_beam
 
 FILES_PER_PART = 256  # of a table in memory
 Item = TypeVar("Item")
@@ -73,6 +75,8 @@ def predict_files(
     threshold: float | None = None,
     settings: EventSettings = AS_THEY_ARE,
     show: Callable[[str, np.ndarray], None],
+    beam: Beam | None = None,
+    load: Callable[[], Predictor] | None = None,
 ) -> None:
     """Scores files and writes the outputs.
 
@@ -87,6 +91,9 @@ def predict_files(
         threshold: The probability from which a class is predicted; None is that of each class, `predictor.thresholds`.
         settings: How detections become events; its thresholds replace those for events.
         show: Called with the name and the logits [K] of each file that is predicted, in order.
+        beam: Score the files on the workers of Apache Beam, as `score_with_beam` does; needs an output. None scores
+            them here.
+        load: Loads the predictor there.
 
     Raises:
         DataError: Some files cannot be predicted; the others are. Or another process writes the same outputs, or the
@@ -97,7 +104,8 @@ def predict_files(
     else:
         thresholds = np.full(len(predictor.vocabulary), threshold)
     detected_from = thresholds_of(settings, predictor.vocabulary, thresholds)
-    score = partial(score_each, predictor, threshold=detected_from if outputs.finds_events else None, settings=settings)
+    options: dict[str, Any] = {"threshold": detected_from if outputs.finds_events else None, "settings": settings}
+    score: Callable[[Sequence[str]], Iterator[FileScores]] = partial(score_each, predictor, **options)
     path = outputs.beside(".progress")
     if path is None:
         num_rejected, first = _show_all(score(names), len(names), show)
@@ -105,6 +113,9 @@ def predict_files(
         key = key | {"thresholds": detected_from.tolist() if outputs.finds_events else None}
         if settings != AS_THEY_ARE:
             key = key | {"events": settings.model_dump()}
+        if beam is not None and load is not None:
+            folder = path.with_suffix(".parts")
+            score = partial(score_with_beam, beam=beam, load=load, folder=folder, key=key, options=options)
         path.parent.mkdir(parents=True, exist_ok=True)
         with journal.continued(path, key, names, score) as scores:
             num_rejected, first = _show_all(scores, len(names), show)

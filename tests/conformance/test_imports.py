@@ -25,6 +25,7 @@ ORDER = [
     "quiet",
     "padding",
     "remote",
+    "beam",
     "config",
     "data",
     "layers",
@@ -59,7 +60,7 @@ PURE = (
     "testing",
 )  # they run on every Keras backend
 # What a wrong experiment or a wrong table needs: imported before TensorFlow.
-LIGHT = ["errors", "files", "progress", "padding", "remote", "config", "data", "api"]
+LIGHT = ["errors", "files", "progress", "padding", "remote", "beam", "config", "data", "api"]
 NEEDS_TENSORFLOW = ("audiotag.data.pipeline",)
 
 COMMANDS = [[], *([name] for name in main.commands)]

@@ -18,6 +18,7 @@ DISTRIBUTIONS = {
     "tensorflow_datasets": "tensorflow-datasets",
     "PIL": "pillow",
     "google": "protobuf",
+    "apache_beam": "apache-beam",
     "xdist": "pytest-xdist",
 }
 NOT_IMPORTED = {"tensorboard"}  # by us; Keras' callback does
@@ -63,6 +64,7 @@ def test_every_package_that_audiotag_imports_is_declared():
         "jax": "jax",
         "cleanlab": "cleanlab",
         "fsspec": "remote",
+        "apache-beam": "beam",
         "starlette": "review",
         "uvicorn": "review",
     }

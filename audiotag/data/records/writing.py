@@ -5,41 +5,48 @@ Worker processes decode the recordings.
 
 import contextlib
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 from audiotag import files, progress
-from audiotag.data.audio import decoding, trimming, worker_pool
+from audiotag.beam import Beam
+from audiotag.data.audio import decoding, trimming
 from audiotag.data.audio.audio_config import AudioConfig
 from audiotag.data.clips import COLUMNS, TEST, write_clips
 from audiotag.data.labels import split_labels
 from audiotag.data.records import source_hashes
+from audiotag.data.records.beam_writing import write_shards_with_beam
 from audiotag.data.records.comparison import Request, describe_change, difference
 from audiotag.data.records.manifest import (
     MANIFEST_FILE,
     Manifest,
     Shard,
     damaged_shards,
-    digest,
     load_manifest,
     read_manifest,
     write_manifest,
 )
-from audiotag.data.records.preparation import Entry, prepare
-from audiotag.data.records.schema import CODECS, Record, encode
+from audiotag.data.records.schema import CODECS
+from audiotag.data.records.shard_writing import (
+    WORK,
+    entries,
+    prepare_all,
+    read_metadata,
+    unchanged,
+    write_metadata,
+    write_shard,
+)
 from audiotag.data.sources import Source
 from audiotag.errors import DataError
 from audiotag.remote import Store, cache_folder, in_parallel, is_url, local_name
 
 TABLES = ("clips.csv", "rejects.csv")
-WORK = ".work"  # the folder of everything that is not complete yet
 LOCK = "lock"
 UPLOADED = ".uploaded"  # the names of the shards that were copied to a URL
 FLAC_HZ = 655_350  # the highest rate of a FLAC file
@@ -61,6 +68,7 @@ def write_records(
     keep_known_bad: bool = False,
     skip_bad: bool = False,
     overwrite: bool = False,
+    beam: Beam | None = None,
 ) -> Manifest:
     """Writes the recordings of a source as shards of records, with their tables.
 
@@ -87,6 +95,9 @@ def write_records(
         keep_known_bad: Keep the clips that `source.excluded` names.
         skip_bad: Leave out clips that cannot be decoded, instead of stopping after the last one.
         overwrite: Replace other records in `out`, once these are complete.
+        beam: Write the shards on the workers of Apache Beam, one process for each; `workers` is then not used. They
+            must see the recordings, and `out` unless it is a URL, at the same paths as this process. None writes them
+            here.
 
     Returns:
         The `Manifest`.
@@ -101,12 +112,21 @@ def write_records(
     options = {"layout": source.layout, **audio_options, "clips_per_shard": clips_per_shard}
     options |= {"keep_known_bad": keep_known_bad, "skip_bad": skip_bad}
     request = Request(source, options, known_bad)
+    if beam is not None:
+        beam.check()
     if is_url(out):
-        return _write_remote(Store(str(out)), request, workers, overwrite)
-    return _write(Path(out), request, workers, overwrite)
+        return _write_remote(Store(str(out)), request, workers, overwrite, beam)
+    return _write(Path(out), request, _shard_writer(workers, beam), overwrite)
 
 
-def _write(out, request, workers, overwrite):
+def _shard_writer(workers, beam, store=None):
+    """A function of (work folder, planned shards, request, audio options) that writes shards; see `_write_shards`."""
+    if beam is None:
+        return partial(_write_shards, workers=workers)
+    return partial(write_shards_with_beam, beam=beam, store=store)
+
+
+def _write(out, request, write_shards, overwrite):
     """Writes records into a directory, or keeps those that are there; their manifest."""
     _refuse_foreign_files(out, request.source)
     if (out / MANIFEST_FILE).exists() and not overwrite:
@@ -116,16 +136,19 @@ def _write(out, request, workers, overwrite):
         manifest = _finish_publishing(out, request, overwrite)
         if manifest is None and (out / MANIFEST_FILE).exists() and not overwrite:  # another process was faster
             manifest = _same_records(out, request)
-        return manifest or _make(out, request, workers, overwrite)
+        return manifest or _make(out, request, write_shards, overwrite)
 
 
-def _write_remote(store, request, workers, overwrite):
+def _write_remote(store, request, workers, overwrite, beam):
     """Writes records to a URL, or keeps those that are there; their manifest."""
     if store.read(MANIFEST_FILE) is not None and not overwrite:
         return _same_records(store.url, request)
     made = cache_folder() / "outgoing" / local_name(store.url, request.work_fingerprint)
+    if beam is not None:  # its workers write the shards to the URL
+        store.remove(MANIFEST_FILE)
+        shutil.rmtree(made, ignore_errors=True)
     of_other_audio = (made / MANIFEST_FILE).exists() and difference(read_manifest(made), request) is not None
-    _upload(_write(made, request, workers, of_other_audio), store)
+    _upload(_write(made, request, _shard_writer(workers, beam, store), of_other_audio), store)
     shutil.rmtree(made)
     return read_manifest(store.url)
 
@@ -138,6 +161,7 @@ def _upload(manifest, store):
     sizes, done = store.sizes(), made / UPLOADED
     copied = {*done.read_text(encoding="utf-8").splitlines()} if done.exists() else set()
     todo = [shard for shard in manifest.shards if shard.file not in copied or sizes.get(shard.file) != shard.bytes]
+    todo = [shard for shard in todo if (made / shard.file).exists()]
     uploads = in_parallel(lambda shard: store.upload(made / shard.file, shard.file), todo)
     for shard, _ in zip(todo, progress.bar(uploads, total=len(todo), unit="shard", label="upload")):
         with open(done, "a", encoding="utf-8") as file:
@@ -153,8 +177,8 @@ def _upload(manifest, store):
     store.write(MANIFEST_FILE, content)
     files_now = {shard.file for shard in manifest.shards}
     for name in sizes:
-        if name.endswith(".tfrecord") and "/" not in name and name not in files_now:
-            store.remove(name)  # of the records before
+        if name.startswith(f"{WORK}/") or name.endswith(".tfrecord") and "/" not in name and name not in files_now:
+            store.remove(name)  # metadata of Beam's workers, and shards of the records before
 
 
 def planned_shards(clips: pd.DataFrame, clips_per_shard: int) -> dict[str, pd.DataFrame]:
@@ -261,7 +285,7 @@ def _same_records(out, request):
     return manifest
 
 
-def _make(out, request, workers, overwrite):
+def _make(out, request, write_shards, overwrite):
     """Writes the records below `out/.work`, and publishes them; their manifest."""
     work, sample_rate = out / WORK, request.options["sample_rate"]
     options = {key: request.options[key] for key in ("codec", *AudioConfig.model_fields)}
@@ -269,9 +293,10 @@ def _make(out, request, workers, overwrite):
     plan = planned_shards(request.clips, request.options["clips_per_shard"])
     finished = _finished_shards(work, request)
     todo = {name: clips for name, clips in plan.items() if name not in finished}
-    _check_room(out, [entry for clips in todo.values() for entry in entries(clips)], sample_rate, options["codec"])
-    _write_metadata(work / "fingerprint.json", request.work_fingerprint)
-    finished |= _write_shards(work, todo, request, options, workers)
+    if isinstance(write_shards, partial) and write_shards.func is _write_shards:
+        _check_room(out, [entry for clips in todo.values() for entry in entries(clips)], sample_rate, options["codec"])
+    write_metadata(work / "fingerprint.json", request.work_fingerprint)
+    finished |= write_shards(work, todo, request, options)
     shards = [finished[name] for name in plan]
     tables = _write_tables(out, request, shards)
     identities = {name: tuple(identity) for metadata in shards for name, identity in metadata["identities"].items()}
@@ -351,27 +376,10 @@ def _publish(out, manifest):
     return replace(manifest, directory=out)
 
 
-def _write_metadata(path, fingerprint, content=None):
-    """Writes what a later make-records needs to resume: the fingerprint of the request, and a shard's metadata."""
-    metadata = {"fingerprint": fingerprint, "content": content, "sha256": digest([fingerprint, content])}
-    files.write_text(path, json.dumps(metadata))
-
-
-def _read_metadata(path):
-    """(fingerprint, shard metadata) of such a file; (None, None) if it is missing or damaged."""
-    try:
-        metadata = json.loads(path.read_bytes())
-        if metadata["sha256"] == digest([metadata["fingerprint"], metadata["content"]]):
-            return metadata["fingerprint"], metadata["content"]
-    except (FileNotFoundError, ValueError, LookupError, TypeError, RecursionError):
-        pass
-    return None, None
-
-
 def _refuse_other_work(out, request, overwrite):
     """Refuses unfinished work for another request, or removes it."""
     work = out / WORK
-    fingerprint, _ = _read_metadata(work / "fingerprint.json")
+    fingerprint, _ = read_metadata(work / "fingerprint.json")
     if fingerprint not in (None, request.work_fingerprint):
         if not overwrite:
             raise DataError(
@@ -387,28 +395,13 @@ def _finished_shards(work, request):
     """{file name: metadata} of finished shards whose recordings have not changed since."""
     finished = {}
     for path in work.glob("clips-*.json"):
-        fingerprint, metadata = _read_metadata(path)
+        fingerprint, metadata = read_metadata(path)
         if fingerprint != request.work_fingerprint or metadata["rejects"] and not request.skip_bad:
             continue
         shard = work / metadata["shard"]["file"]
         if shard.is_file() and files.sha256(shard) == metadata["shard"]["sha256"]:
             finished[shard.name] = metadata
-    before = {
-        name: tuple(identity) for metadata in finished.values() for name, identity in metadata["identities"].items()
-    }
-    now = source_hashes.identify_all({name: request.paths[name] for name in before}, before)
-    changed = set(source_hashes.changed(before, now))
-    for metadata in finished.values():
-        metadata["identities"] = {name: now[name] for name in metadata["identities"]}
-    return {name: metadata for name, metadata in finished.items() if changed.isdisjoint(metadata["identities"])}
-
-
-def entries(clips: pd.DataFrame) -> list[Entry]:
-    """What is decoded for each clip: its path, or (path, start, end) of a part."""
-    if "start_seconds" not in clips:
-        return clips["path"].tolist()
-    parts = zip(clips["path"], clips["start_seconds"], clips["end_seconds"])
-    return [path if pd.isna(start) else (path, float(start), float(end)) for path, start, end in parts]
+    return unchanged(finished, request)
 
 
 def _check_room(out, paths, sample_rate, codec):
@@ -445,68 +438,17 @@ def _size(number):
 def _write_shards(work, plan, request, options, workers):
     """Writes the planned shards; {file name: metadata} with the keys shard, clips, rejects and identities."""
     clips = [(shard, clip) for shard, group in plan.items() for clip in group.itertuples()]
-    results = _prepare_all([entry for group in plan.values() for entry in entries(group)], options, workers)
+    results = prepare_all([entry for group in plan.values() for entry in entries(group)], options, workers)
     results = progress.bar(results, total=len(clips), unit="clip", label="make-records")
     written = {}
     with contextlib.closing(results):
         for name, group in plan.items():
-            written[name] = metadata = _write_shard(work / name, group, results, options["sample_rate"])
+            written[name] = metadata = write_shard(work / name, group, results, options["sample_rate"])
             # A shard that misses clips is made again once they are fixed.
             if request.skip_bad or not metadata["rejects"]:
-                _write_metadata(work / f"{name}.json", request.work_fingerprint, metadata)
+                write_metadata(work / f"{name}.json", request.work_fingerprint, metadata)
         next(results, None)  # lets the progress bar finish
     return written
-
-
-def _write_shard(path, clips, results, sample_rate):
-    """Writes one shard from the next results and returns its metadata."""
-    import tensorflow as tf
-
-    metadata = {"clips": [], "rejects": [], "identities": {}}  # identities: {clip: that of its file when it was read}
-    with files.atomic_file(path) as unfinished, _explain_tensorflow_error(path):
-        with tf.io.TFRecordWriter(str(unfinished)) as shard:
-            for clip in clips.itertuples():
-                metadata["identities"][clip.name], result = next(results)
-                if isinstance(result, str):
-                    metadata["rejects"].append({"name": clip.name, "reason": result.replace(clip.path, clip.name)})
-                    continue
-                audio, codec, measures = result
-                shard.write(encode(Record(clip.name, audio, codec, sample_rate, measures["num_samples"])))
-                metadata["clips"].append({"name": clip.name, **measures})
-        size, sha256 = unfinished.stat().st_size, files.sha256(unfinished)
-    names = tuple(clip["name"] for clip in metadata["clips"])
-    metadata["shard"] = asdict(Shard(path.name, clips["subset"].iloc[0], size, sha256, names))
-    return metadata
-
-
-@contextlib.contextmanager
-def _explain_tensorflow_error(path):
-    """Turns TensorFlow's error about a full or broken disk into one with the shard."""
-    import tensorflow as tf
-
-    try:
-        yield
-    except tf.errors.OpError as error:
-        raise DataError(
-            f"{path}: cannot be written: {error.message}. Nothing incomplete is left. Make room and run the same "
-            f"command again: it continues where it stopped."
-        ) from error
-
-
-def _prepare_all(paths, options, workers):
-    """Yields what `prepare` returns for each path, in order; a crash is a reason, too."""
-    function = partial(prepare, **options)
-    if workers == 0:
-        yield from map(function, paths)
-        return
-    results = worker_pool.in_order(function, paths, workers=workers or os.cpu_count())
-    with contextlib.closing(results):
-        for path, (result, reason) in zip(paths, results):
-            if reason:
-                path = path[0] if isinstance(path, tuple) else path
-                sentence = f"{path}: {reason}. Leave this file out, or convert it with another program."
-                result = source_hashes.identify(path), sentence
-            yield result
 
 
 def _write_tables(out, request, shard_metadata):

@@ -25,7 +25,7 @@ from record_folders import (
 from audiotag import files
 from audiotag.data.audio import worker_pool
 from audiotag.data.clips import read_clips
-from audiotag.data.records import check_records, read_manifest, write_records, writing
+from audiotag.data.records import check_records, read_manifest, shard_writing, write_records, writing
 from audiotag.data.sources import find_clips
 from audiotag.data.sources.fsdkaggle2019 import KNOWN_BAD
 from audiotag.errors import DataError
@@ -252,7 +252,7 @@ def test_a_source_with_only_bad_clips_is_refused(recordings, tmp_path):
 
 
 def test_a_disk_that_is_too_full_is_reported_before_anything_is_decoded(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(writing, "prepare", None)
+    monkeypatch.setattr(shard_writing, "prepare", None)
     usage = shutil.disk_usage(tmp_path)
     needed = sum(2 * clip for clip in 400 + np.arange(60))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=needed // 2))
@@ -282,7 +282,7 @@ def test_a_decoder_that_crashes_is_one_bad_clip(source, tmp_path, monkeypatch):
 def test_a_finished_directory_is_not_changed_and_nothing_is_decoded(source, complete, monkeypatch):
     before = {path: path.stat().st_mtime_ns for path in complete.iterdir()}
     content = tree(complete)
-    monkeypatch.setattr(writing, "prepare", None)
+    monkeypatch.setattr(shard_writing, "prepare", None)
     assert write_records(source, complete, **OPTIONS) == read_manifest(complete)
     assert tree(complete) == content
     assert {path: path.stat().st_mtime_ns for path in complete.iterdir()} == before
@@ -463,7 +463,7 @@ def test_after_a_recording_is_replaced_between_kill_and_resumption_only_its_shar
 def test_a_recording_replaced_during_make_records_stops_it_and_the_next_one_makes_its_shard_again(
     copy, tmp_path, monkeypatch
 ):
-    out, done, true_prepare = tmp_path / "out", [], writing.prepare
+    out, done, true_prepare = tmp_path / "out", [], shard_writing.prepare
 
     def prepare(path, **options):
         done.append(path)
@@ -471,7 +471,7 @@ def test_a_recording_replaced_during_make_records_stops_it_and_the_next_one_make
             replace_recording(Path(done[0]))
         return true_prepare(path, **options)
 
-    monkeypatch.setattr(writing, "prepare", prepare)
+    monkeypatch.setattr(shard_writing, "prepare", prepare)
     with pytest.raises(DataError) as error:
         write_records(find_clips(copy), out, **OPTIONS)
     assert str(error.value) == (
@@ -538,7 +538,7 @@ def test_complete_records_are_published_without_decoding(source, complete, tmp_p
     if overwrite:
         write_records(source, out, **OPTIONS, peak_db=-1)
     stop_before_publishing(source, out, overwrite=overwrite)
-    monkeypatch.setattr(writing, "prepare", None)
+    monkeypatch.setattr(shard_writing, "prepare", None)
     write_records(source, out, overwrite=overwrite, **OPTIONS)
     assert tree(out) == tree(complete)
 
