@@ -65,10 +65,10 @@ def call(begin):
 
 @pytest.fixture(scope="module")
 def trained(experiment, begin, call, tmp_path_factory):
-    """Two runs of the experiment: one without interruption, and one that was killed after two epochs and resumed."""
+    """Two runs of the experiment: one without interruption, and one that was killed after an epoch and resumed."""
     folder = tmp_path_factory.mktemp("runs")
     call("fit", experiment, "--run", folder / "whole")
-    assert begin("fit", experiment, "--run", folder / "killed").kill_at(r"curated, fold 0 2/3", 0.1) == -9
+    assert begin("fit", experiment, "--run", folder / "killed").kill_at(r"curated, fold 0 1/3") == -9
     assert not (folder / "killed/fold-0/curated/result.json").exists()
     call("fit", experiment, "--run", folder / "killed")
     return folder

@@ -3,7 +3,6 @@
 Each file is scored alone, so its scores do not depend on the number of workers, nor on how often it is scored.
 """
 
-import pickle
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +18,7 @@ from audiotag.inference.audio_files import FileScores, score_each
 from audiotag.inference.predictor import Predictor
 
 FILES_PER_ITEM = 32  # that a worker scores at a time
-_predictors: dict[bytes, Predictor] = {}  # of this process
+_predictors: dict[str, Predictor] = {}  # of this process, by the digest of their key
 _lock = threading.Lock()
 
 
@@ -45,7 +44,7 @@ def score_with_beam(
     paths = [folder.resolve() / f"{digest([key, part])}.jsonl" for part in parts]
     folder.mkdir(parents=True, exist_ok=True)
     todo = [(str(path), part) for path, part in zip(paths, parts) if journal.read_part(path, part) is None]
-    beam.run(partial(_score_part, load=load, options=options), todo)
+    beam.run(partial(_score_part, load=load, identity=digest(key), options=options), todo)
     for path, part in zip(paths, parts):
         scores = journal.read_part(path, part)
         if scores is None:
@@ -58,16 +57,17 @@ def score_with_beam(
     shutil.rmtree(folder)
 
 
-def _score_part(item: tuple[str, list[str]], *, load: Callable[[], Predictor], options: dict[str, Any]) -> None:
+def _score_part(
+    item: tuple[str, list[str]], *, load: Callable[[], Predictor], identity: str, options: dict[str, Any]
+) -> None:
     """Scores some files and writes what is found; in a worker of Beam."""
     path, names = item
-    journal.write_part(Path(path), names, score_each(_predictor(load), names, **options))
+    journal.write_part(Path(path), names, score_each(_predictor(load, identity), names, **options))
 
 
-def _predictor(load):
+def _predictor(load, identity):
     """The model, loaded once in a process."""
-    key = pickle.dumps(load)
     with _lock:
-        if key not in _predictors:
-            _predictors[key] = load()
-        return _predictors[key]
+        if identity not in _predictors:
+            _predictors[identity] = load()
+        return _predictors[identity]

@@ -10,7 +10,7 @@ from audiotag.training.bench import ADVICE, PARTS, Bench, bench
 
 @pytest.fixture(scope="module")
 def measured(tiny):
-    return bench(tiny(), num_steps=2, num_rounds=1)
+    return bench(tiny(), num_steps=10, num_rounds=3)
 
 
 def test_every_part_of_a_step_is_measured(measured):
