@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -11,7 +11,7 @@ SECONDS_BETWEEN_LINES = 10
 Item = TypeVar("Item")
 
 
-def bar(items: Iterable[Item], *, total: int, unit: str, label: str) -> Iterator[Item]:
+def bar(items: Iterable[Item], *, total: int, unit: str, label: str) -> Generator[Item, None, None]:
     """Yields items and shows progress on standard error.
 
     Shown are the number of items done, the rate and the time left.

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -26,7 +26,7 @@ PENDING = 2  # entries sent to a worker at a time, so that it never waits for th
 
 def in_order(
     function: Callable[[Any], Any], entries: Iterable[Any], *, workers: int
-) -> Iterator[tuple[Any, str | None]]:
+) -> Generator[tuple[Any, str | None], None, None]:
     """Yields (function(entry), None) per entry, in order; (None, reason) if it fails.
 
     Decoders of untrusted files may crash, hang or exhaust memory. A worker that dies is replaced and its entry tried

@@ -41,7 +41,7 @@ def prepare_all(paths: Sequence[Entry], options: dict[str, Any], workers: int | 
         yield from map(function, paths)
         return
     results = worker_pool.in_order(function, paths, workers=workers or os.cpu_count() or 1)
-    with contextlib.closing(results):  # type: ignore[type-var]
+    with contextlib.closing(results):
         for path, (result, reason) in zip(paths, results):
             if reason:
                 path = path[0] if isinstance(path, tuple) else path

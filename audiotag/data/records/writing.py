@@ -9,7 +9,6 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -116,17 +115,10 @@ def write_records(
         beam.check()
     if is_url(out):
         return _write_remote(Store(str(out)), request, workers, overwrite, beam)
-    return _write(Path(out), request, _shard_writer(workers, beam), overwrite)
+    return _write(Path(out), request, workers, overwrite, beam)
 
 
-def _shard_writer(workers, beam, store=None):
-    """A function of (work folder, planned shards, request, audio options) that writes shards; see `_write_shards`."""
-    if beam is None:
-        return partial(_write_shards, workers=workers)
-    return partial(write_shards_with_beam, beam=beam, store=store)
-
-
-def _write(out, request, write_shards, overwrite):
+def _write(out, request, workers, overwrite, beam, store=None):
     """Writes records into a directory, or keeps those that are there; their manifest."""
     _refuse_foreign_files(out, request.source)
     if (out / MANIFEST_FILE).exists() and not overwrite:
@@ -136,7 +128,7 @@ def _write(out, request, write_shards, overwrite):
         manifest = _finish_publishing(out, request, overwrite)
         if manifest is None and (out / MANIFEST_FILE).exists() and not overwrite:  # another process was faster
             manifest = _same_records(out, request)
-        return manifest or _make(out, request, write_shards, overwrite)
+        return manifest or _make(out, request, workers, overwrite, beam, store)
 
 
 def _write_remote(store, request, workers, overwrite, beam):
@@ -148,7 +140,7 @@ def _write_remote(store, request, workers, overwrite, beam):
         store.remove(MANIFEST_FILE)
         shutil.rmtree(made, ignore_errors=True)
     of_other_audio = (made / MANIFEST_FILE).exists() and difference(read_manifest(made), request) is not None
-    _upload(_write(made, request, _shard_writer(workers, beam, store), of_other_audio), store)
+    _upload(_write(made, request, workers, of_other_audio, beam, store), store)
     shutil.rmtree(made)
     return read_manifest(store.url)
 
@@ -285,7 +277,7 @@ def _same_records(out, request):
     return manifest
 
 
-def _make(out, request, write_shards, overwrite):
+def _make(out, request, workers, overwrite, beam, store):
     """Writes the records below `out/.work`, and publishes them; their manifest."""
     work, sample_rate = out / WORK, request.options["sample_rate"]
     options = {key: request.options[key] for key in ("codec", *AudioConfig.model_fields)}
@@ -293,10 +285,13 @@ def _make(out, request, write_shards, overwrite):
     plan = planned_shards(request.clips, request.options["clips_per_shard"])
     finished = _finished_shards(work, request)
     todo = {name: clips for name, clips in plan.items() if name not in finished}
-    if isinstance(write_shards, partial) and write_shards.func is _write_shards:
+    if beam is None:
         _check_room(out, [entry for clips in todo.values() for entry in entries(clips)], sample_rate, options["codec"])
     write_metadata(work / "fingerprint.json", request.work_fingerprint)
-    finished |= write_shards(work, todo, request, options)
+    if beam is None:
+        finished |= _write_shards(work, todo, request, options, workers)
+    else:
+        finished |= write_shards_with_beam(work, todo, request, options, beam=beam, store=store)
     shards = [finished[name] for name in plan]
     tables = _write_tables(out, request, shards)
     identities = {name: tuple(identity) for metadata in shards for name, identity in metadata["identities"].items()}
