@@ -6,6 +6,7 @@ Shapes: B clips, N samples, T frames, M bands, C channels, K classes, F bins of 
 from audiotag.layers.attention import SimpleSelfAttention
 from audiotag.layers.augmentation.brightness_contrast import BrightnessContrast
 from audiotag.layers.augmentation.crops import RandomCrop, RandomResizedCrop
+from audiotag.layers.augmentation.filter_augment import FilterAugment
 from audiotag.layers.augmentation.flips import FlipsAsClasses
 from audiotag.layers.augmentation.loudness import Gain, WhiteNoise
 from audiotag.layers.augmentation.masking import BarErasing, FrequencyMask, TimeMask
@@ -70,6 +71,7 @@ IMAGE_AUGMENTATIONS = {
     "bar_erasing": BarErasing,
     "zoom": Zoom,
     "brightness_contrast": BrightnessContrast,
+    "filter_augment": FilterAugment,
     "random_crop": RandomCrop,
     "random_resized_crop": RandomResizedCrop,
     "mixup": MixUp,
@@ -89,6 +91,7 @@ __all__ = [
     "DatasetStandardize",
     "Deltas",
     "EfficientATMel",
+    "FilterAugment",
     "FixFrames",
     "FlipBands",
     "FlipsAsClasses",
