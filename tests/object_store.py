@@ -7,6 +7,8 @@ import threading
 
 import pytest
 
+from audiotag.remote import Store
+
 
 class ObjectStore:
     """A server of which every n-th request fails, in one of four ways in turn.
@@ -107,3 +109,18 @@ def cached_bytes(cache):
 
     with remote._room:  # while none gets another name
         return sum(path.stat().st_size for path in cache.glob("records/*/*.tfrecord"))
+
+
+@contextlib.contextmanager
+def ended_after(num_requests, monkeypatch):
+    """In it, the request after so many raises KeyboardInterrupt, which ends the block and goes no further."""
+    left = iter(range(num_requests))
+
+    def request_or_end(self, name, request):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return request()
+
+    with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+        patch.setattr(Store, "_request", request_or_end)
+        yield

@@ -1,7 +1,7 @@
 """Runs at URLs."""
 
 import pytest
-from object_store import objects, served
+from object_store import ended_after, objects, served
 
 from audiotag import remote
 from audiotag.errors import DataError
@@ -58,20 +58,9 @@ def test_a_run_whose_upload_is_interrupted_is_its_state_before_or_after(url, mon
         mirror = Mirror(url, "training")
         mirror.pull()
         fill(mirror.folder, SECOND)
-        left = iter(range(last))
-
-        def interrupted(self, name, request, left=left):
-            if next(left, None) is None:
-                raise KeyboardInterrupt
-            return request()
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Store, "_request", interrupted)
-            try:
-                mirror.push()
-                break
-            except KeyboardInterrupt:
-                pass
+        with ended_after(last, monkeypatch):
+            mirror.push()
+            break
         assert content_of(local_run(url)) in (FIRST, SECOND)
     assert last > 3 and content_of(local_run(url)) == SECOND
 

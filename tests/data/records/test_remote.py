@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from object_store import cached_bytes, objects, served
+from object_store import cached_bytes, ended_after, objects, served
 from record_folders import OPTIONS, finished_files
 
 from audiotag import remote
@@ -146,20 +146,9 @@ def test_records_killed_at_any_request_are_never_complete_too_early(source, comp
     """Each call of make-records ends one request later, until one is not interrupted."""
     content = finished_files(complete)
     for last in range(1, 100):
-        left = iter(range(last))
-
-        def interrupted(self, name, request, left=left):
-            if next(left, None) is None:
-                raise KeyboardInterrupt
-            return request()
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Store, "_request", interrupted)
-            try:
-                write_records(source, memory, **OPTIONS)
-                break
-            except KeyboardInterrupt:
-                pass
+        with ended_after(last, monkeypatch):
+            write_records(source, memory, **OPTIONS)
+            break
         if "manifest.json" in objects(memory):
             assert objects(memory) == content
         else:
