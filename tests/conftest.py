@@ -10,7 +10,7 @@ from jobs import Starter
 
 from audiotag.config.loading import load
 
-small_networks.one_thread()
+small_networks.set_environment()
 gc.disable()  # until all is imported
 collect_ignore = ["as_on_windows"]  # importing it takes away what Windows lacks
 # Files of these folders share a run that takes long to train, so one worker runs them all.

@@ -17,14 +17,11 @@ from audiotag.runs.directory import open_run
 from audiotag.training.loop import fit
 
 SCRIPT = Path(__file__).with_name("devices_alone.py")
-QUICK = "--xla_backend_optimization_level=0"  # compiles faster
 
 
 def begin(role, experiment, folder, **environment):
     """Starts a process; it needs JAX, so it cannot be forked from one with TensorFlow as the backend."""
-    environment = (
-        os.environ | {"KERAS_BACKEND": "jax", "PYTHONPATH": str(SCRIPT.parents[1]), "XLA_FLAGS": QUICK} | environment
-    )
+    environment = os.environ | {"KERAS_BACKEND": "jax", "PYTHONPATH": str(SCRIPT.parents[1])} | environment
     command = [sys.executable, SCRIPT, role, experiment, folder]
     return subprocess.Popen([*map(str, command)], env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
 
@@ -45,7 +42,8 @@ def trained(tiny, tmp_path_factory):
         for index, role in enumerate(("first", "second"))
     ]
     said = [(*job.communicate(timeout=200), job.returncode) for job in both]
-    alone = begin("alone", experiment, folder, XLA_FLAGS=f"{QUICK} --xla_force_host_platform_device_count=4")
+    four = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"
+    alone = begin("alone", experiment, folder, XLA_FLAGS=four)
     said.append((*alone.communicate(timeout=200), alone.returncode))
     return folder, [(out.decode(), err.decode(), code) for out, err, code in said]
 

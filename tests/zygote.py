@@ -20,7 +20,7 @@ import small_networks
 def load():
     """Imports what jobs need, without using anything of TensorFlow that would start its threads."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    small_networks.one_thread()
+    small_networks.set_environment()
     gc.disable()
     import audiotag.cli
     import audiotag.data.records

@@ -19,7 +19,6 @@ def outputs(tmp_path_factory):
     for backend in ("tensorflow", *OTHERS):
         path = tmp_path_factory.mktemp(backend) / "outputs.npz"
         environment = os.environ | {"KERAS_BACKEND": backend, "PYTHONPATH": str(SCRIPT.parents[2])}
-        environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0"  # JAX compiles hundreds of small functions
         done = subprocess.run([sys.executable, SCRIPT, path], env=environment, capture_output=True, text=True)
         assert done.returncode == 0, f"{backend}: {done.stderr[-3000:]}"
         with np.load(path) as file:
