@@ -63,12 +63,18 @@ SOFTMAX += ['stages.curated.loss={"name":"categorical_crossentropy"}']
 
 
 @pytest.mark.parametrize(
-    "overrides",
-    [FLIPS, SOFTMAX, ["noisy_head=true"], ["dtype_policy=mixed_bfloat16"], ['frontend={"name":"pcen_mel"}']],
-    ids=["flips", "softmax", "noisy head", "half precision", "pcen"],
+    ("overrides", "folds"),
+    [
+        (FLIPS, (0,)),
+        (SOFTMAX, (0, 1)),
+        (["noisy_head=true"], (0,)),
+        (["dtype_policy=mixed_bfloat16"], (0,)),
+        (['frontend={"name":"pcen_mel"}'], (0,)),
+    ],
+    ids=["flips", "softmax, two folds", "noisy head", "half precision", "pcen"],
 )
-def test_each_kind_of_network_predicts_as_its_graph(run, tmp_path, overrides):
-    folder = export(untrained(run, tmp_path / "run", *overrides, folds=(0, 1)), tmp_path / "saved")
+def test_each_kind_of_network_predicts_as_its_graph(run, tmp_path, overrides, folds):
+    folder = export(untrained(run, tmp_path / "run", *overrides, folds=folds), tmp_path / "saved")
     equal_to_its_graph(folder, 2e-3 if "dtype_policy=mixed_bfloat16" in overrides else 1e-6)
 
 
@@ -156,4 +162,5 @@ def test_changed_content_is_refused_in_a_sentence(saved_model, tmp_path, changes
         load_predictor(folder)
     assert "add --allow-unsafe (in Python: allow_unsafe=True)." in str(raised.value)
     assert isinstance(raised.value.__cause__, AudiotagError) and len(str(raised.value)) < 1_500
-    assert load_predictor(folder, allow_unsafe=True).vocabulary  # that of the graph, which is run
+    if "export_version" in changes:
+        assert load_predictor(folder, allow_unsafe=True).vocabulary  # that of the graph, which is run

@@ -99,12 +99,12 @@ def test_a_copy_in_another_folder_has_the_same_configuration_and_predictions(sav
     np.testing.assert_allclose(copied.logits(noise(1.5, 0)[None]), own.logits(noise(1.5, 0)[None]), atol=1e-4)
 
 
-@pytest.mark.parametrize("change", ["windows=full_clip", "windows=random", "pool=max"])
-def test_it_can_be_exported_with_other_predict_settings(run, tmp_path, change):
-    changed = with_predict_options(run, [f"predict.{change}"])
+@pytest.mark.parametrize("changes", [["predict.windows=full_clip"], ["predict.windows=random", "predict.pool=max"]])
+def test_it_can_be_exported_with_other_predict_settings(run, tmp_path, changes):
+    changed = with_predict_options(run, changes)
     predictor = load_predictor(export(changed, tmp_path / "saved"))
     batch = padded([noise(2.2, 0), noise(0.7, 1), noise(7.3, 2)])
-    expected = load_predictor(run.folder, [f"predict.{change}"]).logits(batch)
+    expected = load_predictor(run.folder, changes).logits(batch)
     np.testing.assert_allclose(predictor.logits(batch), expected, atol=1e-4)
     np.testing.assert_allclose(predictor.logits(batch)[:1], predictor.logits(noise(2.2, 0)[None]), atol=1e-4)
     assert np.abs(expected - load_predictor(run.folder).logits(batch)).max() > 1e-3
