@@ -14,7 +14,7 @@ FAST := tests/conformance/test_annotations.py tests/conformance/test_imports.py 
 	tests/evaluation/test_thresholds.py tests/test_files.py tests/metrics tests/test_padding.py \
 	tests/test_progress.py tests/test_schedules.py
 
-.PHONY: demo demo-io demo-jax check test test-slow test-wheel torture lint types format docs test-io test-beam bench clean
+.PHONY: demo demo-io demo-jax check test test-fast test-all test-wheel torture lint types format docs test-io test-beam bench clean
 
 demo: .venv/ready  ## The main job on synthesized clips: write records, train on noisy then curated labels, export, report.
 	test -d demo || $(BIN)/audiotag make-demo demo
@@ -41,13 +41,17 @@ demo-jax: .venv/ready  ## The same as demo on JAX, which TensorFlow feeds; the S
 	KERAS_BACKEND=jax $(BIN)/audiotag evaluate runs/demo_jax
 	$(BIN)/audiotag predict runs/demo_jax/saved_model demo/test/0*.wav
 
-check: lint types  ## The fast tests: what CI runs first.
+check: lint  ## Lint, types and the fast tests, beside each other.
+	$(MAKE) --jobs=2 types test-fast
+
+test: lint  ## All tests, and the examples in the docstrings, beside types and documentation.
+	$(MAKE) --jobs=3 types docs test-all
+
+test-fast: .venv/tests
 	$(PYTEST) $(FAST)
 
-test: check test-slow  ## All tests, and the examples in the docstrings.
-
-test-slow: .venv/tests docs
-	$(PYTEST) --durations=10 $(addprefix --ignore=,$(FAST))
+test-all: .venv/tests
+	$(PYTEST) --durations=10
 
 torture: .venv/torture  ## The checks of docs/reliability.md in full, hours of kills, flipped bits and broken files.
 	AUDIOTAG_TIER=full $(PYTEST) -m check
@@ -69,8 +73,9 @@ docs: .venv/docs  ## The documentation as a site in build/docs; a warning is an 
 test-wheel:  ## A wheel in an empty environment, outside the checkout.
 	PYTHON=$(PYTHON) .ci/test-wheel
 
+# Without the tests' flags of XLA, of which TensorFlow 2.17 does not know one.
 test-io: .venv-io/ready  ## The data path with tensorflow-io decoding inside the graph, on TensorFlow 2.17.
-	.venv-io/bin/pytest -q -n auto --dist loadfile tests/data tests/test_files.py
+	XLA_FLAGS= .venv-io/bin/pytest -q -n auto --dist loadfile tests/data tests/test_files.py
 
 test-beam: .venv-beam/ready  ## make-records and predict on Apache Beam.
 	.venv-beam/bin/pytest -q tests/test_beam.py tests/data/records/test_beam_writing.py tests/serving/test_beam_scoring.py
