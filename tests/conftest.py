@@ -2,7 +2,10 @@
 
 import gc
 import json
+import os
+import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import small_networks
@@ -12,13 +15,18 @@ from audiotag.config.loading import load
 
 small_networks.set_environment()
 gc.disable()  # until all is imported
+MEMORY = Path("/dev/shm")
+if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 8 << 30:
+    # Temporary folders are there: files survive a killed process as on a disk, and fsync takes no time.
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 collect_ignore = ["as_on_windows"]  # importing it takes away what Windows lacks
 # Files of these folders share a run that takes long to train, so one worker runs them all.
 TOGETHER = {"tests/crossval", "tests/sweeps"}
 # Half a minute or more each, all tests of a file together.
-LONGEST = ["resume", "loop", "label_selection", "docs", "backends", "models", "rebuilding", "making", "layers", "api"]
-LONGEST += ["custom_components", "experiments", "training", "cli", "validation_kinds", "untrusted_files", "results"]
-LONGEST += ["systems", "moves", "embedding_cache", "members", "saved_model", "many_files", "callbacks"]
+LONGEST = ["resume", "loop", "label_selection", "docs", "backends", "rebuilding", "review", "models", "making", "api"]
+LONGEST += ["cli", "layers", "tagger", "devices", "jax", "custom_components", "experiments", "training", "results"]
+LONGEST += ["saved_model", "validation_kinds", "untrusted_files", "systems", "moves", "embedding_cache", "members"]
+LONGEST += ["many_files", "callbacks", "platforms"]
 ADAM = {"name": "adam", "learning_rate": 0.01}
 LOSS = {"name": "binary_crossentropy"}
 CALLBACKS = [{"name": "CSVLogger"}]

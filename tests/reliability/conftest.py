@@ -2,9 +2,6 @@
 
 import contextlib
 import importlib.util
-import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -49,17 +46,6 @@ class Tally:
 @pytest.fixture
 def tally():
     return Tally()
-
-
-@pytest.fixture
-def tmp_path(tmp_path):
-    """In memory if there is room: files survive a killed process there too, and fsync takes no time."""
-    memory = Path("/dev/shm")
-    if not os.access(memory, os.W_OK) or shutil.disk_usage(memory).free < 2 << 30:
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(dir=memory) as folder:
-        yield Path(folder)
 
 
 @pytest.fixture(scope="session")
