@@ -108,8 +108,8 @@ def fit(
             last complete epoch.
         fold: The only fold to train; None trains those of the experiment.
         restart: Replace the run in the directory.
-        devices: Train on so many devices of this process, or on "all". None trains on one. It needs JAX. Of several
-            processes, only the first writes the run.
+        devices: Train on so many devices of this process, or on "all". None trains on one. Of several processes with
+            JAX, only the first writes the run.
         quiet: Print no results.
 
     Raises:

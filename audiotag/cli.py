@@ -552,7 +552,7 @@ def schema(kind: str) -> None:
     help="Where the records are, if not where EXPERIMENT says.",
 )
 @click.option(
-    "--devices", type=DeviceCount(), metavar="all|N", help="Train on all devices, or on N, with KERAS_BACKEND=jax."
+    "--devices", type=DeviceCount(), metavar="all|N", help="Train on all GPUs of this machine, or on N of them."
 )
 def fit(
     experiment: Path,

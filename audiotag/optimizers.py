@@ -6,6 +6,7 @@ They are Keras' own, with a beta_1 that may follow a schedule and learning rate 
 from typing import Any
 
 import keras
+from keras import ops
 
 
 class _Multipliers(keras.optimizers.Optimizer):
@@ -24,11 +25,11 @@ class _Multipliers(keras.optimizers.Optimizer):
         super().update_step(gradient, variable, learning_rate * self._multiplier(variable))
 
     def _apply_weight_decay(self, variables):
-        weight_decay = self.weight_decay
-        for multiplier in dict.fromkeys(self.multipliers if weight_decay else ()):
-            self.weight_decay = multiplier * weight_decay
-            super()._apply_weight_decay([weight for weight in variables if self._multiplier(weight) == multiplier])
-        self.weight_decay = weight_decay
+        for variable in variables if self.weight_decay else ():
+            if self._use_weight_decay(variable):
+                weight_decay = ops.cast(self._multiplier(variable) * self.weight_decay, variable.dtype)
+                learning_rate = ops.cast(self.learning_rate, variable.dtype)
+                variable.assign(variable - variable * weight_decay * learning_rate)
 
     def _multiplier(self, variable):
         return self.multipliers[self._get_variable_index(variable)]

@@ -12,9 +12,7 @@ import pytest
 from kills import arrays_in
 
 from audiotag.config.loading import dump
-from audiotag.errors import ConfigError
 from audiotag.runs.directory import open_run
-from audiotag.training.loop import fit
 
 SCRIPT = Path(__file__).with_name("devices_alone.py")
 
@@ -69,11 +67,6 @@ def test_a_killed_process_ends_the_others_with_a_message(trained):
     assert "another of the 2 processes has ended" in error or "another task died" in error
     assert "noisy, fold 0 1/2: loss" in error
     assert not (folder / "other").exists()
-
-
-def test_tensorflow_is_refused(tiny, tmp_path):
-    with pytest.raises(ConfigError, match="--devices: Keras runs on tensorflow. Only JAX trains on several"):
-        fit(tiny(), tmp_path / "run", devices="all")
 
 
 def test_a_batch_that_devices_cannot_share_is_refused(trained):

@@ -1,7 +1,8 @@
-"""Training on several devices, in one process or in several, with JAX.
+"""Training on several devices.
 
-All processes compute the same steps, each on its own rows of a batch. Process 0 does everything else: it prepares each
-stage, writes the run, and sends to the others what they need for the steps.
+With TensorFlow they are those of one process. With JAX there may be several processes: all compute the same
+steps, each on its own rows of a batch. Process 0 does everything else: it prepares each stage, writes the run, and
+sends to the others what they need for the steps.
 """
 
 import atexit
@@ -14,19 +15,24 @@ import os
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import keras
 import numpy as np
+import tensorflow as tf
 
-from audiotag.config.schema import Stage, stage_of
+from audiotag.config.schema import Experiment, stage_of
 from audiotag.errors import AudiotagError, ConfigError, DataError
+from audiotag.models.tagger import Tagger
 from audiotag.training.traced_models import TracedModels
 
 # A process is considered dead after so long without a heartbeat. JAX waits 100 s.
 HEARTBEAT_SECONDS = 30
 # At the end processes wait for the one that scores and exports, which may take long. JAX waits 300 s.
 FOREVER_SECONDS = 7 * 24 * 3600
+SEED_STATE = "seed_generator_state"  # the name of the variable of a keras.random.SeedGenerator: [seed, draws so far]
+MOST_DRAWS = 1 << 24  # by which the draws of two devices are apart
 WATCH_SECONDS = 1.0  # between looks for a message of a process that failed
 STOPPED = "audiotag/stopped"  # the key with the message of a process that failed
 # Variables that keras.distribution.initialize reads.
@@ -53,11 +59,10 @@ class Replicas(keras.distribution.DataParallel):
 
 
 class Devices:
-    """The devices that train together.
+    """The devices that train together, whatever the backend.
 
     Args:
-        distribution: A `Replicas`.
-        group: The processes, if there are several.
+        number: How many there are.
 
     Attributes:
         models: Models whose variables all devices have.
@@ -65,33 +70,194 @@ class Devices:
         num_processes: How many there are.
     """
 
-    def __init__(self, distribution: Replicas, group: "_Group | None") -> None:
-        self.distribution = distribution
+    def __init__(self, number: int) -> None:
+        self.number = number
         self.models = TracedModels()
-        self.group = group
-        self.index: int = 0 if group is None else group.index
-        self.num_processes: int = 1 if group is None else group.num_processes
+        self.index = 0
+        self.num_processes = 1
 
     @property
     def share(self) -> tuple[int, int]:
         """The part of each batch that this process reads: (which, of how many)."""
         return self.index, self.num_processes
 
-    def check_batch_size(self, stage: Stage) -> None:
-        """Refuses a batch that cannot be split evenly.
+    def check(self, experiment: Experiment) -> None:
+        """Refuses an experiment that these devices cannot train.
 
         Raises:
-            ConfigError: The batch size is not a multiple of the number of devices.
+            ConfigError: A batch size is not a multiple of the number of devices.
         """
-        number = self.distribution.num_model_replicas
-        if stage.batch_size % number:
-            raise ConfigError(
-                f"stages.{stage_of(stage.name)}.batch_size: {stage.batch_size} windows cannot be split evenly among "
-                f"{number} devices. Expected a multiple of {number}."
-            )
+        for stage in experiment.stages:
+            if stage.batch_size % self.number:
+                raise ConfigError(
+                    f"stages.{stage_of(stage.name)}.batch_size: {stage.batch_size} windows cannot be split evenly "
+                    f"among {self.number} devices. Expected a multiple of {self.number}."
+                )
+
+    def building(self) -> AbstractContextManager[None]:
+        """In the block variables are created on all devices."""
+        raise NotImplementedError
+
+    def prepare(self, tagger: Tagger) -> None:
+        """Changes a compiled model so that it trains as on one device."""
 
     def assign(self, variables: Iterable[keras.Variable], arrays: Iterable[np.ndarray]) -> None:
-        """Gives variables of a replicated model their values, the same in all processes."""
+        """Gives variables of all devices their values."""
+        raise NotImplementedError
+
+    def send(self, content: dict[str, Any] | None, arrays: Sequence[np.ndarray] = ()) -> None:
+        """Sends a JSON object and arrays to the processes that `receive`.
+
+        None ends them.
+        """
+
+    def receive(self) -> tuple[Any, list[np.ndarray]]:
+        """What process 0 sends next."""
+        raise NotImplementedError
+
+    def training(self) -> AbstractContextManager[None]:
+        """In the block batches are split among the devices."""
+        return contextlib.nullcontext()
+
+    def callbacks(self, validator: Tagger) -> list[keras.callbacks.Callback]:
+        """Callbacks that must come before all others.
+
+        Args:
+            validator: A model on one device that is the same but for its weights.
+        """
+        raise NotImplementedError
+
+
+class MirroredDevices(Devices):
+    """The GPUs of one machine, with TensorFlow's MirroredStrategy.
+
+    Each has all variables and computes its rows of a batch. The gradients of all are added, so weights stay equal.
+
+    Args:
+        names: Those of the devices, such as "/device:GPU:0".
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(len(names))
+        self.strategy = _strategy(tuple(names))
+
+    def check(self, experiment: Experiment) -> None:
+        """Refuses an experiment that these devices cannot train.
+
+        Raises:
+            ConfigError: A batch size is not a multiple of the number of devices, or Keras does not train with a setting
+                on several.
+        """
+        super().check(experiment)
+        refused = ["jit_compile"] if experiment.jit_compile else []
+        for stage in experiment.stages:
+            if getattr(stage.optimizer, "gradient_accumulation_steps", None):
+                refused.append(f"stages.{stage_of(stage.name)}.optimizer.gradient_accumulation_steps")
+        if refused:
+            raise ConfigError(
+                f"{refused[0]}: on TensorFlow Keras trains with it on one device only. Leave it out, set "
+                "KERAS_BACKEND=jax, or leave out --devices."
+            )
+
+    def building(self) -> AbstractContextManager[None]:
+        """In the block variables are created on all devices."""
+        return self.strategy.scope()
+
+    def prepare(self, tagger: Tagger) -> None:
+        """Lets a model normalize and clip gradients by the complete batch."""
+        for layer in tagger._flatten_layers():
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.synchronized = True
+        _add_gradients_first(tagger.optimizer)
+
+    def assign(self, variables: Iterable[keras.Variable], arrays: Iterable[np.ndarray]) -> None:
+        """Gives variables of all devices their values.
+
+        Each device draws random numbers of its own, the first those of one device alone.
+        """
+        for variable, array in zip(variables, arrays, strict=True):
+            variable.assign(array)
+            if variable.name == SEED_STATE:
+                for index, of_device in enumerate(self.strategy.experimental_local_results(variable.value)):
+                    of_device.assign_add([0, index * MOST_DRAWS])
+
+    def callbacks(self, validator: Tagger) -> list[keras.callbacks.Callback]:
+        """A callback that validates on one device."""
+        return [_ValidateOnOne(validator)]
+
+
+_strategies: dict[tuple[str, ...], tf.distribute.Strategy] = {}  # at most one
+
+
+def _strategy(names):
+    """The strategy of this process: a second one would use the keys of the first for its collective operations."""
+    if not _strategies:
+        _strategies[names] = tf.distribute.MirroredStrategy(names)
+    if names not in _strategies:
+        (others,) = _strategies
+        raise ConfigError(
+            f"--devices: this process trained on {len(others)} devices, and TensorFlow cannot change to {len(names)} "
+            "in it. Start a new process."
+        )
+    return _strategies[names]
+
+
+def _add_gradients_first(optimizer):
+    """Adds the gradients of all devices before an optimizer checks and clips them; Keras adds them afterwards."""
+    apply, inner = optimizer.apply, getattr(optimizer, "inner_optimizer", optimizer)
+    assert callable(inner._all_reduce_sum_gradients), "Keras adds gradients in another way"
+
+    def apply_sums(grads, trainable_variables=None):
+        context = tf.distribute.get_replica_context()
+        sums = iter(context.all_reduce(tf.distribute.ReduceOp.SUM, [grad for grad in grads if grad is not None]))
+        return apply([None if grad is None else next(sums) for grad in grads], trainable_variables)
+
+    optimizer.apply = apply_sums
+    inner._all_reduce_sum_gradients = list
+
+
+class _ValidateOnOne(keras.callbacks.Callback):
+    """Validates with a model on one device, as batches of clips have any size, and metrics of all clips no sum."""
+
+    def __init__(self, validator):
+        super().__init__()
+        self.validator = validator
+
+    def on_train_begin(self, logs=None):
+        """Replaces how the model validates."""
+        self.model.evaluate = self._evaluate
+
+    def on_test_batch_begin(self, batch, logs=None):
+        """Copies the weights, which callbacks may have changed at the beginning."""
+        if batch == 0:
+            for variable, trained in zip(self.validator.variables, self.model.variables, strict=True):
+                variable.assign(keras.ops.convert_to_numpy(trained))
+
+    def _evaluate(self, x, callbacks, **_):
+        return self.validator.evaluate(x, callbacks=callbacks, return_dict=True, verbose=0)
+
+
+class JaxDevices(Devices):
+    """Devices of one or several processes, with Keras' distribution for JAX.
+
+    Args:
+        distribution: A `Replicas`.
+        group: The processes, if there are several.
+    """
+
+    def __init__(self, distribution: Replicas, group: "_Group | None") -> None:
+        super().__init__(distribution.num_model_replicas)
+        self.distribution = distribution
+        self.group = group
+        if group is not None:
+            self.index, self.num_processes = group.index, group.num_processes
+
+    def building(self) -> AbstractContextManager[None]:
+        """In the block variables are created on all devices."""
+        return self.training()
+
+    def assign(self, variables: Iterable[keras.Variable], arrays: Iterable[np.ndarray]) -> None:
+        """Gives variables of all devices their values, the same in all processes."""
         import jax
 
         for variable, array in zip(variables, arrays, strict=True):
@@ -155,8 +321,8 @@ class Devices:
                 "same commands; training continues from there."
             ) from error
 
-    def callbacks(self) -> list[keras.callbacks.Callback]:
-        """Callbacks that must come before all others."""
+    def callbacks(self, validator: Tagger) -> list[keras.callbacks.Callback]:
+        """A callback that lets processes wait for each other."""
         return [_Synchronize(self)]
 
 
@@ -304,7 +470,7 @@ def joined(devices: Literal["all"] | int | None) -> Iterator[Devices | None]:
         The `Devices`, or None.
 
     Raises:
-        ConfigError: Keras does not run on JAX, there are not so many devices, or the processes cannot be connected.
+        ConfigError: Keras runs on PyTorch, there are not so many devices, or the processes cannot be connected.
     """
     if devices is None:
         if os.environ.get(NUM_PROCESSES, "1") != "1":
@@ -313,14 +479,17 @@ def joined(devices: Literal["all"] | int | None) -> Iterator[Devices | None]:
         return
     if devices != "all" and (not isinstance(devices, int) or devices < 1):
         raise ConfigError(f'devices: found {devices!r}. Expected "all" or a number from 1.')
+    if keras.backend.backend() == "tensorflow":
+        yield _mirrored_devices(devices)
+        return
     if keras.backend.backend() != "jax":
         raise ConfigError(
-            f"--devices: Keras runs on {keras.backend.backend()}. Only JAX trains on several devices with the same "
-            "result as on one. Set KERAS_BACKEND=jax, or leave out --devices."
+            f"--devices: Keras runs on {keras.backend.backend()}. Only JAX and TensorFlow train on several devices. "
+            "Set KERAS_BACKEND, or leave out --devices."
         )
     group = _connected_group()
     try:
-        yield Devices(Replicas(_chosen_devices(devices)), group)
+        yield JaxDevices(Replicas(_chosen_devices(devices)), group)
     except BaseException as error:
         if group is not None and not group.lost:
             group.stop(_reason(error))
@@ -332,6 +501,22 @@ def _reason(error):
     if isinstance(error, SystemExit):
         return "a signal ended it, and all is saved."
     return str(error) if isinstance(error, (AudiotagError, KeyboardInterrupt)) else repr(error)
+
+
+def _mirrored_devices(devices):
+    """The first devices of this machine; None if that is one, which needs no strategy."""
+    if os.environ.get(NUM_PROCESSES, "1") != "1":
+        raise ConfigError(
+            f"{NUM_PROCESSES} is set, and TensorFlow trains in one process. Set KERAS_BACKEND=jax for several hosts."
+        )
+    kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
+    names = [device.name for device in tf.config.list_logical_devices(kind)]
+    number = len(names) if devices == "all" else devices
+    if number > len(names):
+        raise ConfigError(
+            f"--devices: {number} are asked, and TensorFlow finds {len(names)} {kind}. Give at most that."
+        )
+    return None if number == 1 else MirroredDevices(names[:number])
 
 
 def _chosen_devices(devices):

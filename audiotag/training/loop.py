@@ -135,8 +135,8 @@ def _fit(experiment, folder, fold, restart, devices, say):
     num_folds = experiment.num_folds
     if fold is not None and not 0 <= fold < num_folds:
         raise ConfigError(f"there is no fold {fold}. Accepted: 0 to {num_folds - 1}.")
-    for stage in experiment.stages if devices is not None else ():
-        devices.check_batch_size(stage)
+    if devices is not None:
+        devices.check(experiment)
     manifest = _read_records(experiment, folder, restart, say)
     clips = read_clips(manifest.directory / "clips.csv")
     check_subset_names(experiment, manifest)
@@ -353,7 +353,8 @@ def _fit_stage(
                 arrays = [keras.ops.convert_to_numpy(variable) for variable in state_variables(tagger)]
                 devices.send(_job(context, index, steps, metadata), [*arrays, *metadata["metric_state"]])
                 trained = _replica(context, index, steps, arrays, devices)
-            _train(context, trained, steps, batches, validation, callbacks, [warn_at_divergence, save_state], devices)
+            last_callbacks = [warn_at_divergence, save_state]
+            _train(context, trained, steps, batches, validation, callbacks, last_callbacks, devices, validator=tagger)
 
 
 @dataclass(frozen=True, eq=False)
@@ -375,7 +376,7 @@ class _Steps:
     sampling: dict[str, Any]
 
 
-def _train(context, tagger, steps, batches, validation, callbacks, last_callbacks, devices):
+def _train(context, tagger, steps, batches, validation, callbacks, last_callbacks, devices, *, validator):
     """Trains the rest of an epoch that was interrupted, or all epochs that are left."""
     stage, metadata = context.stage, last_callbacks[-1].metadata
     epochs_done, steps_done = metadata["epochs_done"], metadata["steps_done"]
@@ -395,7 +396,7 @@ def _train(context, tagger, steps, batches, validation, callbacks, last_callback
             validation_freq=stage.validation_freq,
             validation_data=validation,
             callbacks=[
-                *(devices.callbacks() if devices is not None else ()),
+                *(devices.callbacks(validator) if devices is not None else ()),
                 StopAtNan(context.files.folder, steps_done, clips_of_step),
                 CheckRecords(context.manifest),
                 SetEpoch(),
@@ -411,9 +412,10 @@ def _train(context, tagger, steps, batches, validation, callbacks, last_callback
 
 def _replica(context, index, steps, arrays, devices):
     """The model of a stage whose variables, with these values, are on all devices."""
-    with devices.training():
+    with devices.building():
         replica = _built_tagger(context, index, steps.num_steps, steps.num_validation)
         set_class_weights(replica, context.stage, steps.clips["labels"], context.run.vocabulary)
+        devices.prepare(replica)
         replica = devices.models.reuse(
             replica,
             context.run.experiment,
@@ -488,7 +490,7 @@ def _train_with_first(context, job, arrays, devices):
     batches = _batches(context, clips, job["index"], tagger)
     follow_state = FollowState(callbacks, metadata)
     with signals_save(follow_state):
-        _train(context, tagger, steps, batches, validation, callbacks, [follow_state], devices)
+        _train(context, tagger, steps, batches, validation, callbacks, [follow_state], devices, validator=tagger)
 
 
 def _clips_of_step(context, clips, options, epoch, step):
