@@ -1,7 +1,10 @@
 """Apache Beam: a function for many items, on the machines of any of its runners."""
 
+import contextlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +43,7 @@ class Beam:
         if not items:
             return
         try:
-            with pipeline:
+            with _stops_with_its_workers(), pipeline:
                 spread = pipeline | "Items" >> apache_beam.Create(items) | "Spread" >> apache_beam.Reshuffle()
                 spread | "Work" >> apache_beam.Map(function)
         except Exception as error:  # each runner has errors of its own
@@ -75,6 +78,45 @@ class Beam:
         if unknown.messages:
             raise ConfigError(f"--beam-option: {unknown.messages[0]}. Give options of Beam, as direct_num_workers=4.")
         return pipeline
+
+
+class _LostWorker(BaseException):
+    """A worker process was killed."""
+
+
+@contextlib.contextmanager
+def _stops_with_its_workers() -> Iterator[None]:
+    """Ends the wait for a worker process that was killed, for which Beam's local runner would wait forever.
+
+    The thread that started the process raises, and wakes up the main thread by a signal. In another thread, and on
+    Windows, nothing changes.
+    """
+    main = threading.main_thread()
+    if threading.current_thread() is not main or not hasattr(signal, "SIGUSR1"):
+        yield
+        return
+    usual, lost = threading.excepthook, []
+
+    def wake(failed):
+        if failed.thread is None or failed.thread.name != "run_worker":
+            usual(failed)
+            return
+        lost.append(failed.exc_value)
+        signal.pthread_kill(main.ident, signal.SIGUSR1)
+
+    def stop(number, frame):
+        if lost:
+            raise _LostWorker
+
+    threading.excepthook = wake
+    earlier = signal.signal(signal.SIGUSR1, stop)
+    try:
+        yield
+    except _LostWorker:
+        raise RuntimeError(f"a worker is lost: {lost[0]}.") from lost[0]
+    finally:
+        signal.signal(signal.SIGUSR1, earlier)
+        threading.excepthook = usual
 
 
 class _Unknown(logging.Handler):

@@ -1,6 +1,7 @@
 """make-records on Apache Beam writes the same bytes as on one machine."""
 
 import itertools
+import os
 from pathlib import Path
 
 import fsspec
@@ -66,6 +67,41 @@ def test_a_pipeline_that_fails_continues_where_it_stopped(source, complete, tmp_
             write_records(source, out, **OPTIONS, beam=Beam("DirectRunner"))
             assert next(numbers) <= 60 - 32
     assert objects(url) == finished_files(tmp_path / "out") == finished_files(complete)
+
+
+# Python imports it when it starts; the first worker process that comes to its fifth record kills itself.
+KILL_ONE = """
+import itertools, os, signal, sys
+if any("sdk_worker_main" in word for word in sys.orig_argv):
+    from pathlib import Path
+    from audiotag.data.records import shard_writing
+    encode, numbers = shard_writing.encode, itertools.count(1)
+    def kill(record):
+        if next(numbers) == 5:
+            try:
+                Path(__file__).with_name("alive").unlink()
+            except FileNotFoundError:
+                pass
+            else:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return encode(record)
+    shard_writing.encode = kill
+"""
+
+
+def test_a_worker_process_that_is_killed_ends_the_command_which_then_continues(source, complete, tmp_path, monkeypatch):
+    (tmp_path / "start").mkdir()
+    (tmp_path / "start" / "sitecustomize.py").write_text(KILL_ONE)
+    (tmp_path / "start" / "alive").touch()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "start"), prepend=os.pathsep)
+    processes = Beam("DirectRunner", ["direct_num_workers=2", "direct_running_mode=multi_processing"])
+    with pytest.raises(DataError, match="a worker is lost: Worker subprocess exited with return code .* run the same"):
+        write_records(source, tmp_path / "out", **OPTIONS, beam=processes)
+    assert not finished_files(tmp_path / "out")
+    with pytest.raises(DataError, match="has not finished here"):
+        read_manifest(tmp_path / "out")
+    write_records(source, tmp_path / "out", **OPTIONS, beam=Beam("DirectRunner"))
+    assert finished_files(tmp_path / "out") == finished_files(complete)
 
 
 def test_clips_that_cannot_be_decoded_are_the_same_rejects(copy, tmp_path):
