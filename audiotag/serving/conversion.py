@@ -43,6 +43,7 @@ from audiotag.serving.converted_models import (
     import_extra,
     open_converted,
 )
+from audiotag.serving.weight_quantization import quantize_weights
 from audiotag.serving.window_models import window_logits, window_settings
 
 Format = Literal["onnx", "litert"]
@@ -88,7 +89,8 @@ def convert(
     Args:
         model: A trained run.
         path: The file to write.
-        quantize: For LiteRT: store the weights of the network in 8 bits, a quarter of the size.
+        quantize: For LiteRT: store the weights of the network in 8 bits, a quarter of the size, as `quantize_weights`
+            does.
         overwrite: Replace a file that is there.
 
     Returns:
@@ -193,9 +195,8 @@ def _litert(taggers, settings, quantize):
     concrete = _graph(taggers, 1, settings.window_samples).get_concrete_function()
     converter = tf.lite.TFLiteConverter.from_concrete_functions([convert_variables_to_constants_v2(concrete)])
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-    if quantize:
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    file = io.BytesIO(converter.convert())
+    content = converter.convert()
+    file = io.BytesIO(quantize_weights(content) if quantize else content)
     with zipfile.ZipFile(file, "a") as archive:
         archive.writestr(JSON_FILE, settings.model_dump_json())
     return file.getvalue()
