@@ -1,12 +1,17 @@
 """Events in field recordings: YAMNet and a ridge on ESC-10, with event settings fitted to other recordings.
 
     python benchmarks/field_recordings.py --esc10 ESC-10 --weights yamnet.h5
+    python benchmarks/field_recordings.py --esc10 ESC-10 --weights yamnet.h5 --choose
 
 The model trains on clips of ESC-10's folds 1 and 2, and on background noise as clips of no class. Recordings of ten
 minutes hold 40 clips at known times, 0 to 20 dB above background noise of another seed. Event settings are fitted to
 five recordings with clips of fold 3, and measured on ten with clips of fold 4. Events are right within 200 ms of their
 onset; segments last 1 s. A clip begins where it first rises above 5% of its peak, and ends where it last does.
 If the package sed_eval is installed, its measures of the same events are printed, too.
+
+--choose compares values of --max-false of fit-events, without fold 4: trained on one of folds 1 to 3, fitted to
+recordings of another, measured on the third. The default is the largest that leaves at most half of the false events
+each time.
 """
 
 import argparse
@@ -31,6 +36,8 @@ from audiotag.serving.saved_model import load_predictor
 
 RATE, SECONDS, CLIPS_PER_RECORDING, NUM_BACKGROUND = 16_000, 600, 40, 120
 COLLAR = 0.2
+CHOICES = (0.25, 0.35, 0.4, 0.5)  # of the most false events
+ROTATIONS = ((1, 2, 3), (2, 3, 1), (3, 1, 2))  # folds to train, to fit and to measure
 
 
 def main():
@@ -40,16 +47,43 @@ def main():
     parser.add_argument("--folder", type=Path, default=Path("runs/field"))
     parser.add_argument("--overlap", type=float, default=0.75)
     parser.add_argument("--recordings", type=int, nargs=2, default=(5, 10), help="to fit, and to measure")
+    parser.add_argument("--choose", action="store_true", help="compare values of --max-false on folds 1 to 3 instead")
     options = parser.parse_args()
-    clips = read_esc10(options.esc10)
-    run = train(clips, options.folder, options.weights)
-    tables = [
-        make_recordings(options.folder / name, clips[clips["fold"] == fold], number, seed)
-        for name, fold, number, seed in zip(("fit", "measure"), (3, 4), options.recordings, (100, 200))
-    ]
-    predictor = load_predictor(run.folder, [f"predict.overlap={options.overlap}"], thresholds=True)
-    scored = [score_recordings(predictor, read_events(path, predictor.vocabulary), path.parent) for path in tables]
-    fitted = fit_event_settings(scored[0], predictor.vocabulary, collar_seconds=COLLAR)
+    if options.choose:
+        choose(options)
+    else:
+        measure(options)
+
+
+def choose(options):
+    """Prints what settings with each limit of false events find in recordings to which they are not fitted."""
+    left = dict.fromkeys(CHOICES, 0.0)
+    print(f"{'':<32}{'events: F1':>11}{'recall':>8}{'false':>7}{'left':>7}{'  segments: F1':>14}{'recall':>8}")
+    for folds in ROTATIONS:
+        print(f"trained on fold {folds[0]}, fitted to {folds[1]}, measured on {folds[2]}")
+        predictor, (to_fit, to_measure) = scored(options, options.folder / f"fold-{folds[0]}", folds[:1], folds[1:])
+        plain, _ = measure_events(to_measure, predictor.vocabulary, EventSettings(), collar_seconds=COLLAR)
+        for limit in (None, *CHOICES):
+            settings = EventSettings()
+            if limit is not None:
+                settings = fit_event_settings(to_fit, predictor.vocabulary, collar_seconds=COLLAR, max_false=limit)
+            event, segment = measure_events(to_measure, predictor.vocabulary, settings, collar_seconds=COLLAR)
+            part = event.false / plain.false
+            if limit is not None:
+                left[limit] = max(left[limit], part)
+            name = "threshold 0.5" if limit is None else f"--max-false {limit}"
+            print(
+                f"{name:<32}{event.f1:>11.3f}{event.recall:>8.3f}{event.false:>7}{part:>7.2f}"
+                f"{segment.f1:>14.3f}{segment.recall:>8.3f}",
+                flush=True,
+            )
+    print("chosen: --max-false", max((limit for limit in CHOICES if left[limit] <= 0.5), default="none"))
+
+
+def measure(options):
+    """Prints what is found in the recordings of fold 4."""
+    predictor, recordings = scored(options, options.folder, (1, 2), (3, 4))
+    fitted = fit_event_settings(recordings[0], predictor.vocabulary, collar_seconds=COLLAR)
     print(fitted.model_dump_json(indent=2))
     own = 1 / (1 + np.exp(-np.array(predictor.thresholds)))
     print(f"{'':<32}{'events: F1':>11}{'recall':>8}{'false':>7}{'  segments: F1':>14}{'recall':>8}{'false':>7}")
@@ -59,17 +93,29 @@ def main():
         ("fitted", fitted, 0.5),
     ):
         event, segment = measure_events(
-            scored[1], predictor.vocabulary, settings, threshold=threshold, collar_seconds=COLLAR
+            recordings[1], predictor.vocabulary, settings, threshold=threshold, collar_seconds=COLLAR
         )
         print(
             f"{name:<32}{event.f1:>11.3f}{event.recall:>8.3f}{event.false:>7}"
             f"{segment.f1:>14.3f}{segment.recall:>8.3f}{segment.false:>7}"
         )
         if importlib.util.find_spec("sed_eval"):
-            found = sed_eval_measures(scored[1], predictor.vocabulary, settings, threshold)
+            found = sed_eval_measures(recordings[1], predictor.vocabulary, settings, threshold)
             print(
                 f"{'  by sed_eval':<32}{found[0]:>11.3f}{found[1]:>8.3f}{found[2]:>7}{found[3]:>14.3f}{found[4]:>8.3f}"
             )
+
+
+def scored(options, folder, to_train, others):
+    """A predictor trained on some folds, and its scores of recordings of two others: to fit, and to measure."""
+    clips = read_esc10(options.esc10)
+    run = train(clips[clips["fold"].isin(to_train)], folder, options.weights)
+    predictor = load_predictor(run.folder, [f"predict.overlap={options.overlap}"], thresholds=True)
+    recordings = []
+    for name, fold, number, seed in zip(("fit", "measure"), others, options.recordings, (100, 200)):
+        path = make_recordings(folder / name, clips[clips["fold"] == fold], number, seed)
+        recordings.append(score_recordings(predictor, read_events(path, predictor.vocabulary), path.parent))
+    return predictor, recordings
 
 
 def sed_eval_measures(recordings, vocabulary, settings, threshold):
@@ -110,9 +156,9 @@ def read_esc10(folder):
 
 
 def train(clips, folder, weights):
-    """The run on folds 1 and 2, with background clips."""
+    """The run on these clips, with background clips."""
     source = folder / "clips"
-    for row in clips[clips["fold"] <= 2].itertuples():
+    for row in clips.itertuples():
         target = source / row.label / f"{row.path.stem}.wav"
         target.parent.mkdir(parents=True, exist_ok=True)
         sf.write(target, read(row.path)[0], RATE)
