@@ -100,7 +100,7 @@ clean:
 	touch $@
 
 .venv/tests: .venv/ready
-	$(INSTALL) --editable '.[tests,backends,docs,onnx,litert,review,cleanlab]'
+	$(INSTALL) --editable '.[tests,backends,docs,onnx,litert,quantize,review,cleanlab]'
 	touch $@ .venv/docs
 
 .venv/docs: .venv/ready

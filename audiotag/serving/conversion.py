@@ -110,6 +110,8 @@ def convert(
     form = SUFFIXES[path.suffix]
     for module in ("tf2onnx", "onnx", "onnxruntime") if form == "onnx" else ("ai_edge_litert.interpreter",):
         import_extra(module, form)
+    if quantize:
+        import_extra("ai_edge_quantizer", "quantize")
     _refuse(model, form, quantize)
     exact = model.experiment.model_copy(update={"dtype_policy": "float32"})  # of mixed precision, too
     held_out = out_of_fold_predictions_if_any(model)

@@ -18,6 +18,7 @@ DISTRIBUTIONS = {
     "tensorflow_datasets": "tensorflow-datasets",
     "PIL": "pillow",
     "google": "protobuf",
+    "ai_edge_litert": "ai-edge-litert",
     "apache_beam": "apache-beam",
     "xdist": "pytest-xdist",
 }
@@ -74,7 +75,7 @@ def test_every_package_that_audiotag_imports_is_declared():
 
 def test_every_package_that_tests_and_benchmarks_import_is_declared():
     required = setup_cfg()
-    extras = ("", "tests", "backends", "torture", "onnx", "litert", "cleanlab", "review")
+    extras = ("", "tests", "backends", "torture", "onnx", "litert", "quantize", "cleanlab", "review")
     declared = {package for extra in extras for package in required[extra]}
     optional = {"sed_eval", "dcase_util"}  # benchmarks/field_recordings.py runs without them
     assert imported("tests", "benchmarks") - {"setuptools"} - optional <= declared
