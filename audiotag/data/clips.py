@@ -1,13 +1,15 @@
 """The table of clips, its file clips.csv, and the CSV files it is read from."""
 
+import contextlib
 import csv
 import io
-import math
 import re
 import unicodedata
 from collections.abc import Collection, Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from audiotag.config.components import SUBSET_PATTERN
@@ -44,6 +46,7 @@ MEASURES = {
 EXCERPT = ("start_seconds", "end_seconds")  # of a clip that is part of a file; the name of such a clip has them, too
 LOCATION_COLUMNS = ("path", "row", *EXCERPT)
 
+DRIVE = re.compile("[A-Za-z]:")  # as Windows has them
 CONTROL_CHARACTERS = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 
@@ -66,20 +69,37 @@ def check_clips(table: pd.DataFrame, *, background: bool = False) -> None:
         raise DataError("The table of clips is empty: there is nothing to train on or to evaluate.")
     row_of_name: dict[str, str] = {}
     test_is_labeled = ((table["subset"] == TEST) & (table["labels"] != "")).any()
-    for row, clip in zip(rows(table), table[[*COLUMNS]].itertuples(index=False)):
-        try:
-            _check_clip(clip, labels_needed=not background and (clip.subset != TEST or test_is_labeled))
-        except DataError as error:
-            raise DataError(f"{row}: {error}") from None
+    checked = set()  # clips differ in name and group, and have few different other values
+    for row, *values in zip(rows(table), *(table[column].tolist() for column in COLUMNS)):
+        clip = _Clip(*values)
+        others = clip.subset, clip.labels, clip.usage, clip.fold
+        if others not in checked or not is_plain_path(clip.name) or CONTROL_CHARACTERS.search(clip.group):
+            try:
+                _check_clip(clip, labels_needed=not background and (clip.subset != TEST or test_is_labeled))
+            except DataError as error:
+                raise DataError(f"{row}: {error}") from None
+            checked.add(others)
         if clip.name in row_of_name:
             raise DataError(
                 f"{row}: file name {clip.name!r} is already in {row_of_name[clip.name]}. Remove or rename one of them."
             )
         row_of_name[clip.name] = row
     for column in [column for column, kind in MEASURES.items() if column in table and kind is not str]:
-        for row, value in zip(rows(table), table[column]):
-            if not math.isfinite(value):
-                raise DataError(f"{row}: {column} is {value}. Expected a finite number.")
+        finite = np.isfinite(table[column].to_numpy(float))
+        if not finite.all():
+            place = int(finite.argmin())
+            raise DataError(f"{rows(table)[place]}: {column} is {table[column].iloc[place]}. Expected a finite number.")
+
+
+class _Clip(NamedTuple):
+    """A row of a table of clips: the values of `COLUMNS`."""
+
+    name: str
+    subset: str
+    labels: str
+    usage: str
+    fold: int
+    group: str
 
 
 def _check_clip(clip, labels_needed):
@@ -140,11 +160,8 @@ def is_plain_path(name: str) -> bool:
         (True, False)
     """
     return (
-        name not in ("", ".")
-        and str(PurePosixPath(name)) == name
-        and not name.startswith("/")
-        and ".." not in name.split("/")
-        and not re.match(r"[A-Za-z]:", name)
+        not {"", ".", ".."}.intersection(name.split("/"))
+        and not DRIVE.match(name)
         and "\\" not in name
         and not CONTROL_CHARACTERS.search(name)
     )
@@ -184,13 +201,15 @@ def read_clips(path: str | Path) -> pd.DataFrame:
         >>> read_clips(path).to_dict("records")
         [{'name': '1.wav', 'subset': 'curated', 'labels': 'Bark', 'usage': '', 'fold': 0, 'group': ''}]
     """
-    table = read_table(path, COLUMNS)
-    kinds = _kinds(table.columns, where=f"{path} line 1")
-    columns = {
-        column: table[column].map(from_cell) if kind is str else numbers(table[column], kind)
-        for column, kind in kinds.items()
-    }
-    table = pd.DataFrame(columns, index=table.index).reset_index()
+    texts, row_names = _read_columns(path, COLUMNS)
+    columns: dict[str, Any] = {"row": row_names}
+    index = pd.Index(row_names, dtype=object)
+    for column, kind in _kinds(texts, where=f"{path} line 1").items():
+        if kind is str:
+            columns[column] = list(map(from_cell, texts[column]))
+        else:
+            columns[column] = numbers(pd.Series(texts[column], index, object, column), kind)
+    table = pd.DataFrame(columns)
     check_clips(table, background=True)
     return table.drop(columns="row")
 
@@ -223,6 +242,12 @@ def read_table(path: str | Path, required: Collection[str]) -> pd.DataFrame:
     Raises:
         DataError: A column is missing or repeated, a row has too few or too many fields, or there are no rows.
     """
+    columns, row_names = _read_columns(path, required)
+    return pd.DataFrame(columns, index=pd.Index(row_names, name="row"))
+
+
+def _read_columns(path, required):
+    """As `read_table`: ({column: its texts}, the text that locates each row)."""
     path = Path(path)
     lines = csv_lines(path)
     line, header = next(lines, (0, None))
@@ -248,13 +273,15 @@ def read_table(path: str | Path, required: Collection[str]) -> pd.DataFrame:
                 'Put quotation marks around several labels: "Bark,Meow".'
             )
         row_names.append(f"{path.name} line {line}")
-        records.append(fields)
+        records.append(tuple(fields))  # which Python's garbage collection need not visit, unlike a list
     if not records:
         raise DataError(f"{path}: a header and no rows. Expected one row per clip.")
     if index_column and len({fields[0] for fields in records}) < len(records):
         raise DataError(f"{path} line {line}: the header has a column without a name. Give it one.")
-    table = pd.DataFrame(records, columns=header, index=pd.Index(row_names, name="row"))
-    return table.iloc[:, 1:] if index_column else table
+    columns = dict(zip(header, zip(*records)))
+    if index_column:
+        del columns[""]
+    return columns, row_names
 
 
 def csv_lines(path: str | Path) -> Iterator[tuple[int, list[str]]]:
@@ -294,8 +321,11 @@ def csv_lines(path: str | Path) -> Iterator[tuple[int, list[str]]]:
 def numbers(column: pd.Series, kind: type[int] | type[float]) -> list[int] | list[float]:
     """Converts a column that `read_table` read as text to int or float."""
     expected = {int: "a whole number", float: "a number"}[kind]
+    texts = column.tolist()
+    with contextlib.suppress(ValueError, OverflowError):
+        return list(map(kind, texts))
     values = []
-    for row, text in column.items():
+    for row, text in zip(column.index, texts):
         try:
             whole = kind is int and float(text).is_integer()  # pandas writes 1.0 where a column has empty cells
             values.append(int(float(text)) if whole and not text.strip().lstrip("+-").isdigit() else kind(text))
