@@ -13,15 +13,18 @@ OTHERS = ("jax", "torch")
 
 
 @pytest.fixture(scope="module")
-def outputs(tmp_path_factory):
+def outputs(start, tmp_path_factory):
     """{backend: {name: array}}."""
-    arrays = {}
-    for backend in ("tensorflow", *OTHERS):
-        path = tmp_path_factory.mktemp(backend) / "outputs.npz"
+    folder, arrays = tmp_path_factory.mktemp("backends"), {}
+    job = start(folder / "tensorflow.npz", script=SCRIPT)
+    assert job.wait() == 0, job.output()[-3000:]
+    for backend in OTHERS:
         environment = os.environ | {"KERAS_BACKEND": backend, "PYTHONPATH": str(SCRIPT.parents[2])}
-        done = subprocess.run([sys.executable, SCRIPT, path], env=environment, capture_output=True, text=True)
+        command = [sys.executable, SCRIPT, folder / f"{backend}.npz"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, f"{backend}: {done.stderr[-3000:]}"
-        with np.load(path) as file:
+    for backend in ("tensorflow", *OTHERS):
+        with np.load(folder / f"{backend}.npz") as file:
             arrays[backend] = dict(file)
     return arrays
 

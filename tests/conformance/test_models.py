@@ -38,7 +38,7 @@ def test_no_network_is_missing_from_the_list():
     assert set(NETWORKS) == set(MODELS)
 
 
-@pytest.mark.parametrize("name", NUM_WEIGHTS)
+@pytest.mark.parametrize("name", [name for name in NUM_WEIGHTS if name not in LARGER])
 def test_the_number_of_weights_is_as_published(name):
     options, shape = NETWORKS[name]
     assert MODELS[name](shape, NUM_CLASSES, **options).count_params() == NUM_WEIGHTS[name]
@@ -82,6 +82,7 @@ def test_backbone_and_head_together_are_the_network(name):
 def test_a_training_step_of_a_larger_network_changes_its_weights_and_gives_finite_logits(name):
     options, shape = NETWORKS[name]
     model = MODELS[name](shape, NUM_CLASSES, **options)
+    assert model.count_params() == NUM_WEIGHTS.get(name, model.count_params())  # as published
     images = np.random.default_rng(0).standard_normal((2, shape[0], shape[1] or 40, shape[2])).astype("float32")
     before = [weight.numpy() for weight in model.trainable_variables]
     model.compile(keras.optimizers.SGD(0.1), keras.losses.BinaryCrossentropy(from_logits=True), run_eagerly=True)

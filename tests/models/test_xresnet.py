@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from audiotag.layers import SimpleSelfAttention
-from audiotag.models.xresnet import xresnet18, xresnet34, xresnet50
+from audiotag.models.xresnet import xresnet18, xresnet50
 
 EXAMPLES = {
     "xresnet18": ({"attention": True}, (24, None, 1)),
@@ -157,21 +157,6 @@ def test_every_block_matches_pytorch(build, attention, stem, blocks, bottleneck)
             expected = channels_last(theirs[name])
             tolerance = 1e-4 * max(1, np.abs(expected).max())
             np.testing.assert_allclose(ours[name], expected, rtol=0, atol=tolerance, err_msg=f"{name} {size}")
-
-
-@pytest.mark.parametrize(
-    ("build", "attention", "trainable", "others"),
-    [
-        (xresnet18, True, 11_391_713, 9_792 + 2 * 64),
-        (xresnet34, True, 21_499_873, 17_216 + 2 * 64),
-        (xresnet34, False, 21_468_064, 17_152),
-        (xresnet50, False, 24_182_944, 53_248),
-    ],
-)
-def test_the_number_of_weights_is_as_published(build, attention, trainable, others):
-    model = build((None, None, 3), 320, attention=attention)
-    assert sum(np.prod(weight.shape) for weight in model.trainable_variables) == trainable
-    assert model.count_params() == trainable + others
 
 
 def test_every_branch_starts_at_zero_and_no_two_layers_start_the_same():
