@@ -1,12 +1,13 @@
 # Everything sets itself up: the first target you call makes a virtual environment in .venv.
-# PYTHON=... chooses the interpreter; any of 3.11 to 3.13 will do.
+# PYTHON=... chooses the interpreter; any of 3.11 to 3.13 will do. WORKERS=... tests at once, one per core by default.
 
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c '$(SUPPORTED)' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 SOURCES := audiotag tests benchmarks docs examples setup.py
 INSTALL := $(BIN)/pip install --quiet --no-compile
-PYTEST := $(BIN)/pytest -q -n auto --dist loadfile
+WORKERS ?= auto
+PYTEST := $(BIN)/pytest -q -n $(WORKERS) --dist loadfile
 # Tests without training: together with lint and types they take under three minutes.
 FAST := tests/conformance/test_annotations.py tests/conformance/test_imports.py tests/conformance/test_public_names.py \
 	tests/conformance/test_words.py tests/config tests/data/audio tests/data/sources tests/data/test_clips.py \
