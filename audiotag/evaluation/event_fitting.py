@@ -20,7 +20,8 @@ NUM_THRESHOLDS = 24  # that are tried for each class
 SEARCHED_JOINTLY = (("edge_seconds", "smooth_seconds", "low_fraction"), ("max_gap_seconds", "min_seconds"))
 PRICES = np.geomspace(0.01, 100, 60)  # of a false event, in found events
 # Chosen on folds 1 to 3 of ESC-10: YAMNet and a ridge trained on one, fitted to recordings of another, measured on the
-# third. There 0.35 leaves 0.37 to 0.47 of the false events, and recall rises by 0.05 to 0.18.
+# third (benchmarks/field_recordings.py --choose). There 0.35 leaves 0.42 to 0.43 of the false events, and recall rises
+# by 0.08 to 0.18.
 MAX_FALSE = 0.35
 
 

@@ -31,9 +31,12 @@ def run(content, images):
 
 
 def rounded(weights):
-    """Weights [..., C] rounded to 127 levels of each sign."""
-    scale = np.maximum(np.abs(weights).max(axis=tuple(range(weights.ndim - 1))), 1e-9) / 127
-    return (np.rint(weights / scale) * scale).astype("float32")
+    """Weights [..., C] rounded to 256 levels, from the smallest of a channel to its largest, or to 0."""
+    others = tuple(range(weights.ndim - 1))
+    low, high = np.minimum(weights.min(axis=others), 0), np.maximum(weights.max(axis=others), 0)
+    step = np.maximum(high - low, 1e-9) / 255
+    zero = np.rint(-low / step)
+    return (((np.rint(weights / step) + zero).clip(0, 255) - zero) * step).astype("float32")
 
 
 def test_only_large_weights_before_the_last_are_rounded_each_channel_by_itself():
