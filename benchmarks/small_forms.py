@@ -6,8 +6,8 @@
     audiotag make-records fsd_like --sample-rate 16000 --out tfrecords/fsd_like_16k
     python benchmarks/small_forms.py
 
-Prints a row for each: lwlrap on the test clips with its 95 % interval, and the minutes that training took. Resumes where
-it was stopped. `taskset --cpu-list 0 python benchmarks/small_forms.py` gives the minutes of one core.
+Prints a row for each: lwlrap on the test clips with its 95 % interval, and the minutes that training took. Resumes
+where it was stopped. `taskset --cpu-list 0 python benchmarks/small_forms.py` gives the minutes of one core.
 """
 
 import argparse

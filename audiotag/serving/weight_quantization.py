@@ -14,9 +14,9 @@ LEAST_NUMBERS = 1024  # of weights in 8 bits: less than that saves nothing
 def quantize_weights(content: bytes) -> bytes:
     """The same LiteRT file with 8-bit weights of convolutions and dense layers.
 
-    Each output channel has 256 levels, from its smallest weight to its largest; levels of both signs alike cost a YAMNet
-    whose layers were all trained 0.014 of its lwlrap. The interpreter turns them into float32 once, when it loads the
-    file. The weights of the layer `logits` are left as they are.
+    Each output channel has 256 levels, from its smallest weight to its largest; as many of each sign cost a YAMNet
+    whose layers were all trained 0.014 of its lwlrap. The interpreter turns them into float32 once, when it loads
+    the file. The weights of the layer `logits` are left as they are.
 
     Reference: https://github.com/google-ai-edge/ai-edge-quantizer (weight only); Krishnamoorthi, "Quantizing deep
     convolutional networks for efficient inference", 2018.
