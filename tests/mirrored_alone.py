@@ -64,6 +64,7 @@ def draws(strategy, tagger):
 
 if __name__ == "__main__":
     file, folder = sys.argv[1], Path(sys.argv[2])
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal; shells ignore it in background jobs
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     plain, mixed = load(file, PLAIN), load(file, MIXED)
