@@ -1,12 +1,13 @@
 # Everything sets itself up: the first target you call makes a virtual environment in .venv.
-# PYTHON=... chooses the interpreter; any of 3.11 to 3.13 will do. WORKERS=... tests at once, one per core by default.
+# PYTHON=... chooses the interpreter; any of 3.11 to 3.13 will do. WORKERS=... tests at once: one more than cores by default,
+# since a test that waits for another process leaves its core idle.
 
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c '$(SUPPORTED)' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 SOURCES := audiotag tests benchmarks docs examples setup.py
 INSTALL := $(BIN)/pip install --quiet --no-compile
-WORKERS ?= auto
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 PYTEST := $(BIN)/pytest -q -n $(WORKERS) --dist loadfile
 # Tests without training: together with lint and types they take under three minutes.
 FAST := tests/conformance/test_annotations.py tests/conformance/test_imports.py tests/conformance/test_public_names.py \
@@ -14,8 +15,10 @@ FAST := tests/conformance/test_annotations.py tests/conformance/test_imports.py 
 	tests/data/test_corrections.py tests/data/test_folds.py tests/data/test_labels.py tests/data/test_sampling.py \
 	tests/evaluation/test_thresholds.py tests/test_files.py tests/metrics tests/test_padding.py \
 	tests/test_progress.py tests/test_schedules.py
+# Most of their time is that of JAX, which compiles each network anew.
+BACKENDS := tests/conformance/test_backends.py tests/test_devices.py tests/test_jax.py
 
-.PHONY: demo demo-io demo-jax check test test-fast test-all test-wheel torture lint types format docs test-io test-beam bench clean
+.PHONY: demo demo-io demo-jax check test test-fast test-backends test-wheel torture lint types format docs test-io test-beam bench clean
 
 demo: .venv/ready  ## The main job on synthesized clips: write records, train on noisy then curated labels, export, report.
 	test -d demo || $(BIN)/audiotag make-demo demo
@@ -45,14 +48,14 @@ demo-jax: .venv/ready  ## The same as demo on JAX, which TensorFlow feeds; the S
 check: lint  ## Lint, types and the fast tests, beside each other.
 	$(MAKE) --jobs=2 types test-fast
 
-test: lint  ## All tests, and the examples in the docstrings, beside types and documentation.
-	$(MAKE) --jobs=3 types docs test-all
+test: .venv/tests  ## All tests on TensorFlow, and the examples in the docstrings.
+	$(PYTEST) --durations=10 $(addprefix --ignore=,$(BACKENDS))
 
 test-fast: .venv/tests
 	$(PYTEST) $(FAST)
 
-test-all: .venv/tests
-	$(PYTEST) --durations=10
+test-backends: .venv/tests  ## Training, layers and losses on JAX and PyTorch, compared with TensorFlow.
+	$(PYTEST) $(BACKENDS)
 
 torture: .venv/torture  ## The checks of docs/reliability.md in full, hours of kills, flipped bits and broken files.
 	AUDIOTAG_TIER=full $(PYTEST) -m check
