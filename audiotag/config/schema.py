@@ -129,6 +129,17 @@ class StartFrom(Section):
         return self
 
 
+class Distill(Section):
+    """A teacher, whose predictions a stage learns beside the labels.
+
+    They are the out-of-fold predictions of other runs. A clip that none of their folds held out keeps its labels.
+    """
+
+    run: OneOrSeveral[str]  # the directories of other runs; the mean of their probabilities is used
+    stage: str | None = None  # of those runs; None is their last
+    weight: float = Field(default=0.5, gt=0, le=1)  # of the probabilities; that of the labels is the rest
+
+
 # The name of an earlier stage, or weights from outside. With tags a message is about the form that was given, not both.
 StageOrSource = Annotated[
     Annotated[str, Tag("a stage")] | Annotated[StartFrom, Tag("a source")],
@@ -173,6 +184,7 @@ class Stage(Section):
     class_weights: Literal["balanced"] | dict[str, float] | None = None
     augment: tuple[Augment, ...] | None = None  # replaces the experiment's `augment` in this stage
     select: Select | None = None  # None trains on all noisy clips that are not held out
+    distill: Distill | None = None  # None learns the labels alone
     callbacks: tuple[Callback, ...] = ()
 
 

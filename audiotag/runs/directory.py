@@ -152,6 +152,11 @@ class StageFiles:
         """The noisy clips that the stage's selection kept, as a table of corrections."""
         return self.folder / "selected_clips.csv"
 
+    @property
+    def teacher_scores(self) -> Path:
+        """What the teachers of the stage predict for its training clips."""
+        return self.folder / "teacher_scores.csv"
+
     def oof_scores(self, subset: str | None = None, for_stage: str | None = None) -> Path:
         """Out-of-fold scores of the validation clips, or of a subset of noisy clips.
 

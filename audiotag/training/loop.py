@@ -20,6 +20,7 @@ from audiotag import files
 from audiotag.config import custom
 from audiotag.config.loading import dump, parse
 from audiotag.config.schema import SCHEMA_VERSION, Experiment, Stage, StartFrom, expand_rounds, stage_named, stage_of
+from audiotag.crossval.distillation import open_teachers, stage_targets
 from audiotag.crossval.fold_context import FoldContext
 from audiotag.crossval.label_selection import best_round, stage_clips
 from audiotag.crossval.out_of_fold import out_of_fold_scores
@@ -215,12 +216,14 @@ def _is_complete(run, fold):
 
 
 def _check_sources(context):
-    """Refuses weights from outside the run that may not start a stage of a fold that has not begun."""
+    """Refuses weights and teachers from outside the run that a stage of a fold that has not begun may not use."""
     for stage in expand_rounds(context.run.experiment):
         at_stage = context.at_stage(stage.name)
         begun = at_stage.files.result.is_file() or is_saved(at_stage.files.training_state)
-        if isinstance(stage.start_from, StartFrom) and not begun:
-            check_source(at_stage)
+        if not begun:
+            open_teachers(at_stage)
+            if isinstance(stage.start_from, StartFrom):
+                check_source(at_stage)
 
 
 def _stage_groups(experiment: Experiment) -> list[list[tuple[int, Stage]]]:
@@ -295,13 +298,14 @@ def _fit_stage(
     state = stage_files.training_state
     resumed = is_saved(state)
     source = keep_source(context, say) if isinstance(stage.start_from, StartFrom) and not resumed else None
+    targets = stage_targets(context, clips, resumed=resumed, say=say)
     index += num_source_stages(run, context.fold, stage.name)  # seeds are those of an uninterrupted row of stages
     tagger = _compiled_tagger(context, index, num_steps, source=source, say=say)
     set_class_weights(tagger, stage, clips["labels"], run.vocabulary)
     num_validation = _num_validation_clips(context)
     tagger = models.reuse(tagger, run.experiment, stage, num_steps=num_steps, num_validation=num_validation)
     callbacks = stage_callbacks(run.experiment, stage, stage_files, num_classes=len(run.vocabulary))
-    batches = _batches(context, clips, index, tagger)
+    batches = _batches(context, clips, targets, index, tagger)
     began = time.monotonic()
     resume(state, tagger)
     if stage.start_from is None and not resumed:
@@ -327,7 +331,7 @@ def _fit_stage(
         for folder in log_folders:
             tensorboard.write_windows(folder, tagger, batches(epochs=range(1), **sampling), run.vocabulary)
     warn_at_divergence = WarnAtDivergence(stage_of(stage.name), context.fold, len(run.vocabulary))
-    steps = _Steps(num_steps, num_validation, clips, evaluated if is_validated else None, sampling)
+    steps = _Steps(num_steps, num_validation, clips, targets, evaluated if is_validated else None, sampling)
     if tagger.takes_features:
         devices = None  # process 0 has the features, and training on them takes seconds
     while True:
@@ -365,6 +369,7 @@ class _Steps:
         num_steps: Batches per epoch.
         num_validation: Number of validation clips.
         clips: The training clips.
+        targets: What the loss compares their predictions with, [n, K].
         evaluated: The validation clips; None without validation.
         sampling: What `_sampling` returns.
     """
@@ -372,6 +377,7 @@ class _Steps:
     num_steps: int
     num_validation: int
     clips: pd.DataFrame
+    targets: np.ndarray
     evaluated: pd.DataFrame | None
     sampling: dict[str, Any]
 
@@ -440,6 +446,7 @@ def _job(context, index, steps, metadata):
         "num_steps": steps.num_steps,
         "num_validation": steps.num_validation,
         **{name: table if table is None else table.to_dict("list") for name, table in tables.items()},
+        "targets": None if context.stage.distill is None else steps.targets.tolist(),
         "sampling": {key: np.asarray(value).tolist() for key, value in steps.sampling.items()},
         "metadata": metadata | {"metric_state": []},
     }
@@ -480,14 +487,15 @@ def _train_with_first(context, job, arrays, devices):
     sampling = dict(job["sampling"])
     if "probabilities" in sampling:
         sampling["probabilities"] = np.array(sampling["probabilities"])
-    steps = _Steps(job["num_steps"], job["num_validation"], clips, evaluated, sampling)
+    targets = multi_hot(clips["labels"], run.vocabulary) if job["targets"] is None else np.array(job["targets"])
+    steps = _Steps(job["num_steps"], job["num_validation"], clips, targets.astype("float32"), evaluated, sampling)
     tagger = _replica(context, job["index"], steps, arrays, devices)
     writers = (CSVLogger, ModelCheckpoint, keras.callbacks.TensorBoard)
     callbacks = stage_callbacks(run.experiment, stage, context.files, num_classes=len(run.vocabulary))
     callbacks = [callback for callback in callbacks if not isinstance(callback, writers)]
     metadata = job["metadata"] | {"metric_state": arrays[len(state_variables(tagger)) :]}
     validation = None if evaluated is None else _evaluation_batches(context, tagger, evaluated, print)
-    batches = _batches(context, clips, job["index"], tagger)
+    batches = _batches(context, clips, steps.targets, job["index"], tagger)
     follow_state = FollowState(callbacks, metadata)
     with signals_save(follow_state):
         _train(context, tagger, steps, batches, validation, callbacks, [follow_state], devices, validator=tagger)
@@ -530,16 +538,15 @@ def _built_tagger(context, index, num_steps, num_validation):
     return tagger
 
 
-def _batches(context, clips, index, tagger):
+def _batches(context, clips, targets, index, tagger):
     """`training_batches` of a stage; epochs and sampling are still to be given."""
     run, stage, pad = context.run, context.stage, context.run.experiment.window.pad
     sliding = stage.windows == "sliding"
-    truth = multi_hot(clips["labels"], run.vocabulary)
     return functools.partial(
         training_batches,
         context.manifest,
         clips,
-        group_labels(truth, clips["trusted"]) if tagger.separate_subsets else truth,
+        group_labels(targets, clips["trusted"]) if tagger.separate_subsets else targets,
         window_samples=run.window_samples,
         pad="zeros" if sliding and pad == "random_zeros" else pad,
         batch_size=stage.batch_size,

@@ -27,6 +27,7 @@ OUTSIDE_THE_GRAPH = {
     "initial_head",
     "class_weights",
     "select",
+    "distill",
     "callbacks",
 }
 
