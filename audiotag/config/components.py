@@ -44,13 +44,17 @@ OneOrSeveral = Annotated[
 ]
 
 
-class Section(BaseModel):
+class CheckedTypes(BaseModel):
+    """An object of checked types; an array of JSON may be a list or a tuple."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=())
+
+
+class Section(CheckedTypes):
     """An object of a config file, with known keys and checked types.
 
     Every key is known, every value has its type, and nothing changes later.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=())
 
     @model_validator(mode="before")
     @classmethod

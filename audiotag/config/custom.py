@@ -22,7 +22,7 @@ from pydantic import TypeAdapter, create_model
 from pydantic.errors import PydanticUserError
 
 from audiotag import files
-from audiotag.config.components import CustomComponent, Section, option_type, options
+from audiotag.config.components import CheckedTypes, CustomComponent, Section, option_type, options
 from audiotag.config.loading import dump, parse, parse_json, shown_place
 from audiotag.config.schema import Experiment
 from audiotag.config.signatures import PACKAGE, nearest
@@ -259,16 +259,19 @@ def _kind(found):
 def _checked(component):
     """The options of a component as a section made of its signature; unset are those that the file leaves out."""
     found = _imported(component)
-    hints, fields = _type_hints(found), {}
+    hints, keys, fields = _type_hints(found), {}, {}
     for key, parameter in parameters(found).items():
         if key in (*component.given, "name"):
             continue
         if hasattr(Section, key):
             raise ConfigError(f"{component.name}: an option cannot be called {key!r}. Rename it.")
         kind, default = hints.get(key, _type_of_default(parameter)), parameter.default
-        fields[key] = (kind if default is not None else kind | None, ... if default is parameter.empty else default)
-    section = create_model(component.name, __base__=Section, name=(str, ...), **fields)
-    return parse_json(component.model_dump_json(), section, component.name)
+        keys[key] = (Any, ... if default is parameter.empty else default)
+        fields[key] = (kind if default is not None else kind | None, keys[key][1])
+    text = component.model_dump_json()
+    for base, each in ((Section, keys), (CheckedTypes, fields)):  # a section would refuse lists for tuples
+        checked = parse_json(text, create_model(component.name, __base__=base, name=(str, ...), **each), component.name)
+    return checked
 
 
 def _type_of_default(parameter):

@@ -15,7 +15,7 @@ from typing import TypeVar, overload
 from pydantic import ValidationError
 
 from audiotag.config import signatures
-from audiotag.config.components import CUSTOM_TAG, Section
+from audiotag.config.components import CUSTOM_TAG, CheckedTypes, Section
 from audiotag.config.schema import Experiment
 from audiotag.config.shipped import find_experiment
 from audiotag.errors import ConfigError, shortened
@@ -24,7 +24,7 @@ from audiotag.files import is_utf8
 MAX_FAULTS = 20  # in a message
 MAX_VALUES = 50_000  # of a file; checking 200,000 wrong ones would take seconds
 MAX_SENTENCE = 2_000  # characters of a message that may repeat what the file holds; all names of layers are shorter
-SectionType = TypeVar("SectionType", bound=Section)
+SectionType = TypeVar("SectionType", bound=CheckedTypes)
 
 
 @overload
@@ -37,7 +37,7 @@ def load(path: str | Path, overrides: Iterable[str] = (), *, kind: type[SectionT
     """Reads another JSON file with a schema."""
 
 
-def load(path: str | Path, overrides: Iterable[str] = (), *, kind: type[Section] = Experiment) -> Section:
+def load(path: str | Path, overrides: Iterable[str] = (), *, kind: type[CheckedTypes] = Experiment) -> CheckedTypes:
     """Reads an experiment file, or another JSON file with a schema.
 
     Args:
@@ -101,7 +101,7 @@ def parse(content: object, kind: type[SectionType], where: str | Path) -> Sectio
 
 
 def parse_json(text: str, kind: type[SectionType], where: str | Path) -> SectionType:
-    """JSON text as a `Section` whose types may be lists too.
+    """JSON text as an object whose types may be lists, too.
 
     Arguments and errors as for `parse`.
     """
