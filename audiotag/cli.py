@@ -715,8 +715,8 @@ def evaluate(
 
 @main.command()
 @click.argument("path", metavar="SWEEP", type=FILE)
-@click.option("--runs", "folder", type=FOLDER, help="Directory of the runs; runs/ and the name of SWEEP by default.")
-@click.option("--quick", is_flag=True, help='Make the changes of the file\'s "quick", too; in runs/NAME-quick.')
+@click.option("--runs", "folder", type=FOLDER, help="Directory of the runs, by default runs/NAME-sweep.")
+@click.option("--quick", is_flag=True, help='Make the changes of the file\'s "quick", too; in runs/NAME-sweep-quick.')
 @test_option
 def sweep(path: Path, folder: Path | None, quick: bool, test: bool) -> None:
     """Train all runs of the file SWEEP and compare them.
@@ -732,7 +732,7 @@ def sweep(path: Path, folder: Path | None, quick: bool, test: bool) -> None:
     import_tensorflow()
     from audiotag import api
 
-    name = f"{path.stem}-quick" if quick else path.stem
+    name = f"{path.stem}-sweep-quick" if quick else f"{path.stem}-sweep"
     click.echo(f"\n{api.sweep(path, folder or Path('runs') / name, quick=quick, test=test)}")
 
 

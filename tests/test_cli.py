@@ -127,15 +127,15 @@ def test_sweep_and_compare_print_and_write_the_same_table(tiny_file, own_run, tm
     monkeypatch.chdir(tmp_path)
     sweep = {"experiment": str(tiny_file), "seeds": [2019], "variations": {"as it is": {}}}
     (tmp_path / "small.json").write_text(json.dumps(sweep))
-    shutil.copytree(own_run, tmp_path / "runs" / "small" / "as-it-is-2019")
+    shutil.copytree(own_run, tmp_path / "runs" / "small-sweep" / "as-it-is-2019")
     printed = call("sweep", "small.json")
     row = next(line for line in printed.splitlines() if line.startswith("as it is"))
     out = tmp_path / "comparison"
-    assert row.split("(")[0].split()[-1] in call("compare", "runs/small/as-it-is-2019", "--out", out)
-    for folder in (tmp_path / "runs" / "small", out):
+    assert row.split("(")[0].split()[-1] in call("compare", "runs/small-sweep/as-it-is-2019", "--out", out)
+    for folder in (tmp_path / "runs" / "small-sweep", out):
         names = {path.name for path in folder.iterdir() if path.is_file()}
         assert names == {"table.csv", "runs.csv", "differences.csv", "table.txt", "report.html"}
-    message = error_of("compare", "runs/small/as-it-is-2019", "--measure", "map")
+    message = error_of("compare", "runs/small-sweep/as-it-is-2019", "--measure", "map")
     assert message.startswith("Error: there is no measure 'map'.")
     assert error_of("sweep", "none.json") == "Error: none.json: cannot be read: No such file or directory."
 

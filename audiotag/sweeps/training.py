@@ -8,9 +8,9 @@ from typing import Any
 import keras
 
 from audiotag.config import custom
-from audiotag.errors import AudiotagError, DataError
+from audiotag.errors import AudiotagError, ConfigError, DataError
 from audiotag.files import Busy
-from audiotag.runs.directory import open_run
+from audiotag.runs.directory import is_run, open_run
 from audiotag.sweeps.results import Comparison, Entry, compare
 from audiotag.sweeps.schema import SweepConfig, Trial, list_trials
 from audiotag.training import loop
@@ -38,10 +38,14 @@ def run_sweep(
         say: Called with a sentence for each run and stage.
 
     Raises:
-        ConfigError: A variation is not valid; nothing is trained then.
+        ConfigError: A variation is not valid, or the directory is that of a run; nothing is trained then.
         DataError: Runs failed. The tables of the others are written.
         KeyboardInterrupt: By Ctrl-C; the same call continues from there.
     """
+    if is_run(folder):
+        raise ConfigError(
+            f"{folder}: is the directory of a run, and a sweep needs its own. Choose another with --runs."
+        )
     trials = list_trials(config, Path(folder), where, quick=quick)
     failed = train(trials, say)
     complete = [trial for trial in trials if trial not in failed]

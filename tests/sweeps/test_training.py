@@ -43,6 +43,11 @@ def test_a_sweep_that_was_killed_gives_the_same_table(swept, sweep, sweep_file, 
     assert (again.best, again.notes) == (before.best, before.notes)
 
 
+def test_the_directory_of_a_run_is_refused(sweep, sweep_file, run):
+    with pytest.raises(ConfigError, match="is the directory of a run, and a sweep needs its own"):
+        run_sweep(sweep, run.folder, sweep_file, say=silent)
+
+
 def test_a_run_that_another_process_trains_is_left_to_it(sweep, sweep_file, own, monkeypatch):
     waits, said = [], []
     lock = files.locked(own / "as-it-is-1" / "fold-0" / ".lock", "")
