@@ -43,4 +43,5 @@ def rate_line(count: int, total: int, seconds: float, unit: str) -> str:
     """
     rate = count / max(seconds, 1e-9)
     left = "" if count == total else f", {(total - count) / max(rate, 1e-9):.0f} s left"
-    return f"{count}/{total} {unit}s, {rate:.1f} {unit}s/s{left}"
+    units = f"{unit}es" if unit.endswith("ch") else f"{unit}s"
+    return f"{count}/{total} {units}, {rate:.1f} {units}/s{left}"

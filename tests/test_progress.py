@@ -65,6 +65,10 @@ def test_a_rate_line_has_the_count_the_rate_and_the_time_left():
     assert progress.rate_line(560, 560, 7, "clip") == "560/560 clips, 80.0 clips/s"
 
 
+def test_several_batches_are_called_so():
+    assert progress.rate_line(4, 4, 2.0, "batch") == "4/4 batches, 2.0 batches/s"
+
+
 def test_zero_seconds_and_a_zero_rate_do_not_divide_by_zero():
     assert progress.rate_line(1, 2, 0.0, "clip").startswith("1/2 clips")
     assert progress.rate_line(0, 2, 1.0, "clip").startswith("0/2 clips, 0.0 clips/s")

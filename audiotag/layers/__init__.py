@@ -9,6 +9,7 @@ from audiotag.layers.augmentation.crops import RandomCrop, RandomResizedCrop
 from audiotag.layers.augmentation.filter_augment import FilterAugment
 from audiotag.layers.augmentation.flips import FlipsAsClasses
 from audiotag.layers.augmentation.loudness import Gain, WhiteNoise
+from audiotag.layers.augmentation.low_pass import LowPass
 from audiotag.layers.augmentation.masking import BarErasing, FrequencyMask, TimeMask
 from audiotag.layers.augmentation.mixing import ConcatMix, MixUp
 from audiotag.layers.augmentation.random_augmentation import RandomAugmentation
@@ -37,6 +38,7 @@ from audiotag.layers.preprocessing.resizing import FixFrames, Resize, StretchFra
 WAVEFORM_AUGMENTATIONS = {
     "gain": Gain,
     "white_noise": WhiteNoise,
+    "low_pass": LowPass,
     "time_roll": TimeRoll,
     "mixup": MixUp,
     "concat_mix": ConcatMix,
@@ -100,6 +102,7 @@ __all__ = [
     "Gain",
     "LogFilterbank",
     "LogMel",
+    "LowPass",
     "MelSpectrogram",
     "Mfcc",
     "MixUp",

@@ -12,6 +12,7 @@ from audiotag.layers import (
     FlipsAsClasses,
     FrequencyMask,
     Gain,
+    LowPass,
     MixUp,
     RandomAugmentation,
     RandomCrop,
@@ -37,6 +38,7 @@ AUGMENTATIONS = [
     (Gain, {}, WAVEFORM),
     (TimeRoll, {}, WAVEFORM),
     (WhiteNoise, {}, WAVEFORM),
+    (LowPass, {}, WAVEFORM),
 ]
 every_augmentation = pytest.mark.parametrize(("layer", "options", "shape"), AUGMENTATIONS)
 DEFAULTS = {
