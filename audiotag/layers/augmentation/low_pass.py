@@ -37,7 +37,7 @@ class LowPass(RandomAugmentation):
     Output shape: that of the input, the same type; the filter is computed in float32.
 
     Example:
-        >>> high = ops.cos(3.0 * ops.arange(1000, dtype="float32"))[None]  # 3 / pi of half the sample rate
+        >>> high = ops.cos(0.8 * math.pi * ops.arange(1000, dtype="float32"))[None]  # 0.8 of half the sample rate
         >>> low = LowPass(min_cutoff=0.2, max_cutoff=0.2, min_slope=48.0, probability=1.0)(high, training=True)
         >>> bool(ops.std(low) < 0.01 * ops.std(high))
         True
