@@ -203,9 +203,9 @@ def real_sources(tmp_path_factory):
 
 @needs_the_real_tables
 def test_the_real_tables_have_the_published_numbers(real_sources):
-    start = time.perf_counter()
+    start = time.process_time()
     found = find_clips(real_sources[1])
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     clips = found.clips
     curated, noisy, test = (clips[clips["subset"] == subset] for subset in SUBSET_FOLDERS)
     assert (len(curated), len(noisy), len(test)) == (4_970, 19_815, 4_481)
