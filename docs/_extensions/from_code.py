@@ -28,6 +28,7 @@ EXPERIMENT = (
     schema.Window,
     schema.Stage,
     schema.StartFrom,
+    schema.Distill,
     schema.Select,
     schema.Validation,
     schema.Folds,
