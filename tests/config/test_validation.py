@@ -290,7 +290,7 @@ def test_names_without_a_meaning_in_the_file_are_refused(write, place, value, me
 )
 def test_sections_that_contradict_each_other_are_refused(overrides, message):
     with pytest.raises(ConfigError) as error:
-        load(DEMO, overrides)
+        load(DEMO, ["waveform_augment=[]", *overrides])
     assert message in str(error.value)
 
 

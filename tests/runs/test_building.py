@@ -11,7 +11,7 @@ from audiotag.runs.building import build_tagger
 
 DEMO = Path(__file__).parents[2] / "experiments" / "demo.json"
 SAMPLE_RATE = 16_000
-SMALL = ("window.seconds=0.5", "model.filters=[8,16]")
+SMALL = ("window.seconds=0.5", "model.filters=[8,16]", "waveform_augment=[]")
 
 
 def small_tagger(*overrides):

@@ -113,8 +113,9 @@ class RemoteShard:
             copy = self._copy or self._open()
             try:
                 copy.read(clip, start, pcm)
-            except ValueError:
-                if os.path.exists(copy.path):
+            except ValueError as error:
+                was_missing = isinstance(error.__cause__, FileNotFoundError)  # another thread may have fetched it again
+                if os.path.exists(copy.path) and not was_missing:
                     raise
                 self._copy = None  # it was removed to make room
                 continue

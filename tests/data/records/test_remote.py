@@ -1,5 +1,7 @@
 """Records at URLs."""
 
+import os
+
 import numpy as np
 import pytest
 from object_store import cached_bytes, ended_after, objects, served
@@ -12,7 +14,7 @@ from audiotag.data.pipeline import evaluation_batches, explain_damage, training_
 from audiotag.data.records import check_records, read_manifest, write_records
 from audiotag.data.records import remote as shards_at_urls
 from audiotag.data.records.manifest import refuse_replaced
-from audiotag.data.records.offsets import find_offsets
+from audiotag.data.records.offsets import PcmShard, RemoteShard, find_offsets
 from audiotag.errors import ConfigError, DataError
 from audiotag.remote import Store
 
@@ -82,6 +84,28 @@ def test_batches_are_the_same_from_a_cache_for_three_shards(both, tmp_path, monk
         np.testing.assert_array_equal(truth, other[1])
         most = max(most, cached_bytes(tmp_path / "cache"))
     assert 0 < most <= bound + 10 < sum(shard.bytes for shard in there.shards)
+
+
+@pytest.mark.parametrize("both", ["pcm"], indirect=True)
+def test_a_copy_that_another_thread_removed_and_fetched_again_is_read(both, monkeypatch):
+    local, there = both
+    shard, read = there.shards[0], PcmShard.read
+    whole = PcmShard(local.directory / shard.file, shard.sha256, len(shard.clips))
+    expected, found = np.zeros((2, whole.num_samples[0]), "int16")
+    whole.read(0, 0, expected)
+
+    def read_once_removed(copy, *arguments):
+        monkeypatch.setattr(PcmShard, "read", read)
+        os.unlink(copy.path)
+        try:
+            read(copy, *arguments)
+        finally:
+            there.remote.fetch(shard.file)
+
+    monkeypatch.setattr(PcmShard, "read", read_once_removed)
+    RemoteShard(there.remote, shard, whole.num_samples).read(0, 0, found)
+    np.testing.assert_array_equal(found, expected)
+    assert PcmShard.read is read and expected.any()
 
 
 def test_what_is_in_the_cache_is_not_read_again_if_it_is_intact(uploaded, tmp_path, monkeypatch):
