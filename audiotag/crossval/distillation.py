@@ -59,7 +59,8 @@ def stage_targets(
         files.write_text(path, files.csv_text(table))
     scores = read_scores(path, classes).set_index("name").reindex(clips["name"])[classes].to_numpy()
     scored = np.isfinite(scores).all(axis=1)  # [n]
-    say(f"{place}: {scored.sum()} of {len(clips)} clips have predictions of {teachers}; the others keep their labels.")
+    others = "" if scored.all() else "; the others keep their labels"
+    say(f"{place}: {scored.sum()} of {len(clips)} clips have predictions of {teachers}{others}.")
     scores = scores[scored]
     if context.run.experiment.task == "single_label":
         scores = scores / scores.sum(axis=1, keepdims=True)
