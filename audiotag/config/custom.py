@@ -259,19 +259,18 @@ def _kind(found):
 def _checked(component):
     """The options of a component as a section made of its signature; unset are those that the file leaves out."""
     found = _imported(component)
-    hints, keys, fields = _type_hints(found), {}, {}
+    hints, fields = _type_hints(found), {}
     for key, parameter in parameters(found).items():
         if key in (*component.given, "name"):
             continue
         if hasattr(Section, key):
             raise ConfigError(f"{component.name}: an option cannot be called {key!r}. Rename it.")
         kind, default = hints.get(key, _type_of_default(parameter)), parameter.default
-        keys[key] = (Any, ... if default is parameter.empty else default)
-        fields[key] = (kind if default is not None else kind | None, keys[key][1])
-    text = component.model_dump_json()
-    for base, each in ((Section, keys), (CheckedTypes, fields)):  # a section would refuse lists for tuples
-        checked = parse_json(text, create_model(component.name, __base__=base, name=(str, ...), **each), component.name)
-    return checked
+        fields[key] = (kind if default is not None else kind | None, ... if default is parameter.empty else default)
+    name, text = component.name, component.model_dump_json()
+    keys = {key: (Any, default) for key, (_, default) in fields.items()}
+    parse_json(text, create_model(name, __base__=Section, name=(str, ...), **keys), name)  # names the nearest known key
+    return parse_json(text, create_model(name, __base__=CheckedTypes, name=(str, ...), **fields), name)
 
 
 def _type_of_default(parameter):

@@ -8,7 +8,7 @@ import pytest
 from selection_runs import BOTH, FILTERS, STAGE, TWO_FOLDS, fit, folds_of, table
 
 from audiotag.config.schema import Distill
-from audiotag.crossval.distillation import stage_targets
+from audiotag.crossval.distillation import open_teachers, stage_targets
 from audiotag.crossval.label_selection import stage_clips
 from audiotag.data.labels import multi_hot
 from audiotag.errors import ConfigError, DataError
@@ -98,6 +98,23 @@ def test_a_teacher_that_is_none_is_refused_before_the_first_stage(tiny, tmp_path
     own = tmp_path / "own"
     with pytest.raises((ConfigError, DataError), match=message):
         fit(tiny(*overrides(teacher.format(own=own))), own)
+
+
+def test_a_teacher_that_is_not_trained_is_refused(student, verified, context_of, tmp_path):
+    teacher = shutil.copytree(verified.folder, tmp_path / "teacher")
+    for path in teacher.glob("fold-*/verified/**/result.json"):
+        path.unlink()
+    context = context_of(student, 0, "taught")
+    stage = context.stage.model_copy(update={"distill": Distill(run=(str(teacher),))})
+    with pytest.raises(DataError, match=r"^stages\.taught\.distill: \S+teacher is not trained yet\. Finish it with"):
+        open_teachers(dataclasses.replace(context, stage=stage))
+
+
+def test_targets_of_a_softmax_add_up_to_one(student, context_of):
+    experiment = student.experiment.model_copy(update={"task": "single_label"})
+    context = context_of(dataclasses.replace(student, experiment=experiment), 0, "taught")
+    targets = stage_targets(context, stage_clips(context), resumed=True, say=lambda sentence: None)
+    np.testing.assert_allclose(targets.sum(axis=1), 1, atol=1e-5)
 
 
 def test_a_teacher_without_one_of_the_classes_is_refused(student, context_of):
