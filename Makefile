@@ -2,6 +2,10 @@
 # PYTHON=... chooses the interpreter; any of 3.11 to 3.13 will do. WORKERS=... tests at once: one more than cores by default,
 # since a test that waits for another process leaves its core idle.
 
+# Packages are installed without compiled files, which Python writes when it first imports them. If it may not, each
+# process compiles TensorFlow anew, 9 s of a core.
+unexport PYTHONDONTWRITEBYTECODE
+
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c '$(SUPPORTED)' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
