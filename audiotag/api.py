@@ -380,10 +380,8 @@ def evaluate(
     from audiotag.runs.directory import Run, with_records
 
     model = open_model(run, _several(overrides))
-    if robustness and (out_of_fold or not isinstance(model, Run)):
-        raise ConfigError(
-            "robustness is measured on the test clips of a run only. Give a run, and leave out --out-of-fold."
-        )
+    if robustness and not isinstance(model, Run):
+        raise ConfigError("robustness is measured of a single run. Give a run, not an ensemble.")
     with custom.allowed(allow_unsafe):
         clips, logits, thresholds = predictions_and_thresholds(
             model, records=records, stage=stage, out_of_fold=out_of_fold
@@ -393,7 +391,10 @@ def evaluate(
         note = " ".join(dict.fromkeys(map(how_validated, moved)))
         changed = None
         if robustness and isinstance(model, Run):
-            changed = measure_robustness(model, records=records, stage=stage, thresholds=thresholds)
+            measured, elsewhere = (moved[0], None) if out_of_fold else (model, records)
+            changed = measure_robustness(
+                measured, records=elsewhere, stage=stage, out_of_fold=out_of_fold, thresholds=thresholds
+            )
     tables = evaluation_tables(clips, logits, model.vocabulary, thresholds=thresholds)
     return Evaluation(**tables, note=note, robustness=changed)
 

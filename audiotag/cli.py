@@ -666,7 +666,7 @@ def report(folder: Path, out: Path | None, records: Path | str | None, robustnes
 @click.option("--csv", "csv_path", type=TABLE, help="Write the measures per class to this file.")
 @click.option("--out", type=FOLDER, help="Write overall, classes, clips, calibration and scores into this folder.")
 @click.option("--leave-one-out", is_flag=True, help="Only show an ensemble's score without each of its members.")
-@click.option("--robustness", is_flag=True, help="Also show what a run loses on louder, softer, noisy, … test clips.")
+@click.option("--robustness", is_flag=True, help="Also show what a run loses on louder, softer, noisy, … clips.")
 @predict_overrides
 @allow_unsafe_option
 def evaluate(

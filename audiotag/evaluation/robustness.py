@@ -1,4 +1,4 @@
-"""How much each measure loses on test clips whose sound is changed."""
+"""How much each measure loses on clips whose sound is changed."""
 
 import functools
 import io
@@ -20,7 +20,7 @@ from audiotag.data.records.manifest import refuse_damage
 from audiotag.data.records.offsets import find_offsets
 from audiotag.evaluation.comparison import difference, estimate, measure_recordings
 from audiotag.evaluation.measures import MEASURES, refuse_unlabeled
-from audiotag.evaluation.scoring import find_test_clips
+from audiotag.evaluation.scoring import find_held_out_clips, find_test_clips
 from audiotag.inference.records import BATCH_SIZE, logits_function
 from audiotag.models.windowing import to_float
 from audiotag.runs.directory import Run
@@ -97,9 +97,14 @@ def changes_for(sample_rate: int) -> Mapping[str, Change]:
 
 
 def measure_robustness(
-    run: Run, *, records: str | Path | None = None, stage: str | None = None, thresholds: Any = None
+    run: Run,
+    *,
+    records: str | Path | None = None,
+    stage: str | None = None,
+    out_of_fold: bool = False,
+    thresholds: Any = None,
 ) -> pd.DataFrame:
-    """What each of `CHANGES` costs on the test clips of a run's records.
+    """What each of `CHANGES` costs on test clips, or on the validation clips.
 
     The same clips are changed in the same way every time.
 
@@ -107,6 +112,7 @@ def measure_robustness(
         run: A trained `Run`.
         records: A directory of records; None is that of the experiment.
         stage: The stage whose weights to use; None is the last.
+        out_of_fold: Measure on the validation clips of all trained folds, each with the model that held it out.
         thresholds: As for `measures.evaluate`.
 
     Returns:
@@ -114,23 +120,22 @@ def measure_robustness(
         more, with its 95% interval over recordings. A change that the sample rate does not allow has NaN.
 
     Raises:
-        DataError: There are no labeled test clips, or they are damaged.
+        DataError: There are no such clips with labels, or they are damaged.
     """
-    manifest, clips = find_test_clips(run, records)
-    offsets, rate = find_offsets(manifest, "test"), manifest.sample_rate
-    refuse_damage(manifest, "test")
+    parts: list[tuple[pd.DataFrame, int | None]]  # clips, and the fold whose model scores them; None is the mean of all
+    if out_of_fold:
+        manifest, folds = find_held_out_clips(run)
+        parts = [(held_out, fold) for fold, (held_out, _) in folds.items()]
+    else:
+        manifest, tested = find_test_clips(run, records)
+        parts = [(tested, None)]
+    clips = pd.concat([part for part, _ in parts], ignore_index=True)
     refuse_unlabeled(clips)
-    predict, changes = logits_function(load_taggers(run, stage)), {"unchanged": None, **changes_for(rate)}
-    logits = {name: np.full((len(clips), len(run.vocabulary)), np.nan) for name in changes}
-    batches = evaluation_batches(
-        manifest, clips, window_samples=run.window_samples, batch_size=BATCH_SIZE, offsets=offsets
-    )
-    with explain_damage(manifest):
-        for waveforms, rows in progress.bar(batches, total=len(batches), unit="batch", label="robustness"):
-            unchanged = ops.convert_to_numpy(to_float(waveforms))  # [B, N]
-            for name, change in changes.items():
-                changed = unchanged if change is None else _changed(change, unchanged, clips.iloc[rows.numpy()], rate)
-                logits[name][rows.numpy()] = predict(changed)
+    offsets = find_offsets(manifest, None if out_of_fold else "test")
+    for subset in sorted(set(clips["subset"])):
+        refuse_damage(manifest, subset)
+    scored = [_score(load_taggers(run, stage, fold), manifest, part, offsets) for part, fold in parts]
+    logits = {name: np.concatenate([part[name] for part in scored]) for name in scored[0]}
     measured = {
         name: measure_recordings(clips, each, run.vocabulary, thresholds=thresholds) for name, each in logits.items()
     }
@@ -143,6 +148,21 @@ def measure_robustness(
                 row |= {"value": measured[name].values[measure], "loss": loss.mean, "low": loss.low, "high": loss.high}
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _score(taggers, manifest, clips, offsets):
+    """{change: logits [clips, K]}, also of unchanged clips."""
+    rate, window_samples = manifest.sample_rate, taggers[0].window_samples
+    predict, changes = logits_function(taggers), {"unchanged": None, **changes_for(rate)}
+    logits = {name: np.full((len(clips), len(manifest.vocabulary)), np.nan) for name in changes}
+    batches = evaluation_batches(manifest, clips, window_samples=window_samples, batch_size=BATCH_SIZE, offsets=offsets)
+    with explain_damage(manifest):
+        for waveforms, rows in progress.bar(batches, total=len(batches), unit="batch", label="robustness"):
+            unchanged = ops.convert_to_numpy(to_float(waveforms))  # [B, N]
+            for name, change in changes.items():
+                changed = unchanged if change is None else _changed(change, unchanged, clips.iloc[rows.numpy()], rate)
+                logits[name][rows.numpy()] = predict(changed)
+    return logits
 
 
 def robustness_summary(table: pd.DataFrame) -> str:

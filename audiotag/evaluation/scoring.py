@@ -78,30 +78,46 @@ def out_of_fold_predictions(run: Run, stage: str | None = None) -> tuple[pd.Data
         DataError: The experiment holds out no clips, or no fold is fully trained yet, or a fold's table does not fit
             the clips that it held out.
     """
+    last = run.experiment.stages[-1].name
+    as_written = stage in (None, last) and run.experiment.predict == open_run(run.folder).experiment.predict
+    manifest, folds = find_held_out_clips(run)
+    offsets = None if as_written else find_offsets(manifest)
+    for subset in () if as_written else sorted(set(pd.concat([clips for clips, _ in folds.values()])["subset"])):
+        refuse_damage(manifest, subset)
+    scores = [
+        logits_of(table, run.vocabulary)
+        if as_written
+        else score_logits(load_taggers(run, stage, fold), manifest, clips, offsets=offsets)
+        for fold, (clips, table) in folds.items()
+    ]
+    return pd.concat([clips for clips, _ in folds.values()], ignore_index=True), np.concatenate(scores)
+
+
+def find_held_out_clips(run: Run) -> tuple[Manifest, dict[int, tuple[pd.DataFrame, pd.DataFrame]]]:
+    """A run's records, and what each trained fold held out.
+
+    Returns:
+        The records; and for each fold its validation clips, with the column `split`, and their scores as `fit` wrote
+        them.
+
+    Raises:
+        DataError: As for `out_of_fold_predictions`.
+    """
     if run.experiment.validation is None:
         raise DataError(f'{run.folder}: has no held-out clips, as "validation" is null in its experiment.')
     last = run.experiment.stages[-1].name
-    as_written = stage in (None, last) and run.experiment.predict == open_run(run.folder).experiment.predict
     paths = {fold: run.stage_files(fold, last).oof_scores() for fold in range(run.experiment.num_folds)}
     paths = {fold: path for fold, path in paths.items() if path.is_file()}
     if not paths:
         raise DataError(f"{run.folder}: no fold is fully trained yet. Finish the run with: audiotag fit")
     manifest = find_records(run)
     all_clips = training_clips(run, read_clips(manifest.directory / "clips.csv"))
-    held_out = {fold: held_out_clips(run, all_clips, fold) for fold in paths}
-    offsets = None if as_written else find_offsets(manifest)
-    for subset in () if as_written else sorted(set(pd.concat(held_out.values())["subset"])):
-        refuse_damage(manifest, subset)
-    clips, scores = [], []
+    folds = {}
     for fold, path in paths.items():
-        table = read_out_of_fold(path, set(held_out[fold]["name"]), run.vocabulary)
-        clips.append(table[["name"]].merge(all_clips, on="name", how="left", validate="one_to_one"))
-        clips[-1]["split"] = f"fold {fold}"
-        if as_written:
-            scores.append(logits_of(table, run.vocabulary))
-        else:
-            scores.append(score_logits(load_taggers(run, stage, fold), manifest, clips[-1], offsets=offsets))
-    return pd.concat(clips, ignore_index=True), np.concatenate(scores)
+        table = read_out_of_fold(path, set(held_out_clips(run, all_clips, fold)["name"]), run.vocabulary)
+        clips = table[["name"]].merge(all_clips, on="name", how="left", validate="one_to_one")
+        folds[fold] = clips.assign(split=f"fold {fold}"), table
+    return manifest, folds
 
 
 def how_validated(run: Run) -> str:

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 from scipy.special import expit
 
+from audiotag import api
 from audiotag.cli import main
 from audiotag.config.loading import load
 from audiotag.data.labels import multi_hot
@@ -336,6 +337,11 @@ def test_a_folder_that_cannot_be_created_for_a_submission_is_refused_before_scor
 def test_a_run_has_no_members(run):
     with pytest.raises(ConfigError, match="tiny: a run has no members. Give an ensemble's file, or see: audiotag repo"):
         leave_one_out(open_model(run.folder))
+
+
+def test_robustness_is_of_a_run_alone(write):
+    with pytest.raises(ConfigError, match="robustness is measured of a single run. Give a run, not an ensemble"):
+        api.evaluate(write({}), robustness=True)
 
 
 def test_an_ensemble_has_no_records_or_stage_of_its_own(write):

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from audiotag import api
-from audiotag.errors import ConfigError
 from audiotag.evaluation.measures import MEASURES
 from audiotag.evaluation.robustness import CHANGES, changes_for
 from audiotag.reporting.run_page import write_run_page
@@ -83,7 +82,13 @@ def test_evaluate_and_the_report_show_what_each_change_costs(run, tmp_path):
     assert table["loss"].abs().max() > 0
     text = str(evaluation)
     assert all(name in text for name in CHANGES) and "Lost by changed sound" in text
-    with pytest.raises(ConfigError, match="robustness is measured on the test clips of a run"):
-        api.evaluate(run, robustness=True, out_of_fold=True)
     write_run_page(run, tmp_path / "report.html", robustness=True)
     assert "What each measure loses" in (tmp_path / "report.html").read_text()
+
+
+def test_out_of_fold_each_clip_is_changed_for_the_model_that_held_it_out(run):
+    evaluation = api.evaluate(run, robustness=True, out_of_fold=True)
+    table, overall = evaluation.robustness, evaluation.overall
+    unchanged = overall.query("split == 'all'").set_index("measure")["value"]
+    np.testing.assert_allclose(table["value"] + table["loss"], unchanged.loc[table["measure"]], atol=1e-6)
+    assert table["loss"].abs().max() > 0
