@@ -1,31 +1,30 @@
-"""What each way of predicting adds: windows, pooling, flips, folds and combiners, with confidence intervals.
+"""What each way of predicting adds: windows, pooling, flips and the mean of several runs, with confidence intervals.
 
-    audiotag fit experiments/fsd_like.json --run runs/answers --set validation.folds.held_out=[0,1,2,3,4]
-    python benchmarks/answers.py --run runs/answers
+    audiotag sweep sweeps/fsd_like_selected.json
+    python benchmarks/answers.py runs/fsd_like_selected-sweep/*/
 
-Prints lwlrap on the labeled test clips of the run's records. Each row is compared with another on the same clips: the
-95% interval of the difference comes from resampling the clips for both at once. Ridge and logit weights are fitted on
-the clips held out from training.
+Prints lwlrap on the labeled test clips, the mean over all runs with its 95% interval over seeds and recordings, and the
+paired difference to another row. Runs with the same records, trained with several seeds, are also combined.
 """
 
 import argparse
-import functools
 import os
+from collections import defaultdict
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 
-from audiotag.data.labels import multi_hot
-from audiotag.ensembling.combiners import COMBINERS, LogitWeights, Ridge
+from audiotag.ensembling.combiners import COMBINERS
 from audiotag.ensembling.members import combine_in_blocks
-from audiotag.evaluation.bootstrap import bootstrap
-from audiotag.evaluation.scoring import out_of_fold_predictions, score_test_clips
-from audiotag.metrics import precisions
+from audiotag.evaluation.comparison import difference, estimate, mean_of, measure_recordings
+from audiotag.evaluation.scoring import score_test_clips
 from audiotag.runs.directory import open_run
 from audiotag.runs.models import with_predict_options
 
-OPTIONS = {  # of one model: changes to the experiment's "predict"
+AS_TRAINED = "as in the experiment"
+OPTIONS = {  # changes to the experiment's "predict"
+    AS_TRAINED: [],
     "windows end to end": ["predict.overlap=0"],
     "windows that overlap by 3/4": ["predict.overlap=0.75"],
     "max over windows": ["predict.pool=max"],
@@ -36,42 +35,29 @@ OPTIONS = {  # of one model: changes to the experiment's "predict"
     "four flips of windows": ["predict.flip_tta=windows"],
     "four flips of the clip": ["predict.flip_tta=clip"],
 }
+MEANS = ("mean", "geometric_mean", "rank_mean")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", default="runs/answers")
-    run = open_run(parser.parse_args().run)
-    folds = run.trained_folds(run.experiment.stages[-1].name)
-    predict = functools.cache(lambda fold, overrides: score_test_clips(with_predict_options(run, overrides), fold=fold))
-    clips, one_fold = predict(folds[0], ())
-    truth = multi_hot(clips["labels"], run.vocabulary)
-    print(f"{run.folder}, {len(clips)} test clips, {len(folds)} folds\n")
-    print("| prediction | lwlrap | 95% | compared with | difference | 95% |\n|---|---|---|---|---|---|")
-    row = functools.partial(print_row, truth)
-    row("one fold, as in the experiment", one_fold)
-    for name, overrides in OPTIONS.items():
-        if "flips" in name and not has_flips(run):
-            continue
-        other = "four flips of windows" if name == "four flips of the clip" else "one fold"
-        compared = predict(folds[0], tuple(OPTIONS.get(other, ())))[1]
-        row(f"one fold, {name}", predict(folds[0], tuple(overrides))[1], other, compared)
-    if len(folds) < 2:
-        return
-    members = np.stack([predict(fold, ())[1] for fold in folds], axis=1)  # [clips, E, K]
-    weights = [1] * len(folds)
-    means = ("mean", "geometric_mean", "rank_mean")
-    means = {name: combine_in_blocks(COMBINERS[name](weights=weights), members) for name in means}
-    row(f"{len(folds)} folds, mean", means["mean"], "one fold", one_fold)
-    for name in ("geometric_mean", "rank_mean"):
-        row(f"{len(folds)} folds, {name}", means[name], "mean", means["mean"])
-    oof_clips, oof_logits = out_of_fold_predictions(run)
-    oof_truth = multi_hot(oof_clips["labels"], run.vocabulary)
-    mean = means["mean"][:, None]  # [clips, 1, K]
-    combiners = {"ridge, level 1": Ridge(level=1), "ridge, level 2": Ridge(), "logit_weights": LogitWeights()}
-    for name, combiner in combiners.items():
-        logits = combine_in_blocks(combiner.fit(oof_logits[:, None], oof_truth), mean)
-        row(f"{len(folds)} folds, {name}", logits, "mean", means["mean"])
+    parser.add_argument("runs", nargs="+")
+    runs = [open_run(folder) for folder in parser.parse_args().runs]
+    print("| prediction | lwlrap | compared with | difference |\n|---|---|---|---|")
+    names = [name for name in OPTIONS if "flips" not in name or all(map(has_flips, runs))]
+    found = {}  # {way of predicting: {seed: what is measured}}
+    for name in names:
+        scored = [score_test_clips(with_predict_options(run, OPTIONS[name])) for run in runs]
+        found[name] = by_seed(runs, scored)
+        other = "four flips of windows" if name == "four flips of the clip" else AS_TRAINED
+        print_row(name, found[name], other, found[other])
+        if name == AS_TRAINED:
+            members = scored
+    teams = defaultdict(list)  # {records: their runs}
+    for place, run in enumerate(runs):
+        teams[run.experiment.records].append(place)
+    size = min(map(len, teams.values()))
+    if size > 1:
+        print_means(runs, members, list(teams.values()), size)
 
 
 def has_flips(run):
@@ -80,20 +66,39 @@ def has_flips(run):
     return any(component.name == "flips_as_classes" for component in components)
 
 
-def print_row(truth, name, logits, other_name="", other=None):
-    """Prints one row of the table."""
-    gained, num_labels = precisions(truth, logits).sum(axis=1), truth.sum(axis=1)  # [clips]
-    lwlrap = lambda weights: weights @ gained / (weights @ num_labels)  # [draws, clips] -> [draws]
-    low, high = bootstrap(lwlrap, len(truth))
-    line = f"| {name} | {lwlrap(np.ones(len(truth))):.4f} | {low:.3f} to {high:.3f} |"
-    if other is not None:
-        difference = gained - precisions(truth, other).sum(axis=1)  # [clips]
-        halved = lambda weights: 0.5 + weights @ difference / (weights @ num_labels) / 2  # 0 to 1, as bootstrap expects
-        low, high = (2 * edge - 1 for edge in bootstrap(halved, len(truth)))
-        line += f" {other_name} | {2 * halved(np.ones(len(truth))) - 1:+.4f} | {low:+.3f} to {high:+.3f} |"
-    else:
-        line += " | | |"
-    print(line, flush=True)
+def by_seed(runs, scored):
+    """{seed: what is measured}, of several records the mean."""
+    found = defaultdict(list)
+    for run, (clips, logits) in zip(runs, scored, strict=True):
+        found[run.experiment.seed].append(measure_recordings(clips, logits, run.vocabulary))
+    return {seed: mean_of(several) for seed, several in found.items()}
+
+
+def print_means(runs, scored, teams, size):
+    """Prints a row for each mean over runs with the same records, compared with the mean of their scores."""
+    single = {"all": mean_of([*by_seed(runs, scored).values()])}
+    means = {}
+    for name in MEANS:
+        combiner = COMBINERS[name](weights=[1] * size)
+        measured = []
+        for places in teams:
+            clips, members = scored[places[0]][0], [scored[place][1] for place in places[:size]]
+            logits = combine_in_blocks(combiner, np.stack(members, axis=1))  # [clips, size, K] -> [clips, K]
+            measured.append(measure_recordings(clips, logits, runs[places[0]].vocabulary))
+        means[name] = {"all": mean_of(measured)}
+        other = (AS_TRAINED, single) if name == "mean" else ("mean", means["mean"])
+        print_row(f"{name} of {size} runs", means[name], *other)
+
+
+def print_row(name, found, other_name, other):
+    """Prints one row of the table; without a difference if it is compared with itself."""
+    value = estimate([*found.values()], "lwlrap")
+    line = f"| {name} | {value.mean:.3f} ({value.low:.3f} to {value.high:.3f}) |"
+    if found is other:
+        print(f"{line} | |", flush=True)
+        return
+    less = estimate([difference(found[seed], other[seed]) for seed in found], "lwlrap")
+    print(f"{line} {other_name} | {less.mean:+.3f} ({less.low:+.3f} to {less.high:+.3f}) |", flush=True)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ BLOCK = re.compile(
 )
 LANGUAGES = {"sh", "python", "json", "text"}
 ONLY_READS = {"evaluate", "explore", "predict", "preview", "report"}
-OTHER_PROGRAMS = {".", "AUDIOTAG_TIER=full", "arecord", "docker", "pip", "pytest", "python3"}
+OTHER_PROGRAMS = {".", "AUDIOTAG_TIER=full", "arecord", "docker", "done", "for", "pip", "pytest", "python3"}
 
 
 def blocks(page):
