@@ -37,7 +37,7 @@ def test_a_file_precedes_a_shipped_experiment(write, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("dmo", "dmo: neither a file nor a shipped experiment. Did you mean 'demo'? Accepted: components, conv1d, "),
+        ("dmo", "dmo: neither a file nor a shipped experiment. Did you mean 'demo'? Accepted: conv1d, "),
         ("experiments/demo.json", "experiments/demo.json: does not exist. To use the experiment that comes with "),
         ("bells.json", "bells.json: cannot be read: No such file or directory."),
     ],

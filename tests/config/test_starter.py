@@ -50,7 +50,7 @@ def test_a_file_is_not_overwritten(tmp_path):
 
 
 def test_a_template_that_does_not_exist_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="no shipped experiment 'simpel'. Did you mean 'simple'\\? Accepted: comp"):
+    with pytest.raises(ConfigError, match="no shipped experiment 'simpel'. Did you mean 'simple'\\? Accepted: conv1d"):
         write_starter(tmp_path / "birds", template="simpel")
     assert not list(tmp_path.iterdir())
 
