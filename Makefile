@@ -3,7 +3,7 @@
 # since a test that waits for another process leaves its core idle.
 
 # Packages are installed without compiled files, which Python writes when it first imports them. If it may not, each
-# process compiles TensorFlow anew, 9 s of a core.
+# process compiles TensorFlow anew, 8 s of a core.
 unexport PYTHONDONTWRITEBYTECODE
 
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))

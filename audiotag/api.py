@@ -391,9 +391,8 @@ def evaluate(
         note = " ".join(dict.fromkeys(map(how_validated, moved)))
         changed = None
         if robustness and isinstance(model, Run):
-            measured, elsewhere = (moved[0], None) if out_of_fold else (model, records)
             changed = measure_robustness(
-                measured, records=elsewhere, stage=stage, out_of_fold=out_of_fold, thresholds=thresholds
+                model, records=records, stage=stage, out_of_fold=out_of_fold, thresholds=thresholds
             )
     tables = evaluation_tables(clips, logits, model.vocabulary, thresholds=thresholds)
     return Evaluation(**tables, note=note, robustness=changed)

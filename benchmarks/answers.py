@@ -4,7 +4,8 @@
     python benchmarks/answers.py runs/fsd_like_selected-sweep/*/
 
 Prints lwlrap on the labeled test clips, the mean over all runs with its 95% interval over seeds and recordings, and the
-paired difference to another row. Runs with the same records, trained with several seeds, are also combined.
+paired difference to another row. Runs with the same records, trained with several seeds, are also combined; intervals
+of these rows are over recordings alone.
 """
 
 import argparse

@@ -23,7 +23,7 @@ from audiotag.evaluation.measures import MEASURES, refuse_unlabeled
 from audiotag.evaluation.scoring import find_held_out_clips, find_test_clips
 from audiotag.inference.records import BATCH_SIZE, logits_function
 from audiotag.models.windowing import to_float
-from audiotag.runs.directory import Run
+from audiotag.runs.directory import Run, with_records
 from audiotag.runs.models import load_taggers
 
 # (waveform float32 [N] in -1 to 1, sample rate in Hz, random numbers) → waveform [N]
@@ -110,7 +110,7 @@ def measure_robustness(
 
     Args:
         run: A trained `Run`.
-        records: A directory of records; None is that of the experiment.
+        records: A directory of records, with `out_of_fold` a copy of those of the run; None is that of the experiment.
         stage: The stage whose weights to use; None is the last.
         out_of_fold: Measure on the validation clips of all trained folds, each with the model that held it out.
         thresholds: As for `measures.evaluate`.
@@ -124,6 +124,7 @@ def measure_robustness(
     """
     parts: list[tuple[pd.DataFrame, int | None]]  # clips, and the fold whose model scores them; None is the mean of all
     if out_of_fold:
+        run = with_records(run, records)
         manifest, folds = find_held_out_clips(run)
         parts = [(held_out, fold) for fold, (held_out, _) in folds.items()]
     else:
@@ -151,7 +152,7 @@ def measure_robustness(
 
 
 def _score(taggers, manifest, clips, offsets):
-    """{change: logits [clips, K]}, also of unchanged clips."""
+    """{change: logits float64 [clips, K]}, first those of unchanged clips."""
     rate, window_samples = manifest.sample_rate, taggers[0].window_samples
     predict, changes = logits_function(taggers), {"unchanged": None, **changes_for(rate)}
     logits = {name: np.full((len(clips), len(manifest.vocabulary)), np.nan) for name in changes}

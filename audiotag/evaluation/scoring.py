@@ -81,16 +81,17 @@ def out_of_fold_predictions(run: Run, stage: str | None = None) -> tuple[pd.Data
     last = run.experiment.stages[-1].name
     as_written = stage in (None, last) and run.experiment.predict == open_run(run.folder).experiment.predict
     manifest, folds = find_held_out_clips(run)
-    offsets = None if as_written else find_offsets(manifest)
-    for subset in () if as_written else sorted(set(pd.concat([clips for clips, _ in folds.values()])["subset"])):
+    clips = pd.concat([held_out for held_out, _ in folds.values()], ignore_index=True)
+    if as_written:
+        return clips, np.concatenate([logits_of(table, run.vocabulary) for _, table in folds.values()])
+    offsets = find_offsets(manifest)
+    for subset in sorted(set(clips["subset"])):
         refuse_damage(manifest, subset)
     scores = [
-        logits_of(table, run.vocabulary)
-        if as_written
-        else score_logits(load_taggers(run, stage, fold), manifest, clips, offsets=offsets)
-        for fold, (clips, table) in folds.items()
+        score_logits(load_taggers(run, stage, fold), manifest, held_out, offsets=offsets)
+        for fold, (held_out, _) in folds.items()
     ]
-    return pd.concat([clips for clips, _ in folds.values()], ignore_index=True), np.concatenate(scores)
+    return clips, np.concatenate(scores)
 
 
 def find_held_out_clips(run: Run) -> tuple[Manifest, dict[int, tuple[pd.DataFrame, pd.DataFrame]]]:

@@ -1,5 +1,7 @@
 """Changes of the sound, and what they cost."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from audiotag import api
 from audiotag.evaluation.measures import MEASURES
 from audiotag.evaluation.robustness import CHANGES, changes_for
 from audiotag.reporting.run_page import write_run_page
+from audiotag.training.loop import fit
 
 RATE = 16_000
 
@@ -86,8 +89,12 @@ def test_evaluate_and_the_report_show_what_each_change_costs(run, tmp_path):
     assert "What each measure loses" in (tmp_path / "report.html").read_text()
 
 
-def test_out_of_fold_each_clip_is_changed_for_the_model_that_held_it_out(run):
-    evaluation = api.evaluate(run, robustness=True, out_of_fold=True)
+def test_out_of_fold_each_clip_is_changed_for_the_model_that_held_it_out(tiny, records, tmp_path):
+    folds = 'validation={"folds": {"num_folds": 3, "held_out": [0, 2]}}'
+    experiment = tiny(folds, "stages.noisy.epochs=1", "stages.curated.epochs=1")
+    run = fit(experiment, tmp_path / "run", say=lambda sentence: None)
+    moved = shutil.copytree(records, tmp_path / "moved")
+    evaluation = api.evaluate(run, records=moved, robustness=True, out_of_fold=True)
     table, overall = evaluation.robustness, evaluation.overall
     unchanged = overall.query("split == 'all'").set_index("measure")["value"]
     np.testing.assert_allclose(table["value"] + table["loss"], unchanged.loc[table["measure"]], atol=1e-6)
