@@ -47,10 +47,11 @@ def by_test_clips(runs: list[Run], *, alone: bool = False):
     """{the test clips: what is measured}, the mean over seeds; with `alone` over the models of single folds, too."""
     several = defaultdict(list)
     for run in runs:
+        models = []
         for fold in folds_of(run) if alone else [None]:
             clips, logits = score_test_clips(run, fold=fold)
-            measured = measure_recordings(clips, logits, run.vocabulary)
-            several[measured.clips].append(measured)
+            models.append(measure_recordings(clips, logits, run.vocabulary))
+        several[models[0].clips].append(mean_of(models))
     return several
 
 
