@@ -75,25 +75,20 @@ def print_row(name, measured, found, first):
 
 
 def over_seeds(measured):
-    """The estimate of lwlrap; where folds have different numbers of seeds, over as many as all have."""
-    size = min(map(len, measured.values()))
-    return estimate([mean_of([seeds[place] for seeds in measured.values()]) for place in range(size)], "lwlrap")
+    """The estimate of lwlrap over all test clips of a method."""
+    return estimate(by_seed(measured, measured), "lwlrap")
 
 
 def paired(measured, other):
-    """The estimate of a difference, over the test clips that both have."""
+    """The estimate of a difference, over the test clips that both have, and as many seeds."""
     common = measured.keys() & other.keys()
-    size = min(len(each[clips]) for each in (measured, other) for clips in common)
-    return estimate(
-        [
-            difference(
-                mean_of([measured[clips][place] for clips in common]),
-                mean_of([other[clips][place] for clips in common]),
-            )
-            for place in range(size)
-        ],
-        "lwlrap",
-    )
+    pairs = zip(by_seed(measured, common), by_seed(other, common))
+    return estimate([difference(*pair) for pair in pairs], "lwlrap")
+
+
+def by_seed(measured, common):
+    """What is measured with each seed that all these test clips have, the mean over the clips."""
+    return [mean_of(seed) for seed in zip(*(measured[clips] for clips in common))]
 
 
 if __name__ == "__main__":
