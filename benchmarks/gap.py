@@ -1,7 +1,8 @@
 """How much methods for unreliable labels gain: the share of what all labels right would gain.
 
     python benchmarks/gap.py --curated 'runs/fsd_like_methods-sweep/curated-only-*' \\
-      --correct 'runs/fsd_like_correct-sweep/*' --method selected 'runs/fsd_like_selected-sweep/*-1'
+      --correct 'runs/fsd_like_correct-sweep/*-fsd_like_correct-*' \\
+      --method selection 'runs/fsd_like_selected-sweep/in-*'
 
 Each pattern matches the runs of one method, on one or more test folds and with one or more seeds; docs/results.md has
 the commands that train them. Prints for each the mean lwlrap on the test clips with its 95% interval over seeds and
@@ -44,7 +45,7 @@ def main():
 
 
 def by_test_clips(runs: list[Run], *, alone: bool = False):
-    """{the test clips: what is measured}, the mean over seeds; with `alone` over the models of single folds, too."""
+    """{the test clips: what is measured with each seed}; with `alone` the mean of the models of single folds."""
     several = defaultdict(list)
     for run in runs:
         models = []
