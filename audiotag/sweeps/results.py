@@ -265,7 +265,7 @@ def _differences(entries):
 def differing_keys(values: Sequence[Any], place: str = "") -> Iterator[tuple[str, Sequence[Any]]]:
     """Yields what differs between several JSON values: (key, the value in each).
 
-    Of lists with different numbers of entries, these are the entries that not all have.
+    Of lists of objects with different numbers of entries, these are the entries that not all have.
 
     Example:
         >>> [*differing_keys([{"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2}])]
@@ -280,7 +280,7 @@ def differing_keys(values: Sequence[Any], place: str = "") -> Iterator[tuple[str
         for index, several in enumerate(zip(*values)):
             name = several[0].get("name", index) if isinstance(several[0], Mapping) else index
             yield from differing_keys(several, f"{place}.{name}")
-    elif all(isinstance(value, list) for value in values):
+    elif all(isinstance(value, list) and all(isinstance(entry, Mapping) for entry in value) for value in values):
         in_all = [entry for entry in values[0] if all(entry in value for value in values)]
         yield place, [[entry for entry in value if entry not in in_all] for value in values]
     else:

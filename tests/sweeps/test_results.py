@@ -103,7 +103,9 @@ def test_only_the_keys_that_differ_are_listed(swept):
     entry = lambda name, epochs: {"name": name, "epochs": epochs}
     one, other = {"stages": [entry("a", 1), entry("b", 2)]}, {"stages": [entry("a", 1), entry("b", 3)]}
     assert [*differing_keys([one, one, other])] == [("stages.b.epochs", [2, 2, 3])]
-    assert [*differing_keys([{"a": [1, 2]}, {"a": [1]}])] == [("a", [[2], []])]
+    assert [*differing_keys([{"a": [1, 2]}, {"a": [1]}])] == [("a", [[1, 2], [1]])]
+    with_both, with_one = {"a": [{"name": "x"}, {"name": "y"}]}, {"a": [{"name": "x"}]}
+    assert [*differing_keys([with_both, with_one])] == [("a", [[{"name": "y"}], []])]
 
 
 def test_the_printed_table_states_clips_recordings_seeds_and_commands(swept):
