@@ -35,24 +35,24 @@ def main():
         runs = [open_run(folder) for folder in sorted(glob.glob(pattern))]
         if not runs:
             raise DataError(f"no run matches {pattern}")
-        found[name] = by_test_clips(runs)
+        found[name] = by_test_recordings(runs)
         if all(len(folds_of(run)) > 1 for run in runs):
-            found[f"{name}, one fold"] = by_test_clips(runs, alone=True)
+            found[f"{name}, one fold"] = by_test_recordings(runs, alone=True)
     first = args.method[0][0]
     print(f"| method | lwlrap | less {CURATED} | share of the gap | less {first} |\n|---|---|---|---|---|")
     for name, measured in found.items():
         print_row(name, measured, found, first)
 
 
-def by_test_clips(runs: list[Run], *, alone: bool = False):
-    """{the test clips: what is measured with each seed}; with `alone` the mean of the models of single folds."""
+def by_test_recordings(runs: list[Run], *, alone: bool = False):
+    """{the test recordings: what is measured with each seed}; with `alone` the mean of the models of single folds."""
     several = defaultdict(list)
     for run in runs:
         models = []
         for fold in folds_of(run) if alone else [None]:
             clips, logits = score_test_clips(run, fold=fold)
             models.append(measure_recordings(clips, logits, run.vocabulary))
-        several[models[0].clips].append(mean_of(models))
+        several[models[0].recordings].append(mean_of(models))
     return several
 
 
@@ -62,13 +62,13 @@ def folds_of(run: Run):
 
 
 def print_row(name, measured, found, first):
-    """Prints a row of the table, over the test clips that all its methods have in common."""
+    """Prints a row of the table, over the test recordings that all its methods have in common."""
     value = over_seeds(measured)
     cells = [name, f"{value.mean:.3f} ({value.low:.3f} to {value.high:.3f}), {len(measured)} folds"]
     gain = paired(measured, found[CURATED])
     cells.append(f"{gain.mean:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})" if name != CURATED else "")
     common = measured.keys() & found[CURATED].keys() & found[CORRECT].keys()
-    mean = {each: over_seeds({clips: found[each][clips] for clips in common}).mean for each in (CURATED, CORRECT, name)}
+    mean = {each: over_seeds({key: found[each][key] for key in common}).mean for each in (CURATED, CORRECT, name)}
     cells.append(f"{(mean[name] - mean[CURATED]) / (mean[CORRECT] - mean[CURATED]):.2f}" if name != CURATED else "")
     less = paired(measured, found[first])
     cells.append(f"{less.mean:+.3f} ({less.low:+.3f} to {less.high:+.3f})" if name != first else "")
@@ -76,20 +76,20 @@ def print_row(name, measured, found, first):
 
 
 def over_seeds(measured):
-    """The estimate of lwlrap over all test clips of a method."""
+    """The estimate of lwlrap over all test recordings of a method."""
     return estimate(by_seed(measured, measured), "lwlrap")
 
 
 def paired(measured, other):
-    """The estimate of a difference, over the test clips that both have, and as many seeds."""
+    """The estimate of a difference, over the test recordings that both have, and as many seeds."""
     common = measured.keys() & other.keys()
     pairs = zip(by_seed(measured, common), by_seed(other, common))
     return estimate([difference(*pair) for pair in pairs], "lwlrap")
 
 
 def by_seed(measured, common):
-    """What is measured with each seed that all these test clips have, the mean over the clips."""
-    return [mean_of(seed) for seed in zip(*(measured[clips] for clips in common))]
+    """What is measured with each seed that all these test recordings have, the mean over these."""
+    return [mean_of(seed) for seed in zip(*(measured[key] for key in common))]
 
 
 if __name__ == "__main__":
