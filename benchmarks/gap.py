@@ -1,7 +1,7 @@
 """How much methods for unreliable labels gain: the share of what all labels right would gain.
 
     python benchmarks/gap.py --curated 'runs/fsd_like_methods-sweep/curated-only-*' \\
-      --correct 'runs/fsd_like_correct-sweep/*-fsd_like_correct-*' \\
+      --correct 'runs/fsd_like_correct-sweep/both-*' \\
       --method selection 'runs/fsd_like_selected-sweep/in-*'
 
 Each pattern matches the runs of one method, on one or more test folds and with one or more seeds; docs/results.md has
